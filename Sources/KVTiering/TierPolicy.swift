@@ -1,0 +1,71 @@
+// What a tier asks of its eviction and admission policy. The cache-only replay, the modelled cluster and the agent
+// all drive a policy through this face, so what is measured is what is deployed.
+
+import KVModel
+
+/// What is known of a request when its blocks are accessed. Nothing here is from the future.
+public struct RequestContext: Sendable {
+    /// The request's running number with the caller; names it again in `turnEnded`.
+    public var request: UInt32
+    /// The conversation, or −1 when nobody said.
+    public var session: Int32
+    /// Its place in the conversation, from 0, or −1 when nobody said.
+    public var turn: Int32
+    /// Whether the last block of the path holds fewer tokens than a block, so that no longer prompt can match it.
+    public var lastBlockIsPartial: Bool
+    /// The time of the access. It never runs back.
+    public var now: Instant
+
+    /// A context of given parts.
+    public init(request: UInt32, session: Int32 = -1, turn: Int32 = -1, lastBlockIsPartial: Bool = false, now: Instant) {
+        self.request = request
+        self.session = session
+        self.turn = turn
+        self.lastBlockIsPartial = lastBlockIsPartial
+        self.now = now
+    }
+}
+
+/// Decides which blocks one tier of a fixed number of slots keeps.
+///
+/// Blocks are dense numbers of the owner's index. A policy grows its per-block state as numbers appear. A path is
+/// root first; a number names the whole prefix up to its block, so a block's parent is always the one before it.
+public protocol TierPolicy {
+    /// How many blocks the tier can hold. At least 1.
+    var capacity: Int { get }
+    /// How many blocks it holds now; never above `capacity`.
+    var residentCount: Int { get }
+
+    /// Whether the tier holds the block.
+    func isResident(_ block: BlockNumber) -> Bool
+
+    /// One request's access to its whole path: touches what is resident and admits what is absent and wanted,
+    /// evicting as needed. Every block evicted is appended to `evicted` (a block may appear there that this same
+    /// access had admitted). Pinned blocks are never evicted; when nothing can be evicted, blocks stay out.
+    mutating func access(_ path: Span<BlockNumber>, _ context: RequestContext, evicted: inout [BlockNumber])
+
+    /// The turn of request `request` ended at `time`, which may be earlier than the next access's `now` but not
+    /// earlier than a time already given.
+    mutating func turnEnded(request: UInt32, reason: StopReason, at time: Instant)
+
+    /// The block must stay until as many `unpin` calls as `pin` calls have been made. It is resident.
+    mutating func pin(_ block: BlockNumber)
+    /// Takes one pin away.
+    mutating func unpin(_ block: BlockNumber)
+    /// Drops a block at once, whatever its worth: it was found corrupt, lost or deleted. Absent blocks are ignored.
+    mutating func remove(_ block: BlockNumber)
+}
+
+extension TierPolicy {
+    /// The length of the longest leading run of `path` that is resident.
+    @inlinable
+    public func hitRun(_ path: Span<BlockNumber>) -> Int {
+        var length = 0
+        while length < path.count, isResident(path[length]) { length += 1 }
+        return length
+    }
+
+    /// Most policies learn nothing from the end of a turn.
+    @inlinable
+    public mutating func turnEnded(request: UInt32, reason: StopReason, at time: Instant) {}
+}

@@ -1,0 +1,2 @@
+import KVServing
+import Testing

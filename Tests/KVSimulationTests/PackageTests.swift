@@ -1,0 +1,2 @@
+import KVSimulation
+import Testing

@@ -1,0 +1,2 @@
+import KVTiering
+import Testing

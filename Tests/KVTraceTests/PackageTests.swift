@@ -1,0 +1,2 @@
+import KVTrace
+import Testing
