@@ -17,7 +17,8 @@ public struct RequestContext: Sendable {
     public var now: Instant
 
     /// A context of given parts.
-    public init(request: UInt32, session: Int32 = -1, turn: Int32 = -1, lastBlockIsPartial: Bool = false, now: Instant) {
+    public init(request: UInt32, session: Int32 = -1, turn: Int32 = -1, lastBlockIsPartial: Bool = false, now: Instant)
+    {
         self.request = request
         self.session = session
         self.turn = turn

@@ -8,7 +8,9 @@ import Testing
         for _ in 0..<100 { #expect(first.next() == second.next()) }
     }
 
-    @Test(arguments: [(1.0, 0.0), (2.718_281_828_459_045, 1.0), (1e-300, -690.775_527_898_213_7), (10, 2.302_585_092_994_046)])
+    @Test(arguments: [
+        (1.0, 0.0), (2.718_281_828_459_045, 1.0), (1e-300, -690.775_527_898_213_7), (10, 2.302_585_092_994_046),
+    ])
     func logarithmHasKnownValues(value: Double, logarithm: Double) {
         #expect(abs(naturalLogarithm(value) - logarithm) <= 4e-16 * max(1, abs(logarithm)))
     }
