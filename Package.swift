@@ -65,5 +65,8 @@ let package = Package(
         tests("KVTrace", ["KVModel"]),
         tests("KVReport", ["KVModel"]),
         tests("KVSimulation", ["KVModel", "KVTiering", "KVServing", "KVTrace", "KVReport"]),
+        // The command as its users meet it, and the maps of the repository.
+        .testTarget(name: "HoldfastTests", dependencies: ["holdfast"], swiftSettings: strict),
+        .testTarget(name: "TidyTests", swiftSettings: strict),
     ]
 )

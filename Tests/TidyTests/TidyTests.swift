@@ -1,0 +1,97 @@
+// Keeps the maps true: what the README files list is what lies there, and nothing else lies at the top.
+
+import Foundation
+import Testing
+
+@Suite struct TidyTests {
+    /// The root of the checkout.
+    let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+        .deletingLastPathComponent()
+
+    /// Every file that belongs to the project, as paths from the root.
+    var files: [String] {
+        var found: [String] = []
+        let walk = FileManager.default.enumerator(atPath: root.path)
+        while let path = walk?.nextObject() as? String {
+            let first = path.split(separator: "/").first.map(String.init) ?? path
+            if first.hasPrefix(".build") || first == ".git" || first == "out" || path.contains("__pycache__") {
+                walk?.skipDescendants()
+                continue
+            }
+            var isFolder: ObjCBool = false
+            let there = unsafe FileManager.default.fileExists(
+                atPath: root.appendingPathComponent(path).path, isDirectory: &isFolder)
+            if there, !isFolder.boolValue { found.append(path) }
+        }
+        return found.sorted()
+    }
+
+    func text(_ path: String) throws -> String {
+        try String(contentsOf: root.appendingPathComponent(path), encoding: .utf8)
+    }
+
+    @Test func topLevelHoldsOnlyWhatBelongsThere() {
+        let allowed: Set = ["Package.swift", "Sources", "Tests", "Traces", "Tools", "README.md", "LICENSE"]
+        let top = Set(files.compactMap { $0.split(separator: "/").first.map(String.init) })
+        #expect(top.filter { !$0.hasPrefix(".") && $0 != "Package.resolved" }.subtracting(allowed).isEmpty)
+    }
+
+    @Test func designNamesEveryTarget() throws {
+        let design = try text("Sources/README.md")
+        for target in try folders("Sources") { #expect(design.contains("`\(target)`"), "\(target) is not on the map") }
+    }
+
+    @Test func testMapNamesEverySuiteFolder() throws {
+        let map = try text("Tests/README.md")
+        for suite in try folders("Tests") { #expect(map.contains("`\(suite)`"), "\(suite) is not on the map") }
+    }
+
+    @Test func toolMapNamesEveryTool() throws {
+        let map = try text("Tools/README.md")
+        let tools = Set(
+            files.filter { $0.hasPrefix("Tools/") }.compactMap { $0.split(separator: "/").dropFirst().first })
+        for tool in tools where tool != "README.md" { #expect(map.contains("`\(tool)`"), "\(tool) is not on the map") }
+    }
+
+    @Test func traceMapNamesEveryTraceAndScenario() throws {
+        let map = try text("Traces/README.md")
+        for path in files where path.hasPrefix("Traces/") && !path.hasSuffix("README.md") {
+            let name = path.split(separator: "/").dropFirst().joined(separator: "/")
+            #expect(map.contains("`\(name)`"), "\(name) is not on the map")
+        }
+    }
+
+    @Test func everySwiftFileOpensWithItsPromise() throws {
+        for path in files where path.hasSuffix(".swift") && path.hasPrefix("Sources/") {
+            let first = try text(path).prefix(3)
+            #expect(first == "// ", "\(path) does not open with a comment that says what it promises")
+        }
+    }
+
+    @Test func nothingIsLeftUnfinished() throws {
+        // Spelled in two parts, so that this file does not hold what it looks for.
+        let words = ["TO" + "DO", "FIX" + "ME", "XX" + "X", "HA" + "CK", "not yet " + "implemented"]
+        for path in files where ["swift", "md", "yaml", "py", "sh"].contains((path as NSString).pathExtension) {
+            let content = try text(path)
+            for word in words { #expect(!content.contains(word), "\(path) holds \(word)") }
+        }
+    }
+
+    @Test func linksInMapsLeadSomewhere() throws {
+        for path in files where path.hasSuffix(".md") {
+            let folder = root.appendingPathComponent(path).deletingLastPathComponent()
+            for match in try text(path).matches(of: /\]\((?<target>[^)#:\s]+)(?:#[^)]*)?\)/) {
+                let target = folder.appendingPathComponent(String(match.output.target)).path
+                #expect(FileManager.default.fileExists(atPath: target), "\(path) links to \(match.output.target)")
+            }
+        }
+    }
+
+    /// The names of the folders directly in `parent`.
+    private func folders(_ parent: String) throws -> [String] {
+        Set(
+            files.filter { $0.hasPrefix("\(parent)/") }.map { $0.split(separator: "/") }.filter { $0.count > 2 }
+                .map { String($0[1]) }
+        ).sorted()
+    }
+}
