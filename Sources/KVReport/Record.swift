@@ -1,36 +1,59 @@
 // What a replay leaves behind: facts, no conclusions. `report` reads records and draws the conclusions.
 //
 // A modelled record holds no wall time, host name or anything else of the machine that made it: same trace,
-// scenario and seed give the same bytes everywhere. Quantities are SI base units, named in the key.
+// scenario and seed give the same bytes everywhere. Quantities are SI base units, named in the key; shares are
+// fractions. What a replay did not find out is absent, never zero.
 
 /// The result of one replay, with all systems that were compared in it.
 public struct Record: Codable, Sendable, Equatable {
+    /// The only schema this version reads and writes.
+    public static let schemaName = "holdfast-record-1"
+
     /// Always `holdfast-record-1`.
-    public var schema = "holdfast-record-1"
+    public var schema = Record.schemaName
     /// The version of Holdfast that made it.
     public var version: String
     /// What the record is called in reports.
     public var name: String
     /// How its times came about.
     public var mode: Mode
+    /// What was replayed.
     public var trace: TraceSummary
+    /// What it was replayed with.
     public var configuration: Configuration
+    /// The serving model's class of error for this model and engine.
     public var modelError: ModelError
     /// The systems compared: key "1" is the configured one, then the baselines and ceilings.
     public var systems: [SystemResult]
+    /// Misses against bytes kept, counted without time.
     public var missRatioCurve: MissRatioCurve?
+    /// The same trace at other loads.
     public var loadSweep: LoadSweep?
+    /// The smallest cluster that meets the SLO, per system.
     public var sloSearch: [SLOSearchResult]
+    /// Every input a person gave that has a unit of money or power.
     public var prices: [Price]
+    /// What must hold in every record, and whether it did.
     public var checks: [Check]
+    /// Said on every form of the report, beside its name: "SAMPLE DATA: every number here is invented".
+    public var notice: String?
+    /// What only a live run knows.
+    public var live: LiveRun?
 
     /// How the times of a record came about.
-    public enum Mode: String, Codable, Sendable { case modelled, live }
+    public enum Mode: String, Codable, Sendable {
+        /// Virtual time from the serving model.
+        case modelled
+        /// Clocks and counters of real machines.
+        case live
+    }
 
+    /// A record of what a replay found; each argument is the property of that name.
     public init(
         version: String, name: String, mode: Mode, trace: TraceSummary, configuration: Configuration,
         modelError: ModelError, systems: [SystemResult], missRatioCurve: MissRatioCurve? = nil,
-        loadSweep: LoadSweep? = nil, sloSearch: [SLOSearchResult] = [], prices: [Price], checks: [Check]
+        loadSweep: LoadSweep? = nil, sloSearch: [SLOSearchResult] = [], prices: [Price], checks: [Check],
+        notice: String? = nil, live: LiveRun? = nil
     ) {
         self.version = version
         self.name = name
@@ -44,31 +67,66 @@ public struct Record: Codable, Sendable, Equatable {
         self.sloSearch = sloSearch
         self.prices = prices
         self.checks = checks
+        self.notice = notice
+        self.live = live
     }
 }
 
 /// What was replayed.
 public struct TraceSummary: Codable, Sendable, Equatable {
+    /// The trace's name: its file name without folder and extensions.
     public var name: String
+    /// The format it was read as.
     public var format: String
+    /// SHA-256 of the file's bytes, in hexadecimal.
     public var sha256: String
+    /// Requests replayed.
     public var requests: Int
+    /// Prompt tokens of all requests.
     public var inputTokens: Int
+    /// Generated tokens of all requests.
     public var outputTokens: Int
+    /// Blocks named by all requests, repetitions counted.
     public var blockReferences: Int
+    /// Different blocks among them.
     public var uniqueBlocks: Int
+    /// Tokens of a full block.
     public var blockTokens: Int
+    /// From the first arrival to the last.
     public var spanSeconds: Double
     /// Conversations, where the trace names them.
     public var sessions: Int?
     /// Lines left out as unreadable.
     public var skippedLines: Int
+
+    /// Each argument is the property of that name.
+    public init(
+        name: String, format: String, sha256: String, requests: Int, inputTokens: Int, outputTokens: Int,
+        blockReferences: Int, uniqueBlocks: Int, blockTokens: Int, spanSeconds: Double, sessions: Int? = nil,
+        skippedLines: Int
+    ) {
+        self.name = name
+        self.format = format
+        self.sha256 = sha256
+        self.requests = requests
+        self.inputTokens = inputTokens
+        self.outputTokens = outputTokens
+        self.blockReferences = blockReferences
+        self.uniqueBlocks = uniqueBlocks
+        self.blockTokens = blockTokens
+        self.spanSeconds = spanSeconds
+        self.sessions = sessions
+        self.skippedLines = skippedLines
+    }
 }
 
 /// What it was replayed with: enough to make the record again.
 public struct Configuration: Codable, Sendable, Equatable {
+    /// Decides every random draw.
     public var seed: UInt64
+    /// The scenario's name.
     public var scenario: String
+    /// SHA-256 of `scenarioText`, in hexadecimal.
     public var scenarioSHA256: String
     /// The whole scenario as YAML, overrides applied.
     public var scenarioText: String
@@ -76,284 +134,224 @@ public struct Configuration: Codable, Sendable, Equatable {
     public var overrides: [String: String]
     /// The command that makes this record again.
     public var command: String
+    /// The model served: `Llama-3.1-70B`.
     public var model: String
+    /// The GPU it runs on: `H100`.
     public var gpu: String
+    /// The weights' type: `fp8`.
     public var weights: String
+    /// The KV cache's type: `bf16`.
     public var kvType: String
+    /// Copies of the model.
     public var replicas: Int
+    /// GPUs of one copy.
     public var tensorParallel: Int
+    /// GPUs in all.
     public var gpus: Int
     /// `full`, `host` or `engine`: who owns the HBM and host tiers.
     public var ownership: String
+    /// The tiers of system 1, nearest to the GPU first.
     public var tiers: [TierConfiguration]
+    /// `exclusive`, `inclusive` or `keep`: whether a block in a nearer tier stays in the farther one.
     public var inclusion: String
+    /// The eviction policy of system 1.
     public var policy: String
+    /// `always`, `threshold` or `split`: load or recompute.
     public var planner: String
+    /// How loads overlap with compute.
     public var overlap: String
+    /// `processor-sharing`, `round-robin` or `fifo`.
     public var linkDiscipline: String
+    /// Which replica gets a request.
     public var router: String
+    /// Age of what the router knows.
     public var routerStalenessSeconds: Double
+    /// Whether system 1 prefetches.
     public var prefetch: Bool
+    /// `open` (arrival times of the trace) or `sessions` (a think time after the previous turn ended).
     public var arrivals: String
+    /// Share of the first requests that `ttftAfterWarmUp` leaves out.
     public var warmUpShare: Double
+    /// Client overhead added to each TTFT.
     public var requestOverheadSeconds: Double
+    /// What a request must reach to count as good.
     public var slo: SLO
     /// Bytes of KV of one token of the whole model.
     public var kvBytesPerToken: Double
     /// Where the model and GPU constants come from.
     public var constantsSource: String
+
+    /// Each argument is the property of that name.
+    public init(
+        seed: UInt64, scenario: String, scenarioSHA256: String, scenarioText: String, overrides: [String: String],
+        command: String, model: String, gpu: String, weights: String, kvType: String, replicas: Int,
+        tensorParallel: Int, gpus: Int, ownership: String, tiers: [TierConfiguration], inclusion: String,
+        policy: String, planner: String, overlap: String, linkDiscipline: String, router: String,
+        routerStalenessSeconds: Double, prefetch: Bool, arrivals: String, warmUpShare: Double,
+        requestOverheadSeconds: Double, slo: SLO, kvBytesPerToken: Double, constantsSource: String
+    ) {
+        self.seed = seed
+        self.scenario = scenario
+        self.scenarioSHA256 = scenarioSHA256
+        self.scenarioText = scenarioText
+        self.overrides = overrides
+        self.command = command
+        self.model = model
+        self.gpu = gpu
+        self.weights = weights
+        self.kvType = kvType
+        self.replicas = replicas
+        self.tensorParallel = tensorParallel
+        self.gpus = gpus
+        self.ownership = ownership
+        self.tiers = tiers
+        self.inclusion = inclusion
+        self.policy = policy
+        self.planner = planner
+        self.overlap = overlap
+        self.linkDiscipline = linkDiscipline
+        self.router = router
+        self.routerStalenessSeconds = routerStalenessSeconds
+        self.prefetch = prefetch
+        self.arrivals = arrivals
+        self.warmUpShare = warmUpShare
+        self.requestOverheadSeconds = requestOverheadSeconds
+        self.slo = slo
+        self.kvBytesPerToken = kvBytesPerToken
+        self.constantsSource = constantsSource
+    }
 }
 
 /// One tier of the configured system.
 public struct TierConfiguration: Codable, Sendable, Equatable {
+    /// `hbm`, `dram`, `nvme` or `flash`.
     public var tier: String
     /// Bytes in all, over the cluster.
     public var bytes: Double
     /// Whether all replicas see the same blocks.
     public var shared: Bool
+
+    /// Each argument is the property of that name.
+    public init(tier: String, bytes: Double, shared: Bool) {
+        self.tier = tier
+        self.bytes = bytes
+        self.shared = shared
+    }
 }
 
 /// What a request must reach to count as good.
 public struct SLO: Codable, Sendable, Equatable {
+    /// What people call it: `interactive`.
     public var name: String
+    /// Longest time to first token.
     public var ttftSeconds: Double
+    /// Longest mean time per output token.
     public var tpotSeconds: Double
+    /// Share of requests that must meet both for a cluster to count as large enough.
+    public var requiredShare: Double = 0.9
+
+    /// Each argument is the property of that name.
+    public init(name: String, ttftSeconds: Double, tpotSeconds: Double, requiredShare: Double = 0.9) {
+        self.name = name
+        self.ttftSeconds = ttftSeconds
+        self.tpotSeconds = tpotSeconds
+        self.requiredShare = requiredShare
+    }
 }
 
 /// The serving model's class of error for this model and engine, as fractions of the measured mean.
 public struct ModelError: Codable, Sendable, Equatable {
+    /// Mean absolute error of mean TTFT.
     public var ttftMean: Double
+    /// Mean absolute error of TPOT.
     public var tpot: Double
     /// For which class it was found: "dense, vLLM".
     public var kind: String
-}
 
-/// What one system did with the trace.
-public struct SystemResult: Codable, Sendable, Equatable {
-    /// `1`, baselines `A` to `E`, ceilings `Y` and `Z`.
-    public var key: String
-    public var name: String
-    /// `run`, `baseline`, `reference` or `ceiling`.
-    public var role: String
-    public var ledger: Ledger
-    public var ttft: Distribution
-    public var serviceTTFT: Distribution
-    public var tpot: Distribution
-    public var itlP99Seconds: Double
-    public var tbt10Seconds: Distribution
-    /// Time to first token without the warm-up share of requests.
-    public var ttftAfterWarmUp: Distribution
-    public var completedRequests: Int
-    /// Requests a second that met both limits of the SLO.
-    public var goodput: Double
-    public var goodputTokens: Double
-    /// Requests a second that arrived.
-    public var offered: Double
-    /// Share of requests that met the SLO.
-    public var metSLO: Double
-    public var gpuSeconds: GPUSeconds
-    /// FLOPs of useful work ÷ (peak FLOP/s × GPU-seconds).
-    public var mfu: Double
-    /// FLOPs of the prompt tokens that were not computed.
-    public var flopsAvoided: Double
-    /// GPU-seconds that those tokens would have taken alone.
-    public var gpuSecondsAvoided: Double
-    public var preemptions: Int
-    public var energy: Energy
-    public var cost: Cost
-    public var links: [LinkResult]
-    public var prefetch: PrefetchBalance?
-    /// Bytes written to flash, local and shared.
-    public var flashBytesWritten: Double
-}
-
-/// Each prompt token in exactly one place: the tier that served it, or the cause for which it was computed.
-public struct Ledger: Codable, Sendable, Equatable {
-    /// Tokens served, by tier name.
-    public var hbm = 0, dram = 0, nvme = 0, flash = 0
-    /// Never seen before anywhere in the cluster.
-    public var firstSeen = 0
-    /// It had been kept and was evicted.
-    public var evicted = 0
-    /// It was refused when it asked to be kept.
-    public var refused = 0
-    /// It was kept, but in a place this replica cannot reach.
-    public var heldElsewhere = 0
-    /// It was there at look-up and gone when it was loaded.
-    public var lostAfterLookUp = 0
-    /// It was on its way and did not come in time.
-    public var late = 0
-    /// Its bytes could not be proven right.
-    public var corrupt = 0
-    /// Its namespace had no room left.
-    public var quota = 0
-    /// There was no tier to keep it in.
-    public var noTier = 0
-    /// Loading it would have taken longer than computing it.
-    public var recomputeCheaper = 0
-    /// The last token of a prompt, always computed, or tokens behind the last full block.
-    public var alwaysComputed = 0
-
-    public init() {}
-
-    /// Tokens that came out of a tier.
-    public var served: Int { hbm + dram + nvme + flash }
-    /// Tokens computed although they had been computed before.
-    public var recomputed: Int {
-        evicted + refused + heldElsewhere + lostAfterLookUp + late + corrupt + quota + noTier + recomputeCheaper
+    /// Each argument is the property of that name.
+    public init(ttftMean: Double, tpot: Double, kind: String) {
+        self.ttftMean = ttftMean
+        self.tpot = tpot
+        self.kind = kind
     }
-    /// All prompt tokens.
-    public var total: Int { served + recomputed + firstSeen + alwaysComputed }
-}
-
-/// A distribution over requests, in seconds.
-public struct Distribution: Codable, Sendable, Equatable {
-    public var count: Int
-    public var mean: Double
-    public var p1: Double
-    public var p10: Double
-    public var p50: Double
-    public var p90: Double
-    public var p95: Double
-    public var p99: Double
-    public var p999: Double
-    /// At most 200 points `[seconds, share of requests at or below]`, rising.
-    public var cdf: [[Double]]
-}
-
-/// GPU-seconds of all GPUs from the first arrival to the last completion, each in one class.
-public struct GPUSeconds: Codable, Sendable, Equatable {
-    public var decode = 0.0
-    public var prefillUseful = 0.0
-    public var prefillRecomputed = 0.0
-    public var stalledOnLoad = 0.0
-    public var idle = 0.0
-    /// GPUs × span, which the five classes must add up to.
-    public var total = 0.0
-
-    public init() {}
-}
-
-/// Where the energy went, in joules.
-public struct Energy: Codable, Sendable, Equatable {
-    public var prefill = 0.0
-    public var decode = 0.0
-    public var idle = 0.0
-    public var moving = 0.0
-
-    public init() {}
-    public var total: Double { prefill + decode + idle + moving }
-}
-
-/// What the cluster cost over the run, in USD.
-public struct Cost: Codable, Sendable, Equatable {
-    public var gpus: Int
-    public var gpu: Double
-    public var storage: Double
-    public var switches: Double
-    public var perMillionTokens: Double
-    public var perMillionOutputTokens: Double
-    public var perRequest: Double
-    public var total: Double { gpu + storage + switches }
-}
-
-/// What one link carried.
-public struct LinkResult: Codable, Sendable, Equatable {
-    public var name: String
-    /// Bytes a second on the data sheet.
-    public var lineRate: Double
-    /// Bytes a second that can be reached: line rate × efficiency.
-    public var practical: Double
-    public var mean: Double
-    /// Bytes a second in the busiest 1 % of seconds.
-    public var p99Second: Double
-    /// Share of seconds at 95 % of the practical rate or more.
-    public var timeAtLimit: Double
-    public var bytes: Double
-    /// At most 240 bins of equal width over the span: mean bytes a second.
-    public var series: [Double]
-}
-
-/// What prefetch gave and what it cost.
-public struct PrefetchBalance: Codable, Sendable, Equatable {
-    public var bytesUsed = 0.0
-    public var bytesNeverUsed = 0.0
-    public var bytesLate = 0.0
-    public var bytesCancelled = 0.0
-    /// Used ÷ moved.
-    public var precision = 0.0
-    /// Used ÷ all that was served from tiers below DRAM or would have been.
-    public var recall = 0.0
-    /// Seconds of TTFT, summed over requests: saved above zero, costs below.
-    public var ttftSecondsSaved = 0.0
-    public var ttftSecondsDisplaced = 0.0
-    public var ttftSecondsContention = 0.0
-    public var byReason: [PrefetchReason] = []
-
-    public init() {}
-}
-
-/// Prefetch started for one reason.
-public struct PrefetchReason: Codable, Sendable, Equatable {
-    /// `session`, `successor`, `popularity` or `queue`.
-    public var reason: String
-    public var bytesMoved: Double
-    public var bytesUsed: Double
-}
-
-/// Prompt tokens missed against bytes kept, counted without time.
-public struct MissRatioCurve: Codable, Sendable, Equatable {
-    public var bytes: [Double]
-    /// Miss ratio of prompt tokens, per policy name.
-    public var policies: [String: [Double]]
-    /// What an endless cache still misses.
-    public var infinite: Double
-    public var marks: [TierMark]
-}
-
-/// Where a tier's size falls on a curve.
-public struct TierMark: Codable, Sendable, Equatable {
-    public var tier: String
-    public var bytes: Double
-}
-
-/// The same trace at other loads.
-public struct LoadSweep: Codable, Sendable, Equatable {
-    /// Rising.
-    public var sessionsPerGPU: [Double]
-    /// Useful share of busy GPU time, per system key.
-    public var usefulShareOfBusy: [String: [Double]]
-    /// USD per million tokens at the same SLO or on the same GPUs, per system key.
-    public var costPerMillionTokens: [String: [Double]]
-    /// Share of requests that met the SLO, per system key.
-    public var metSLO: [String: [Double]]
-    /// Sessions per GPU at which a system's tiers are full: counted bytes ÷ mean bytes a session.
-    public var capacity: [String: Double]
-    /// The load of the trace itself.
-    public var traceRunsAt: Double
-}
-
-/// The smallest cluster with which a system meets the SLO.
-public struct SLOSearchResult: Codable, Sendable, Equatable {
-    public var key: String
-    /// `nil` when no cluster tried met it.
-    public var gpus: Int?
-    public var cost: Cost?
-    public var triedGPUs: [Int]
 }
 
 /// A price, wattage or other input a person gave.
 public struct Price: Codable, Sendable, Equatable {
     /// The scenario key that changes it: `prices.gpuHour`.
     public var key: String
+    /// In `unit`.
     public var value: Double
+    /// `USD`, `W`, `J/GB`.
     public var unit: String
+    /// What it is, in words: "H100, per GPU-hour". The key stands for it when absent.
+    public var label: String?
+
+    /// Each argument is the property of that name.
+    public init(key: String, value: Double, unit: String, label: String? = nil) {
+        self.key = key
+        self.value = value
+        self.unit = unit
+        self.label = label
+    }
 }
 
 /// Something that must hold in every record.
 public struct Check: Codable, Sendable, Equatable {
+    /// What must hold, in words: "every prompt token is in exactly one class".
     public var name: String
+    /// Whether it held.
     public var passed: Bool
+    /// One side of the comparison.
     public var left: Double
+    /// The other side.
     public var right: Double
+
+    /// Each argument is the property of that name.
+    public init(name: String, passed: Bool, left: Double, right: Double) {
+        self.name = name
+        self.passed = passed
+        self.left = left
+        self.right = right
+    }
+}
+
+/// What only a live run knows: where it ran, and how its interleaved pairs compare.
+public struct LiveRun: Codable, Sendable, Equatable {
+    /// The machine, in words: "2 × EPYC 9454, 8 × H100, 4 × 400 GbE".
+    public var machine: String
+    /// How often the trace was run.
+    public var runs: Int
+    /// Interleaved pairs against the reference, where they were made.
+    public var pairs: [PairedRatio] = []
+
+    /// Each argument is the property of that name.
+    public init(machine: String, runs: Int, pairs: [PairedRatio] = []) {
+        self.machine = machine
+        self.runs = runs
+        self.pairs = pairs
+    }
+}
+
+/// One figure of this record ÷ the same figure of the reference, over interleaved pairs of runs.
+public struct PairedRatio: Codable, Sendable, Equatable {
+    /// A key of the report's `summary`: `ttftP50`.
+    public var figure: String
+    /// Pairs compared; conclusions need 15.
+    public var pairs: Int
+    /// The median ratio.
+    public var median: Double
+    /// Lower end of its 95 % interval.
+    public var low: Double
+    /// Upper end of its 95 % interval.
+    public var high: Double
+
+    /// Each argument is the property of that name.
+    public init(figure: String, pairs: Int, median: Double, low: Double, high: Double) {
+        self.figure = figure
+        self.pairs = pairs
+        self.median = median
+        self.low = low
+        self.high = high
+    }
 }
