@@ -55,6 +55,18 @@ public protocol TierPolicy {
     mutating func unpin(_ block: BlockNumber)
     /// Drops a block at once, whatever its worth: it was found corrupt, lost or deleted. Absent blocks are ignored.
     mutating func remove(_ block: BlockNumber)
+    /// Drops a block as `remove(_:)` does and appends to `evicted` every block that thereby left the tier: the block
+    /// itself if it was resident, and, where the policy keeps only what a look-up can reach, everything deeper.
+    /// Pins do not protect from this; the owner must not reuse the bytes of a slot that is still being read.
+    mutating func remove(_ block: BlockNumber, evicted: inout [BlockNumber])
+
+    /// Whether the policy knows anything of the block, resident or not. The owner may give a number to another key
+    /// once no tier's policy remembers it; sooner, the new block would inherit the old one's history.
+    func remembers(_ block: BlockNumber) -> Bool
+    /// Appends the numbers that were remembered without being resident and are remembered no more, each once for
+    /// every time that happened since the last call. A number that was used again meanwhile may be among them: ask
+    /// `remembers` before giving it away.
+    mutating func takeForgotten(into numbers: inout [BlockNumber])
 }
 
 extension TierPolicy {
@@ -69,4 +81,20 @@ extension TierPolicy {
     /// Most policies learn nothing from the end of a turn.
     @inlinable
     public mutating func turnEnded(request: UInt32, reason: StopReason, at time: Instant) {}
+
+    /// Most policies keep blocks whose parents are gone, so only the block itself leaves.
+    @inlinable
+    public mutating func remove(_ block: BlockNumber, evicted: inout [BlockNumber]) {
+        guard isResident(block) else { return }
+        remove(block)
+        evicted.append(block)
+    }
+
+    /// Most policies remember what they hold.
+    @inlinable
+    public func remembers(_ block: BlockNumber) -> Bool { isResident(block) }
+
+    /// Policies that remember only what they hold have nothing to forget.
+    @inlinable
+    public mutating func takeForgotten(into numbers: inout [BlockNumber]) {}
 }
