@@ -39,6 +39,9 @@ public protocol TierPolicy {
 
     /// Whether the tier holds the block.
     func isResident(_ block: BlockNumber) -> Bool
+    /// The length of the longest leading run of `path` that is resident. A requirement and not only an extension,
+    /// so that a policy answers a whole path inside its own module and not block by block through this face.
+    func hitRun(_ path: Span<BlockNumber>) -> Int
 
     /// One request's access to its whole path: touches what is resident and admits what is absent and wanted,
     /// evicting as needed. Every block evicted is appended to `evicted` (a block may appear there that this same
@@ -70,7 +73,7 @@ public protocol TierPolicy {
 }
 
 extension TierPolicy {
-    /// The length of the longest leading run of `path` that is resident.
+    /// The run found by asking block by block.
     @inlinable
     public func hitRun(_ path: Span<BlockNumber>) -> Int {
         var length = 0

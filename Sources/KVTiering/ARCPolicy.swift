@@ -1,0 +1,193 @@
+// The adaptive replacement cache of Megiddo and Modha, "ARC: a self-tuning, low overhead replacement cache",
+// FAST 2003, figure 4, with the names used there: T1 and T2 hold blocks, B1 and B2 remember evicted ones.
+
+import KVModel
+
+/// Two LRU lists, of blocks seen once and of blocks seen again, whose shares move with the ghosts that are asked
+/// for: a ghost of the first list makes that list larger, a ghost of the second makes it smaller.
+public struct ARCPolicy: TierPolicy {
+    public let capacity: Int
+    public var residentCount: Int { counts[.seenOnce] + counts[.seenAgain] }
+
+    /// How many blocks T1 should hold; the paper's `p`, from 0 to `capacity`.
+    private var target = 0.0
+    private var counts = Counts()
+    private var links = [BlockLink](listCount: Self.listCount)
+    private var states: [State] = []
+    private var pins = PinCounts()
+
+    private static let listCount = 4
+
+    /// The list a block is in; the raw value of all but `none` is the head of the list.
+    private enum Place: UInt8 {
+        /// T1: resident, seen once.
+        case seenOnce
+        /// T2: resident, seen at least twice.
+        case seenAgain
+        /// B1: evicted from T1.
+        case ghostOfOnce
+        /// B2: evicted from T2.
+        case ghostOfAgain
+        case none
+    }
+
+    private struct State {
+        var place = Place.none
+        /// Pinned and outside its list, though still counted there (see `PinCounts`).
+        var isParked = false
+    }
+
+    /// How many blocks each list holds, the parked ones included.
+    private struct Counts {
+        private var values = (0, 0, 0, 0)
+
+        subscript(place: Place) -> Int {
+            get {
+                switch place {
+                case .seenOnce: values.0
+                case .seenAgain: values.1
+                case .ghostOfOnce: values.2
+                case .ghostOfAgain: values.3
+                case .none: 0
+                }
+            }
+            set {
+                switch place {
+                case .seenOnce: values.0 = newValue
+                case .seenAgain: values.1 = newValue
+                case .ghostOfOnce: values.2 = newValue
+                case .ghostOfAgain: values.3 = newValue
+                case .none: break
+                }
+            }
+        }
+    }
+
+    /// A policy for a tier of `capacity` blocks.
+    public init(capacity: Int) {
+        precondition(capacity >= 1, "a tier without room for one block")
+        self.capacity = capacity
+    }
+
+    public func isResident(_ block: BlockNumber) -> Bool {
+        Int(block) < states.count && states[Int(block)].place.rawValue <= Place.seenAgain.rawValue
+    }
+
+    public func hitRun(_ path: Span<BlockNumber>) -> Int {
+        var length = 0
+        while length < path.count, isResident(path[length]) { length += 1 }
+        return length
+    }
+
+    public mutating func access(
+        _ path: Span<BlockNumber>, _ context: RequestContext, evicted: inout [BlockNumber]
+    ) {
+        links.grow(toHold: path, listCount: Self.listCount)
+        let blockCount = links.count - Self.listCount
+        if states.count < blockCount {
+            states.append(contentsOf: repeatElement(State(), count: blockCount - states.count))
+        }
+        var position = path.count
+        while position > 0 {
+            position -= 1
+            let block = Int(path[position])
+            switch states[block].place {
+            case .seenOnce, .seenAgain: move(block, to: .seenAgain)
+            case .ghostOfOnce, .ghostOfAgain: readmit(block, evicted: &evicted)
+            case .none: admit(block, evicted: &evicted)
+            }
+        }
+    }
+
+    /// A remembered block is asked for: cases II and III of the paper.
+    private mutating func readmit(_ block: Int, evicted: inout [BlockNumber]) {
+        let (once, again) = (Double(counts[.ghostOfOnce]), Double(counts[.ghostOfAgain]))
+        let wasSeenAgain = states[block].place == .ghostOfAgain
+        if wasSeenAgain {
+            target = max(target - (again >= once ? 1 : once / again), 0)
+        } else {
+            target = min(target + (once >= again ? 1 : again / once), Double(capacity))
+        }
+        guard makeRoom(forGhostOfAgain: wasSeenAgain, evicted: &evicted) else { return }
+        move(block, to: .seenAgain)
+    }
+
+    /// A block nobody remembers: case IV.
+    private mutating func admit(_ block: Int, evicted: inout [BlockNumber]) {
+        let firstTwo = counts[.seenOnce] + counts[.ghostOfOnce]
+        if firstTwo >= capacity {
+            if counts[.ghostOfOnce] > 0 {
+                forgetOldest(of: .ghostOfOnce)
+            } else if let victim = oldestUnpinned(of: .seenOnce) {
+                // T1 fills the tier alone: its oldest leaves without a ghost.
+                move(victim, to: .none)
+                evicted.append(BlockNumber(victim))
+            }
+        } else if firstTwo + counts[.seenAgain] + counts[.ghostOfAgain] >= 2 * capacity {
+            forgetOldest(of: .ghostOfAgain)
+        }
+        guard makeRoom(forGhostOfAgain: false, evicted: &evicted) else { return }
+        move(block, to: .seenOnce)
+    }
+
+    /// The paper's REPLACE, when the tier is full. False when every resident block is pinned.
+    private mutating func makeRoom(forGhostOfAgain: Bool, evicted: inout [BlockNumber]) -> Bool {
+        if residentCount < capacity { return true }
+        let once = Double(counts[.seenOnce])
+        let takesOnce = once >= 1 && (once > target || (forGhostOfAgain && once == target))
+        let (first, second): (Place, Place) = takesOnce ? (.seenOnce, .seenAgain) : (.seenAgain, .seenOnce)
+        guard let victim = oldestUnpinned(of: first) ?? oldestUnpinned(of: second) else { return false }
+        move(victim, to: states[victim].place == .seenOnce ? .ghostOfOnce : .ghostOfAgain)
+        evicted.append(BlockNumber(victim))
+        return true
+    }
+
+    // MARK: Lists
+
+    /// The oldest block of a list that is not pinned; pinned ones on the way are parked.
+    private mutating func oldestUnpinned(of place: Place) -> Int? {
+        while true {
+            let node = links.oldest(of: Int(place.rawValue))
+            if node == Int(place.rawValue) { return nil }
+            let block = node - Self.listCount
+            if !pins.isPinned(BlockNumber(block)) { return block }
+            links.detach(node)
+            links[node].older = BlockLink.parked
+            states[block].isParked = true
+        }
+    }
+
+    private mutating func forgetOldest(of place: Place) {
+        let node = links.oldest(of: Int(place.rawValue))
+        if node != Int(place.rawValue) { move(node - Self.listCount, to: .none) }
+    }
+
+    /// Makes a block the newest of another list, or of its own.
+    private mutating func move(_ block: Int, to place: Place) {
+        let node = block + Self.listCount
+        let state = states[block]
+        if state.place != .none, !state.isParked { links.detach(node) }
+        counts[state.place] -= 1
+        counts[place] += 1
+        states[block] = State(place: place)
+        if place != .none { links.attachNewest(node, to: Int(place.rawValue)) }
+    }
+
+    // MARK: Pins and removal
+
+    public mutating func pin(_ block: BlockNumber) {
+        precondition(isResident(block), "a block is pinned that the tier does not hold")
+        pins.pin(block)
+    }
+
+    public mutating func unpin(_ block: BlockNumber) {
+        let index = Int(block)
+        guard pins.unpin(block), isResident(block), states[index].isParked else { return }
+        states[index].isParked = false
+        links.attachOldest(index + Self.listCount, to: Int(states[index].place.rawValue))
+    }
+
+    public mutating func remove(_ block: BlockNumber) {
+        if isResident(block) { move(Int(block), to: .none) }
+    }
+}

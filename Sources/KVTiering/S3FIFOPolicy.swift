@@ -1,0 +1,187 @@
+// S3-FIFO: three FIFO queues, after Yang, Zhang, Qiu, Yue and Vigfusson, "FIFO queues are all you need for cache
+// eviction", SOSP 2023. One-hit blocks leave through the small queue before they can displace anything.
+
+import KVModel
+
+/// A small probationary queue (a tenth of the tier), a main queue and a queue of ghosts, each first in first out.
+///
+/// A hit only counts, to at most three. The oldest of the small queue moves to the main queue when it was hit more
+/// than once, and leaves as a ghost otherwise; the oldest of the main queue goes round again for each hit counted.
+/// A miss whose ghost is remembered enters the main queue.
+public struct S3FIFOPolicy: TierPolicy {
+    public let capacity: Int
+    public var residentCount: Int { smallCount + mainCount }
+
+    /// What the small queue may hold before the next victim is taken from it: a tenth, as published.
+    private let smallTarget: Int
+    /// As many ghosts as blocks in the main queue.
+    private let ghostCapacity: Int
+    /// Blocks in the small queue and in the main queue, the parked ones included, and ghosts.
+    private var smallCount = 0
+    private var mainCount = 0
+    private var ghostCount = 0
+    private var links = [BlockLink](listCount: Self.listCount)
+    private var states: [State] = []
+    private var pins = PinCounts()
+
+    private static let listCount = 3
+    /// A hit more than this moves a block from the small queue to the main one.
+    private static let hitsToStay: UInt8 = 2
+    /// Hits beyond this are not counted.
+    private static let hitLimit: UInt8 = 3
+
+    /// The queue a block is in; the raw value of all but `none` is the head of its list.
+    private enum Queue: UInt8 { case small, main, ghost, none }
+
+    private struct State {
+        var queue = Queue.none
+        var hits: UInt8 = 0
+        /// Pinned and outside its queue's list, though still counted there (see `PinCounts`).
+        var isParked = false
+    }
+
+    /// A policy for a tier of `capacity` blocks.
+    public init(capacity: Int) {
+        precondition(capacity >= 1, "a tier without room for one block")
+        self.capacity = capacity
+        smallTarget = max(1, capacity / 10)
+        ghostCapacity = capacity - smallTarget
+    }
+
+    public func isResident(_ block: BlockNumber) -> Bool {
+        Int(block) < states.count && states[Int(block)].queue.rawValue < Queue.ghost.rawValue
+    }
+
+    public func hitRun(_ path: Span<BlockNumber>) -> Int {
+        var length = 0
+        while length < path.count, isResident(path[length]) { length += 1 }
+        return length
+    }
+
+    public mutating func access(
+        _ path: Span<BlockNumber>, _ context: RequestContext, evicted: inout [BlockNumber]
+    ) {
+        links.grow(toHold: path, listCount: Self.listCount)
+        let blockCount = links.count - Self.listCount
+        if states.count < blockCount {
+            states.append(contentsOf: repeatElement(State(), count: blockCount - states.count))
+        }
+        var position = path.count
+        while position > 0 {
+            position -= 1
+            let block = Int(path[position])
+            switch states[block].queue {
+            case .small, .main:
+                states[block].hits = min(states[block].hits + 1, Self.hitLimit)
+            case .ghost:
+                forgetGhost(block)
+                admit(block, to: .main, evicted: &evicted)
+            case .none:
+                admit(block, to: .small, evicted: &evicted)
+            }
+        }
+    }
+
+    private mutating func admit(_ block: Int, to queue: Queue, evicted: inout [BlockNumber]) {
+        if residentCount == capacity {
+            guard let victim = takeVictim() else { return }
+            evicted.append(BlockNumber(victim))
+        }
+        enter(block, queue, hits: 0)
+    }
+
+    /// Frees one place. `nil` when every resident block is pinned.
+    private mutating func takeVictim() -> Int? {
+        if smallCount >= smallTarget, let victim = takeFromSmall() { return victim }
+        if let victim = takeFromMain() { return victim }
+        return takeFromSmall()
+    }
+
+    private mutating func takeFromSmall() -> Int? {
+        while let block = oldestUnpinned(of: .small) {
+            let hits = states[block].hits
+            leave(block)
+            if hits >= Self.hitsToStay {
+                enter(block, .main, hits: 0)
+            } else {
+                remember(block)
+                return block
+            }
+        }
+        return nil
+    }
+
+    private mutating func takeFromMain() -> Int? {
+        while let block = oldestUnpinned(of: .main) {
+            let hits = states[block].hits
+            leave(block)
+            if hits == 0 { return block }
+            enter(block, .main, hits: hits - 1)
+        }
+        return nil
+    }
+
+    /// The oldest block of a queue that is not pinned; pinned ones on the way are parked.
+    private mutating func oldestUnpinned(of queue: Queue) -> Int? {
+        while true {
+            let node = links.oldest(of: Int(queue.rawValue))
+            if node == Int(queue.rawValue) { return nil }
+            let block = node - Self.listCount
+            if !pins.isPinned(BlockNumber(block)) { return block }
+            links.detach(node)
+            links[node].older = BlockLink.parked
+            states[block].isParked = true
+        }
+    }
+
+    // MARK: Queues
+
+    private mutating func enter(_ block: Int, _ queue: Queue, hits: UInt8) {
+        links.attachNewest(block + Self.listCount, to: Int(queue.rawValue))
+        states[block] = State(queue: queue, hits: hits)
+        if queue == .small { smallCount += 1 } else { mainCount += 1 }
+    }
+
+    /// Takes a resident block out of its queue.
+    private mutating func leave(_ block: Int) {
+        if !states[block].isParked { links.detach(block + Self.listCount) }
+        if states[block].queue == .small { smallCount -= 1 } else { mainCount -= 1 }
+        states[block] = State()
+    }
+
+    /// Makes an evicted block the newest ghost; the oldest is forgotten when there are too many.
+    private mutating func remember(_ block: Int) {
+        if ghostCapacity == 0 { return }
+        if ghostCount == ghostCapacity {
+            let oldest = links.oldest(of: Int(Queue.ghost.rawValue))
+            forgetGhost(oldest - Self.listCount)
+        }
+        links.attachNewest(block + Self.listCount, to: Int(Queue.ghost.rawValue))
+        states[block].queue = .ghost
+        ghostCount += 1
+    }
+
+    private mutating func forgetGhost(_ block: Int) {
+        links.detach(block + Self.listCount)
+        states[block].queue = .none
+        ghostCount -= 1
+    }
+
+    // MARK: Pins and removal
+
+    public mutating func pin(_ block: BlockNumber) {
+        precondition(isResident(block), "a block is pinned that the tier does not hold")
+        pins.pin(block)
+    }
+
+    public mutating func unpin(_ block: BlockNumber) {
+        let index = Int(block)
+        guard pins.unpin(block), isResident(block), states[index].isParked else { return }
+        states[index].isParked = false
+        links.attachOldest(index + Self.listCount, to: Int(states[index].queue.rawValue))
+    }
+
+    public mutating func remove(_ block: BlockNumber) {
+        if isResident(block) { leave(Int(block)) }
+    }
+}
