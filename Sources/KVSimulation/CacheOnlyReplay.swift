@@ -78,6 +78,7 @@ public struct CacheOnlyReplay {
                 lastBlockIsPartial: Int(request.inputTokens) < path.count * trace.blockTokens, now: request.arrival)
             policy.access(path, context, evicted: &evicted)
             result.evictedBlocks += evicted.count
+            policy.takeForgotten(into: &evicted)  // A trace's numbers are never given to other blocks.
             evicted.removeAll(keepingCapacity: true)
         }
         return result
@@ -166,7 +167,9 @@ public struct CacheOnlyResult: Sendable, Equatable {
 public struct TwoTierResult: Sendable, Equatable {
     /// How the tiers share blocks.
     public var inclusion: Inclusion
+    /// Blocks DRAM can hold.
     public var dramBlocks: Int
+    /// Blocks flash can hold.
     public var flashBlocks: Int
     /// Hits of both tiers together.
     public var hits: CacheOnlyResult

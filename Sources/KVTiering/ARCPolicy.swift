@@ -1,6 +1,9 @@
 // The adaptive replacement cache of Megiddo and Modha, "ARC: a self-tuning, low overhead replacement cache",
 // FAST 2003, figure 4, with the names used there: T1 and T2 hold blocks, B1 and B2 remember evicted ones.
 
+// What `TierPolicy` documents is not documented again at each policy.
+// swift-format-ignore-file: AllPublicDeclarationsHaveDocumentation
+
 import KVModel
 
 /// Two LRU lists, of blocks seen once and of blocks seen again, whose shares move with the ghosts that are asked
@@ -15,6 +18,8 @@ public struct ARCPolicy: TierPolicy {
     private var links = [BlockLink](listCount: Self.listCount)
     private var states: [State] = []
     private var pins = PinCounts()
+    /// Ghosts that fell off the end since the owner last asked.
+    private var forgotten: [BlockNumber] = []
 
     private static let listCount = 4
 
@@ -159,7 +164,9 @@ public struct ARCPolicy: TierPolicy {
 
     private mutating func forgetOldest(of place: Place) {
         let node = links.oldest(of: Int(place.rawValue))
-        if node != Int(place.rawValue) { move(node - Self.listCount, to: .none) }
+        guard node != Int(place.rawValue) else { return }
+        move(node - Self.listCount, to: .none)
+        forgotten.append(BlockNumber(node - Self.listCount))
     }
 
     /// Makes a block the newest of another list, or of its own.
@@ -171,6 +178,15 @@ public struct ARCPolicy: TierPolicy {
         counts[place] += 1
         states[block] = State(place: place)
         if place != .none { links.attachNewest(node, to: Int(place.rawValue)) }
+    }
+
+    public func remembers(_ block: BlockNumber) -> Bool {
+        Int(block) < states.count && states[Int(block)].place != .none
+    }
+
+    public mutating func takeForgotten(into numbers: inout [BlockNumber]) {
+        numbers.append(contentsOf: forgotten)
+        forgotten.removeAll(keepingCapacity: true)
     }
 
     // MARK: Pins and removal

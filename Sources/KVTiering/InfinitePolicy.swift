@@ -1,5 +1,8 @@
 // The cache that never evicts: what an endless tier would hit. It is a ceiling, not a tier one can buy.
 
+// What `TierPolicy` documents is not documented again at each policy.
+// swift-format-ignore-file: AllPublicDeclarationsHaveDocumentation
+
 import KVModel
 
 /// Keeps every block it has seen.

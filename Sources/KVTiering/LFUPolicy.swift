@@ -2,6 +2,9 @@
 // count (the structure of Shah, Mitra and Matani, "An O(1) algorithm for implementing the LFU cache eviction
 // scheme", 2010). A count lives from admission to eviction; it is forgotten with the block.
 
+// What `TierPolicy` documents is not documented again at each policy.
+// swift-format-ignore-file: AllPublicDeclarationsHaveDocumentation
+
 import KVModel
 
 /// Evicts the block with the fewest accesses since it was admitted; among equals, the one that reached that count

@@ -2,6 +2,9 @@
 // A path is walked deepest block first, so the root ends most recent. Under LRU a parent is therefore never older
 // than its children: the victim is a leaf of what is resident, unless a pin keeps a child behind.
 
+// What `TierPolicy` documents is not documented again at each policy.
+// swift-format-ignore-file: AllPublicDeclarationsHaveDocumentation
+
 import KVModel
 
 /// Evicts the block whose last access is longest ago.

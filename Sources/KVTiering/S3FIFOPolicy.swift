@@ -1,6 +1,9 @@
 // S3-FIFO: three FIFO queues, after Yang, Zhang, Qiu, Yue and Vigfusson, "FIFO queues are all you need for cache
 // eviction", SOSP 2023. One-hit blocks leave through the small queue before they can displace anything.
 
+// What `TierPolicy` documents is not documented again at each policy.
+// swift-format-ignore-file: AllPublicDeclarationsHaveDocumentation
+
 import KVModel
 
 /// A small probationary queue (a tenth of the tier), a main queue and a queue of ghosts, each first in first out.
@@ -23,6 +26,8 @@ public struct S3FIFOPolicy: TierPolicy {
     private var links = [BlockLink](listCount: Self.listCount)
     private var states: [State] = []
     private var pins = PinCounts()
+    /// Ghosts that fell off the end since the owner last asked.
+    private var forgotten: [BlockNumber] = []
 
     private static let listCount = 3
     /// A hit more than this moves a block from the small queue to the main one.
@@ -155,6 +160,7 @@ public struct S3FIFOPolicy: TierPolicy {
         if ghostCount == ghostCapacity {
             let oldest = links.oldest(of: Int(Queue.ghost.rawValue))
             forgetGhost(oldest - Self.listCount)
+            forgotten.append(BlockNumber(oldest - Self.listCount))
         }
         links.attachNewest(block + Self.listCount, to: Int(Queue.ghost.rawValue))
         states[block].queue = .ghost
@@ -165,6 +171,15 @@ public struct S3FIFOPolicy: TierPolicy {
         links.detach(block + Self.listCount)
         states[block].queue = .none
         ghostCount -= 1
+    }
+
+    public func remembers(_ block: BlockNumber) -> Bool {
+        Int(block) < states.count && states[Int(block)].queue != .none
+    }
+
+    public mutating func takeForgotten(into numbers: inout [BlockNumber]) {
+        numbers.append(contentsOf: forgotten)
+        forgotten.removeAll(keepingCapacity: true)
     }
 
     // MARK: Pins and removal

@@ -1,6 +1,9 @@
 // SIEVE, after Zhang, Yang, Yue, Vigfusson and Rashmi, "SIEVE is simpler than LRU: an efficient turn-key eviction
 // algorithm for web caches", NSDI 2024.
 
+// What `TierPolicy` documents is not documented again at each policy.
+// swift-format-ignore-file: AllPublicDeclarationsHaveDocumentation
+
 import KVModel
 
 /// One queue in order of admission and a hand that walks from its oldest to its newest end: it spares a block that
