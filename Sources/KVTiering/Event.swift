@@ -1,0 +1,246 @@
+// What can happen to a node's agent. Events carry batches, never single blocks.
+
+import KVModel
+
+/// Names a request of the node from its arrival to its end. The caller chooses it; it may be used again after the
+/// end. Small dense numbers cost least.
+public typealias RequestNumber = UInt32
+
+/// Names a transfer in flight, a question or an offer to the store. Chosen by the manager, used again after the end.
+public typealias TransferNumber = UInt32
+
+/// Something that happened outside.
+public enum Event: Sendable {
+    /// A request arrived: look its prompt up. Answered by exactly one `Command.answer`, at once or after the store
+    /// was asked (at most once, for at most `askDeadline`).
+    case arrived(Arrival)
+    /// The engine has room for the request and takes its blocks now. Answered by exactly one `Command.ready`, at once
+    /// when there is nothing to load, else after one `Command.loading` and when the load ended or its time is over.
+    case load(LoadRequest)
+    /// The whole prompt is in the engine: its blocks can be kept. Everything the request missed is booked now.
+    case computed(Computed)
+    /// The turn ended: the answer is out and the engine's blocks of the request may go.
+    case ended(request: RequestNumber, reason: StopReason)
+    /// The request was given up at any point before its end. Its transfers are cancelled.
+    case cancelled(request: RequestNumber)
+    /// A transfer ended, in whole or in part.
+    case transferEnded(TransferEnd)
+    /// The store answered a question.
+    case storeAnswered(StoreAnswer)
+    /// The store says which blocks of an offer it wants; it holds places for them until they come or are withdrawn.
+    case storeWants(StoreWant)
+    /// What the store's stream says of keys that came and went since the last such event.
+    case storeChanged(added: [BlockKey], removed: [BlockKey])
+    /// Somebody wants blocks kept. Answered by one `Command.pinned`.
+    case pin(PinRequest)
+    /// Takes a pin back before its time. Unknown pins are ignored.
+    case unpin(pin: UInt32)
+    /// The time given to `next(until:)` was reached.
+    case deadline
+}
+
+/// A request with its prompt.
+public struct Arrival: Sendable {
+    /// Names the request until its end.
+    public var request: RequestNumber
+    /// Which engine of the node it came to. Engines have their own GPU memory; the node's tiers are common.
+    public var engine: Int32
+    /// The prompt's chain of block keys, root first, the last one possibly partial. The manager copies what it keeps.
+    public var chain: ArraySlice<BlockKey>
+    /// Tokens of the prompt. All but the last block hold the configured number.
+    public var promptTokens: Int32
+    /// How many leading blocks the engine has itself (engine- and host-owned; 0 in `full`).
+    public var engineBlocks: Int32
+    /// The conversation, or −1 when nobody said.
+    public var session: Int32
+    /// Its place in the conversation, from 0, or −1 when nobody said.
+    public var turn: Int32
+
+    /// An arrival of given parts.
+    public init(
+        request: RequestNumber, engine: Int32 = 0, chain: ArraySlice<BlockKey>, promptTokens: Int32,
+        engineBlocks: Int32 = 0, session: Int32 = -1, turn: Int32 = -1
+    ) {
+        self.request = request
+        self.engine = engine
+        self.chain = chain
+        self.promptTokens = promptTokens
+        self.engineBlocks = engineBlocks
+        self.session = session
+        self.turn = turn
+    }
+}
+
+/// The engine takes a request's blocks now.
+public struct LoadRequest: Sendable {
+    /// The request concerned.
+    public var request: RequestNumber
+    /// How many leading blocks the engine has itself by now.
+    public var engineBlocks: Int32
+    /// How long the engine would need before it could compute the first token of this prompt anyway: loading for that
+    /// long costs nothing.
+    public var computeWait: Duration
+    /// What the paths to this engine look like now.
+    public var links: LinkView
+
+    /// A load of given parts.
+    public init(request: RequestNumber, engineBlocks: Int32, computeWait: Duration = .zero, links: LinkView) {
+        self.request = request
+        self.engineBlocks = engineBlocks
+        self.computeWait = computeWait
+        self.links = links
+    }
+}
+
+/// One path as it looks now.
+public struct LinkState: Sendable, Equatable {
+    /// Bytes a second that a new transfer gets.
+    public var bandwidth: Double
+    /// How long a new transfer waits behind those before it, first-byte latency included.
+    public var delay: Duration
+
+    /// A path of given rate and delay.
+    public init(bandwidth: Double, delay: Duration = .zero) {
+        self.bandwidth = bandwidth
+        self.delay = delay
+    }
+}
+
+/// The paths on which blocks move up, each from its tier to the engine, as last observed.
+public struct LinkView: Sendable, Equatable {
+    /// Node memory to GPU.
+    public var dram: LinkState
+    /// Local flash to node memory.
+    public var nvme: LinkState
+    /// Shared flash to node memory.
+    public var flash: LinkState
+
+    /// A view of given paths.
+    public init(dram: LinkState, nvme: LinkState, flash: LinkState) {
+        self.dram = dram
+        self.nvme = nvme
+        self.flash = flash
+    }
+}
+
+/// A prompt is computed.
+public struct Computed: Sendable {
+    /// The request concerned.
+    public var request: RequestNumber
+    /// How many leading blocks of the chain had been computed somewhere in the cluster before this request, by the
+    /// caller's oracle; −1 when the caller cannot know (an agent), then a block this agent never met counts as new.
+    public var knownBlocks: Int32
+
+    /// A computed prompt of given parts.
+    public init(request: RequestNumber, knownBlocks: Int32 = -1) {
+        self.request = request
+        self.knownBlocks = knownBlocks
+    }
+}
+
+/// How a transfer ended.
+public struct TransferEnd: Sendable {
+    /// The transfer, as its order names it.
+    public var transfer: TransferNumber
+    /// What became of the blocks that `lost` does not list.
+    public var outcome: Outcome
+    /// Moves that went otherwise, by their index in the order. Empty in the ordinary case.
+    public var lost: [LostMove]
+
+    /// What became of a transfer.
+    public enum Outcome: UInt8, Sendable {
+        /// The bytes arrived and were verified.
+        case done
+        /// The path or a device failed.
+        case failed
+        /// It was cancelled; nothing of it counts, and nothing writes or reads its slots any more.
+        case cancelled
+    }
+
+    /// An end of given parts.
+    public init(transfer: TransferNumber, outcome: Outcome, lost: [LostMove] = []) {
+        self.transfer = transfer
+        self.outcome = outcome
+        self.lost = lost
+    }
+}
+
+/// One block of a transfer that did not come through.
+public struct LostMove: Sendable, Equatable {
+    /// Its index in the order's `moves`.
+    public var move: Int32
+    /// Why.
+    public var cause: Cause
+
+    /// Why a block did not come through.
+    public enum Cause: UInt8, Sendable {
+        /// It was no longer at its source.
+        case absent
+        /// Its bytes could not be proven right.
+        case corrupt
+        /// The destination did not take it.
+        case refused
+        /// The path or device failed for this block.
+        case failed
+    }
+
+    /// A lost move of given parts.
+    public init(move: Int32, cause: Cause) {
+        self.move = move
+        self.cause = cause
+    }
+}
+
+/// The store's answer to a question: one bit a key, in the question's order.
+public struct StoreAnswer: Sendable {
+    /// The question, as asked.
+    public var question: TransferNumber
+    /// Bit i % 64 of word i / 64 is set when key i is there.
+    public var present: [UInt64]
+
+    /// An answer of given parts.
+    public init(question: TransferNumber, present: [UInt64]) {
+        self.question = question
+        self.present = present
+    }
+}
+
+/// What the store wants of an offer.
+public struct StoreWant: Sendable {
+    /// The offer, as made.
+    public var offer: TransferNumber
+    /// Positions in the offered chain, rising and disjoint. Empty when nothing is wanted.
+    public var wanted: [Range<Int32>]
+    /// Leading blocks of the chain that the store has (present, not only promised); the manager learns from it.
+    public var presentBlocks: Int32
+    /// Positions the store refused for want of worth or budget (the rest are present or on their way from elsewhere).
+    public var refusedFrom: Int32
+
+    /// Wants of given parts. `refusedFrom` is the first refused position, or the chain's length.
+    public init(offer: TransferNumber, wanted: [Range<Int32>], presentBlocks: Int32, refusedFrom: Int32) {
+        self.offer = offer
+        self.wanted = wanted
+        self.presentBlocks = presentBlocks
+        self.refusedFrom = refusedFrom
+    }
+}
+
+/// Somebody asks that blocks stay.
+public struct PinRequest: Sendable {
+    /// Names the pin; chosen by the caller, unique among pins in force.
+    public var pin: UInt32
+    /// Whose budget it uses, by the index in the configuration.
+    public var owner: Int32
+    /// The chain whose resident blocks are pinned, root first.
+    public var chain: ArraySlice<BlockKey>
+    /// When it ends by itself.
+    public var expires: Instant
+
+    /// A pin of given parts.
+    public init(pin: UInt32, owner: Int32, chain: ArraySlice<BlockKey>, expires: Instant) {
+        self.pin = pin
+        self.owner = owner
+        self.chain = chain
+        self.expires = expires
+    }
+}

@@ -1,0 +1,278 @@
+// What a node's tiers are and by which rules they run. Every field is required; defaults live in the command.
+
+import KVModel
+
+/// The configuration of one node's decisions.
+public struct TieringConfiguration {
+    /// Prompt tokens of a full block.
+    public var blockTokens: Int
+    /// Bytes of a block in every tier.
+    public var blockBytes: Int
+    /// Who owns the engine's memory.
+    public var ownership: Ownership
+    /// GPU memory as slots of ours; only with `ownership == .full`, one entry an engine. Its eviction is always least
+    /// recently used, leaf first, as in engines.
+    public var hbmBlocksPerEngine: [Int]
+    /// Node memory, or `nil`.
+    public var dram: TierConfiguration?
+    /// Local flash, or `nil`. Needs node memory.
+    public var nvme: TierConfiguration?
+    /// How local flash relates to node memory.
+    public var inclusion: InclusionMode
+    /// What may be written to local flash, or `nil` for no limit.
+    public var nvmeWriteBudget: WriteBudgetConfiguration?
+    /// Whether there is a shared store. Needs node memory.
+    public var hasStore: Bool
+    /// When blocks are offered to the shared store.
+    public var spill: SpillRule
+    /// What the manager remembers of the store's answers.
+    public var directory: DirectoryConfiguration
+    /// Load or recompute.
+    public var planner: PlannerConfiguration
+    /// What may be brought up before it is asked for, or `nil` for nothing.
+    public var prefetch: PrefetchConfiguration?
+    /// Bytes that each owner may pin, by the owner's index.
+    public var pinBudgetBytes: [Int]
+    /// Sizes of everything that could grow.
+    public var limits: TieringLimits
+
+    /// A configuration of given parts.
+    public init(
+        blockTokens: Int, blockBytes: Int, ownership: Ownership, hbmBlocksPerEngine: [Int] = [],
+        dram: TierConfiguration?, nvme: TierConfiguration?, inclusion: InclusionMode,
+        nvmeWriteBudget: WriteBudgetConfiguration?, hasStore: Bool, spill: SpillRule,
+        directory: DirectoryConfiguration, planner: PlannerConfiguration, prefetch: PrefetchConfiguration?,
+        pinBudgetBytes: [Int], limits: TieringLimits
+    ) {
+        self.blockTokens = blockTokens
+        self.blockBytes = blockBytes
+        self.ownership = ownership
+        self.hbmBlocksPerEngine = hbmBlocksPerEngine
+        self.dram = dram
+        self.nvme = nvme
+        self.inclusion = inclusion
+        self.nvmeWriteBudget = nvmeWriteBudget
+        self.hasStore = hasStore
+        self.spill = spill
+        self.directory = directory
+        self.planner = planner
+        self.prefetch = prefetch
+        self.pinBudgetBytes = pinBudgetBytes
+        self.limits = limits
+    }
+}
+
+/// Who owns the engine's memory (DESIGN: a block's way, the agent and its engine).
+public enum Ownership: String, Sendable, CaseIterable {
+    /// The engine owns HBM and a host region and evicts there by its own rule; ours starts at our own DRAM, and every
+    /// save and load is a copy between the two.
+    case engine
+    /// Our DRAM is the engine's host tier; the engine owns HBM.
+    case host
+    /// HBM slots are ours too.
+    case full
+}
+
+/// One tier: how many bytes, and which policy.
+public struct TierConfiguration {
+    /// Never exceeded, transfers in flight included. Whole blocks fit: `bytes / blockBytes`.
+    public var bytes: Int
+    /// Of those, the share kept out of the policy's hands: for blocks on their way up or out, and for predictions. At
+    /// least one block of the tier, 0 only for local flash.
+    public var stagingShare: Double
+    /// Makes the policy for a number of blocks.
+    public var makePolicy: (_ capacity: Int) -> any TierPolicy
+
+    /// A tier of given parts.
+    public init(bytes: Int, stagingShare: Double, makePolicy: @escaping (_ capacity: Int) -> any TierPolicy) {
+        self.bytes = bytes
+        self.stagingShare = stagingShare
+        self.makePolicy = makePolicy
+    }
+}
+
+/// How a lower tier relates to the one above it.
+public enum InclusionMode: String, Sendable, CaseIterable {
+    /// A block is in one of them: promotion frees the lower copy, eviction writes it.
+    case exclusive
+    /// Every new block is written to the lower tier at once.
+    case inclusive
+    /// Eviction writes a block that the lower tier lacks; promotion keeps the lower copy.
+    case keep
+}
+
+/// When blocks are offered to the shared store. Promotion never removes them there: others use them.
+public enum SpillRule: String, Sendable, CaseIterable {
+    /// Never: the store is only read.
+    case never
+    /// As soon as they are in node memory.
+    case onSave
+    /// When they leave node memory.
+    case onEviction
+}
+
+/// How long answers of the shared store are believed.
+public struct DirectoryConfiguration: Sendable {
+    /// "It is there" is believed for so long.
+    public var presentAge: Duration
+    /// "It is not there" is believed for so long.
+    public var absentAge: Duration
+    /// A question that takes longer counts as a miss.
+    public var askDeadline: Duration
+    /// Whether the store tells what comes and goes (`Event.storeChanged`); then an answer ages only by that.
+    public var isSubscribed: Bool
+
+    /// A directory of given ages.
+    public init(presentAge: Duration, absentAge: Duration, askDeadline: Duration, isSubscribed: Bool) {
+        self.presentAge = presentAge
+        self.absentAge = absentAge
+        self.askDeadline = askDeadline
+        self.isSubscribed = isSubscribed
+    }
+}
+
+/// Load or recompute.
+public struct PlannerConfiguration: Sendable {
+    /// The rule.
+    public var rule: PlannerRule
+    /// Whether the engine can only be offered a leading run. Then `split` falls back to the best tier boundary.
+    public var prefixOnly: Bool
+    /// What computing costs on this engine.
+    public var prefill: PrefillCost
+    /// Seconds of TTFT that a GPU-second is worth (λ). 0: only TTFT counts.
+    public var gpuSecondWeight: Double
+    /// GPUs that one engine's second of computing occupies.
+    public var gpusPerEngine: Double
+    /// How loading and computing overlap.
+    public var overlap: Overlap
+    /// Layers of the model, for layer-wise overlap.
+    public var layers: Int
+    /// The time a load may take beyond its plan: a quarter of the recompute it saves, within these.
+    public var loadGraceMin: Duration
+    /// See `loadGraceMin`.
+    public var loadGraceMax: Duration
+
+    /// A planner of given parts.
+    public init(
+        rule: PlannerRule, prefixOnly: Bool, prefill: PrefillCost, gpuSecondWeight: Double, gpusPerEngine: Double,
+        overlap: Overlap, layers: Int, loadGraceMin: Duration, loadGraceMax: Duration
+    ) {
+        self.rule = rule
+        self.prefixOnly = prefixOnly
+        self.prefill = prefill
+        self.gpuSecondWeight = gpuSecondWeight
+        self.gpusPerEngine = gpusPerEngine
+        self.overlap = overlap
+        self.layers = layers
+        self.loadGraceMin = loadGraceMin
+        self.loadGraceMax = loadGraceMax
+    }
+}
+
+/// Which hits are loaded.
+public enum PlannerRule: String, Sendable, CaseIterable {
+    /// Every hit.
+    case always
+    /// A whole hit if loading it takes less time than computing it; else nothing.
+    case threshold
+    /// What is cheapest: a tier boundary for prefix-only engines, else the front computed and the back loaded.
+    case split
+}
+
+/// How loading and computing overlap.
+public enum Overlap: String, Sendable, CaseIterable {
+    /// One after the other.
+    case none
+    /// Layer by layer: computing a layer needs only its own part of the load.
+    case layerwise
+    /// The load runs while the engine works on others; it costs only what exceeds `LoadRequest.computeWait`.
+    case prefetch
+}
+
+/// The cost curve of prefill: `base + linear · q + quadratic · (q · p + q² / 2)` seconds for `q` tokens behind `p`.
+public struct PrefillCost: Sendable, Equatable {
+    /// Seconds for any prefill at all.
+    public var base: Double
+    /// Seconds a token.
+    public var linear: Double
+    /// Seconds a token and token before it.
+    public var quadratic: Double
+
+    /// A curve of given coefficients.
+    public init(base: Double, linear: Double, quadratic: Double) {
+        self.base = base
+        self.linear = linear
+        self.quadratic = quadratic
+    }
+
+    /// Seconds to compute `count` tokens behind `start` tokens. No tokens cost nothing.
+    public func seconds(count: Double, after start: Double) -> Double {
+        count > 0 ? base + linear * count + quadratic * (count * start + count * count / 2) : 0
+    }
+}
+
+/// Bytes that may be written to a flash device.
+public struct WriteBudgetConfiguration: Sendable {
+    /// Bytes a day, replenished evenly.
+    public var bytesPerDay: Double
+    /// Bytes that may be saved up.
+    public var burstBytes: Double
+
+    /// A budget of given parts.
+    public init(bytesPerDay: Double, burstBytes: Double) {
+        self.bytesPerDay = bytesPerDay
+        self.burstBytes = burstBytes
+    }
+}
+
+/// What may be brought up before it is asked for.
+public struct PrefetchConfiguration: Sendable {
+    /// For which reasons.
+    public var reasons: Set<PrefetchReason>
+    /// Bytes in flight at one time.
+    public var bytesInFlightMax: Int
+    /// Share of each link's bandwidth, over a second.
+    public var linkShare: Double
+    /// Share of the staging slots that predictions may hold.
+    public var stagingShare: Double
+    /// Predictions less likely than this are not followed.
+    public var probabilityMin: Double
+    /// Conversations remembered at most.
+    public var sessionsMax: Int
+
+    /// A prefetch of given parts.
+    public init(
+        reasons: Set<PrefetchReason>, bytesInFlightMax: Int, linkShare: Double, stagingShare: Double,
+        probabilityMin: Double, sessionsMax: Int
+    ) {
+        self.reasons = reasons
+        self.bytesInFlightMax = bytesInFlightMax
+        self.linkShare = linkShare
+        self.stagingShare = stagingShare
+        self.probabilityMin = probabilityMin
+        self.sessionsMax = sessionsMax
+    }
+}
+
+/// The ends of all queues and tables.
+public struct TieringLimits: Sendable {
+    /// Requests between arrival and end. More are answered with a miss.
+    public var requestsMax: Int
+    /// Transfers in flight. Background work beyond is dropped and counted; a load beyond is a recompute.
+    public var transfersMax: Int
+    /// Blocks known by key, in a tier or remembered for the ledger and the policies.
+    public var knownBlocksMax: Int
+    /// Pins in force.
+    public var pinsMax: Int
+    /// Blocks in one transfer at most.
+    public var sliceBlocks: Int
+
+    /// Limits of given sizes.
+    public init(requestsMax: Int, transfersMax: Int, knownBlocksMax: Int, pinsMax: Int, sliceBlocks: Int) {
+        self.requestsMax = requestsMax
+        self.transfersMax = transfersMax
+        self.knownBlocksMax = knownBlocksMax
+        self.pinsMax = pinsMax
+        self.sliceBlocks = sliceBlocks
+    }
+}
