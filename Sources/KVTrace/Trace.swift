@@ -22,6 +22,8 @@ public struct Trace: Sendable {
     public var uniqueBlockCount: Int
     /// Lines that were left out because they could not be read (`--skip-bad`).
     public var skippedLineCount: Int
+    /// How it was made, when its file says so.
+    public var origin: TraceOrigin?
 
     /// A trace of given parts.
     public init(
