@@ -60,7 +60,7 @@ struct FilterProcess: ~Copyable {
         var texts = unsafe arguments.map { unsafe strdup($0) } + [nil]
         var environment = unsafe [strdup("LC_ALL=C"), nil]
         let failure = unsafe posix_spawnp(&child, arguments[0], &actions, nil, &texts, &environment)
-        for unsafetext in unsafe texts + environment { unsafe free(text) }
+        unsafe (texts + environment).forEach { unsafe free($0) }
         unsafe posix_spawn_file_actions_destroy(&actions)
         for stream in [streams.0, streams.1, streams.2] { close(stream.theirs) }
         if failure != 0 {

@@ -13,9 +13,12 @@ public struct TraceOrigin: Sendable, Equatable {
 
     /// One parameter.
     public struct Parameter: Sendable, Equatable {
+        /// What it is called.
         public var name: String
+        /// Its value as text.
         public var value: String
 
+        /// A parameter of a name and a value.
         public init(name: String, value: String) {
             self.name = name
             self.value = value
