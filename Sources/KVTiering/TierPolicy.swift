@@ -60,7 +60,8 @@ public protocol TierPolicy {
     mutating func remove(_ block: BlockNumber)
     /// Drops a block as `remove(_:)` does and appends to `evicted` every block that thereby left the tier: the block
     /// itself if it was resident, and, where the policy keeps only what a look-up can reach, everything deeper.
-    /// Pins do not protect from this; the owner must not reuse the bytes of a slot that is still being read.
+    /// Pins do not protect from this and end with it: no `unpin` may follow. The owner must not reuse the bytes of a
+    /// slot that is still being read.
     mutating func remove(_ block: BlockNumber, evicted: inout [BlockNumber])
 
     /// Whether the policy knows anything of the block, resident or not. The owner may give a number to another key

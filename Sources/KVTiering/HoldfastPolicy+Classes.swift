@@ -1,0 +1,150 @@
+// What the `holdfast` policy knows of a request when it comes: whether it continues another, how far along that
+// conversation is, its rhythm, and how popular its blocks are.
+
+import KVModel
+
+/// The ages by which comings back are counted: two bins to a doubling, from half a second to about nine hours.
+enum AgeBins {
+    static let count = 34
+    /// The age at which a tail leaves each bin, in seconds: 0.5, 0.75, 1, 1.5, …; the last bin is open.
+    static let upperEdges: [Double] = {
+        var edges: [Double] = []
+        var edge = 0.5
+        while edges.count < count - 1 {
+            edges.append(edge)
+            edges.append(edge * 1.5)
+            edge *= 2
+        }
+        return Array(edges.prefix(count - 1))
+    }()
+    /// Widths in seconds. The open bin's is nominal.
+    static let widths: [Double] = (0..<count).map { bin in
+        bin == 0 ? upperEdges[0] : bin < count - 1 ? upperEdges[bin] - upperEdges[bin - 1] : upperEdges[bin - 1]
+    }
+    static let middles: [Double] = (0..<count).map { bin in
+        bin == 0
+            ? upperEdges[0] / 2
+            : bin < count - 1 ? (upperEdges[bin] + upperEdges[bin - 1]) / 2 : upperEdges[bin - 1] * 1.25
+    }
+
+    /// The bin of an age in seconds.
+    static func bin(of age: Double) -> Int {
+        var bin = 0
+        while bin < count - 1, age >= upperEdges[bin] { bin += 1 }
+        return bin
+    }
+}
+
+/// How much a block is used, in levels that rise towards the root.
+///
+/// Levels 0–2 are a conversation's own blocks: used once, two or three times, or more. The others are *shared*: at
+/// them or below them several requests went on in different ways (a system prompt, a template, a document). These do
+/// not come back when one conversation goes on but as often as their users do, so they are judged by their tempo.
+enum Popularity {
+    /// A block at which more requests than this left the known tree is shared, with everything above it.
+    static let branchesOfShared: UInt8 = 2
+    /// Tempos: mean times between uses, in doublings from a second up; each with and without a long record.
+    static let tempos = 12
+    static let ownLevels = 3
+    static let levels = ownLevels + 2 * tempos
+    /// The mean runs over this many uses.
+    static let window: UInt16 = 64
+    /// Uses from which a record is long.
+    static let longRecord: UInt16 = 16
+
+    @inline(__always)
+    static func level(of block: KnownBlock, isShared: Bool) -> Int {
+        if !isShared { return block.uses < 4 ? (block.uses < 2 ? 0 : 1) : 2 }
+        let octave = block.gap < 1 ? 0 : Int(block.gap.exponent)
+        return ownLevels + 2 * (tempos - 1 - min(octave, tempos - 1)) + (block.uses < longRecord ? 0 : 1)
+    }
+}
+
+/// How far a turn is, as far as it was told.
+enum Stage: Int32, CaseIterable {
+    case running, askedForTool, waitsForPerson, ended
+
+    init(_ reason: StopReason) {
+        switch reason {
+        case .toolUse: self = .askedForTool
+        case .endTurn: self = .waitsForPerson
+        case .unknown: self = .ended
+        }
+    }
+}
+
+/// What was known of a path before the request.
+struct Past {
+    /// Its leading blocks that had an owner.
+    var seen = 0
+    /// Its leading blocks that many requests went on from in different ways.
+    var shared = 0
+    /// Of the owner of the deepest of these: path length, turn, arrival.
+    var ownerLength = 0
+    var ownerTurn: Int32 = 0
+    var ownerArrival = 0.0
+}
+
+/// What a request is.
+struct RequestNature {
+    /// 0–4: continues another, at turn 2, 3–4, 5–8, 9–31, 32 and more. 5: starts from a known template. 6, 7: fresh,
+    /// shorter or longer than usual.
+    var chain: Int
+    /// The time since the request it continues, in thirds of all such times; 0 otherwise.
+    var gap: Int
+    var turn: Int32
+}
+
+/// Running knowledge of all requests.
+struct HoldfastTraffic {
+    private var requests = 0
+    private var meanLength = 0.0
+    private var gaps = [Int](repeating: 0, count: AgeBins.count)
+    private var gapCount = 0
+
+    static let chains = 8
+    static let gapClasses = 3
+
+    /// The age in seconds that two thirds of the gaps do not exceed.
+    var longGap: Double { AgeBins.middles[gapBounds.upper] }
+
+    /// The last bins of the first and second third of all gaps.
+    private var gapBounds: (lower: Int, upper: Int) {
+        guard gapCount >= 30 else { return (8, 14) }
+        var sum = 0
+        var lower = -1
+        for bin in 0..<AgeBins.count {
+            sum += gaps[bin]
+            if lower < 0, 3 * sum >= gapCount { lower = bin }
+            if 3 * sum >= 2 * gapCount { return (lower, bin) }
+        }
+        return (lower, AgeBins.count - 1)
+    }
+
+    mutating func classify(length: Int, past: Past, clock: Double) -> RequestNature {
+        defer {
+            requests += 1
+            meanLength += (Double(length) - meanLength) / Double(min(requests, 1000))
+        }
+        if continues(length: length, past: past) {
+            let turn = past.ownerTurn + 1
+            let bin = AgeBins.bin(of: clock - past.ownerArrival)
+            let bounds = gapBounds
+            gaps[bin] += 1
+            gapCount += 1
+            let gap = bin <= bounds.lower ? 0 : bin <= bounds.upper ? 1 : 2
+            let chain = turn <= 2 ? 0 : turn <= 4 ? 1 : turn <= 8 ? 2 : turn <= 31 ? 3 : 4
+            return RequestNature(chain: chain, gap: gap, turn: turn)
+        }
+        if past.seen >= 3 { return RequestNature(chain: 5, gap: 0, turn: 1) }
+        return RequestNature(chain: Double(length) <= meanLength ? 6 : 7, gap: 0, turn: 1)
+    }
+
+    /// Whether the request goes on where another ended: half of it was known, and the owner of the deepest known
+    /// block has little more than that.
+    private func continues(length: Int, past: Past) -> Bool {
+        guard past.seen > past.shared, 2 * past.seen >= length else { return false }
+        guard past.seen + 1 + past.ownerLength / 4 >= past.ownerLength else { return false }
+        return past.seen >= 3 || past.ownerLength <= 2
+    }
+}

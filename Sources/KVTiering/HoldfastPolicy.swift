@@ -1,0 +1,293 @@
+// The default eviction and admission policy. It judges tails (what one request was the last to use) by their index:
+// over the best period to go on keeping one, expected hits per block-second of space. It needs no training and no
+// hints, though the ends of turns help. It promises prefixes without holes. It is not for blocks without parents.
+
+import KVModel
+
+/// The policy `holdfast`: keeps what is expected to give most hits for the space and time it takes, and refuses
+/// newcomers that are worth less than what they would displace. The design is in `Sources/README.md`.
+public struct HoldfastPolicy: TierPolicy {
+    /// How many blocks the tier can hold.
+    public let capacity: Int
+
+    /// What the tier holds.
+    var tier = HoldfastResidency()
+    /// Per block number.
+    var known: [KnownBlock] = []
+    /// How many blocks have an owner.
+    var knownCount = 0
+    var tails: [Tail] = []
+    var freeTails: [Int32] = []
+    var records: [RequestRecord] = []
+    var freeRecords: [Int32] = []
+    /// The record of a caller's number, while it owns anything.
+    var recordOfRequest: [UInt32: Int32] = [:]
+    /// Tails that own blocks the tier does not hold, in the order in which they first lost one.
+    var lost = HoldfastResidency.List()
+    /// Tails by age bin, oldest first.
+    var ages = [HoldfastResidency.List](repeating: HoldfastResidency.List(), count: AgeBins.count)
+    var statistics = HoldfastStatistics()
+    var traffic = HoldfastTraffic()
+    /// Ends of turns whose time has not come.
+    var endings: [TurnEnding] = []
+    var firstEnding = 0
+    var requestsUntilRebuild = 0
+    /// The time of the latest access. Seconds.
+    var clock = 0.0
+    /// The runs of the request in progress: reused, so that a request allocates nothing.
+    var segments: [Segment] = []
+    var forgotten: [BlockNumber] = []
+    let reportsForgotten: Bool
+
+    /// Remembered blocks, as a multiple of the capacity.
+    static let memory = 8
+    /// Requests between two rebuilds of the tables.
+    static let rebuildInterval = 64
+
+    /// An empty tier of `capacity` blocks. With `reportsForgotten` the caller must empty `takeForgotten` from time to
+    /// time; without it nothing is collected.
+    public init(capacity: Int, reportsForgotten: Bool = false) {
+        precondition(capacity >= 1, "a tier of no blocks")
+        self.capacity = capacity
+        self.reportsForgotten = reportsForgotten
+    }
+
+    /// How many blocks it holds.
+    public var residentCount: Int { tier.count }
+
+    /// Whether it holds the block.
+    @inline(__always)
+    public func isResident(_ block: BlockNumber) -> Bool { tier.holds(block) }
+
+    /// The length of the longest leading run of `path` that is resident.
+    public func hitRun(_ path: Span<BlockNumber>) -> Int { tier.run(of: path) }
+
+    /// Whether the block belongs to a tail, resident or not.
+    public func remembers(_ block: BlockNumber) -> Bool {
+        Int(block) < known.count && known[Int(block)].owner != none
+    }
+
+    /// Appends the numbers forgotten since the last call; none unless `reportsForgotten`.
+    public mutating func takeForgotten(into numbers: inout [BlockNumber]) {
+        numbers.append(contentsOf: forgotten)
+        forgotten.removeAll(keepingCapacity: true)
+    }
+
+    /// Keeps the block, and with it everything above, until it is unpinned.
+    public mutating func pin(_ block: BlockNumber) {
+        precondition(isResident(block), "pinning a block that is not here")
+        tier.pin(block, known: known)
+    }
+
+    /// Takes one pin away.
+    public mutating func unpin(_ block: BlockNumber) {
+        guard isResident(block) else { return }
+        tier.unpin(block, known: known, tails: tails, rank: statistics.rank)
+    }
+
+    /// Queues the end of a turn until an access whose time has reached it.
+    public mutating func turnEnded(request: UInt32, reason: StopReason, at time: Instant) {
+        endings.append(TurnEnding(request: request, reason: reason, time: time.seconds))
+    }
+
+    // MARK: A request
+
+    /// Learns from a request and lets in what of its path is worth the space.
+    public mutating func access(
+        _ path: Span<BlockNumber>, _ context: RequestContext, evicted: inout [BlockNumber]
+    ) {
+        clock = max(clock, context.now.seconds)
+        endTurns()
+        age()
+        guard path.count > 0 else { return }
+        grow(for: path)
+
+        let hits = tier.run(of: path)
+        let past = takeOver(path)
+        let request = newRecord(context.request, length: path.count, past: past)
+        let nature = traffic.classify(length: path.count, past: past, clock: clock)
+        records[Int(request)].turn = nature.turn
+        cutIntoSegments(path, sharedEnd: past.shared, nature: nature, lastIsPartial: context.lastBlockIsPartial)
+        rebuildIfDue()
+        adopt(path, request: request)
+        admit(path, from: hits, evicted: &evicted)
+        enterCells(path, request: request)
+        forgetBeyondMemory()
+    }
+
+    private mutating func grow(for path: Span<BlockNumber>) {
+        var largest: BlockNumber = 0
+        for index in 0..<path.count { largest = max(largest, path[index]) }
+        let size = Int(largest) + 1
+        guard size > known.count else { return }
+        let unknown = KnownBlock(owner: none, parent: noBlock, uses: 0)
+        known.append(contentsOf: repeatElement(unknown, count: size - known.count))
+        tier.growBlocks(to: size)
+    }
+
+    /// Takes the path's blocks from the tails that own them, counts that they were asked for, and says what was known.
+    private mutating func takeOver(_ path: Span<BlockNumber>) -> Past {
+        var past = Past()
+        var depth = 0
+        var isLeading = true
+        while depth < path.count {
+            let owner = known[Int(path[depth])].owner
+            guard owner != none else {
+                isLeading = false
+                depth += 1
+                continue
+            }
+            let gap = Float(clock - records[Int(tails[Int(owner)].request)].arrival)
+            var end = depth
+            while end < path.count, known[Int(path[end])].owner == owner {
+                let block = Int(path[end])
+                let uses = known[block].uses
+                known[block].gap += (gap - known[block].gap) / Float(min(uses, Popularity.window))
+                if uses < UInt16.max { known[block].uses = uses + 1 }
+                end += 1
+                if known[block].branches >= Popularity.branchesOfShared { past.shared = end }
+            }
+            if isLeading {
+                past.seen = end
+                let record = records[Int(tails[Int(owner)].request)]
+                past.ownerLength = Int(record.length)
+                past.ownerTurn = record.turn
+                past.ownerArrival = record.arrival
+            }
+            takeTop(Int32(end - depth), of: owner)
+            depth = end
+        }
+        if past.seen > 0, past.seen < path.count {
+            let block = Int(path[past.seen - 1])
+            if known[block].branches < 255 { known[block].branches += 1 }
+        }
+        return past
+    }
+
+    private mutating func takeTop(_ length: Int32, of tail: Int32) {
+        let index = Int(tail)
+        statistics.blocksAsked(cell: tails[index].cell, tail: tails[index], length: length, clock: clock)
+        tails[index].entered = clock
+        tails[index].low += length
+        tier.takeTop(length, of: tail)
+        if tails[index].owned == 0 { retire(tail) }
+    }
+
+    /// Cuts the path where the class of its blocks changes.
+    private mutating func cutIntoSegments(
+        _ path: Span<BlockNumber>, sharedEnd: Int, nature: RequestNature, lastIsPartial: Bool
+    ) {
+        segments.removeAll(keepingCapacity: true)
+        let shared = lastIsPartial ? path.count - 1 : path.count
+        var level = Popularity.levels
+        var start = 0
+        for depth in 0..<shared {
+            let here = min(level, Popularity.level(of: known[Int(path[depth])], isShared: depth < sharedEnd))
+            if here != level {
+                if depth > start { append(start..<depth, level: level, nature: nature) }
+                start = depth
+                level = here
+            }
+        }
+        if shared > start { append(start..<shared, level: level, nature: nature) }
+        if lastIsPartial {
+            segments.append(Segment(low: path.count - 1, high: path.count, family: HoldfastStatistics.partial))
+        }
+    }
+
+    private mutating func append(_ range: Range<Int>, level: Int, nature: RequestNature) {
+        let isOwn = level < Popularity.ownLevels
+        let family = statistics.family(
+            level: level, chain: isOwn ? nature.chain : 5, gap: isOwn ? nature.gap : 0)
+        segments.append(Segment(low: range.lowerBound, high: range.upperBound, family: family))
+    }
+
+    private mutating func rebuildIfDue() {
+        requestsUntilRebuild -= 1
+        guard requestsUntilRebuild <= 0 || statistics.isStale else { return }
+        requestsUntilRebuild = Self.rebuildInterval
+        statistics.rebuild(clock: clock, longGap: traffic.longGap)
+        tier.growCells(to: statistics.rank.count)
+        tier.ranksChanged()
+    }
+
+    /// Gives the path's blocks to new tails.
+    private mutating func adopt(_ path: Span<BlockNumber>, request: Int32) {
+        for index in segments.indices {
+            let segment = segments[index]
+            let tail = newTail(segment, last: path[segment.high - 1], request: request)
+            segments[index].tail = tail
+            for depth in segment.low..<segment.high {
+                let block = Int(path[depth])
+                if known[block].owner == none {
+                    knownCount += 1
+                    known[block] = KnownBlock(owner: tail, parent: depth > 0 ? path[depth - 1] : noBlock, uses: 1)
+                }
+                known[block].owner = tail
+            }
+        }
+    }
+
+    /// Lets in the path's blocks from depth `hits` on, root first, until one is worth no more than the least of
+    /// what it would displace.
+    private mutating func admit(_ path: Span<BlockNumber>, from hits: Int, evicted: inout [BlockNumber]) {
+        var held = hits
+        filling: for segment in segments where segment.high > held {
+            let worth = statistics.index[Int(statistics.firstCell(of: segment.family, stage: .running))]
+            while held < segment.high {
+                if tier.count == capacity {
+                    let victim = tier.least(order: statistics.order)
+                    if victim == none { break filling }
+                    if statistics.index[Int(tails[Int(victim)].cell)] >= worth { break filling }
+                    let dropped = tier.dropEnd(of: victim, known: known, tails: tails, rank: statistics.rank)
+                    evicted.append(dropped)
+                    markLost(victim)
+                }
+                tier.admit(path[held], parent: held > 0 ? path[held - 1] : noBlock)
+                held += 1
+            }
+        }
+        for index in segments.indices {
+            let segment = segments[index]
+            segments[index].held = max(0, min(held, segment.high) - segment.low)
+        }
+    }
+
+    private mutating func enterCells(_ path: Span<BlockNumber>, request: Int32) {
+        // The deepest first: of one request's tails the deepest counts as the oldest.
+        for segment in segments.reversed() {
+            let tail = segment.tail
+            let cell = statistics.firstCell(of: segment.family, stage: .running)
+            tails[Int(tail)].cell = cell
+            statistics.enter(cell: cell, tail: tails[Int(tail)])
+            statistics.tailBorn(owned: tails[Int(tail)].owned)
+            linkAge(tail, bin: 0)
+            let deepest = segment.held > 0 ? path[segment.low + segment.held - 1] : noBlock
+            tier.settle(tail, count: Int32(segment.held), deepest: deepest, cell: cell, rank: statistics.rank)
+            if segment.held < segment.high - segment.low { markLost(tail) }
+        }
+    }
+}
+
+/// A run of the path in progress that has one class.
+struct Segment {
+    var low: Int
+    var high: Int
+    var family: Int32
+    var tail: Int32 = none
+    /// How many of its leading blocks are resident after the access.
+    var held = 0
+
+    init(low: Int, high: Int, family: Int32) {
+        self.low = low
+        self.high = high
+        self.family = family
+    }
+}
+
+/// The end of a turn that somebody told.
+struct TurnEnding {
+    var request: UInt32
+    var reason: StopReason
+    var time: Double
+}

@@ -1,0 +1,221 @@
+// Which blocks of a tier's known tails it holds, and which tails could give up a block. Two of these can run over the
+// same tails and the same statistics: what the tier holds, and what it would hold under another rule.
+
+import KVModel
+
+/// No block: the parent of a root, the end of an empty tail.
+let noBlock = BlockNumber.max
+/// No tail, cell or link.
+let none: Int32 = -1
+
+/// What is known of a block, resident or not.
+struct KnownBlock {
+    /// The tail that owns it, or `none` when nothing is known of it.
+    var owner: Int32
+    /// The block before it in its prefix.
+    var parent: BlockNumber
+    /// How often it was asked for, up to 65,535.
+    var uses: UInt16
+    /// How often a request left the known tree here, up to 255: what followed was new.
+    var branches: UInt8 = 0
+    /// Running mean of the times between its uses, in seconds.
+    var gap: Float = 0
+}
+
+/// The resident part of one tail: always its shallow end, because blocks leave from the deep end only.
+struct ResidentEnd {
+    /// How many of the tail's blocks are resident.
+    var count: Int32 = 0
+    /// The cell in whose list of evictable tails it is, or `none`.
+    var cell: Int32 = none
+    var previous: Int32 = none
+    var next: Int32 = none
+    /// The deepest resident block.
+    var deepest: BlockNumber = noBlock
+}
+
+/// One set of resident blocks, closed towards the root.
+struct HoldfastResidency {
+    /// First and last of the evictable tails of a cell.
+    struct List {
+        var first: Int32 = none
+        var last: Int32 = none
+    }
+
+    /// Blocks held.
+    private(set) var count = 0
+    /// Per block: 0 when absent, else 1 + resident children + pins. A block with exactly 1 can go.
+    private(set) var held: [UInt32] = []
+    /// Per tail.
+    private(set) var ends: [ResidentEnd] = []
+    /// Per cell.
+    private var lists: [List] = []
+    /// No cell of a lower rank has an evictable tail.
+    private var cursor = 0
+
+    mutating func growBlocks(to size: Int) {
+        if held.count < size { held.append(contentsOf: repeatElement(0, count: size - held.count)) }
+    }
+
+    mutating func growTails(to size: Int) {
+        if ends.count < size { ends.append(contentsOf: repeatElement(ResidentEnd(), count: size - ends.count)) }
+    }
+
+    mutating func growCells(to size: Int) {
+        if lists.count < size { lists.append(contentsOf: repeatElement(List(), count: size - lists.count)) }
+    }
+
+    /// The ranks of cells have changed.
+    mutating func ranksChanged() { cursor = 0 }
+
+    @inline(__always)
+    func holds(_ block: BlockNumber) -> Bool { Int(block) < held.count && held[Int(block)] != 0 }
+
+    /// How many leading blocks of the path are held.
+    func run(of path: Span<BlockNumber>) -> Int {
+        var length = 0
+        while length < path.count, holds(path[length]) { length += 1 }
+        return length
+    }
+
+    // MARK: Blocks come and go
+
+    /// Takes in a block whose parent, if it has one, is held.
+    @inline(__always)
+    mutating func admit(_ block: BlockNumber, parent: BlockNumber) {
+        held[Int(block)] = 1
+        if parent != noBlock { held[Int(parent)] += 1 }
+        count += 1
+    }
+
+    /// The tail's shallow `length` blocks now belong to another tail.
+    @inline(__always)
+    mutating func takeTop(_ length: Int32, of tail: Int32) {
+        if ends[Int(tail)].count > length {
+            ends[Int(tail)].count -= length
+        } else {
+            unlist(tail)
+            ends[Int(tail)].count = 0
+            ends[Int(tail)].deepest = noBlock
+        }
+    }
+
+    /// The new tail's shallow `count` blocks are held, down to `deepest`.
+    mutating func settle(_ tail: Int32, count: Int32, deepest: BlockNumber, cell: Int32, rank: [Int32]) {
+        ends[Int(tail)].count = count
+        ends[Int(tail)].deepest = count > 0 ? deepest : noBlock
+        if count > 0, held[Int(deepest)] == 1 { list(tail, in: cell, rank: rank) }
+    }
+
+    /// Drops the deepest held block of a tail that is evictable and returns it.
+    mutating func dropEnd(of tail: Int32, known: [KnownBlock], tails: [Tail], rank: [Int32]) -> BlockNumber {
+        let block = ends[Int(tail)].deepest
+        precondition(held[Int(block)] == 1, "evicting a block that is pinned or has a resident child")
+        held[Int(block)] = 0
+        count -= 1
+        ends[Int(tail)].count -= 1
+        let parent = known[Int(block)].parent
+        let parentIsFree: Bool
+        if parent == noBlock {
+            parentIsFree = false
+        } else {
+            held[Int(parent)] -= 1
+            parentIsFree = held[Int(parent)] == 1
+        }
+        if ends[Int(tail)].count > 0 {
+            ends[Int(tail)].deepest = parent
+            if !parentIsFree { unlist(tail) }
+        } else {
+            ends[Int(tail)].deepest = noBlock
+            unlist(tail)
+            if parentIsFree { offer(parent, known: known, tails: tails, rank: rank) }
+        }
+        return block
+    }
+
+    /// Lists the owner of a block that has become free to go, if the block is the end of what the owner holds.
+    private mutating func offer(_ block: BlockNumber, known: [KnownBlock], tails: [Tail], rank: [Int32]) {
+        let owner = known[Int(block)].owner
+        // A tail of the request in progress has no end yet, and so is safe.
+        guard owner != none, ends[Int(owner)].deepest == block, ends[Int(owner)].cell == none else { return }
+        list(owner, in: tails[Int(owner)].cell, rank: rank)
+    }
+
+    /// Drops the deepest held block of a tail whatever hangs on it. The caller drops that as well and then calls
+    /// `offerAll`.
+    mutating func tearEnd(of tail: Int32, known: [KnownBlock]) -> BlockNumber {
+        let block = ends[Int(tail)].deepest
+        let parent = known[Int(block)].parent
+        unlist(tail)
+        held[Int(block)] = 0
+        count -= 1
+        // A parent that is dropped first stays dropped.
+        if parent != noBlock, held[Int(parent)] > 0 { held[Int(parent)] -= 1 }
+        ends[Int(tail)].count -= 1
+        ends[Int(tail)].deepest = ends[Int(tail)].count > 0 ? parent : noBlock
+        return block
+    }
+
+    /// Lists every tail that is evictable and not listed.
+    mutating func offerAll(known: [KnownBlock], tails: [Tail], rank: [Int32]) {
+        for tail in tails.indices where ends[tail].count > 0 && held[Int(ends[tail].deepest)] == 1 {
+            offer(ends[tail].deepest, known: known, tails: tails, rank: rank)
+        }
+    }
+
+    mutating func pin(_ block: BlockNumber, known: [KnownBlock]) {
+        held[Int(block)] += 1
+        let owner = known[Int(block)].owner
+        if ends[Int(owner)].deepest == block { unlist(owner) }
+    }
+
+    mutating func unpin(_ block: BlockNumber, known: [KnownBlock], tails: [Tail], rank: [Int32]) {
+        held[Int(block)] -= 1
+        if held[Int(block)] == 1 { offer(block, known: known, tails: tails, rank: rank) }
+    }
+
+    // MARK: Evictable tails
+
+    /// The evictable tail of the lowest-ranked cell, oldest first, or `none`.
+    mutating func least(order: [Int32]) -> Int32 {
+        while cursor < order.count {
+            let first = lists[Int(order[cursor])].first
+            if first != none { return first }
+            cursor += 1
+        }
+        return none
+    }
+
+    /// The tail has moved to another cell.
+    mutating func move(_ tail: Int32, to cell: Int32, rank: [Int32]) {
+        guard ends[Int(tail)].cell != none else { return }
+        unlist(tail)
+        list(tail, in: cell, rank: rank)
+    }
+
+    private mutating func list(_ tail: Int32, in cell: Int32, rank: [Int32]) {
+        let last = lists[Int(cell)].last
+        ends[Int(tail)].cell = cell
+        ends[Int(tail)].previous = last
+        ends[Int(tail)].next = none
+        if last == none { lists[Int(cell)].first = tail } else { ends[Int(last)].next = tail }
+        lists[Int(cell)].last = tail
+        cursor = min(cursor, Int(rank[Int(cell)]))
+    }
+
+    private mutating func unlist(_ tail: Int32) {
+        let end = ends[Int(tail)]
+        guard end.cell != none else { return }
+        if end.previous == none {
+            lists[Int(end.cell)].first = end.next
+        } else {
+            ends[Int(end.previous)].next = end.next
+        }
+        if end.next == none {
+            lists[Int(end.cell)].last = end.previous
+        } else {
+            ends[Int(end.next)].previous = end.previous
+        }
+        ends[Int(tail)].cell = none
+    }
+}

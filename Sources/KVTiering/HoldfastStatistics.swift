@@ -1,0 +1,142 @@
+// What the `holdfast` policy has counted: per class of tails and age, how often blocks came back and how long they
+// waited. From these counts the tables of `HoldfastStatistics+Tables.swift` are made.
+
+import KVModel
+
+/// Counts of one class at one age, weighted by the tails' weights.
+struct HoldfastCell {
+    /// Blocks asked for.
+    var hits = 0.0
+    /// Block-seconds of waiting that are over.
+    var exposure = 0.0
+    /// Blocks whose turn ended.
+    var ended = 0.0
+    /// Blocks waiting now, and the same times when they entered.
+    var alive = 0.0
+    var entered = 0.0
+
+    /// Block-seconds of waiting until now. Without those that still wait, rates would be too high early on.
+    func waited(until clock: Double) -> Double { max(0, exposure + clock * alive - entered) }
+}
+
+/// All counts and the tables made from them.
+///
+/// Cells are numbered family × 4 stages × 34 ages; families get their numbers as they appear. Family 0 is that of
+/// partial blocks.
+struct HoldfastStatistics {
+    /// A family: sharing, chain and gap.
+    struct Family {
+        var level: Int
+        var chain: Int
+        var gap: Int
+        /// Weight of turns that ended, by the stage they went to.
+        var destinations = [Double](repeating: 0, count: Stage.allCases.count)
+    }
+
+    static let partial: Int32 = 0
+    static let cellsPerFamily = Int32(Stage.allCases.count * AgeBins.count)
+
+    var cells: [HoldfastCell]
+    var families: [Family]
+    private var familyNumber: [Int32]
+    /// A class has no tables yet.
+    var isStale = true
+    /// Whether anybody tells when turns end.
+    var turnsEnd = false
+    private var tailsBorn = 0.0
+    private var weightBorn = 0.0
+
+    /// Per cell: expected hits per block-second over the best period.
+    var index: [Double]
+    /// Cells, least index first, and the place of each in that order.
+    var order: [Int32] = []
+    var rank: [Int32] = []
+    var tables = HoldfastTables()
+
+    init() {
+        families = [Family(level: 0, chain: 0, gap: 0)]
+        cells = Array(repeating: HoldfastCell(), count: Int(Self.cellsPerFamily))
+        index = Array(repeating: 0, count: Int(Self.cellsPerFamily))
+        let combinations = Popularity.levels * HoldfastTraffic.chains * HoldfastTraffic.gapClasses
+        familyNumber = Array(repeating: none, count: combinations)
+    }
+
+    /// The mean weight of a tail.
+    var meanWeight: Double { tailsBorn > 0 ? weightBorn / tailsBorn : 1 }
+
+    /// Whether the end of a conversation's turn says anything about such tails: not about what others share, nor
+    /// about a partial block.
+    func turnMatters(to family: Int32) -> Bool {
+        family != Self.partial && families[Int(family)].level < Popularity.ownLevels
+    }
+
+    mutating func family(level: Int, chain: Int, gap: Int) -> Int32 {
+        let place = (level * HoldfastTraffic.chains + chain) * HoldfastTraffic.gapClasses + gap
+        if familyNumber[place] != none { return familyNumber[place] }
+        let number = Int32(families.count)
+        familyNumber[place] = number
+        families.append(Family(level: level, chain: chain, gap: gap))
+        cells.append(contentsOf: repeatElement(HoldfastCell(), count: Int(Self.cellsPerFamily)))
+        index.append(contentsOf: repeatElement(0, count: Int(Self.cellsPerFamily)))
+        isStale = true
+        return number
+    }
+
+    @inline(__always)
+    func firstCell(of family: Int32, stage: Stage) -> Int32 {
+        family * Self.cellsPerFamily + stage.rawValue * Int32(AgeBins.count)
+    }
+
+    func stage(of cell: Int32) -> Stage {
+        Stage(rawValue: cell % Self.cellsPerFamily / Int32(AgeBins.count)) ?? .running
+    }
+
+    // MARK: Counting
+
+    mutating func tailBorn(owned: Int32) {
+        tailsBorn += 1
+        weightBorn += Double(owned).squareRoot()
+    }
+
+    mutating func enter(cell: Int32, tail: Tail) {
+        let weight = tail.weight * Double(tail.owned)
+        cells[Int(cell)].alive += weight
+        cells[Int(cell)].entered += weight * tail.entered
+    }
+
+    mutating func leave(cell: Int32, tail: Tail, at time: Double) {
+        let weight = tail.weight * Double(tail.owned)
+        cells[Int(cell)].exposure += weight * (time - tail.entered)
+        cells[Int(cell)].alive -= weight
+        cells[Int(cell)].entered -= weight * tail.entered
+    }
+
+    /// `length` blocks of a tail were asked for; the rest starts to wait anew in the same cell.
+    mutating func blocksAsked(cell: Int32, tail: Tail, length: Int32, clock: Double) {
+        cells[Int(cell)].hits += tail.weight * Double(length)
+        shrink(cell: cell, tail: tail, length: length, clock: clock)
+    }
+
+    /// `length` blocks of a tail are remembered no more: they waited in vain.
+    mutating func blocksForgotten(cell: Int32, tail: Tail, length: Int32, clock: Double) {
+        shrink(cell: cell, tail: tail, length: length, clock: clock)
+    }
+
+    private mutating func shrink(cell: Int32, tail: Tail, length: Int32, clock: Double) {
+        leave(cell: cell, tail: tail, at: clock)
+        let rest = tail.weight * Double(tail.owned - length)
+        cells[Int(cell)].alive += rest
+        cells[Int(cell)].entered += rest * clock
+    }
+
+    mutating func turnEnded(cell: Int32, tail: Tail, stage: Stage, at time: Double) {
+        let weight = tail.weight * Double(tail.owned)
+        leave(cell: cell, tail: tail, at: time)
+        cells[Int(cell)].ended += weight
+        families[Int(tail.family)].destinations[Int(stage.rawValue)] += weight
+        if !turnsEnd {
+            turnsEnd = true
+            isStale = true
+        }
+    }
+}
