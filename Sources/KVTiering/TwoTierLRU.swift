@@ -69,11 +69,14 @@ public struct TwoTierLRU {
         }
         if flash.isResident(block) {
             flashReads += 1
-            if inclusion == .exclusive { flash.remove(block) } else { flash.renew(block) }
+            if inclusion == .exclusive { flash.remove(block) }
         } else if inclusion == .inclusive {
             write(block)
         }
         if let victim = dram.insert(block) { demote(victim) }
+        // After the victim's copy, so that the promoted block's is the newer of the two. Where flash is full and
+        // this copy was its oldest, the victim has just pushed it out.
+        if inclusion != .exclusive, flash.isResident(block) { flash.renew(block) }
     }
 
     /// A block leaves DRAM.

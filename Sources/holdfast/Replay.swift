@@ -1,8 +1,40 @@
-// Replays a trace through the tiers.
+// Replays a trace through the tiers: cache-only (exact, no time) or modelled (virtual time, a whole cluster).
 
 import ArgumentParser
+import KVModel
+import KVTrace
 
 struct Replay: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "replay", abstract: "Replays a trace through the tiers.")
+        commandName: "replay",
+        abstract: "Replays a trace through the tiers.",
+        discussion: """
+            With --cache-only it counts, to the block, what caches of given sizes would have hit; no time passes:
+
+              holdfast replay trace.jsonl.gz --cache-only --policy all --capacity 1%,5%,20%
+              holdfast replay trace.jsonl.gz --cache-only --dram 1% --flash 5% --inclusion keep
+            """)
+
+    @Argument(help: "The trace: a file (plain, gzip or zstd), or - for standard input.")
+    var file: String
+
+    @Flag(help: "Count unreadable lines and go on, instead of stopping at the first.")
+    var skipBad = false
+
+    @OptionGroup(title: "Cache-only replay")
+    var cacheOnly: CacheOnlyOptions
+
+    func run() async throws {
+        guard cacheOnly.isAsked else {
+            throw OperatorError("a replay without --cache-only is not built into this version", remedy: "add it")
+        }
+        // The question first: a typing mistake must not cost the reading of a large file.
+        let question = try cacheOnly.question()
+        try cacheOnly.run(question, try readTrace())
+    }
+
+    /// Reads the trace, and says how far it is where a person can see it.
+    func readTrace() throws -> Trace {
+        try Trace.read(from: file, options: TraceReadOptions(skipsBadLines: skipBad))
+    }
 }

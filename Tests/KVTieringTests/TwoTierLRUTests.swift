@@ -22,7 +22,7 @@ struct NaiveTwoTiers {
         }
         if flash.contains(block) {
             reads += 1
-            if inclusion == .exclusive { flash.removeAll { $0 == block } } else { renewInFlash(block) }
+            if inclusion == .exclusive { flash.removeAll { $0 == block } }
         } else if inclusion == .inclusive {
             write(block)
         }
@@ -32,6 +32,7 @@ struct NaiveTwoTiers {
             if inclusion == .keep { if flash.contains(victim) { renewInFlash(victim) } else { write(victim) } }
         }
         dram.append(block)
+        if inclusion != .exclusive { renewInFlash(block) }
     }
 
     mutating func renewInFlash(_ block: BlockNumber) {

@@ -1,0 +1,152 @@
+// What a person reads of a cache-only replay: tables and a curve that fit 100 columns.
+
+import KVSimulation
+import KVTiering
+import KVTrace
+
+/// Hit ratios of policies (columns) at several sizes (rows), the best one can run, and the curve.
+struct CacheOnlyTable {
+    let trace: Trace
+    let policies: [PolicyName]
+    let sizes: [Int]
+    let results: [CacheOnlyResult]
+
+    var text: String {
+        var lines = traceLines(trace) + ["", "Prompt tokens found in the cache, % (counted, not modelled)", ""]
+        lines += table
+        if let sentence { lines += ["", sentence] }
+        if sizes.count > 1 { lines += [""] + curve }
+        return lines.joined(separator: "\n")
+    }
+
+    /// The hit ratio of a policy at one size.
+    private func ratio(_ policy: PolicyName, _ size: Int) -> Double? {
+        results.first { $0.policy == policy.rawValue && ($0.capacityBlocks == size || policy == .infinite) }?.hitRatio
+    }
+
+    private var table: [String] {
+        let widths = policies.map { max(6, $0.rawValue.count) }
+        var header = padded("blocks", 13) + padded("of unique", 11)
+        for (policy, width) in zip(policies, widths) { header += "  " + padded(policy.rawValue, width) }
+        let rows = sizes.map { size in
+            let share = percent(Double(size) / Double(max(1, trace.uniqueBlockCount)))
+            var row = padded(grouped(size), 13) + padded(share + " %", 11)
+            for (policy, width) in zip(policies, widths) {
+                row += "  " + padded(ratio(policy, size).map(percent) ?? "", width)
+            }
+            return row
+        }
+        return [header, String(repeating: "─", count: header.count)] + rows
+    }
+
+    /// What to conclude at the smallest size, where policies differ most.
+    private var sentence: String? {
+        guard let size = sizes.min() else { return nil }
+        let candidates = policies.filter { PolicyName.deployable.contains($0) }
+        guard let best = candidates.max(by: { ratio($0, size) ?? 0 < ratio($1, size) ?? 0 }) else { return nil }
+        guard candidates.count > 1, let reached = ratio(best, size) else { return nil }
+        var text = "With \(grouped(size)) blocks \(best.rawValue) finds the most, \(percent(reached)) %"
+        if let ceiling = ratio(.clairvoyant, size), ceiling > 0 {
+            text += ": \(percent(reached / ceiling)) % of what any cache of that size could find"
+        }
+        return text + "."
+    }
+
+    /// One column a size, rising; each policy's letter stands at its height, equals side by side.
+    private var curve: [String] {
+        let sizes = sizes.sorted()
+        let letters = Self.letters(of: policies)
+        let rowCount = 16
+        let width = max(12, min(20, 88 / sizes.count))
+        let highest = results.map(\.hitRatio).max() ?? 0
+        let step = max(highest, 0.001) / Double(rowCount - 1)
+        var lines: [String] = []
+        for row in stride(from: rowCount - 1, through: 0, by: -1) {
+            var line = padded(percent(Double(row) * step), 7) + " ┤"
+            for size in sizes {
+                let here = zip(policies, letters).filter { policy, _ in
+                    ratio(policy, size).map { Int(($0 / step).rounded()) == row } ?? false
+                }
+                line += padded(here.map(\.1).joined(), width)
+            }
+            lines.append(trimmed(line))
+        }
+        lines.append(padded("%", 7) + " └" + String(repeating: "─", count: width * sizes.count))
+        lines.append(padded("", 9) + sizes.map { padded(grouped($0), width) }.joined() + "  blocks")
+        lines.append(padded("", 9) + zip(letters, policies).map { "\($0) \($1.rawValue)" }.joined(separator: "  "))
+        return lines
+    }
+
+    /// A letter for each policy: the first of its name that no policy before it has.
+    private static func letters(of policies: [PolicyName]) -> [String] {
+        var taken: Set<Character> = []
+        return policies.map { policy in
+            let letter = policy.rawValue.first { taken.insert($0).inserted } ?? "?"
+            return String(letter)
+        }
+    }
+}
+
+/// One row for each pair of sizes and way to share blocks.
+struct TwoTierTable {
+    let trace: Trace
+    let results: [TwoTierResult]
+
+    var text: String {
+        let header =
+            padded("inclusion", 10) + padded("dram", 11) + padded("flash", 12) + padded("hit %", 9)
+            + padded("dram %", 9) + padded("dram hits", 13) + padded("flash hits", 13) + padded("written", 11)
+            + padded("read", 11)
+        let rows = results.map { result in
+            let hits = Double(max(1, result.dramHitBlocks + result.flashHitBlocks))
+            return padded(result.inclusion.rawValue, 10) + padded(grouped(result.dramBlocks), 11)
+                + padded(grouped(result.flashBlocks), 12) + padded(percent(result.hits.hitRatio), 9)
+                + padded(percent(Double(result.dramHitBlocks) / hits), 9) + padded(grouped(result.dramHitBlocks), 13)
+                + padded(grouped(result.flashHitBlocks), 13) + padded(grouped(result.flashWrites), 11)
+                + padded(grouped(result.flashReads), 11)
+        }
+        let lines =
+            traceLines(trace) + [
+                "", "Two tiers, lru in both; sizes, hits, writes and reads of flash in blocks (counted, not modelled)",
+                "hit %: prompt tokens found in either tier; dram %: share of the hit blocks that were in DRAM", "",
+                header, String(repeating: "─", count: header.count),
+            ] + rows
+        return lines.joined(separator: "\n")
+    }
+}
+
+private func traceLines(_ trace: Trace) -> [String] {
+    let tokens = trace.requests.reduce(0) { $0 + Int($1.inputTokens) }
+    return [
+        "\(trace.name): \(grouped(trace.requests.count)) requests, \(grouped(tokens)) prompt tokens",
+        "\(grouped(trace.blocks.count)) references to \(grouped(trace.uniqueBlockCount)) blocks of "
+            + "\(trace.blockTokens) tokens",
+    ]
+}
+
+/// A whole number with its thousands apart: 1,279,475.
+func grouped(_ number: Int) -> String {
+    var text = ""
+    for (index, digit) in String(number).reversed().enumerated() {
+        if index > 0, index % 3 == 0, digit != "-" { text.append(",") }
+        text.append(digit)
+    }
+    return String(text.reversed())
+}
+
+/// A share as per cent with two digits, rounded half up: 5.35.
+private func percent(_ share: Double) -> String {
+    let hundredths = Int((share * 10_000).rounded())
+    let fraction = hundredths % 100
+    return "\(hundredths / 100).\(fraction < 10 ? "0" : "")\(fraction)"
+}
+
+private func padded(_ text: String, _ width: Int) -> String {
+    String(repeating: " ", count: max(0, width - text.count)) + text
+}
+
+private func trimmed(_ line: String) -> String {
+    var line = line
+    while line.last == " " { line.removeLast() }
+    return line
+}
