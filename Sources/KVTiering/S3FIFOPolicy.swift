@@ -78,21 +78,21 @@ public struct S3FIFOPolicy: TierPolicy {
             switch states[block].queue {
             case .small, .main:
                 states[block].hits = min(states[block].hits + 1, Self.hitLimit)
-            case .ghost:
-                forgetGhost(block)
-                admit(block, to: .main, evicted: &evicted)
-            case .none:
-                admit(block, to: .small, evicted: &evicted)
+            case .ghost, .none:
+                admit(block, evicted: &evicted)
             }
         }
     }
 
-    private mutating func admit(_ block: Int, to queue: Queue, evicted: inout [BlockNumber]) {
+    private mutating func admit(_ block: Int, evicted: inout [BlockNumber]) {
         if residentCount == capacity {
             guard let victim = takeVictim() else { return }
             evicted.append(BlockNumber(victim))
         }
-        enter(block, queue, hits: 0)
+        // Asked only now, as published: the victim's own ghost may just have pushed this one out.
+        let wasGhost = states[block].queue == .ghost
+        if wasGhost { forgetGhost(block) }
+        enter(block, wasGhost ? .main : .small, hits: 0)
     }
 
     /// Frees one place. `nil` when every resident block is pinned.

@@ -80,9 +80,9 @@ struct NaiveS3FIFO: NaiveCache {
             main[place].hits = min(3, main[place].hits + 1)
             return
         }
+        while small.count + main.count == capacity { evict() }
         let wasGhost = ghosts.contains(block)
         ghosts.removeAll { $0 == block }
-        while small.count + main.count == capacity { evict() }
         if wasGhost { main.append((block, 0)) } else { small.append((block, 0)) }
     }
 
