@@ -1,8 +1,105 @@
 // Shows what replays found: terminal, JSON or one HTML page.
 
 import ArgumentParser
+import Foundation
+import KVModel
+import KVReport
 
 struct ReportCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "report", abstract: "Shows what replays found: terminal, JSON or one HTML page.")
+        commandName: "report", abstract: "Shows what replays found: terminal, JSON or one HTML page.",
+        discussion: """
+            A record is what `holdfast replay -o FILE` leaves behind. Several records are compared with the first. Gains are \
+            stated against a baseline that needs nothing bought (C: HBM + DRAM with sticky routing), never against no cache.
+            """)
+
+    @Argument(help: ArgumentHelp("Records to show, at most four on a page.", valueName: "record"), completion: .file())
+    var records: [String]
+
+    @Flag(help: "Print the report as one JSON object.")
+    var json = false
+
+    @Option(
+        help: ArgumentHelp("Write one self-contained page.", valueName: "file"), completion: .file(extensions: ["html"])
+    )
+    var html: String?
+
+    @Option(help: ArgumentHelp("The baseline that gains are stated against: B to E.", valueName: "key"))
+    var against: String?
+
+    @Option(help: ArgumentHelp("Show one question in full; may be repeated.", valueName: "n"))
+    var section: [Int] = []
+
+    @Flag(help: "Show every question in full.")
+    var all = false
+
+    @OptionGroup var terminal: TerminalOptions
+
+    func validate() throws {
+        if let wrong = section.first(where: { !(1...9).contains($0) }) {
+            throw ValidationError("--section \(wrong): the questions are 1 to 9.")
+        }
+    }
+
+    func run() async throws {
+        do {
+            try report()
+        } catch {
+            FileHandle.standardError.write(Data("holdfast: \(error)\n".utf8))
+            throw ExitCode(1)
+        }
+    }
+
+    private func report() throws(OperatorError) {
+        var read: [Record] = []
+        for path in records { read.append(try Record(contentsOf: path)) }
+        let comparison = try Comparison(read, against: against)
+        if let html {
+            guard read.count <= 4 else {
+                throw OperatorError(
+                    "\(read.count) records do not fit on a page", at: "--html",
+                    remedy: "give at most four, or use --json")
+            }
+            try write(comparison.page, to: html)
+        }
+        if json {
+            terminal.print(comparison.jsonReport)
+        } else if html == nil {
+            let choice: SectionChoice = all ? .all : section.isEmpty ? .standard : .only(Set(section))
+            terminal.print(
+                comparison.terminalReport(
+                    width: terminal.columns, colour: terminal.isColoured, sections: choice,
+                    file: records.joined(separator: " ")))
+        }
+    }
+
+    private func write(_ text: String, to path: String) throws(OperatorError) {
+        do {
+            try Data(text.utf8).write(to: URL(fileURLWithPath: path))
+        } catch {
+            throw OperatorError(
+                "cannot write the page: \(error.localizedDescription)", at: path, remedy: "choose another place")
+        }
+    }
+}
+
+extension Record {
+    /// Reads a record file.
+    init(contentsOf path: String) throws(OperatorError) {
+        var isFolder: ObjCBool = false
+        guard unsafe FileManager.default.fileExists(atPath: path, isDirectory: &isFolder) else {
+            throw OperatorError("no such file", at: path, remedy: "`holdfast replay FILE -o \(path)` makes a record")
+        }
+        guard !isFolder.boolValue else {
+            throw OperatorError("a folder, not a record", at: path, remedy: "name a file in it")
+        }
+        let data: Data
+        do {
+            data = try Data(contentsOf: URL(fileURLWithPath: path))
+        } catch {
+            throw OperatorError(
+                "cannot read the record: \(error.localizedDescription)", at: path, remedy: "check its permissions")
+        }
+        try self.init(decoding: [UInt8](data), at: path)
+    }
 }

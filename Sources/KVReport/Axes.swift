@@ -1,0 +1,92 @@
+// Axes with ticks at round numbers. Places on logarithmic axes use the logarithm that is the same on every machine.
+
+import KVModel
+
+extension LineChart.Axis {
+    /// Equal factors, ticks at 1, 3, 10, …; the ends are moved outwards to such a number.
+    static func logarithmic(_ title: String, from: Double, to: Double, label: (Double) -> String) -> LineChart.Axis {
+        var values: [Double] = []
+        var power = 1.0
+        while power > from { power /= 10 }
+        while power * 10 <= from { power *= 10 }
+        while power <= to * 10, values.count < 60 {
+            values += [power, power * 3]
+            power *= 10
+        }
+        // 0.3 must not read 0.30000000000000004.
+        values = values.map { significant($0, 2).value }
+        let first = values.lastIndex { $0 <= from * 1.000_001 } ?? 0
+        let last = values.firstIndex { $0 >= to * 0.999_999 } ?? values.count - 1
+        let kept = Array(values[first...max(first + 1, last)])
+        let decades = kept.count / 2
+        let ticks = kept.map { value in
+            let leads = significant(value, 2).text.contains { $0 == "1" }
+            return LineChart.Tick(value: value, label: label(value), isMajor: leads)
+        }
+        return LineChart.Axis(
+            title: title, lower: kept[0], upper: kept[kept.count - 1], isLogarithmic: true,
+            ticks: decades > 4
+                ? ticks.filter(\.isMajor).enumerated().map { index, tick in
+                    LineChart.Tick(value: tick.value, label: tick.label, isMajor: decades <= 5 || index % 2 == 0)
+                } : ticks)
+    }
+
+    /// Equal factors, ticks at powers of two.
+    static func powersOfTwo(_ title: String, from: Double, to: Double) -> LineChart.Axis {
+        var power = 1.0
+        while power > from { power /= 2 }
+        while power * 2 <= from { power *= 2 }
+        var ticks: [LineChart.Tick] = []
+        while power < to * 2, ticks.count < 40 {
+            ticks.append(
+                LineChart.Tick(value: power, label: Printed.number(power, .given).text, isMajor: ticks.count % 2 == 0))
+            if power >= to { break }
+            power *= 2
+        }
+        return LineChart.Axis(
+            title: title, lower: ticks[0].value, upper: max(ticks[ticks.count - 1].value, ticks[0].value * 2),
+            isLogarithmic: true, ticks: ticks)
+    }
+
+    /// Shares from a lower end to 100 %.
+    static func percent(_ title: String, from lower: Double) -> LineChart.Axis {
+        let step = lower > 0.5 ? 0.1 : lower > 0 ? 0.2 : 0.25
+        var ticks: [LineChart.Tick] = []
+        var value = lower
+        while value <= 1.000_001 {
+            ticks.append(LineChart.Tick(value: value, label: fixed(value * 100, decimals: 0) + thinSpace + "%"))
+            value += step
+        }
+        return LineChart.Axis(title: title, lower: lower, upper: 1, isLogarithmic: false, ticks: ticks)
+    }
+
+    /// Equal steps from zero, about five ticks at round numbers.
+    static func linear(_ title: String, to upper: Double, label: (Double) -> String) -> LineChart.Axis {
+        let rough = max(upper, 1e-9) / 4
+        var step = 1.0
+        while step > rough { step /= 10 }
+        while step * 10 <= rough { step *= 10 }
+        for factor in [5.0, 2.0] where step * factor <= rough {
+            step *= factor
+            break
+        }
+        var ticks: [LineChart.Tick] = []
+        var value = 0.0
+        while value <= upper * 1.000_001 {
+            ticks.append(LineChart.Tick(value: value, label: label(value), isMajor: ticks.count % 2 == 0))
+            value += step
+        }
+        return LineChart.Axis(title: title, lower: 0, upper: upper, isLogarithmic: false, ticks: ticks)
+    }
+
+    /// Where a value lies, 0 at the start and 1 at the end; values outside are moved to the nearer end.
+    func place(_ value: Double) -> Double {
+        let clamped = min(max(value, lower), upper)
+        guard upper > lower else { return 0 }
+        if isLogarithmic {
+            return (naturalLogarithm(clamped) - naturalLogarithm(lower))
+                / (naturalLogarithm(upper) - naturalLogarithm(lower))
+        }
+        return (clamped - lower) / (upper - lower)
+    }
+}

@@ -1,0 +1,227 @@
+// The records of one report beside each other: who is compared with whom, and whether that is fair.
+
+import KVModel
+
+/// Records read together. Gains are stated against the reference inside each record; gains between records only when
+/// the records are alike.
+public struct Comparison: Sendable {
+    /// The records, in the order given, keyed "1", "2", …
+    public let runs: [ComparedRun]
+    /// The baseline that gains are stated against.
+    public let referenceKey: String
+    /// What differs between the records.
+    public let differences: [Difference]
+    /// Baselines and ceilings with the same result in all records: drawn once.
+    private let shared: Set<String>
+
+    /// Something that differs between records.
+    public struct Difference: Sendable, Equatable {
+        /// What it is: `slo`, `policy`.
+        public var key: String
+        /// Its value in each record.
+        public var values: [String]
+        /// Whether it forbids comparing the records' numbers.
+        public var breaksLikeness: Bool
+    }
+
+    /// The reference when nobody asks for another: HBM + DRAM with sticky routing.
+    public static let defaultReference = "C"
+
+    /// Puts records beside each other. Throws when the reference is not a baseline of the first record.
+    public init(_ records: [Record], against key: String? = nil) throws(OperatorError) {
+        guard !records.isEmpty else { throw OperatorError("no record to report", remedy: "name a record file") }
+        if let key { try Comparison.check(reference: key, of: records[0]) }
+        let referenceKey = key ?? Comparison.defaultReference
+        var runs: [ComparedRun] = []
+        for (index, record) in records.enumerated() {
+            guard let system = record.systems.first(where: { $0.key == "1" }) else {
+                throw OperatorError(
+                    "record \(record.name) has no system 1", remedy: "make it again with `holdfast replay`")
+            }
+            runs.append(
+                ComparedRun(
+                    index: index, key: "\(index + 1)", record: record, system: system,
+                    reference: record.systems.first { $0.key == referenceKey },
+                    name: records.count == 1 ? "This run" : record.name))
+        }
+        self.runs = runs
+        self.referenceKey = referenceKey
+        differences = Comparison.differences(of: records)
+        let first = records[0].systems.filter { $0.key != "1" }
+        shared = Set(
+            first.filter { system in
+                records.dropFirst().allSatisfy { $0.systems.contains(system) }
+            }.map(\.key))
+    }
+
+    private static func check(reference key: String, of record: Record) throws(OperatorError) {
+        let baselines = record.systems.map(\.key).filter { $0 != "1" && $0 != "A" && !isCeiling($0) }.sorted()
+        if key == "A" {
+            throw OperatorError(
+                "no cache is drawn but never the reference: any cache beats it", at: "--against A",
+                remedy: "choose one of \(baselines.joined(separator: ", "))")
+        }
+        guard baselines.contains(key) else {
+            throw OperatorError(
+                "the record has no baseline \(key)", at: "--against \(key)",
+                remedy: baselines.isEmpty
+                    ? "replay with baselines" : "choose one of \(baselines.joined(separator: ", "))")
+        }
+    }
+
+    /// Whether gains between the records may be computed.
+    public var isAlike: Bool { !differences.contains { $0.breaksLikeness } }
+
+    static func isCeiling(_ key: String) -> Bool { key == "Y" || key == "Z" }
+
+    /// How a system of the first record is drawn.
+    public func mark(_ key: String) -> SystemMark {
+        if key == referenceKey { return SystemMark(key: key, role: .reference) }
+        if Comparison.isCeiling(key) { return SystemMark(key: key, role: .ceiling) }
+        return SystemMark(key: key, role: .baseline)
+    }
+}
+
+/// One record of a comparison, with the systems its conclusions are about.
+public struct ComparedRun: Sendable {
+    /// Counted from 0.
+    public let index: Int
+    /// "1", "2", …
+    public let key: String
+    /// The record.
+    public let record: Record
+    /// The configured system.
+    public let system: SystemResult
+    /// The baseline that gains are stated against, if the record has it.
+    public let reference: SystemResult?
+    /// What the record is called in rows and legends.
+    public let name: String
+
+    /// How it is drawn.
+    public var mark: SystemMark { SystemMark(key: key, role: .run(index)) }
+    /// A system of the record.
+    public func system(_ key: String) -> SystemResult? { record.systems.first { $0.key == key } }
+    /// The endless cache.
+    public var infinite: SystemResult? { system("Z") }
+    /// Where this record's times come from.
+    public var times: Provenance { record.mode == .live ? .measured : .modelled }
+    /// What the reference is called in a sentence.
+    public var referenceName: String { reference?.sentenceName ?? "the reference" }
+}
+
+extension SystemResult {
+    /// Share of prompt tokens that came out of a tier.
+    public var servedShare: Double { share(ledger.served) }
+    /// Tokens as a share of this system's prompt tokens.
+    public func share(_ tokens: Int) -> Double { ledger.total == 0 ? 0 : Double(tokens) / Double(ledger.total) }
+
+    /// What a system is called inside a sentence.
+    public var sentenceName: String {
+        switch key {
+        case "A": "no cache"
+        case "B": "HBM only"
+        case "C": "HBM + DRAM"
+        case "D": "HBM + DRAM + local NVMe"
+        case "E": "the shared tier with LRU"
+        case "Z": "an infinite cache"
+        default: name
+        }
+    }
+}
+
+extension GPUSeconds {
+    /// Time in which the GPUs computed something.
+    public var busy: Double { decode + prefillUseful + prefillRecomputed }
+    /// (Useful prefill + decode) ÷ busy.
+    public var usefulShareOfBusy: Double? { busy > 0 ? (decode + prefillUseful) / busy : nil }
+    /// (Useful prefill + decode) ÷ all.
+    public var usefulShareOfAll: Double? { total > 0 ? (decode + prefillUseful) / total : nil }
+}
+
+// MARK: Rows of charts and tables
+
+/// A system as a row of a chart or table.
+struct SystemRow {
+    var mark: SystemMark
+    var name: String
+    var system: SystemResult
+    var record: Record
+}
+
+extension Comparison {
+    /// The rows of a chart: baselines that hold for all records, then the records, then the ceilings asked for.
+    func rows(ceilings: [String] = []) -> [SystemRow] {
+        let first = runs[0].record
+        func row(_ system: SystemResult) -> SystemRow {
+            SystemRow(mark: mark(system.key), name: system.name, system: system, record: first)
+        }
+        let others = first.systems.filter { shared.contains($0.key) }.sorted { $0.key < $1.key }
+        let baselines = others.filter { !Comparison.isCeiling($0.key) }.map(row)
+        let own = runs.map { SystemRow(mark: $0.mark, name: $0.name, system: $0.system, record: $0.record) }
+        return baselines + own + others.filter { ceilings.contains($0.key) }.map(row)
+    }
+
+    /// The rows of a table: those of the chart, and each record's own baselines where they differ.
+    func tableRows(ceilings: [String] = ["Y", "Z"]) -> [SystemRow] {
+        var rows = rows(ceilings: ceilings)
+        for run in runs {
+            for system in run.record.systems.sorted(by: { $0.key < $1.key })
+            where system.key != "1" && !shared.contains(system.key) {
+                rows.append(
+                    SystemRow(
+                        mark: mark(system.key), name: "\(system.name) (record \(run.key))", system: system,
+                        record: run.record))
+            }
+        }
+        return rows
+    }
+}
+
+// MARK: Differences
+
+extension Comparison {
+    private static func differences(of records: [Record]) -> [Difference] {
+        var found: [Difference] = []
+        func compare(_ key: String, breaksLikeness: Bool = false, _ value: (Record) -> String) {
+            let values = records.map(value)
+            if Set(values).count > 1 {
+                found.append(Difference(key: key, values: values, breaksLikeness: breaksLikeness))
+            }
+        }
+        compare("trace", breaksLikeness: true) { "\($0.trace.name) \($0.trace.sha256.prefix(12))" }
+        compare("slo", breaksLikeness: true) { $0.configuration.slo.words }
+        compare("model", breaksLikeness: true) { "\($0.configuration.model) \($0.configuration.weights)" }
+        compare("gpus", breaksLikeness: true) { "\($0.configuration.gpus) × \($0.configuration.gpu)" }
+        for key in Set(records.flatMap { $0.prices.map(\.key) }).sorted() {
+            compare(key, breaksLikeness: true) { record in
+                record.prices.first { $0.key == key }.map { Printed.number($0.value, .given).text } ?? "none"
+            }
+        }
+        compare("mode") { $0.mode.rawValue }
+        compare("tiers") { record in
+            record.configuration.tiers.map { "\($0.tier) \(Printed.bytes($0.bytes, .given).text)" }.joined(
+                separator: ", ")
+        }
+        compare("replicas") { "\($0.configuration.replicas) of TP \($0.configuration.tensorParallel)" }
+        compare("ownership") { $0.configuration.ownership }
+        compare("policy") { $0.configuration.policy }
+        compare("inclusion") { $0.configuration.inclusion }
+        compare("planner") { $0.configuration.planner }
+        compare("prefetch") { $0.configuration.prefetch ? "on" : "off" }
+        compare("overlap") { $0.configuration.overlap }
+        compare("links") { $0.configuration.linkDiscipline }
+        compare("router") { $0.configuration.router }
+        compare("arrivals") { $0.configuration.arrivals }
+        compare("kv type") { $0.configuration.kvType }
+        compare("seed") { "\($0.configuration.seed)" }
+        compare("version") { $0.version }
+        return found
+    }
+}
+
+extension SLO {
+    /// Both limits in words: "2 s and 50 ms".
+    public var words: String {
+        "\(Printed.seconds(ttftSeconds, .given).text) and \(Printed.seconds(tpotSeconds, .given).text)"
+    }
+}

@@ -1,0 +1,6 @@
+// The page.
+
+extension Comparison {
+    /// The report as one page.
+    public var page: String { "" }
+}

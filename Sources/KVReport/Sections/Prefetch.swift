@@ -1,0 +1,111 @@
+// 7. Did prefetch pay? A balance in seconds of TTFT, and one in bytes.
+
+extension PrefetchBalance {
+    /// Seconds of TTFT won after all costs.
+    var netSeconds: Double { ttftSecondsSaved + ttftSecondsDisplaced + ttftSecondsContention }
+    /// Bytes moved for whatever end.
+    var bytesMoved: Double { bytesUsed + bytesNeverUsed + bytesLate + bytesCancelled }
+}
+
+extension ComparedRun {
+    /// The sentence of section 7.
+    var prefetchConclusion: Conclusion {
+        guard let balance = system.prefetch, record.configuration.prefetch else {
+            return Conclusion(record: key, rule: "p.off", sentence: "Prefetch was off.")
+        }
+        let saved = Printed.seconds(balance.ttftSecondsSaved)
+        if balance.netSeconds <= 0 {
+            let cost = Printed.seconds(-(balance.ttftSecondsDisplaced + balance.ttftSecondsContention))
+            let nothing = balance.ttftSecondsSaved == 0 && cost.value == 0
+            return Conclusion(
+                record: key, rule: "p.loss",
+                sentence: nothing
+                    ? "Prefetch did not pay: it saved no waiting."
+                    : "Prefetch did not pay: it saved \(saved.text) of waiting and "
+                        + "cost \(cost.text).")
+        }
+        let net = Printed.seconds(balance.netSeconds)
+        let per = Printed.seconds(balance.netSeconds / Double(max(record.trace.requests, 1)))
+        let used = balance.bytesMoved > 0 ? balance.bytesUsed / balance.bytesMoved : 0
+        return Conclusion(
+            record: key, rule: "p.main",
+            sentence:
+                "Prefetch saved \(net.text) of waiting, net: \(per.text) per request. \(Printed.percent(used).text) of the bytes "
+                + "it moved were used.")
+    }
+}
+
+extension Comparison {
+    /// Section 7.
+    func prefetchSection() -> Section {
+        let with = runs.filter { $0.system.prefetch != nil && $0.record.configuration.prefetch }
+        let times = runs[0].times
+        var explanation: Prose = "\(times)."
+        if let balance = with.first?.system.prefetch {
+            explanation = """
+                \(times). Precision \(Printed.percent(balance.precision).text) (bytes prefetched that were used before they left \
+                DRAM), recall \(Printed.percent(balance.recall).text) (bytes asked for below DRAM that were already up). Saved, \
+                displaced and contention are seconds of TTFT, summed over all requests.
+                """
+        }
+        return Section(
+            id: "prefetch", number: 7, question: "Did prefetch pay?", conclusions: runs.map(\.prefetchConclusion),
+            provenance: times.rawValue, explanation: with.isEmpty ? "" : explanation,
+            figures: with.flatMap { [waterfall($0), bytes($0)] })
+    }
+
+    private func waterfall(_ run: ComparedRun) -> Figure {
+        let balance = run.system.prefetch ?? PrefetchBalance()
+        func step(_ name: String, _ value: Double, _ fill: Fill, isNet: Bool = false) -> WaterfallChart.Step {
+            // One unit for all steps, so that a reader can add them up.
+            let printed = Printed.number(abs(value), .table).text + thinSpace + "s"
+            let sign = value > 0 ? "+" : value < 0 ? "−" : ""
+            return WaterfallChart.Step(name: name, value: value, label: sign + printed, fill: fill, isNet: isNet)
+        }
+        let whose = runs.count == 1 ? "" : "\(run.name): "
+        return Figure(
+            title: "\(whose)Seconds of TTFT",
+            caption: "summed over \(Printed.count(run.record.trace.requests).text) requests",
+            chart: .waterfall(
+                WaterfallChart(steps: [
+                    step("saved: already in DRAM", balance.ttftSecondsSaved, .dram),
+                    step("lost: hits it displaced", balance.ttftSecondsDisplaced, .again),
+                    step("lost: link contention", balance.ttftSecondsContention, .waiting),
+                    step("net", balance.netSeconds, .useful, isNet: true),
+                ])), table: nil, terminal: .chart, isHalfWidth: true)
+    }
+
+    private func bytes(_ run: ComparedRun) -> Figure {
+        let balance = run.system.prefetch ?? PrefetchBalance()
+        let moved = balance.bytesMoved
+        let parts: [(Fill, String, Double)] = [
+            (.dram, "used", balance.bytesUsed), (.again, "never used", balance.bytesNeverUsed),
+            (.waiting, "arrived too late", balance.bytesLate),
+            (.context, "cancelled in flight", balance.bytesCancelled),
+        ]
+        let row = StackChart.Row(
+            mark: nil, name: "bytes",
+            segments: parts.filter { $0.2 > 0 }.map {
+                StackChart.Segment(fill: $0.0, value: $0.2, label: Printed.bytes($0.2).text)
+            }, value: Printed.bytes(moved, .table).text)
+        let chart = StackChart(
+            legend: parts.map { part in
+                let share = moved > 0 ? Printed.percent(part.2 / moved).text : "0\(thinSpace)%"
+                return StackChart.LegendEntry(fill: part.0, name: "\(part.1) \(Printed.bytes(part.2).text), \(share)")
+            }, rows: [row], full: max(moved, 1), line: nil, valueTitle: "bytes prefetched")
+        let reasons = balance.byReason.map { reason in
+            Table.Row(
+                mark: nil, name: reason.reason,
+                cells: [
+                    Printed.bytes(reason.bytesMoved, .table).text, Printed.bytes(reason.bytesUsed, .table).text,
+                    reason.bytesMoved > 0 ? Printed.percent(reason.bytesUsed / reason.bytesMoved, .table).text : "-",
+                ])
+        }
+        let whose = runs.count == 1 ? "" : "\(run.name): "
+        return Figure(
+            title: "\(whose)Bytes prefetched", caption: "\(Printed.bytes(moved).text)", chart: .stacks(chart),
+            table: Table(
+                title: runs.count == 1 ? "prefetch by reason" : "prefetch by reason, \(run.name)", corner: "Reason",
+                columns: ["moved", "used", "used of moved"], rows: reasons), terminal: .both, isHalfWidth: true)
+    }
+}

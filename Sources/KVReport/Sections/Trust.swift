@@ -1,0 +1,118 @@
+// 9. Can this be trusted and repeated? The checks, the command, and everything the numbers depend on.
+
+extension ComparedRun {
+    /// The sentence of section 9.
+    var trustConclusion: Conclusion {
+        let checks = record.checks
+        let failed = checks.count { !$0.passed }
+        if failed > 0 {
+            return Conclusion(
+                record: key, rule: "q.fail",
+                sentence: "\(failed) of \(checks.count) checks failed; do not use this record.")
+        }
+        if let live = record.live {
+            let interval = live.pairs.isEmpty ? "" : ", interval in brackets"
+            return Conclusion(
+                record: key, rule: "q.live",
+                sentence: "All \(checks.count) checks passed. Times are measured on \(live.machine); \(live.runs) "
+                    + "run\(live.runs == 1 ? "" : "s")\(interval).")
+        }
+        let error = record.modelError
+        return Conclusion(
+            record: key, rule: "q.main",
+            sentence:
+                "All \(checks.count) checks passed. Times carry the serving model's error: \(Printed.percent(error.ttftMean).text) "
+                + "on mean TTFT, \(Printed.percent(error.tpot).text) on TPOT. The command below makes this record again, byte for "
+                + "byte.")
+    }
+}
+
+extension Comparison {
+    /// Section 9.
+    func trustSection() -> Section {
+        Section(
+            id: "trust", number: 9, question: "Can this be trusted and repeated?",
+            conclusions: runs.map(\.trustConclusion),
+            provenance: "counted",
+            explanation: """
+                Tokens, GPU-seconds and bytes are checked against independent sums after every replay. Same trace, scenario and \
+                seed give the same record on every machine.
+                """,
+            figures: [],
+            remarks: runs.map {
+                "\(strong: runs.count == 1 ? "Make it again:" : "Make record \($0.key) again:") \(code: $0.record.configuration.command)"
+            },
+            listings: runs.map(configurationListing), checks: runs.flatMap(checkLines))
+    }
+
+    private func checkLines(_ run: ComparedRun) -> [CheckLine] {
+        let whose = runs.count == 1 ? "" : "record \(run.key): "
+        return run.record.checks.map { check in
+            CheckLine(
+                passed: check.passed,
+                text: "\(whose)\(check.name): \(whole(check.left)) = \(whole(check.right))".sided(check))
+        }
+    }
+
+    private func whole(_ value: Double) -> String {
+        value == value.rounded() && abs(value) < 1e15 ? grouped(Int(value)) : Printed.number(value, .table).text
+    }
+
+    private func configurationListing(_ run: ComparedRun) -> Listing {
+        let (record, setup) = (run.record, run.record.configuration)
+        var entries: [Listing.Entry] = []
+        func add(_ name: String, _ value: String, whole: String = "") {
+            entries.append(Listing.Entry(name: name, value: value, whole: whole))
+        }
+        func digest(_ text: String) -> String { text.count > 14 ? "\(text.prefix(8))…\(text.suffix(4))" : text }
+        add("Record", "\(record.name), \(digest(record.digest))", whole: record.digest)
+        add("Holdfast", record.version)
+        add("Trace", "\(record.trace.name), \(record.trace.format)")
+        add("Trace SHA-256", digest(record.trace.sha256), whole: record.trace.sha256)
+        add(
+            "Blocks",
+            "\(grouped(record.trace.uniqueBlocks)) unique of \(grouped(record.trace.blockReferences)), \(record.trace.blockTokens) tokens each"
+        )
+        if let sessions = record.trace.sessions { add("Conversations", grouped(sessions)) }
+        if record.trace.skippedLines > 0 { add("Unreadable lines left out", grouped(record.trace.skippedLines)) }
+        add("Scenario", setup.scenario)
+        add("Scenario SHA-256", digest(setup.scenarioSHA256), whole: setup.scenarioSHA256)
+        let overrides = setup.overrides.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }
+        add("Overrides", overrides.isEmpty ? "none" : overrides.joined(separator: " "))
+        add("Seed", "\(setup.seed)")
+        add("Model", "\(setup.model), weights \(setup.weights), KV \(setup.kvType)")
+        add("GPUs", "\(setup.gpus) × \(setup.gpu), \(setup.replicas) × TP \(setup.tensorParallel)")
+        add("Constants", setup.constantsSource)
+        add("Who owns the tiers", setup.ownership)
+        add(
+            "Tiers",
+            setup.tiers.map {
+                "\(Fill(rawValue: $0.tier)?.tierName ?? $0.tier) \(Printed.bytes($0.bytes, .given).text)\($0.shared ? " shared" : "")"
+            }.joined(separator: ", "))
+        add("Inclusion", setup.inclusion)
+        add("Policy", setup.policy)
+        add("Load or recompute", setup.planner)
+        add("Overlap", setup.overlap)
+        add("Links", setup.linkDiscipline)
+        add("Router", "\(setup.router), \(Printed.seconds(setup.routerStalenessSeconds, .given).text) stale")
+        add("Prefetch", setup.prefetch ? "on" : "off")
+        add("Arrivals", setup.arrivals)
+        add("Warm-up", Printed.percent(setup.warmUpShare).text + " of requests, included unless said otherwise")
+        add("Client overhead", Printed.seconds(setup.requestOverheadSeconds, .given).text)
+        add("SLO", "\(setup.slo.name) \(setup.slo.words), \(Printed.percent(setup.slo.requiredShare).text) of requests")
+        add(
+            "Model error",
+            "TTFT \(Printed.percent(record.modelError.ttftMean).text), TPOT \(Printed.percent(record.modelError.tpot).text): \(record.modelError.kind)"
+        )
+        if let live = record.live { add("Machine", live.machine) }
+        return Listing(
+            title: runs.count == 1 ? "Configuration" : "Configuration of record \(run.key)", entries: entries)
+    }
+}
+
+extension String {
+    /// A check whose sides differ must not say that they are equal.
+    fileprivate func sided(_ check: Check) -> String {
+        check.left == check.right ? self : replacing(" = ", with: check.passed ? " and " : " against ")
+    }
+}
