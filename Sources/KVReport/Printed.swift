@@ -126,7 +126,8 @@ extension Printed {
     {
         // The unit is chosen by the rounded value, or 999.6 MB would read 1,000 MB.
         let rounded = abs(significant(value, precision == .sentence ? 2 : 3).value)
-        let step = ladder.last { rounded >= $0.from } ?? ladder[0]
+        let base = ladder.first { $0.unit == 1 } ?? ladder[0]
+        let step = value == 0 ? base : ladder.last { rounded >= $0.from } ?? ladder[0]
         let printed = number(value / step.unit, precision)
         return Printed(text: printed.text + thinSpace + step.name, value: printed.value * step.unit)
     }
