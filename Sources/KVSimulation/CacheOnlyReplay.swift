@@ -78,7 +78,6 @@ public struct CacheOnlyReplay {
                 lastBlockIsPartial: Int(request.inputTokens) < path.count * trace.blockTokens, now: request.arrival)
             policy.access(path, context, evicted: &evicted)
             result.evictedBlocks += evicted.count
-            policy.takeForgotten(into: &evicted)  // A trace's numbers are never given to other blocks.
             evicted.removeAll(keepingCapacity: true)
         }
         return result

@@ -18,8 +18,9 @@ public struct ARCPolicy: TierPolicy {
     private var links = [BlockLink](listCount: Self.listCount)
     private var states: [State] = []
     private var pins = PinCounts()
-    /// Ghosts that fell off the end since the owner last asked.
+    /// Ghosts that fell off the end since the owner last asked; collected only for an owner that will ask.
     private var forgotten: [BlockNumber] = []
+    private let reportsForgotten: Bool
 
     private static let listCount = 4
 
@@ -68,10 +69,12 @@ public struct ARCPolicy: TierPolicy {
         }
     }
 
-    /// A policy for a tier of `capacity` blocks.
-    public init(capacity: Int) {
+    /// A policy for a tier of `capacity` blocks. With `reportsForgotten` the caller must empty `takeForgotten` from
+    /// time to time; without it nothing is collected.
+    public init(capacity: Int, reportsForgotten: Bool = false) {
         precondition(capacity >= 1, "a tier without room for one block")
         self.capacity = capacity
+        self.reportsForgotten = reportsForgotten
     }
 
     public func isResident(_ block: BlockNumber) -> Bool {
@@ -166,7 +169,7 @@ public struct ARCPolicy: TierPolicy {
         let node = links.oldest(of: Int(place.rawValue))
         guard node != Int(place.rawValue) else { return }
         move(node - Self.listCount, to: .none)
-        forgotten.append(BlockNumber(node - Self.listCount))
+        if reportsForgotten { forgotten.append(BlockNumber(node - Self.listCount)) }
     }
 
     /// Makes a block the newest of another list, or of its own.

@@ -16,6 +16,8 @@ public enum PolicyName: String, Sendable, CaseIterable, Codable {
     case sieve
     /// Adaptive replacement.
     case arc
+    /// Our default: hits expected for the space and time a block takes, with refusal of what is worth less.
+    case holdfast
     /// The ceiling of any cache of the same size: it knows the future.
     case clairvoyant
     /// The ceiling of any size: nothing is ever evicted.
@@ -25,15 +27,17 @@ public enum PolicyName: String, Sendable, CaseIterable, Codable {
     public static var deployable: [PolicyName] { allCases.filter { $0 != .clairvoyant && $0 != .infinite } }
 
     /// A fresh policy for a tier of `capacity` blocks, or `nil` for the clairvoyant ceiling, which needs the whole
-    /// trace.
-    public func makePolicy(capacity: Int) -> (any TierPolicy)? {
+    /// trace. Only an owner that gives block numbers to new keys asks for `reportsForgotten`, and then empties
+    /// `takeForgotten` from time to time.
+    public func makePolicy(capacity: Int, reportsForgotten: Bool = false) -> (any TierPolicy)? {
         switch self {
         case .lru: LRUPolicy(capacity: capacity)
         case .fifo: FIFOPolicy(capacity: capacity)
         case .lfu: LFUPolicy(capacity: capacity)
-        case .s3fifo: S3FIFOPolicy(capacity: capacity)
+        case .s3fifo: S3FIFOPolicy(capacity: capacity, reportsForgotten: reportsForgotten)
         case .sieve: SIEVEPolicy(capacity: capacity)
-        case .arc: ARCPolicy(capacity: capacity)
+        case .arc: ARCPolicy(capacity: capacity, reportsForgotten: reportsForgotten)
+        case .holdfast: HoldfastPolicy(capacity: capacity, reportsForgotten: reportsForgotten)
         case .clairvoyant: nil
         case .infinite: InfinitePolicy()
         }

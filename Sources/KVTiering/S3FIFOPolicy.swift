@@ -26,8 +26,9 @@ public struct S3FIFOPolicy: TierPolicy {
     private var links = [BlockLink](listCount: Self.listCount)
     private var states: [State] = []
     private var pins = PinCounts()
-    /// Ghosts that fell off the end since the owner last asked.
+    /// Ghosts that fell off the end since the owner last asked; collected only for an owner that will ask.
     private var forgotten: [BlockNumber] = []
+    private let reportsForgotten: Bool
 
     private static let listCount = 3
     /// A hit more than this moves a block from the small queue to the main one.
@@ -45,10 +46,12 @@ public struct S3FIFOPolicy: TierPolicy {
         var isParked = false
     }
 
-    /// A policy for a tier of `capacity` blocks.
-    public init(capacity: Int) {
+    /// A policy for a tier of `capacity` blocks. With `reportsForgotten` the caller must empty `takeForgotten` from
+    /// time to time; without it nothing is collected.
+    public init(capacity: Int, reportsForgotten: Bool = false) {
         precondition(capacity >= 1, "a tier without room for one block")
         self.capacity = capacity
+        self.reportsForgotten = reportsForgotten
         smallTarget = max(1, capacity / 10)
         ghostCapacity = capacity - smallTarget
     }
@@ -160,7 +163,7 @@ public struct S3FIFOPolicy: TierPolicy {
         if ghostCount == ghostCapacity {
             let oldest = links.oldest(of: Int(Queue.ghost.rawValue))
             forgetGhost(oldest - Self.listCount)
-            forgotten.append(BlockNumber(oldest - Self.listCount))
+            if reportsForgotten { forgotten.append(BlockNumber(oldest - Self.listCount)) }
         }
         links.attachNewest(block + Self.listCount, to: Int(Queue.ghost.rawValue))
         states[block].queue = .ghost

@@ -25,12 +25,13 @@ struct CacheOnlyTable {
     }
 
     private var table: [String] {
-        let widths = policies.map { max(6, $0.rawValue.count) }
-        var header = padded("blocks", 13) + padded("of unique", 11)
+        let widths = policies.map { max(5, $0.rawValue.count) }
+        let sizeWidth = 1 + max(10, sizes.map { grouped($0).count }.max() ?? 0)
+        var header = padded("blocks", sizeWidth) + padded("of all", 10)
         for (policy, width) in zip(policies, widths) { header += "  " + padded(policy.rawValue, width) }
         let rows = sizes.map { size in
-            let share = percent(Double(size) / Double(max(1, trace.uniqueBlockCount)))
-            var row = padded(grouped(size), 13) + padded(share + " %", 11)
+            let share = Double(size) / Double(max(1, trace.uniqueBlockCount))
+            var row = padded(grouped(size), sizeWidth) + padded(share < 10 ? percent(share) + " %" : "> 999 %", 10)
             for (policy, width) in zip(policies, widths) {
                 row += "  " + padded(ratio(policy, size).map(percent) ?? "", width)
             }
@@ -54,10 +55,10 @@ struct CacheOnlyTable {
 
     /// One column a size, rising; each policy's letter stands at its height, equals side by side.
     private var curve: [String] {
-        let sizes = sizes.sorted()
+        let sizes = Self.spread(sizes.sorted(), countMax: 8)
         let letters = Self.letters(of: policies)
         let rowCount = 16
-        let width = max(12, min(20, 88 / sizes.count))
+        let width = min(20, 80 / sizes.count)
         let highest = results.map(\.hitRatio).max() ?? 0
         let step = max(highest, 0.001) / Double(rowCount - 1)
         var lines: [String] = []
@@ -77,6 +78,12 @@ struct CacheOnlyTable {
         return lines
     }
 
+    /// At most `countMax` of the sizes, evenly spread, the first and the last among them: what fits side by side.
+    private static func spread(_ sizes: [Int], countMax: Int) -> [Int] {
+        if sizes.count <= countMax { return sizes }
+        return (0..<countMax).map { sizes[$0 * (sizes.count - 1) / (countMax - 1)] }
+    }
+
     /// A letter for each policy: the first of its name that no policy before it has.
     private static func letters(of policies: [PolicyName]) -> [String] {
         var taken: Set<Character> = []
@@ -93,23 +100,23 @@ struct TwoTierTable {
     let results: [TwoTierResult]
 
     var text: String {
-        let header =
-            padded("inclusion", 10) + padded("dram", 11) + padded("flash", 12) + padded("hit %", 9)
-            + padded("dram %", 9) + padded("dram hits", 13) + padded("flash hits", 13) + padded("written", 11)
-            + padded("read", 11)
+        let titles = ["inclusion", "dram", "flash", "hit %", "dram %", "dram hits", "flash hits", "written", "read"]
+        let widths = [9, 11, 11, 8, 8, 12, 12, 12, 12]
+        func row(_ cells: [String]) -> String { zip(cells, widths).map { padded($0, $1) }.joined() }
         let rows = results.map { result in
             let hits = Double(max(1, result.dramHitBlocks + result.flashHitBlocks))
-            return padded(result.inclusion.rawValue, 10) + padded(grouped(result.dramBlocks), 11)
-                + padded(grouped(result.flashBlocks), 12) + padded(percent(result.hits.hitRatio), 9)
-                + padded(percent(Double(result.dramHitBlocks) / hits), 9) + padded(grouped(result.dramHitBlocks), 13)
-                + padded(grouped(result.flashHitBlocks), 13) + padded(grouped(result.flashWrites), 11)
-                + padded(grouped(result.flashReads), 11)
+            return row([
+                result.inclusion.rawValue, grouped(result.dramBlocks), grouped(result.flashBlocks),
+                percent(result.hits.hitRatio), percent(Double(result.dramHitBlocks) / hits),
+                grouped(result.dramHitBlocks), grouped(result.flashHitBlocks), grouped(result.flashWrites),
+                grouped(result.flashReads),
+            ])
         }
         let lines =
             traceLines(trace) + [
                 "", "Two tiers, lru in both; sizes, hits, writes and reads of flash in blocks (counted, not modelled)",
                 "hit %: prompt tokens found in either tier; dram %: share of the hit blocks that were in DRAM", "",
-                header, String(repeating: "─", count: header.count),
+                row(titles), String(repeating: "─", count: widths.reduce(0, +)),
             ] + rows
         return lines.joined(separator: "\n")
     }

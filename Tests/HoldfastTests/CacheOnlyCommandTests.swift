@@ -1,0 +1,109 @@
+// `replay --cache-only` as other programs and people read it.
+
+import Foundation
+import Testing
+
+@Suite struct CacheOnlyCommandTests {
+    /// Two prompts of a conversation, another one between them, and the first conversation again.
+    static let trace = """
+        {"timestamp": 0, "input_length": 1024, "output_length": 10, "hash_ids": [7, 8]}
+        {"timestamp": 1000, "input_length": 600, "output_length": 10, "hash_ids": [20, 21]}
+        {"timestamp": 2000, "input_length": 1300, "output_length": 10, "hash_ids": [7, 8, 9]}
+        {"timestamp": 3000, "input_length": 600, "output_length": 10, "hash_ids": [20, 21]}
+
+        """
+
+    func run(_ arguments: String...) throws -> CommandRun {
+        let scratch = try Scratch()
+        let path = try scratch.path("by-hand.jsonl", Self.trace)
+        return try CommandRun.holdfast(["replay", path, "--cache-only"] + arguments)
+    }
+
+    @Test func jsonIsOneObjectWithTraceAndResults() throws {
+        let run = try run("--policy", "lru,infinite", "--capacity", "2,100%", "--json")
+        #expect(run.exitCode == 0)
+        #expect(run.errors.isEmpty)
+        let trace = try #require(try run.object["trace"] as? [String: Any])
+        #expect(trace["name"] as? String == "by-hand")
+        #expect(trace["requests"] as? Int == 4)
+        #expect(trace["inputTokens"] as? Int == 3524)
+        #expect(trace["blockReferences"] as? Int == 9)
+        #expect(trace["uniqueBlocks"] as? Int == 5)
+        let results = try #require(try run.object["results"] as? [[String: Any]])
+        #expect(results.map { $0["policy"] as? String } == ["lru", "lru", "infinite"])
+        #expect(results.map { $0["capacityBlocks"] as? Int } == [2, 5, nil])
+        #expect(results[2]["capacityBlocks"] is NSNull)
+        #expect(results.map { $0["hitBlocks"] as? Int } == [0, 4, 4])
+        // 2 blocks of 512 tokens, and a prompt whose second block holds 88.
+        #expect(results.map { $0["hitTokens"] as? Int } == [0, 1624, 1624])
+        #expect(abs(try #require(results[1]["hitRatio"] as? Double) - 1624.0 / 3524.0) < 1e-12)
+    }
+
+    @Test func allNamesEveryPolicyOnce() throws {
+        let results = try #require(
+            try run("--policy", "all", "--capacity", "50%", "--json").object["results"] as? [[String: Any]])
+        #expect(
+            results.map { $0["policy"] as? String } == [
+                "lru", "fifo", "lfu", "s3fifo", "sieve", "arc", "holdfast", "clairvoyant", "infinite",
+            ])
+    }
+
+    @Test func twoTiersTellWhatFlashCost() throws {
+        let run = try run("--dram", "2", "--flash", "4", "--inclusion", "exclusive", "--json")
+        let results = try #require(try run.object["results"] as? [[String: Any]])
+        #expect(results.count == 1)
+        #expect(results[0]["policy"] as? String == "lru")
+        #expect(results[0]["inclusion"] as? String == "exclusive")
+        #expect(results[0]["dramBlocks"] as? Int == 2)
+        #expect(results[0]["flashBlocks"] as? Int == 4)
+        #expect(results[0]["dramHitBlocks"] as? Int == 0)
+        #expect(results[0]["flashHitBlocks"] as? Int == 4)
+        #expect(results[0]["flashWrites"] as? Int == 7)
+        #expect(results[0]["flashReads"] as? Int == 4)
+    }
+
+    @Test func tablesFitAHundredColumns() throws {
+        let table = try run("--capacity", "1,2,3,4,5,50%,10,20,30,1234567890")
+        #expect(table.exitCode == 0)
+        #expect(table.output.contains("clairvoyant"))
+        let tiers = try run("--dram", "1,2", "--flash", "3,123456789", "--inclusion", "exclusive,inclusive,keep")
+        #expect(tiers.exitCode == 0)
+        for line in (table.output + tiers.output).split(separator: "\n") { #expect(line.count <= 100, "\(line)") }
+    }
+
+    @Test func theTraceMayComeFromStandardInput() throws {
+        let run = try CommandRun.holdfast(
+            ["replay", "-", "--cache-only", "--policy", "infinite", "--json"], input: Data(Self.trace.utf8))
+        #expect(run.exitCode == 0)
+        #expect((try run.object["results"] as? [[String: Any]])?.first?["hitBlocks"] as? Int == 4)
+    }
+
+    @Test(arguments: [
+        (["--capacity", "0"], "--capacity: a cache of 0 holds nothing"),
+        (["--capacity", "five"], "'five' is not a capacity"),
+        (["--capacity", "1%,"], "'' is not a capacity"),
+        (["--policy", "lru,mru"], "'mru' is not a policy"),
+        (["--policy", ""], "'' is not a policy"),
+        (["--dram", "5"], "two tiers need both --dram and --flash"),
+        (["--inclusion", "keep"], "two tiers need both --dram and --flash"),
+        (["--dram", "5", "--flash", "5", "--policy", "arc"], "two tiers run lru in both, not 'arc'"),
+        (["--dram", "5", "--flash", "5", "--capacity", "5"], "--capacity is the size of a single tier"),
+        (["--dram", "5", "--flash", "5", "--inclusion", "some"], "'some' is not a way to share blocks"),
+    ])
+    func impossibleQuestionsAreRefused(_ arguments: [String], _ message: String) throws {
+        // The file is not there: what is asked is checked before anything is read.
+        let run = try CommandRun.holdfast(["replay", "no-such-file", "--cache-only"] + arguments)
+        #expect(run.exitCode == 1)
+        #expect(run.output.isEmpty)
+        #expect(run.errors.contains(message), "\(run.errors)")
+    }
+
+    @Test func anAzureTraceIsRefused() throws {
+        let scratch = try Scratch()
+        let path = try scratch.path(
+            "azure.csv", "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03.9799600,4808,10\n")
+        let run = try CommandRun.holdfast(["replay", path, "--cache-only"])
+        #expect(run.exitCode == 1)
+        #expect(run.errors.contains("does not say which prompts share a prefix"))
+    }
+}
