@@ -44,7 +44,10 @@ let package = Package(
 
         // 3: decisions, the serving model, traces, results. None of them knows another.
         floor("KVTiering", ["KVModel"]),
-        floor("KVServing", ["KVModel", yams]),
+        // Its catalogue of models, GPUs and engines is embedded, so that the binary needs no file beside it.
+        floor(
+            "KVServing", ["KVModel", yams],
+            resources: ["models", "gpus", "engines"].map { .embedInCode("Catalogue/\($0).yaml") }),
         floor("KVTrace", ["KVModel", crypto]),
         floor("KVReport", ["KVModel", crypto]),
 

@@ -1,2 +1,0 @@
-import KVServing
-import Testing
