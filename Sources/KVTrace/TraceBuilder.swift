@@ -20,11 +20,15 @@ struct TraceBuilder {
     private var header: HoldfastHeader?
     private var origin = Instant.zero
     private var lastTime: Int64 = 0
+    private var lastTurns: [Int32: Int32] = [:]
+    private var note: LineProblem?
 
     init(options: TraceReadOptions, format: TraceFormat?) {
         self.options = options
         if let format { use(format) }
     }
+
+    static let unknownFormat = "no known trace format"
 
     // MARK: The format
 
@@ -44,7 +48,7 @@ struct TraceBuilder {
         guard let format = TraceFormat.recognised(in: line, range) else {
             let expected = TraceFormat.allCases.map(\.summary).joined(separator: ", ")
             throw LineProblem(
-                .syntax, "no known trace format: it \(TraceFormat.description(ofUnknown: line, range))",
+                .syntax, "\(Self.unknownFormat): it \(TraceFormat.description(ofUnknown: line, range))",
                 remedy: "expected one of \(expected)")
         }
         use(format)
@@ -108,6 +112,24 @@ struct TraceBuilder {
         request.arrival = Instant(nanoseconds: time - origin.nanoseconds)
         lastTime = time
         requests.append(request)
+        if options.checksTurnOrder { noteTurn(request) }
+    }
+
+    private mutating func noteTurn(_ request: TraceRequest) {
+        if request.session < 0 || request.turn < 0 { return }
+        // Bailian conversations may branch: two answers to one turn have the same place.
+        let floor = (lastTurns[request.session] ?? -1) + (format == .bailian ? 0 : 1)
+        if request.turn < floor {
+            note = LineProblem(
+                .turnOrder, "turn \(request.turn) of its conversation comes after turn \(lastTurns[request.session]!)")
+        }
+        lastTurns[request.session] = max(request.turn, lastTurns[request.session] ?? 0)
+    }
+
+    /// What the last line made worth noting, once.
+    mutating func takeNote() -> LineProblem? {
+        defer { note = nil }
+        return note
     }
 
     /// The name the format has for a field.

@@ -15,6 +15,8 @@ public struct TraceReadOptions: Sendable {
     public var lineByteLimit: Int
     /// The most block references a trace may have: 4 bytes each stay in memory.
     public var referenceLimit: Int
+    /// Also notes turns that are out of order, which hurt nobody but those who trust `turn`.
+    var checksTurnOrder = false
 
     /// Options; the defaults read what a user points at.
     public init(
@@ -93,6 +95,7 @@ struct TraceReader {
                 do throws(LineProblem) {
                     if builder.format == nil { try builder.recognise(range, line) }
                     if try !builder.takeHeader(range, line) { try builder.append(range, line) }
+                    if let noted = builder.takeNote() { onProblem(lines.lineNumber, noted) }
                 } catch {
                     problem = error
                     if builder.format == nil, firstUnknown == nil { firstUnknown = error.what }
