@@ -18,16 +18,19 @@ extension Trace {
                 "\(format.rawValue) cannot hold \(losses.joined(separator: ", "))", at: path,
                 remedy: "--lossy leaves that out; --to holdfast keeps everything")
         }
-        let shaped = try format.fixedBlockTokens.map { (size) throws(OperatorError) in try reblocked(to: size) } ?? self
+        let shaped = losses.isEmpty ? self : try shaped(for: format)
         var file = try OutputFile(path: path)
-        let expected = max(1, shaped.blocks.count + shaped.requests.count * 16)
-        var written = 0
-        try TraceLineWriter(trace: shaped, format: format).write { (piece) throws(OperatorError) in
+        try TraceLineWriter(trace: shaped, format: format).write { (piece, requestsDone) throws(OperatorError) in
             try file.write(piece)
-            written += piece.count
-            progress?(min(1, Double(written) / Double(expected * 4)))
+            progress?(Double(requestsDone) / Double(shaped.requests.count))
         }
         try file.finish()
+    }
+
+    /// The trace with the blocks that the format wants.
+    private func shaped(for format: TraceFormat) throws(OperatorError) -> Trace {
+        guard let size = format.fixedBlockTokens else { return self }
+        return try reblocked(to: size, partialLast: format == .mooncake)
     }
 
     /// What would be lost if the trace were written as `format`; empty when nothing.

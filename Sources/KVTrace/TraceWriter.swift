@@ -8,25 +8,25 @@ struct TraceLineWriter {
     let trace: Trace
     let format: TraceFormat
 
-    /// Calls `emit` with pieces of about 64 KiB that make up the file.
-    func write(_ emit: ([UInt8]) throws(OperatorError) -> Void) throws(OperatorError) {
+    /// Calls `emit` with pieces of about 64 KiB that make up the file, and the requests written so far.
+    func write(_ emit: ([UInt8], Int) throws(OperatorError) -> Void) throws(OperatorError) {
         var piece: [UInt8] = []
         piece.reserveCapacity(80 << 10)
         if format == .holdfast {
             piece += Array(HoldfastHeader(blockTokens: trace.blockTokens, origin: trace.origin).line.utf8) + [0x0A]
         }
-        for request in trace.requests {
+        for (index, request) in trace.requests.enumerated() {
             switch format {
             case .mooncake: appendMooncake(request, to: &piece)
             case .extents: appendExtents(request, to: &piece)
             default: appendHoldfast(request, to: &piece)
             }
             if piece.count >= 64 << 10 {
-                try emit(piece)
+                try emit(piece, index + 1)
                 piece.removeAll(keepingCapacity: true)
             }
         }
-        if !piece.isEmpty { try emit(piece) }
+        if !piece.isEmpty { try emit(piece, trace.requests.count) }
     }
 
     private func appendHoldfast(_ request: TraceRequest, to piece: inout [UInt8]) {
@@ -114,7 +114,7 @@ extension Trace {
     public var contentDigest: String {
         var digest = SHA256()
         do throws(OperatorError) {
-            try TraceLineWriter(trace: self, format: .holdfast).write { (piece) throws(OperatorError) in
+            try TraceLineWriter(trace: self, format: .holdfast).write { (piece, _) throws(OperatorError) in
                 digest.update(data: piece)
             }
         } catch {
