@@ -119,6 +119,8 @@ public struct BarPanel: Sendable, Equatable {
     public var title: String
     /// The bars, from the top.
     public var bars: [Bar]
+    /// The value of a full-length bar; the longest bar's own when absent.
+    public var full: Double?
 
     /// A bar: one length, or parts of several meanings.
     public struct Bar: Sendable, Equatable {

@@ -6,10 +6,10 @@ import Foundation
 import KVModel
 
 extension Record {
-    /// The record's bytes: JSON, keys sorted, two-space indentation, a line feed at the end.
+    /// The record's bytes: JSON on one line, keys sorted, a line feed at the end.
     public func encoded() throws(OperatorError) -> [UInt8] {
         let encoder = JSONEncoder()
-        encoder.outputFormatting = [.sortedKeys, .prettyPrinted, .withoutEscapingSlashes]
+        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
         do {
             return [UInt8](try encoder.encode(self)) + [0x0A]
         } catch {

@@ -29,18 +29,20 @@ extension Comparison {
             return result?.cost.map { bar(row, $0) }
         }
         // One scale over both groups, or the eye compares bars of different money.
-        let caption: Prose = "GPUs, storage and switch share, one scale in both groups"
+        let caption: Prose = "USD per million tokens, one scale in both groups"
+        let full = (same + smallest).map(\.value).max()
         var figures = [
             Figure(
                 title: "Same \(runs[0].record.configuration.gpus) GPUs, same trace", caption: caption,
-                chart: .panels([BarPanel(title: "USD per million tokens", bars: same)]), table: nil, terminal: .chart,
+                chart: .panels([BarPanel(title: "USD per million tokens", bars: same, full: full)]), table: nil,
+                terminal: .chart,
                 isHalfWidth: true)
         ]
         if !smallest.isEmpty {
             figures.append(
                 Figure(
                     title: "Same SLO, smallest cluster", caption: caption,
-                    chart: .panels([BarPanel(title: "USD per million tokens", bars: smallest)]), table: nil,
+                    chart: .panels([BarPanel(title: "USD per million tokens", bars: smallest, full: full)]), table: nil,
                     terminal: .chart,
                     isHalfWidth: true))
         }

@@ -34,19 +34,17 @@ extension Comparison {
     private func distributionFigure() -> Figure {
         let rows = rows(ceilings: ["Y", "Z"]).filter { $0.system.hasTimes && $0.system.ttft.cdf.count > 1 }
         let slo = runs[0].record.configuration.slo
-        let all = rows.flatMap { $0.system.ttft.cdf.map { $0[0] } }.filter { $0 > 0 }
-        // The slowest thousandth would squeeze everything else into a corner.
-        let top = rows.map { $0.system.ttft.p999 }.max() ?? 1
+        // The fastest and slowest hundredth would squeeze everything else into a corner.
+        let fastest = rows.map { $0.system.ttft.p1 }.filter { $0 > 0 }.min() ?? 0.01
+        let slowest = rows.map { $0.system.ttft.p99 }.max() ?? 1
         let x = LineChart.Axis.logarithmic(
-            "time to first token, log scale", from: max(all.min() ?? 0.01, 1e-3), to: max(top, slo.ttftSeconds * 1.5)
-        ) { Printed.seconds($0, .given).text }
+            "time to first token, log scale", from: max(fastest, 1e-3), to: max(slowest, slo.ttftSeconds * 1.5)
+        ) { $0 < 1 ? Printed.seconds($0, .given).text : Printed.number($0, .given).text + thinSpace + "s" }
         let limit = Printed.seconds(slo.ttftSeconds, .given).text
         let series = rows.map { row -> LineChart.Series in
             LineChart.Series(
                 mark: row.mark, name: row.name,
-                points: row.system.ttft.cdf.map { LineChart.Point(x: max($0[0], x.lower), y: $0[1]) }.filter {
-                    $0.x <= x.upper
-                },
+                points: row.system.ttft.curve(over: x, exactAt: slo.ttftSeconds),
                 legendValue: "\(Printed.percent(row.system.ttft.share(within: slo.ttftSeconds)).text) by \(limit)")
         }
         let ends = series.map { "\($0.name) \($0.legendValue)" }.joined(separator: ", ")
@@ -129,6 +127,30 @@ extension Distribution {
         if seconds < first[0] { return 0 }
         if seconds >= last[0] { return last[1] }
         return interpolate(cdf.map { $0[0] }, cdf.map { $0[1] }, at: seconds) ?? last[1]
+    }
+}
+
+extension Distribution {
+    /// The points drawn.
+    private static let pointsDrawn = 200
+
+    /// At most 200 points between the ends of an axis, exact at the percentiles people quote and at one more time.
+    func curve(over axis: LineChart.Axis, exactAt seconds: Double) -> [LineChart.Point] {
+        let quoted = [(p1, 0.01), (p10, 0.1), (p50, 0.5), (p90, 0.9), (p99, 0.99), (p999, 0.999)]
+        let exact =
+            quoted.map { LineChart.Point(x: $0.0, y: $0.1) }
+            + [axis.lower, seconds, axis.upper].filter { $0 >= (cdf.first?[0] ?? 0) && $0 <= (cdf.last?[0] ?? 0) }
+            .map { LineChart.Point(x: $0, y: share(within: $0)) }
+        let step = max(
+            1, (cdf.count + Distribution.pointsDrawn - exact.count - 1) / (Distribution.pointsDrawn - exact.count))
+        let thinned = stride(from: 0, to: cdf.count, by: step).map { LineChart.Point(x: cdf[$0][0], y: cdf[$0][1]) }
+        let inside = (thinned + exact).filter { $0.x >= axis.lower && $0.x <= axis.upper }
+        var height = 0.0
+        // The quoted percentiles and the points may round differently; a share never falls.
+        return inside.sorted { ($0.x, $0.y) < ($1.x, $1.y) }.map { point in
+            height = max(height, point.y)
+            return LineChart.Point(x: point.x, y: height)
+        }
     }
 }
 

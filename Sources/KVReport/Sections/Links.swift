@@ -90,7 +90,7 @@ extension Comparison {
             title: "share of line rate", lower: 0, upper: 1, isLogarithmic: false,
             ticks: [0, 0.5, 1].map { LineChart.Tick(value: $0, label: fixed($0 * 100, decimals: 0) + thinSpace + "%") })
         let summary =
-            "\(Printed.byteRate(link.mean).text.replacing("/s", with: "")) of \(Printed.byteRate(link.lineRate).text)"
+            rates(link)
         let full = Printed.percent(link.timeAtLimit).text
         return LineChart(
             title: link.name, x: x, y: y, series: series,
@@ -102,6 +102,14 @@ extension Comparison {
             alternative:
                 "\(link.name): mean \(summary), \(Printed.byteRate(link.p99Second).text) in the busiest second of a "
                 + "hundred, at its practical limit \(full) of the time.")
+    }
+
+    /// "2.1 of 12.5 GB/s": the unit once where both have the same.
+    private func rates(_ link: LinkResult) -> String {
+        let mean = Printed.byteRate(link.mean).text.split(separator: Character(thinSpace))
+        let line = Printed.byteRate(link.lineRate, .given).text.split(separator: Character(thinSpace))
+        return (mean.last == line.last ? String(mean[0]) : mean.joined(separator: thinSpace)) + " of "
+            + line.joined(separator: thinSpace)
     }
 
     private func linksTable(_ run: ComparedRun) -> Table {

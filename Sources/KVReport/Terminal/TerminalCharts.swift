@@ -114,7 +114,7 @@ extension TerminalPage {
         let nameWidth = names.map(\.count).max() ?? 0
         let labelWidth = labels.map(\.count).max() ?? 0
         let barWidth = min(46, width - 3 - nameWidth - 2 - 2 - labelWidth)
-        let full = panel.bars.map(\.value).max() ?? 0
+        let full = panel.full ?? panel.bars.map(\.value).max() ?? 0
         var lines = text("\(title), \(panel.title)", indent: 3, .dim)
         for (bar, (name, label)) in zip(panel.bars, zip(names, labels)) {
             var line = TerminalLine()
