@@ -276,3 +276,36 @@ public struct TieringLimits: Sendable {
         self.sliceBlocks = sliceBlocks
     }
 }
+
+extension TieringConfiguration {
+    /// Slots of a tier.
+    func slotCount(_ tier: TierConfiguration?) -> Int { tier.map { $0.bytes / blockBytes } ?? 0 }
+
+    /// Slots of a tier that its policy fills.
+    func keptCount(_ tier: TierConfiguration?) -> Int {
+        guard let tier else { return 0 }
+        let count = slotCount(tier)
+        let staging = Int((Double(count) * tier.stagingShare).rounded(.up))
+        return max(1, count - staging)
+    }
+
+    /// Deadlines in the queue at most. Those of requests that ended early stay until their time, hence the factor; a
+    /// request that finds no room asks and loads nothing.
+    var deadlinesMax: Int { 16 * limits.requestsMax + 2 * (prefetch?.sessionsMax ?? 0) + limits.pinsMax + 16 }
+
+    /// Traps on what the caller must have checked with words of its own.
+    func check() {
+        precondition(blockTokens > 0, "blocks of no tokens")
+        precondition(blockBytes > 0, "blocks of no bytes")
+        precondition(dram == nil || slotCount(dram) >= 2, "node memory of fewer than two blocks")
+        precondition(dram == nil || keptCount(dram) < slotCount(dram), "node memory without staging slots")
+        precondition(nvme == nil || dram != nil, "local flash without node memory")
+        precondition(nvme == nil || slotCount(nvme) >= 1, "local flash of no block")
+        precondition(!hasStore || dram != nil, "a shared store without node memory")
+        precondition(limits.requestsMax > 0, "a node for no request")
+        // Each may hold one lease on the same block, and leases are counted in 16 bits.
+        precondition(limits.requestsMax + 3 * limits.transfersMax < 65_536, "more requests and transfers than leases")
+        precondition(limits.transfersMax > 0, "a node without transfers")
+        precondition(limits.sliceBlocks > 0, "transfers of no block")
+    }
+}

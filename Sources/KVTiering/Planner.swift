@@ -1,0 +1,169 @@
+// Load or recompute: for one request, which of the blocks that were found are loaded. Prices come from the paths as
+// they look now and from the engine's prefill curve; the plan minimises TTFT + λ · GPU-seconds.
+
+import KVModel
+
+/// A run of found blocks with one source.
+struct SourceRun: Equatable {
+    var tier: Tier
+    /// One past its last block.
+    var end: Int32
+}
+
+/// What the planner must know of one request.
+struct LoadQuestion {
+    /// Leading blocks that the engine has itself.
+    var start: Int32
+    /// The found blocks behind them, in chain order, nearest source of each; empty when nothing was found.
+    var runs: [SourceRun]
+    var promptTokens: Int32
+    var blockTokens: Int
+    var blockBytes: Int
+    /// Blocks in one transfer: what comes from below needs one more such step into the engine.
+    var sliceBlocks: Int
+    var computeWait: Duration
+    var links: LinkView
+}
+
+/// What to load.
+struct LoadChoice: Equatable {
+    /// First block to load; the engine computes the blocks between its own and this one.
+    var first: Int32
+    /// One past the last block to load; equal to `first`: nothing.
+    var end: Int32
+    /// Seconds until the loaded blocks are in the engine.
+    var loadSeconds: Double
+}
+
+/// The rule by which loads are chosen.
+struct Planner {
+    let configuration: PlannerConfiguration
+
+    /// Chooses what to load.
+    func choose(_ question: LoadQuestion) -> LoadChoice {
+        let pricing = Pricing(question, configuration)
+        let nothing = LoadChoice(first: question.start, end: question.start, loadSeconds: 0)
+        guard let found = question.runs.last?.end, found > question.start else { return nothing }
+        let all = pricing.choice(question.start, found)
+        switch configuration.rule {
+        case .always:
+            return all
+        case .threshold:
+            let compute = pricing.prefill(from: question.start, to: found)
+            return all.loadSeconds < compute ? all : nothing
+        case .split:
+            var best = nothing
+            var bestCost = pricing.cost(nothing)
+            func consider(_ choice: LoadChoice) {
+                let cost = pricing.cost(choice)
+                // On a tie the longer load wins: it leaves the GPU to others.
+                if cost < bestCost || (cost == bestCost && choice.end - choice.first > best.end - best.first) {
+                    best = choice
+                    bestCost = cost
+                }
+            }
+            for run in question.runs { consider(pricing.choice(question.start, run.end)) }
+            if !configuration.prefixOnly {
+                // The cost is convex in the split point within a run, so bisection on its slope finds the least.
+                var start = question.start
+                for run in question.runs {
+                    if start + 1 < run.end {
+                        consider(pricing.leastSplit(from: start + 1, through: run.end - 1, end: found))
+                    }
+                    if run.end < found { consider(pricing.choice(run.end, found)) }
+                    start = run.end
+                }
+            }
+            return best
+        }
+    }
+}
+
+/// Prices of one question. All bytes cross the path into the engine; those of lower tiers cross theirs before, slice
+/// behind slice, so that a load takes as long as its slowest path and one slice more.
+struct Pricing {
+    private let question: LoadQuestion
+    private let configuration: PlannerConfiguration
+    private let promptTokens: Double
+    private let blockTokens: Double
+
+    init(_ question: LoadQuestion, _ configuration: PlannerConfiguration) {
+        self.question = question
+        self.configuration = configuration
+        promptTokens = Double(question.promptTokens)
+        blockTokens = Double(question.blockTokens)
+    }
+
+    /// Tokens before block `block`.
+    private func tokens(before block: Int32) -> Double { min(Double(block) * blockTokens, promptTokens) }
+
+    /// Seconds to compute blocks `from ..< to`.
+    func prefill(from: Int32, to: Int32) -> Double {
+        let start = tokens(before: from)
+        return configuration.prefill.seconds(count: tokens(before: to) - start, after: start)
+    }
+
+    /// Seconds to compute everything from `block` on; the last token always is.
+    func prefillRest(from block: Int32) -> Double {
+        let start = min(tokens(before: block), promptTokens - 1)
+        return configuration.prefill.seconds(count: promptTokens - start, after: start)
+    }
+
+    /// Seconds to load blocks `first ..< end`.
+    func load(_ first: Int32, _ end: Int32) -> Double {
+        guard end > first else { return 0 }
+        var nvme = 0
+        var flash = 0
+        var belowInAll = 0
+        var start = question.start
+        for run in question.runs {
+            let count = Int(max(0, min(run.end, end) - max(start, first)))
+            if run.tier == .nvme { nvme += count }
+            if run.tier == .flash { flash += count }
+            if run.tier > .dram { belowInAll += Int(run.end - start) }
+            start = run.end
+        }
+        let bytes = Double(question.blockBytes)
+        func seconds(_ blocks: Int, _ link: LinkState) -> Double {
+            blocks == 0 ? 0 : link.delay.seconds + Double(blocks) * bytes / link.bandwidth
+        }
+        let below = max(seconds(nvme, question.links.nvme), seconds(flash, question.links.flash))
+        let slice = nvme + flash > 0 ? min(belowInAll, question.sliceBlocks) : 0
+        let last = Double(slice) * bytes / question.links.dram.bandwidth
+        return max(seconds(Int(end - first), question.links.dram), below + last)
+    }
+
+    /// A choice with its price.
+    func choice(_ first: Int32, _ end: Int32) -> LoadChoice {
+        LoadChoice(first: first, end: end, loadSeconds: load(first, end))
+    }
+
+    /// TTFT from now + λ · GPU-seconds. Seconds.
+    func cost(_ choice: LoadChoice) -> Double {
+        let rest = prefillRest(from: choice.end)
+        let front = prefill(from: question.start, to: choice.first)
+        let gpu = configuration.gpuSecondWeight * configuration.gpusPerEngine * (front + rest)
+        // The front is computed while the back is loaded; neither waits for the other.
+        let together = max(front, choice.loadSeconds)
+        let first: Double
+        switch configuration.overlap {
+        case .none: first = together + rest
+        case .prefetch: first = max(question.computeWait.seconds, choice.loadSeconds - front) + front + rest
+        case .layerwise:
+            let layers = Double(configuration.layers)
+            first = front > 0 ? together + rest : max(together / layers + rest, together + rest / layers)
+        }
+        return first + gpu
+    }
+
+    /// The cheapest split with its first loaded block in `low ... high`.
+    func leastSplit(from low: Int32, through high: Int32, end: Int32) -> LoadChoice {
+        var low = low
+        var high = high
+        while low < high {
+            let middle = low + (high - low) / 2
+            if cost(choice(middle + 1, end)) < cost(choice(middle, end)) { low = middle + 1 } else { high = middle }
+        }
+        return choice(low, end)
+    }
+}

@@ -1,0 +1,78 @@
+// The manager checked against itself, for tests and simulations: counts that must agree, whatever happened.
+
+import KVModel
+
+extension TieringManager {
+    /// Every rule that is broken, in words; empty when all hold. Walks everything: not for the hot path.
+    public func audit() -> [String] {
+        var broken: [String] = []
+        func check(_ holds: Bool, _ rule: String) {
+            if !holds { broken.append(rule) }
+        }
+        var dramUsed = 0
+        var dramIdle = 0
+        var dramKept = 0
+        var nvmeUsed = 0
+        var dramOwners = Set<SlotIndex>()
+        var nvmeOwners = Set<SlotIndex>()
+        for (number, record) in known.records.enumerated() {
+            let block = BlockNumber(truncatingIfNeeded: number)
+            check((record.dramSlot == BlockRecord.noSlot) == (record.dram == .absent), "a slot of DRAM without a block")
+            check((record.nvmeSlot == BlockRecord.noSlot) == (record.nvme == .absent), "a slot of NVMe without a block")
+            if record.dramSlot != BlockRecord.noSlot {
+                dramUsed += 1
+                check(dramOwners.insert(record.dramSlot).inserted, "two blocks in one slot of DRAM")
+                let isHeld = record.dramReaders > 0 || record.flags.contains(.keptInDRAM) || record.dram != .present
+                check(dram.isIdle(record.dramSlot) != isHeld, "a slot of DRAM is idle that is held, or not idle")
+                if dram.isIdle(record.dramSlot) { dramIdle += 1 }
+            }
+            if record.nvmeSlot != BlockRecord.noSlot {
+                nvmeUsed += 1
+                check(nvmeOwners.insert(record.nvmeSlot).inserted, "two blocks in one slot of NVMe")
+            }
+            if record.flags.contains(.keptInDRAM) { dramKept += 1 }
+            let isResident = dramPolicy?.isResident(block) ?? false
+            check(isResident == record.flags.contains(.keptInDRAM), "the policy of DRAM and its manager disagree")
+            let isBelow = nvmePolicy?.isResident(block) ?? false
+            check(isBelow == record.flags.contains(.keptOnNVMe), "the policy of NVMe and its manager disagree")
+            check(
+                record.flags.contains(.predicted) == (predictions.holdOf[block] != nil), "a prediction without a hold")
+        }
+        check(dramUsed == dram.usedCount, "slots of DRAM leaked")
+        check(dramIdle == dram.idleCount, "idle slots of DRAM miscounted")
+        check(nvmeUsed == nvme.usedCount, "slots of NVMe leaked")
+        check(dramUsed * configuration.blockBytes <= configuration.dram?.bytes ?? 0, "DRAM beyond its bytes")
+        check(nvmeUsed * configuration.blockBytes <= configuration.nvme?.bytes ?? 0, "NVMe beyond its bytes")
+        check(dramKept <= dramPolicy?.capacity ?? 0, "more blocks kept than DRAM is given")
+        var early = 0
+        for transfer in transfers where transfer.use == .move && transfer.to == .dram {
+            if transfer.kind == .prefetch || transfer.kind == .stage { early += transfer.moves.count }
+        }
+        check(early == predictions.inFlightCount, "predicted blocks in flight miscounted")
+        let budget = predictions.configuration?.bytesInFlightMax ?? 0
+        check(early * configuration.blockBytes <= budget, "more bytes in flight for predictions than allowed")
+        check(predictions.heldCount <= predictions.slotsMax, "predictions hold more slots than allowed")
+        check(ledger.total == ledger.promptTokens, "the ledger does not add up")
+        return broken
+    }
+
+    /// Leases, users, transfers, offers and predictions in force: all zero when nothing is in flight.
+    public func inFlight() -> (leases: Int, users: Int, transfers: Int, offers: Int, predictions: Int) {
+        let leases = known.records.reduce(0) { $0 + Int($1.dramReaders) + Int($1.nvmeReaders) }
+        let users = known.records.reduce(0) { $0 + Int($1.users) }
+        return (
+            leases, users, transfers.count - freeTransfers.count, offers.count - freeOffers.count,
+            predictions.heldCount
+        )
+    }
+
+    /// Whether a block can be found in a tier, and in which slot.
+    public func slot(of key: BlockKey, in tier: Tier) -> SlotIndex? {
+        guard let block = known.find(key) else { return nil }
+        switch tier {
+        case .dram: return known[block].dram == .present ? known[block].dramSlot : nil
+        case .nvme: return known[block].nvme == .present ? known[block].nvmeSlot : nil
+        case .hbm, .flash: return nil
+        }
+    }
+}

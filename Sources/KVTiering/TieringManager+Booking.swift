@@ -1,0 +1,136 @@
+// Every token of a computed prompt goes into exactly one class of the ledger.
+
+import KVModel
+
+extension TieringManager {
+    /// Books a prompt.
+    ///
+    /// - Parameter knownBlocks: Leading blocks computed before anywhere, or −1 when nobody knows.
+    mutating func book(_ slot: Int32, knownBlocks: Int32) {
+        lastBooked.removeAll(keepingCapacity: true)
+        let request = requests[Int(slot)]
+        let promptTokens = Int(request.promptTokens)
+        let count = Int32(truncatingIfNeeded: request.blocks.count)
+        let wasLoaded = request.state == .loading || request.state == .ready
+        let found = wasLoaded ? request.found : request.engineBlocks
+        let end = wasLoaded ? request.end : request.engineBlocks
+        let first = wasLoaded ? request.first : request.engineBlocks
+        let planned = max(end, wasLoaded ? request.planned : end)
+        let isKnown = knownBlocks >= 0 ? knownBlocks : count
+        let gapCause = found < count ? cause(of: request.blocks[Int(found)], knowsAll: knownBlocks < 0) : .firstSeen
+
+        book(blocks: 0..<request.engineBlocks, of: request, as: .hbm)
+        // The front that the engine computed while the back was loaded.
+        book(blocks: request.engineBlocks..<first, of: request, as: .recomputeCheaper)
+        var position = first
+        for run in request.sources where wasLoaded && position < end {
+            let runEnd = min(run.end, end)
+            if runEnd > position {
+                book(blocks: position..<runEnd, of: request, as: tokenClass(of: run.tier))
+                if run.tier > .dram { countBelow(request.blocks[Int(position)..<Int(runEnd)]) }
+                position = runEnd
+            }
+        }
+        book(blocks: end..<max(end, min(planned, count)), of: request, as: request.cutCause)
+        book(blocks: max(end, planned)..<max(end, planned, found), of: request, as: .recomputeCheaper)
+        position = max(end, planned, found)
+        let lost = min(max(position, request.foundOnArrival), max(position, isKnown))
+        book(blocks: position..<lost, of: request, as: .lostAfterLookUp)
+        position = lost
+        while position < count {
+            let block = request.blocks[Int(position)]
+            let tokenClass: TokenClass
+            if position >= isKnown {
+                tokenClass = .firstSeen
+            } else if known[block].dram == .present || known[block].nvme == .present || known[block].flash == .present {
+                // It is here, but its prefix was not.
+                tokenClass = gapCause
+            } else {
+                tokenClass = cause(of: block, knowsAll: knownBlocks < 0)
+            }
+            if tokenClass == .evicted { noteDisplacement(block) }
+            book(blocks: position..<position + 1, of: request, as: tokenClass)
+            position += 1
+        }
+        bookRest(request)
+        ledger.close(tokens: promptTokens)
+    }
+
+    /// Tokens behind the last block, and the last token of a prompt that was served whole.
+    private mutating func bookRest(_ request: Request) {
+        let promptTokens = Int(request.promptTokens)
+        let covered = min(request.blocks.count * configuration.blockTokens, promptTokens)
+        append(.alwaysComputed, tokens: promptTokens - covered)
+        if covered == promptTokens, let last = lastBooked.indices.last, lastBooked[last].tokenClass.isServed {
+            lastBooked[last].tokens -= 1
+            append(.alwaysComputed, tokens: 1)
+            if lastBooked[last].tokens == 0 { lastBooked.remove(at: last) }
+        }
+        for run in lastBooked { ledger.book(Int(run.tokens), as: run.tokenClass) }
+    }
+
+    private mutating func book(blocks: Range<Int32>, of request: Request, as tokenClass: TokenClass) {
+        let size = configuration.blockTokens
+        let promptTokens = Int(request.promptTokens)
+        let tokens = min(Int(blocks.upperBound) * size, promptTokens) - min(Int(blocks.lowerBound) * size, promptTokens)
+        append(tokenClass, tokens: tokens)
+    }
+
+    private mutating func append(_ tokenClass: TokenClass, tokens: Int) {
+        guard tokens > 0 else { return }
+        let count = Int32(truncatingIfNeeded: tokens)
+        guard let last = lastBooked.last else {
+            lastBooked.append(BookedRun(tokenClass: tokenClass, firstToken: 0, tokens: count))
+            return
+        }
+        if last.tokenClass == tokenClass {
+            lastBooked[lastBooked.count - 1].tokens += count
+        } else {
+            let start = last.firstToken + last.tokens
+            lastBooked.append(BookedRun(tokenClass: tokenClass, firstToken: start, tokens: count))
+        }
+    }
+
+    private func tokenClass(of tier: Tier) -> TokenClass {
+        switch tier {
+        case .hbm: .hbm
+        case .dram: .dram
+        case .nvme: .nvme
+        case .flash: .flash
+        }
+    }
+
+    /// Why a block that had been computed before was not found.
+    private func cause(of block: BlockNumber, knowsAll: Bool) -> TokenClass {
+        let record = known[block]
+        if configuration.dram == nil { return knowsAll && record.fate == .none ? .firstSeen : .noTier }
+        if record.dram == .filling { return .late }
+        switch record.fate {
+        case .evicted: return .evicted
+        case .refused: return .refused
+        case .lost: return .lostAfterLookUp
+        case .corrupt: return .corrupt
+        case .quota: return .quota
+        case .noTier: return .noTier
+        case .none: break
+        }
+        // The store did not say in time.
+        if configuration.hasStore, record.flash == .unknown, record.uses > 0 { return .late }
+        if knowsAll { return record.uses == 0 ? .firstSeen : .late }
+        return .heldElsewhere
+    }
+
+    /// Loads from below node memory are what perfect prefetch would have spared.
+    private mutating func countBelow(_ blocks: ArraySlice<BlockNumber>) {
+        guard predictions.isOn else { return }
+        predictions.sheet.missedBlocks += blocks.count
+        for block in blocks { noteDisplacement(block) }
+    }
+
+    /// Had predictions left their slots to evicted blocks, the last as many evictions would still be here.
+    private mutating func noteDisplacement(_ block: BlockNumber) {
+        guard predictions.heldCount > 0, known[block].evictionOrdinal > 0 else { return }
+        let since = counters.dramEvictions - Int(known[block].evictionOrdinal)
+        if since < predictions.heldCount { predictions.sheet.displacedBlocks += 1 }
+    }
+}

@@ -1,0 +1,310 @@
+// The engine takes a request's blocks: the plan, the way up in slices, and the moment the engine may go on. Blocks
+// from lower tiers land in staging slots of node memory and cross into the engine from there, in chain order.
+
+import KVModel
+
+extension TieringManager {
+    mutating func loadWanted(_ load: LoadRequest) {
+        guard let slot = requestSlots[load.request] else {
+            // Beyond the limit on arrival: nothing is known of it.
+            emit(.ready(Ready(request: load.request, first: load.engineBlocks, end: load.engineBlocks)))
+            return
+        }
+        precondition(requests[Int(slot)].state == .asking || requests[Int(slot)].state == .answered, "a second load")
+        if requests[Int(slot)].question != nil {
+            requests[Int(slot)].pendingLoad = load
+        } else {
+            startLoad(slot, load)
+        }
+    }
+
+    /// Plans a load and starts it.
+    mutating func startLoad(_ slot: Int32, _ load: LoadRequest) {
+        let index = Int(slot)
+        let count = Int32(truncatingIfNeeded: requests[index].blocks.count)
+        requests[index].engineBlocks = min(load.engineBlocks, count)
+        requests[index].asked = true
+        predictions.observe(load.links)
+        let start = requests[index].engineBlocks
+        _ = scan(slot, from: Int(start))
+        requests[index].found = max(start, scratchRuns.last?.end ?? start)
+        let choice = choose(slot, load)
+        requests[index].first = choice.first
+        requests[index].end = choice.end
+        requests[index].planned = choice.end
+        requests[index].issued = choice.first
+        requests[index].leasedEnd = choice.first
+        requests[index].outstanding = 0
+        requests[index].cutCause = .late
+        let sources = requests[index].sources
+        requests[index].sources = scratchRuns
+        scratchRuns = sources
+        guard choice.end > choice.first else {
+            releaseStaged(slot)
+            return finishLoad(slot)
+        }
+
+        let deadline = loadDeadline(slot, load, choice)
+        let matter = Matter.load(request: slot, generation: requests[index].generation)
+        guard deadlines.insert(matter, at: deadline) else {
+            cut(slot, at: choice.first, cause: .late)
+            return finishLoad(slot)
+        }
+        requests[index].state = .loading
+        loading.append(slot)
+        emit(
+            .loading(
+                LoadPlan(
+                    request: load.request, first: choice.first, end: choice.end,
+                    bytes: Int(choice.end - choice.first) * configuration.blockBytes,
+                    expected: Duration(seconds: choice.loadSeconds), deadline: deadline)))
+        leaseAndFetch(slot)
+        releaseStaged(slot)
+        pump(slot)
+    }
+
+    private func choose(_ slot: Int32, _ load: LoadRequest) -> LoadChoice {
+        let request = requests[Int(slot)]
+        return planner.choose(
+            LoadQuestion(
+                start: request.engineBlocks, runs: scratchRuns, promptTokens: request.promptTokens,
+                blockTokens: configuration.blockTokens, blockBytes: configuration.blockBytes,
+                sliceBlocks: configuration.limits.sliceBlocks, computeWait: load.computeWait, links: load.links))
+    }
+
+    /// The plan's time and a quarter of the recompute that the load saves.
+    private func loadDeadline(_ slot: Int32, _ load: LoadRequest, _ choice: LoadChoice) -> Instant {
+        let plan = configuration.planner
+        let tokens = Double(configuration.blockTokens)
+        let saved = plan.prefill.seconds(
+            count: Double(choice.end - choice.first) * tokens, after: Double(choice.first) * tokens)
+        let grace = min(max(saved / 4, plan.loadGraceMin.seconds), plan.loadGraceMax.seconds)
+        let wait = plan.overlap == .prefetch ? load.computeWait.seconds : 0
+        return now + Duration(seconds: max(choice.loadSeconds, wait) + grace)
+    }
+
+    /// Takes a lease on every block of the plan and starts the fetches from lower tiers.
+    private mutating func leaseAndFetch(_ slot: Int32) {
+        let blocks = requests[Int(slot)].blocks
+        var fetch = Fetch(kind: .load, request: slot)
+        var position = requests[Int(slot)].first
+        while position < requests[Int(slot)].end {
+            let block = blocks[Int(position)]
+            guard bring(block, at: position, keepingFree: 0, &fetch) else {
+                counters.loadsCutShort += 1
+                cut(slot, at: position, cause: .late)
+                break
+            }
+            known[block].dramReaders += 1
+            markUsed(block)
+            settleDRAM(block)
+            position += 1
+            requests[Int(slot)].leasedEnd = position
+        }
+        flush(&fetch)
+    }
+
+    /// Blocks on their way into staging slots, gathered into slices by source.
+    struct Fetch {
+        let kind: TransferKind
+        let request: Int32
+        var reason = PrefetchReason.queue
+        var nvme: [BlockMove] = []
+        var flash: [BlockMove] = []
+
+        init(kind: TransferKind, request: Int32) {
+            self.kind = kind
+            self.request = request
+        }
+    }
+
+    /// Sees to it that a block is in node memory or on its way there.
+    ///
+    /// - Parameter keepingFree: Slots that must remain available to others.
+    /// - Returns: `false` when no slot or transfer is to be had for it, or no tier has it.
+    mutating func bring(_ block: BlockNumber, at position: Int32, keepingFree: Int, _ fetch: inout Fetch) -> Bool {
+        if known[block].dram == .present { return true }
+        if known[block].dram == .filling {
+            known[block].flags.insert(.awaited)
+            return true
+        }
+        guard known[block].dram == .absent else { return false }
+        let isLocal = known[block].nvme == .present
+        guard isLocal || known[block].flash == .present else { return false }
+        var place = takeDRAMSlot(for: block, keepingFree: keepingFree)
+        // A request in need takes back what predictions hold.
+        while place == nil, fetch.kind == .load, yieldPrediction() {
+            place = takeDRAMSlot(for: block, keepingFree: keepingFree)
+        }
+        guard let destination = place else { return false }
+        known[block].dram = .filling
+        known[block].dramSlot = destination
+        var move = BlockMove(
+            key: known[block].key, block: block, position: position, source: 0, destination: destination)
+        if isLocal {
+            move.source = known[block].nvmeSlot
+            known[block].nvmeReaders += 1
+            fetch.nvme.append(move)
+            if fetch.nvme.count == configuration.limits.sliceBlocks { flush(&fetch, .nvme) }
+        } else {
+            fetch.flash.append(move)
+            if fetch.flash.count == configuration.limits.sliceBlocks { flush(&fetch, .flash) }
+        }
+        return true
+    }
+
+    /// Starts what is gathered.
+    mutating func flush(_ fetch: inout Fetch) {
+        flush(&fetch, .nvme)
+        flush(&fetch, .flash)
+    }
+
+    private mutating func flush(_ fetch: inout Fetch, _ source: Tier) {
+        var moves: [BlockMove] = []
+        if source == .nvme { swap(&moves, &fetch.nvme) } else { swap(&moves, &fetch.flash) }
+        guard !moves.isEmpty else { return }
+        if !start(fetch.kind, from: source, to: .dram, request: fetch.request, reason: fetch.reason, moves) {
+            if fetch.kind != .load { predictions.inFlightCount -= moves.count }
+            for move in moves {
+                if source == .nvme { endNVMeRead(move.block) }
+                dropDRAM(move.block, fate: .none)
+            }
+        }
+    }
+
+    // MARK: Into the engine
+
+    /// Sends what has arrived in node memory on into the engine, in chain order, and ends the load when all is there.
+    mutating func pump(_ slot: Int32) {
+        let index = Int(slot)
+        guard requests[index].state == .loading else { return }
+        let blocks = requests[index].blocks
+        while requests[index].issued < requests[index].end {
+            let first = requests[index].issued
+            let limit = min(requests[index].end, first + Int32(truncatingIfNeeded: configuration.limits.sliceBlocks))
+            var end = first
+            while end < limit, known[blocks[Int(end)]].dram == .present { end += 1 }
+            if end == first {
+                // Nothing to send yet, unless it will never come.
+                let block = blocks[Int(first)]
+                if known[block].dram != .filling { cut(slot, at: first, cause: causeOfLoss(block)) }
+                break
+            }
+            var moves: [BlockMove] = []
+            moves.reserveCapacity(Int(end - first))
+            for position in first..<end {
+                let block = blocks[Int(position)]
+                moves.append(
+                    BlockMove(
+                        key: known[block].key, block: block, position: position, source: known[block].dramSlot,
+                        destination: 0))
+            }
+            guard start(.load, from: .dram, to: .hbm, request: slot, moves) else {
+                counters.loadsCutShort += 1
+                cut(slot, at: first, cause: .late)
+                break
+            }
+            requests[index].issued = end
+            requests[index].outstanding += 1
+        }
+        if requests[index].issued >= requests[index].end, requests[index].outstanding == 0 { finishLoad(slot) }
+    }
+
+    private func causeOfLoss(_ block: BlockNumber) -> TokenClass {
+        switch known[block].fate {
+        case .corrupt: .corrupt
+        case .lost: .lostAfterLookUp
+        default: .late
+        }
+    }
+
+    /// A transfer into the engine ended.
+    mutating func loadArrived(_ transfer: Int, _ end: TransferEnd) {
+        let moves = transfers[transfer].moves
+        let slot = transfers[transfer].requestSlot
+        let isWaiting = isCurrent(slot, transfers[transfer].generation) && requests[Int(slot)].state == .loading
+        if end.outcome != .done, isWaiting, let first = moves.first { cut(slot, at: first.position, cause: .late) }
+        for lost in end.lost {
+            let move = moves[Int(lost.move)]
+            if isWaiting { cut(slot, at: move.position, cause: lost.cause == .corrupt ? .corrupt : .late) }
+            if lost.cause == .corrupt { distrustDRAM(move.block) }
+        }
+        for move in moves { endDRAMRead(move.block) }
+        if isWaiting {
+            requests[Int(slot)].outstanding -= 1
+            pump(slot)
+        }
+    }
+
+    /// The plan ends at `position`: what is behind it does not come.
+    mutating func cut(_ slot: Int32, at position: Int32, cause: TokenClass) {
+        guard position < requests[Int(slot)].end else { return }
+        requests[Int(slot)].end = max(position, requests[Int(slot)].first)
+        requests[Int(slot)].cutCause = cause
+        releaseLeases(slot)
+    }
+
+    /// Gives back the leases of blocks that will not be sent. A sent block's lease is its transfer's.
+    mutating func releaseLeases(_ slot: Int32) {
+        let index = Int(slot)
+        let keep =
+            requests[index].state == .loading
+            ? max(requests[index].issued, requests[index].end) : requests[index].issued
+        while requests[index].leasedEnd > keep {
+            requests[index].leasedEnd -= 1
+            endDRAMRead(requests[index].blocks[Int(requests[index].leasedEnd)])
+        }
+    }
+
+    /// The time of a load is over: the engine goes on with the leading run that has come.
+    mutating func loadIsLate(_ slot: Int32) {
+        guard requests[Int(slot)].state == .loading else { return }
+        counters.loadsLate += 1
+        var came = requests[Int(slot)].issued
+        for transfer in transfers.indices where isIntoEngine(transfer, of: slot) {
+            came = min(came, transfers[transfer].moves[0].position)
+        }
+        cut(slot, at: came, cause: .late)
+        cancelTransfers(of: slot)
+        finishLoad(slot)
+    }
+
+    private func isIntoEngine(_ transfer: Int, of slot: Int32) -> Bool {
+        transfers[transfer].use == .move && transfers[transfer].to == .hbm && transfers[transfer].requestSlot == slot
+            && transfers[transfer].generation == requests[Int(slot)].generation
+    }
+
+    /// Nobody waits for the request's loads any more.
+    mutating func cancelTransfers(of slot: Int32) {
+        for transfer in transfers.indices
+        where transfers[transfer].use == .move && transfers[transfer].requestSlot == slot
+            && transfers[transfer].generation == requests[Int(slot)].generation
+            && (transfers[transfer].kind == .load || transfers[transfer].kind == .stage)
+            && !transfers[transfer].isCancelled
+        {
+            // What others wait for, too, goes on.
+            if transfers[transfer].to == .dram,
+                transfers[transfer].moves.contains(where: { known[$0.block].flags.contains(.awaited) })
+            {
+                continue
+            }
+            transfers[transfer].isCancelled = true
+            emit(.cancel(transfer: TransferNumber(truncatingIfNeeded: transfer)))
+        }
+    }
+
+    private mutating func finishLoad(_ slot: Int32) {
+        leaveLoading(slot)
+        requests[Int(slot)].state = .ready
+        releaseLeases(slot)
+        let request = requests[Int(slot)]
+        emit(.ready(Ready(request: request.number, first: request.first, end: request.end)))
+    }
+
+    mutating func leaveLoading(_ slot: Int32) {
+        guard requests[Int(slot)].state == .loading, let place = loading.firstIndex(of: slot) else { return }
+        requests[Int(slot)].state = .ready
+        loading.swapAt(place, loading.count - 1)
+        loading.removeLast()
+    }
+}

@@ -1,0 +1,326 @@
+// A request arrives: its chain is named, its leading run found, the store asked once for what is unknown.
+
+import KVModel
+
+/// A request between arrival and end.
+struct Request {
+    enum State: UInt8 { case unused, asking, answered, loading, ready }
+
+    var number: RequestNumber = 0
+    /// Rises when the slot is used again, so that late deadlines and transfers are told apart.
+    var generation: UInt32 = 0
+    var state = State.unused
+    var wasComputed = false
+    /// Whether the store was asked, or is not to be.
+    var asked = false
+    /// The question in flight.
+    var question: TransferNumber?
+    /// The load that waits for the answer.
+    var pendingLoad: LoadRequest?
+    var engine: Int32 = 0
+    var promptTokens: Int32 = 0
+    var session: Int32 = -1
+    var turn: Int32 = -1
+    /// The whole chain, or as much of it as could be named.
+    var blocks: [BlockNumber] = []
+    /// Leading blocks that the engine has itself.
+    var engineBlocks: Int32 = 0
+    /// Leading blocks found when it arrived.
+    var foundOnArrival: Int32 = 0
+    /// Leading blocks found when it was loaded.
+    var found: Int32 = 0
+    /// Blocks `first ..< end` are loaded, or being loaded.
+    var first: Int32 = 0
+    var end: Int32 = 0
+    /// What the plan wanted; `end` falls behind it when blocks do not come.
+    var planned: Int32 = 0
+    /// One past the last block whose way into the engine has begun.
+    var issued: Int32 = 0
+    /// One past the last block whose slot the request itself keeps from being given away, from `issued` on.
+    var leasedEnd: Int32 = 0
+    /// Transfers into the engine that have not ended.
+    var outstanding: Int32 = 0
+    /// Why `end` fell behind `planned`.
+    var cutCause = TokenClass.late
+    /// Where the loaded blocks come from.
+    var sources: [SourceRun] = []
+    /// Blocks brought up while it waits, each with a lease.
+    var staged: [BlockNumber] = []
+
+    /// The context that policies see.
+    func context(blockTokens: Int, now: Instant) -> RequestContext {
+        RequestContext(
+            request: number, session: session, turn: turn,
+            lastBlockIsPartial: Int(promptTokens) < blocks.count * blockTokens, now: now)
+    }
+}
+
+extension TieringManager {
+    mutating func arrived(_ arrival: Arrival) {
+        counters.requests += 1
+        guard let slot = takeRequest(arrival.request) else {
+            counters.requestsRefused += 1
+            emit(.answer(Answer(request: arrival.request)))
+            return
+        }
+        requests[Int(slot)].engine = arrival.engine
+        requests[Int(slot)].promptTokens = arrival.promptTokens
+        requests[Int(slot)].session = arrival.session
+        requests[Int(slot)].turn = arrival.turn
+        requests[Int(slot)].engineBlocks = min(arrival.engineBlocks, Int32(truncatingIfNeeded: arrival.chain.count))
+        name(arrival.chain, of: slot)
+        predictions.requestArrived(session: arrival.session, at: now)
+        lookUp(slot)
+    }
+
+    private mutating func takeRequest(_ number: RequestNumber) -> Int32? {
+        precondition(requestSlots[number] == nil, "a request arrives twice")
+        let slot: Int32
+        if let free = freeRequests.popLast() {
+            slot = free
+        } else {
+            guard requests.count < configuration.limits.requestsMax else { return nil }
+            requests.append(Request())
+            slot = Int32(requests.count - 1)
+        }
+        requests[Int(slot)].number = number
+        requests[Int(slot)].state = .answered
+        requestSlots[number] = slot
+        return slot
+    }
+
+    /// Turns the chain's keys into numbers. Where no number is to be had the chain is cut: what is behind stays
+    /// unknown to this node.
+    private mutating func name(_ chain: ArraySlice<BlockKey>, of slot: Int32) {
+        var blocks: [BlockNumber] = []
+        swap(&blocks, &requests[Int(slot)].blocks)
+        blocks.removeAll(keepingCapacity: true)
+        blocks.reserveCapacity(chain.count)
+        let dramPolicy = dramPolicy
+        let nvmePolicy = nvmePolicy
+        var parent = BlockRecord.noBlock
+        for key in chain {
+            let number = known.number(of: key, after: parent) {
+                dramPolicy?.remembers($0) != true && nvmePolicy?.remembers($0) != true
+            }
+            guard let number else {
+                counters.chainsCut += 1
+                break
+            }
+            known[number].users += 1
+            blocks.append(number)
+            parent = number
+        }
+        swap(&blocks, &requests[Int(slot)].blocks)
+    }
+
+    /// Finds the leading run and answers, or asks the store first.
+    private mutating func lookUp(_ slot: Int32) {
+        let start = Int(requests[Int(slot)].engineBlocks)
+        let unknown = scan(slot, from: start)
+        if let unknown, ask(slot, from: unknown) { return }
+        answer(slot)
+    }
+
+    /// Finds the run of blocks behind `start` that some tier has, as runs of one source in `scratchRuns`.
+    ///
+    /// - Returns: The first position of which the shared store must be asked, if one ends the run.
+    mutating func scan(_ slot: Int32, from start: Int) -> Int? {
+        scratchRuns.removeAll(keepingCapacity: true)
+        let blocks = requests[Int(slot)].blocks
+        var position = start
+        while position < blocks.count {
+            let block = blocks[position]
+            let tier: Tier
+            switch source(of: block) {
+            case .here(let here): tier = here
+            case .absent: return nil
+            case .unknown: return requests[Int(slot)].asked ? nil : position
+            }
+            position += 1
+            if let last = scratchRuns.indices.last, scratchRuns[last].tier == tier {
+                scratchRuns[last].end = Int32(truncatingIfNeeded: position)
+            } else {
+                scratchRuns.append(SourceRun(tier: tier, end: Int32(truncatingIfNeeded: position)))
+            }
+        }
+        return nil
+    }
+
+    /// What is known of the place of a block.
+    enum Whereabouts {
+        case here(Tier)
+        case absent
+        case unknown
+    }
+
+    /// The nearest tier from which a block could be had.
+    @inline(__always)
+    func source(of block: BlockNumber) -> Whereabouts {
+        let record = known.records[Int(block)]
+        if record.dram == .present { return .here(.dram) }
+        if record.nvme == .present { return .here(.nvme) }
+        guard configuration.hasStore else { return .absent }
+        switch record.flash {
+        case .present: return isFresh(record, configuration.directory.presentAge) ? .here(.flash) : .unknown
+        case .absent: return isFresh(record, configuration.directory.absentAge) ? .absent : .unknown
+        case .unknown: return .unknown
+        }
+    }
+
+    @inline(__always)
+    private func isFresh(_ record: BlockRecord, _ age: Duration) -> Bool {
+        configuration.directory.isSubscribed
+            || Int64(milliseconds &- record.flashHeard) <= age.nanoseconds / 1_000_000
+    }
+
+    /// The time in hand as records keep it.
+    var milliseconds: UInt32 { UInt32(truncatingIfNeeded: now.nanoseconds / 1_000_000) }
+
+    /// Notes what the store says of a block.
+    @inline(__always)
+    mutating func hear(_ block: BlockNumber, isPresent: Bool) {
+        if !isPresent, known[block].flash == .present, known[block].fate != .corrupt { known[block].fate = .evicted }
+        known[block].flash = isPresent ? .present : .absent
+        known[block].flashHeard = milliseconds
+    }
+
+    private mutating func answer(_ slot: Int32) {
+        var answer = Answer(request: requests[Int(slot)].number)
+        var start = requests[Int(slot)].engineBlocks
+        answer.hbmBlocks = start
+        for run in scratchRuns {
+            let count = run.end - start
+            switch run.tier {
+            case .hbm: answer.hbmBlocks += count
+            case .dram: answer.dramBlocks += count
+            case .nvme: answer.nvmeBlocks += count
+            case .flash: answer.flashBlocks += count
+            }
+            start = run.end
+        }
+        answer.hitBlocks = start
+        requests[Int(slot)].foundOnArrival = start
+        requests[Int(slot)].state = .answered
+        emit(.answer(answer))
+        if let load = requests[Int(slot)].pendingLoad {
+            requests[Int(slot)].pendingLoad = nil
+            startLoad(slot, load)
+        } else if predictions.stagesQueue {
+            stageQueued(slot)
+        }
+    }
+
+    // MARK: Asking the store
+
+    /// Asks the store for every block from `position` on whose place is unknown. At most once a request.
+    private mutating func ask(_ slot: Int32, from position: Int) -> Bool {
+        requests[Int(slot)].asked = true
+        let due = now + configuration.directory.askDeadline
+        let matter = Matter.question(request: slot, generation: requests[Int(slot)].generation)
+        guard deadlines.insert(matter, at: due) else { return false }
+        guard let question = takeTransfer() else { return false }
+        let blocks = requests[Int(slot)].blocks
+        var keys: [BlockKey] = []
+        keys.reserveCapacity(blocks.count - position)
+        var asked = transfers[Int(question)].asked
+        asked.removeAll(keepingCapacity: true)
+        for index in position..<blocks.count {
+            guard case .unknown = source(of: blocks[index]) else { continue }
+            keys.append(known[blocks[index]].key)
+            asked.append(Int32(truncatingIfNeeded: index))
+        }
+        transfers[Int(question)].use = .question
+        transfers[Int(question)].asked = asked
+        transfers[Int(question)].requestSlot = slot
+        transfers[Int(question)].generation = requests[Int(slot)].generation
+        requests[Int(slot)].question = question
+        requests[Int(slot)].state = .asking
+        counters.storeQuestions += 1
+        emit(.askStore(StoreQuestion(question: question, request: requests[Int(slot)].number, keys: keys)))
+        return true
+    }
+
+    mutating func storeAnswered(_ answer: StoreAnswer) {
+        let question = Int(answer.question)
+        precondition(transfers[question].use == .question, "the store answers what was not asked")
+        let slot = transfers[question].requestSlot
+        // The numbers asked for are still those of the request, unless it has ended.
+        if isCurrent(slot, transfers[question].generation) {
+            let asked = transfers[question].asked
+            for (index, position) in asked.enumerated() {
+                let isPresent = answer.present[index / 64] >> UInt64(index % 64) & 1 == 1
+                hear(requests[Int(slot)].blocks[Int(position)], isPresent: isPresent)
+            }
+            if requests[Int(slot)].question == answer.question {
+                requests[Int(slot)].question = nil
+                lookUp(slot)
+            }
+        }
+        releaseTransfer(answer.question)
+    }
+
+    /// The question could not be put.
+    mutating func storeSilent(_ question: TransferNumber) {
+        let slot = transfers[Int(question)].requestSlot
+        if isCurrent(slot, transfers[Int(question)].generation), requests[Int(slot)].question == question {
+            storeIsLate(slot)
+        }
+        releaseTransfer(question)
+    }
+
+    /// The answer did not come in time: what is unknown is a miss. The answer is still learned from when it comes.
+    mutating func storeIsLate(_ slot: Int32) {
+        guard requests[Int(slot)].question != nil else { return }
+        requests[Int(slot)].question = nil
+        counters.storeQuestionsLate += 1
+        lookUp(slot)
+    }
+
+    mutating func storeChanged(added: [BlockKey], removed: [BlockKey]) {
+        for key in added {
+            if let block = known.find(key) { hear(block, isPresent: true) }
+        }
+        for key in removed {
+            if let block = known.find(key) { hear(block, isPresent: false) }
+        }
+    }
+
+    func isCurrent(_ slot: Int32, _ generation: UInt32) -> Bool {
+        slot >= 0 && requests[Int(slot)].generation == generation && requests[Int(slot)].state != .unused
+    }
+
+    // MARK: The end
+
+    mutating func ended(_ number: RequestNumber, _ reason: StopReason) {
+        guard let slot = requestSlots[number] else { return }
+        if requests[Int(slot)].wasComputed {
+            dramPolicy?.turnEnded(request: number, reason: reason, at: now)
+            nvmePolicy?.turnEnded(request: number, reason: reason, at: now)
+            turnEnded(slot, reason)
+        }
+        release(slot)
+    }
+
+    mutating func cancelled(_ number: RequestNumber) {
+        guard let slot = requestSlots[number] else { return }
+        cancelTransfers(of: slot)
+        release(slot)
+    }
+
+    private mutating func release(_ slot: Int32) {
+        leaveLoading(slot)
+        releaseLeases(slot)
+        releaseStaged(slot)
+        let blocks = requests[Int(slot)].blocks
+        for block in blocks { known[block].users -= 1 }
+        requestSlots[requests[Int(slot)].number] = nil
+        var fresh = Request()
+        fresh.generation = requests[Int(slot)].generation &+ 1
+        swap(&fresh.blocks, &requests[Int(slot)].blocks)
+        swap(&fresh.sources, &requests[Int(slot)].sources)
+        swap(&fresh.staged, &requests[Int(slot)].staged)
+        requests[Int(slot)] = fresh
+        freeRequests.append(slot)
+    }
+}

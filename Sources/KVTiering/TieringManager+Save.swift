@@ -1,0 +1,187 @@
+// A prompt is computed: every token is booked, each tier's policy sees the path once, and what is to be kept starts
+// on its way. Policies judge whole paths and decide who deserves a place; the place fills when bytes come.
+
+import KVModel
+
+extension TieringManager {
+    mutating func computed(_ computed: Computed) {
+        guard let slot = requestSlots[computed.request], !requests[Int(slot)].wasComputed else { return }
+        requests[Int(slot)].wasComputed = true
+        book(slot, knownBlocks: computed.knownBlocks)
+        guard configuration.dram != nil else { return noteNoTier(slot) }
+        let blocks = requests[Int(slot)].blocks
+        guard !blocks.isEmpty else { return }
+        for block in blocks { known[block].uses = known[block].uses == .max ? .max : known[block].uses + 1 }
+        let context = requests[Int(slot)].context(blockTokens: configuration.blockTokens, now: now)
+        let evicted = accessDRAM(blocks, context)
+        accessNVMe(blocks, context)
+        leaveDRAM(evicted)
+        save(slot, blocks)
+        if configuration.hasStore { offer(blocks, context, from: spillStart(blocks)) }
+        learnPath(slot, blocks)
+    }
+
+    private mutating func noteNoTier(_ slot: Int32) {
+        let blocks = requests[Int(slot)].blocks
+        for block in blocks { known[block].fate = .noTier }
+    }
+
+    // MARK: The policies
+
+    /// Shows the path to the policy of node memory.
+    ///
+    /// - Returns: The blocks that it keeps no more.
+    private mutating func accessDRAM(_ blocks: [BlockNumber], _ context: RequestContext) -> [BlockNumber] {
+        var evicted: [BlockNumber] = []
+        swap(&evicted, &scratchEvicted)
+        evicted.removeAll(keepingCapacity: true)
+        dramPolicy?.access(blocks.span, context, evicted: &evicted)
+        dramPolicy?.takeForgotten(into: &scratchForgotten)
+        scratchForgotten.removeAll(keepingCapacity: true)
+        for block in evicted { known[block].flags.remove(.keptInDRAM) }
+        guard let policy = dramPolicy else { return [] }
+        for block in blocks where !known[block].flags.contains(.keptInDRAM) && policy.isResident(block) {
+            known[block].flags.insert(.keptInDRAM)
+        }
+        return evicted
+    }
+
+    /// Shows the path to the policy of local flash.
+    private mutating func accessNVMe(_ blocks: [BlockNumber], _ context: RequestContext) {
+        guard nvmePolicy != nil else { return }
+        var evicted: [BlockNumber] = []
+        nvmePolicy?.access(blocks.span, context, evicted: &evicted)
+        nvmePolicy?.takeForgotten(into: &scratchForgotten)
+        scratchForgotten.removeAll(keepingCapacity: true)
+        for block in evicted { known[block].flags.remove(.keptOnNVMe) }
+        if let policy = nvmePolicy {
+            for block in blocks where !known[block].flags.contains(.keptOnNVMe) && policy.isResident(block) {
+                known[block].flags.insert(.keptOnNVMe)
+            }
+        }
+        for block in evicted { settleNVMe(block) }
+    }
+
+    /// Blocks lost their place in node memory: what a lower tier wants and lacks is written there first.
+    private mutating func leaveDRAM(_ evicted: [BlockNumber]) {
+        var demoted: [BlockNumber] = []
+        var spillFrom: [BlockNumber] = []
+        for block in evicted {
+            let record = known[block]
+            guard record.dram == .present, !record.flags.contains(.keptInDRAM) else { continue }
+            if configuration.inclusion != .inclusive, record.flags.contains(.keptOnNVMe), record.nvme == .absent {
+                demoted.append(block)
+            }
+            if configuration.hasStore, configuration.spill == .onEviction, record.flash != .present {
+                spillFrom.append(block)
+            }
+        }
+        demote(demoted)
+        offerEvicted(spillFrom)
+        for block in evicted { settleDRAM(block) }
+        scratchEvicted = evicted
+    }
+
+    // MARK: Into node memory
+
+    /// Brings what node memory, or a tier behind it, is to keep out of the engine. Blocks that only pass through use
+    /// staging slots, of which loads find at least a half free.
+    private mutating func save(_ slot: Int32, _ blocks: [BlockNumber]) {
+        let passing = dram.count - (dramPolicy?.capacity ?? 0)
+        var moves: [BlockMove] = []
+        for (position, block) in blocks.enumerated() {
+            let record = known[block]
+            let isKept = record.flags.contains(.keptInDRAM)
+            if record.dram == .present {
+                settleDRAM(block)
+                if isKept { promoted(block) }
+                continue
+            }
+            guard record.dram == .absent else { continue }
+            let throughNVMe = configuration.inclusion == .inclusive && record.flags.contains(.keptOnNVMe)
+            let isForNVMe = record.flags.contains(.keptOnNVMe) && record.nvme == .absent && (throughNVMe || !isKept)
+            let isForStore = configuration.hasStore && configuration.spill != .never && record.flash != .present
+            guard isKept || isForNVMe || isForStore else {
+                if record.nvme != .present, record.flash != .present { known[block].fate = .refused }
+                continue
+            }
+            guard let place = takeDRAMSlot(for: block, keepingFree: isKept ? 0 : (passing + 1) / 2) else {
+                counters.savesDropped += 1
+                if !isKept { known[block].fate = .refused }
+                continue
+            }
+            known[block].dram = .filling
+            known[block].dramSlot = place
+            if isForNVMe { known[block].flags.insert(.writeThrough) }
+            moves.append(
+                BlockMove(
+                    key: record.key, block: block, position: Int32(truncatingIfNeeded: position), source: 0,
+                    destination: place))
+            if moves.count == configuration.limits.sliceBlocks { startSave(slot, &moves) }
+        }
+        startSave(slot, &moves)
+    }
+
+    private mutating func startSave(_ slot: Int32, _ moves: inout [BlockMove]) {
+        guard !moves.isEmpty else { return }
+        if !start(.save, from: .hbm, to: .dram, request: slot, moves) {
+            counters.savesDropped += moves.count
+            for move in moves {
+                known[move.block].flags.remove(.writeThrough)
+                dropDRAM(move.block, fate: .refused)
+            }
+        }
+        moves.removeAll(keepingCapacity: true)
+    }
+
+    /// A block is kept in node memory: an exclusive lower tier gives its copy up.
+    private mutating func promoted(_ block: BlockNumber) {
+        guard configuration.inclusion == .exclusive, known[block].nvme == .present, known[block].nvmeReaders == 0 else {
+            return
+        }
+        nvme.release(known[block].nvmeSlot)
+        known[block].nvmeSlot = BlockRecord.noSlot
+        known[block].nvme = .absent
+    }
+
+    // MARK: Down to local flash
+
+    /// Writes blocks of node memory to local flash, as far as slots, the write budget and the transfers allow.
+    mutating func demote(_ blocks: [BlockNumber]) {
+        var moves: [BlockMove] = []
+        for block in blocks {
+            guard known[block].nvme == .absent, known[block].dram == .present else { continue }
+            guard nvme.freeCount > 0, nvmeBudget.take(configuration.blockBytes, at: now),
+                let place = nvme.take(for: block)
+            else {
+                counters.demotionsDropped += 1
+                continue
+            }
+            counters.nvmeSlotsPeak = nvme.usedPeak
+            known[block].nvme = .filling
+            known[block].nvmeSlot = place
+            known[block].dramReaders += 1
+            settleDRAM(block)
+            moves.append(
+                BlockMove(
+                    key: known[block].key, block: block, position: known[block].depth, source: known[block].dramSlot,
+                    destination: place))
+            if moves.count == configuration.limits.sliceBlocks { startDemotion(&moves) }
+        }
+        startDemotion(&moves)
+    }
+
+    private mutating func startDemotion(_ moves: inout [BlockMove]) {
+        guard !moves.isEmpty else { return }
+        if !start(.demote, from: .dram, to: .nvme, request: -1, moves) {
+            counters.demotionsDropped += moves.count
+            for move in moves {
+                nvme.release(move.destination)
+                known[move.block].nvmeSlot = BlockRecord.noSlot
+                known[move.block].nvme = .absent
+                endDRAMRead(move.block)
+            }
+        }
+        moves.removeAll(keepingCapacity: true)
+    }
+}

@@ -1,0 +1,218 @@
+// The decisions of one node: what is kept, what moves, what is loaded and what is computed again. A pure value: an
+// event and the time go in, commands come out. It reads no clock, draws no randomness, blocks on nothing and allocates
+// nothing per block. It is not for two threads at once, and it never touches a byte of a block.
+
+import KVModel
+
+/// The tiering decisions of one node's agent.
+///
+/// Blocks are visible last: a look-up finds a block in a tier only after the transfer that brought it ended. A slot
+/// that a transfer reads or writes is not given away before that transfer ended, whatever became of its request.
+public struct TieringManager {
+    /// The configuration it was made with.
+    public let configuration: TieringConfiguration
+
+    /// Where the tokens of all computed prompts came from.
+    public internal(set) var ledger = PromptLedger()
+    /// The classes of the prompt that was computed last, root first: its blocks in runs.
+    public internal(set) var lastBooked: [BookedRun] = []
+    /// What happened, counted.
+    public internal(set) var counters = TieringCounters()
+
+    // Blocks and tiers.
+    var known: KnownBlocks
+    var dram: TierSlots
+    var nvme: TierSlots
+    var dramPolicy: (any TierPolicy)?
+    var nvmePolicy: (any TierPolicy)?
+    var nvmeBudget: WriteBudget
+    let planner: Planner
+
+    // What is in flight.
+    var requests: [Request] = []
+    var freeRequests: [Int32] = []
+    var requestSlots: [RequestNumber: Int32] = [:]
+    /// Requests whose load is under way.
+    var loading: [Int32] = []
+    var transfers: [Transfer] = []
+    var freeTransfers: [TransferNumber] = []
+    var offers: [Offer] = []
+    var freeOffers: [TransferNumber] = []
+    var deadlines: DeadlineQueue<Matter>
+    var pins: [Pin] = []
+    var pinnedBytes: [Int]
+    var predictions: Predictions
+
+    /// The time of the event in hand.
+    var now = Instant.zero
+
+    // Commands of the event in hand, and replies that the world had no room for.
+    private var outbox: [Command] = []
+    private var outboxNext = 0
+    private var unsent: [Command] = []
+
+    // Reused within one event, so that none of it allocates.
+    var scratchRuns: [SourceRun] = []
+    var scratchEvicted: [BlockNumber] = []
+    var scratchForgotten: [BlockNumber] = []
+
+    /// The decisions of a node that has just started: all tiers empty.
+    public init(_ configuration: TieringConfiguration) {
+        configuration.check()
+        self.configuration = configuration
+        let dramCount = configuration.slotCount(configuration.dram)
+        let nvmeCount = configuration.slotCount(configuration.nvme)
+        known = KnownBlocks(countMax: configuration.limits.knownBlocksMax)
+        dram = TierSlots(count: dramCount)
+        nvme = TierSlots(count: nvmeCount)
+        let kept = configuration.keptCount(configuration.dram)
+        dramPolicy = configuration.dram.map { $0.makePolicy(kept) }
+        // An exclusive lower tier ranks over both tiers together: the best blocks are above, the next best below.
+        let below = configuration.keptCount(configuration.nvme)
+        nvmePolicy = configuration.nvme.map {
+            $0.makePolicy(configuration.inclusion == .exclusive ? kept + below : below)
+        }
+        nvmeBudget = WriteBudget(configuration.nvmeWriteBudget)
+        planner = Planner(configuration: configuration.planner)
+        deadlines = DeadlineQueue(capacity: configuration.deadlinesMax)
+        pinnedBytes = [Int](repeating: 0, count: configuration.pinBudgetBytes.count)
+        predictions = Predictions(configuration.prefetch, stagingSlots: dramCount - kept)
+        requestSlots.reserveCapacity(min(configuration.limits.requestsMax, 4096))
+    }
+
+    /// When `handle` should next be called, with `.deadline`, if nothing happens before.
+    public var nextDeadline: Instant { deadlines.first }
+
+    // MARK: Events and commands
+
+    /// Takes in one event. Its commands are then taken with `nextCommand`, all of them, before the next event.
+    /// The time never runs back.
+    public mutating func handle(_ event: Event, at time: Instant) {
+        precondition(outboxNext == outbox.count, "an event comes while commands of the one before wait")
+        precondition(time >= now, "the time of events runs back")
+        now = time
+        outbox.removeAll(keepingCapacity: true)
+        outboxNext = 0
+        swap(&outbox, &unsent)
+        meetDeadlines()
+        switch event {
+        case .arrived(let arrival): arrived(arrival)
+        case .load(let load): loadWanted(load)
+        case .computed(let computed): self.computed(computed)
+        case .ended(let number, let reason): ended(number, reason)
+        case .cancelled(let number): cancelled(number)
+        case .transferEnded(let end): transferEnded(end)
+        case .storeAnswered(let answer): storeAnswered(answer)
+        case .storeWants(let want): storeWants(want)
+        case .storeChanged(let added, let removed): storeChanged(added: added, removed: removed)
+        case .pin(let request): pin(request)
+        case .unpin(let pin): unpin(pin)
+        case .deadline: break
+        }
+        if predictions.isOn { followPredictions() }
+    }
+
+    /// Takes the next command of the event in hand.
+    public mutating func nextCommand() -> Command? {
+        guard outboxNext < outbox.count else { return nil }
+        defer { outboxNext += 1 }
+        return outbox[outboxNext]
+    }
+
+    /// The world had no room for a command. Effects are given up as if they had failed at once; replies are kept and
+    /// come out again with the next event.
+    public mutating func refused(_ command: Command) {
+        counters.commandsRefused += 1
+        switch command {
+        case .transfer(let order):
+            // The store waits for blocks that were never sent; a transfer that began and failed it knows of.
+            if order.to == .flash { emit(.withdraw(keys: order.moves.map(\.key))) }
+            transferEnded(TransferEnd(transfer: order.transfer, outcome: .failed))
+        case .askStore(let question): storeSilent(question.question)
+        case .offer(let offer):
+            let end = Int32(truncatingIfNeeded: offer.chain.count)
+            storeWants(StoreWant(offer: offer.offer, wanted: [], presentBlocks: 0, refusedFrom: end))
+        case .answer, .loading, .ready, .pinned, .withdraw, .cancel: unsent.append(command)
+        }
+    }
+
+    mutating func emit(_ command: Command) { outbox.append(command) }
+
+    // MARK: Deadlines
+
+    /// What a deadline is for. The generation tells whether its request is still the same.
+    enum Matter {
+        case question(request: Int32, generation: UInt32)
+        case load(request: Int32, generation: UInt32)
+        case pin(UInt32)
+        case session(Int32, generation: UInt32)
+        case window(Int32, generation: UInt32)
+    }
+
+    private mutating func meetDeadlines() {
+        while let matter = deadlines.pop(at: now) {
+            switch matter {
+            case .question(let slot, let generation):
+                if requests[Int(slot)].generation == generation { storeIsLate(slot) }
+            case .load(let slot, let generation):
+                if requests[Int(slot)].generation == generation { loadIsLate(slot) }
+            case .pin(let pin): pinExpired(pin)
+            case .session(let session, let generation): sessionIsDue(session, generation)
+            case .window(let session, let generation): windowIsOver(session, generation)
+            }
+        }
+    }
+}
+
+/// What happened on a node, counted since its start.
+public struct TieringCounters: Sendable, Equatable {
+    /// Requests that arrived.
+    public internal(set) var requests = 0
+    /// Requests beyond the limit: answered with a miss, and in no ledger.
+    public internal(set) var requestsRefused = 0
+    /// Chains of which only the front could be named, because all numbers of blocks were in use.
+    public internal(set) var chainsCut = 0
+    /// Commands that the world had no room for.
+    public internal(set) var commandsRefused = 0
+    /// Transfers not started because the table of transfers was full.
+    public internal(set) var transfersDropped = 0
+    /// Blocks written to node memory, local flash and the shared store.
+    public internal(set) var dramWrites = 0
+    /// See `dramWrites`.
+    public internal(set) var nvmeWrites = 0
+    /// See `dramWrites`.
+    public internal(set) var flashWrites = 0
+    /// Blocks read from local flash and the shared store.
+    public internal(set) var nvmeReads = 0
+    /// See `nvmeReads`.
+    public internal(set) var flashReads = 0
+    /// Blocks that left node memory, and local flash.
+    public internal(set) var dramEvictions = 0
+    /// See `dramEvictions`.
+    public internal(set) var nvmeEvictions = 0
+    /// Blocks not written to node memory because every slot was held.
+    public internal(set) var savesDropped = 0
+    /// Blocks not written to local flash: no slot, no budget, or no room among the transfers.
+    public internal(set) var demotionsDropped = 0
+    /// Wanted blocks that were not written to the shared store.
+    public internal(set) var spillsDropped = 0
+    /// Loads cut short for want of a slot or a transfer.
+    public internal(set) var loadsCutShort = 0
+    /// Loads that were not there in time.
+    public internal(set) var loadsLate = 0
+    /// Blocks whose bytes were wrong: dropped where they were found.
+    public internal(set) var blocksCorrupt = 0
+    /// Blocks that a transfer did not find at its source.
+    public internal(set) var blocksLost = 0
+    /// Questions to the shared store, and those whose answer came too late.
+    public internal(set) var storeQuestions = 0
+    /// See `storeQuestions`.
+    public internal(set) var storeQuestionsLate = 0
+    /// The most slots of node memory and of local flash that were in use at once.
+    public internal(set) var dramSlotsPeak = 0
+    /// See `dramSlotsPeak`.
+    public internal(set) var nvmeSlotsPeak = 0
+
+    /// Nothing happened yet.
+    public init() {}
+}
