@@ -41,22 +41,22 @@ enum AgeBins {
 /// them or below them several requests went on in different ways (a system prompt, a template, a document). These do
 /// not come back when one conversation goes on but as often as their users do, so they are judged by their tempo.
 enum Popularity {
-    /// A block at which more requests than this left the known tree is shared, with everything above it.
-    static let branchesOfShared: UInt8 = 2
-    /// Tempos: mean times between uses, in doublings from a second up; each with and without a long record.
-    static let tempos = 12
+    /// From so many requests that left the known tree at a block on, it and all above are shared.
+    static let branchesOfShared: UInt8 = 3
+    /// With fewer uses there is no tempo yet.
+    static let usesOfShared: UInt16 = 8
     static let ownLevels = 3
-    static let levels = ownLevels + 2 * tempos
+    /// Mean times between uses: below 4 s, then a tempo for every factor of four up to three hours and more.
+    static let tempos = 7
+    static let levels = ownLevels + tempos
     /// The mean runs over this many uses.
     static let window: UInt16 = 64
-    /// Uses from which a record is long.
-    static let longRecord: UInt16 = 16
 
     @inline(__always)
     static func level(of block: KnownBlock, isShared: Bool) -> Int {
-        if !isShared { return block.uses < 4 ? (block.uses < 2 ? 0 : 1) : 2 }
+        guard isShared, block.uses >= usesOfShared else { return block.uses < 4 ? (block.uses < 2 ? 0 : 1) : 2 }
         let octave = block.gap < 1 ? 0 : Int(block.gap.exponent)
-        return ownLevels + 2 * (tempos - 1 - min(octave, tempos - 1)) + (block.uses < longRecord ? 0 : 1)
+        return levels - 1 - min(octave / 2, tempos - 1)
     }
 }
 
@@ -97,7 +97,7 @@ struct RequestNature {
 
 /// Running knowledge of all requests.
 struct HoldfastTraffic {
-    private var requests = 0
+    private(set) var requests = 0
     private var meanLength = 0.0
     private var gaps = [Int](repeating: 0, count: AgeBins.count)
     private var gapCount = 0
@@ -106,7 +106,7 @@ struct HoldfastTraffic {
     static let gapClasses = 3
 
     /// The age in seconds that two thirds of the gaps do not exceed.
-    var longGap: Double { AgeBins.middles[gapBounds.upper] }
+    var longGap: Double { AgeBins.upperEdges[min(gapBounds.upper, AgeBins.count - 2)] }
 
     /// The last bins of the first and second third of all gaps.
     private var gapBounds: (lower: Int, upper: Int) {

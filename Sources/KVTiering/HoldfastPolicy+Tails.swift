@@ -24,7 +24,7 @@ extension HoldfastPolicy {
         let length = segment.high - segment.low
         let tail = Tail(
             low: Int32(segment.low), high: Int32(segment.high), last: last, family: segment.family, cell: 0, bin: 0,
-            start: clock, entered: clock, weight: 1 / Double(length).squareRoot(), request: request)
+            start: clock, entered: clock, weight: Tail.weight(length: length), request: request)
         let slot: Int32
         if let free = freeTails.popLast() {
             tails[Int(free)] = tail

@@ -41,7 +41,7 @@ public struct HoldfastPolicy: TierPolicy {
 
     /// Remembered blocks, as a multiple of the capacity.
     static let memory = 8
-    /// Requests between two rebuilds of the tables.
+    /// Requests between two rebuilds of the tables, once much is known; while little is, every request counts.
     static let rebuildInterval = 64
 
     /// An empty tier of `capacity` blocks. With `reportsForgotten` the caller must empty `takeForgotten` from time to
@@ -205,7 +205,7 @@ public struct HoldfastPolicy: TierPolicy {
     private mutating func rebuildIfDue() {
         requestsUntilRebuild -= 1
         guard requestsUntilRebuild <= 0 || statistics.isStale else { return }
-        requestsUntilRebuild = Self.rebuildInterval
+        requestsUntilRebuild = min(8 + traffic.requests / 256, Self.rebuildInterval)
         statistics.rebuild(clock: clock, longGap: traffic.longGap)
         tier.growCells(to: statistics.rank.count)
         tier.ranksChanged()
@@ -260,7 +260,7 @@ public struct HoldfastPolicy: TierPolicy {
             let cell = statistics.firstCell(of: segment.family, stage: .running)
             tails[Int(tail)].cell = cell
             statistics.enter(cell: cell, tail: tails[Int(tail)])
-            statistics.tailBorn(owned: tails[Int(tail)].owned)
+            statistics.tailBorn(tails[Int(tail)])
             linkAge(tail, bin: 0)
             let deepest = segment.held > 0 ? path[segment.low + segment.held - 1] : noBlock
             tier.settle(tail, count: Int32(segment.held), deepest: deepest, cell: cell, rank: statistics.rank)

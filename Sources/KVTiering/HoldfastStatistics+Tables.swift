@@ -121,7 +121,7 @@ extension HoldfastStatistics {
     private mutating func value(family: Int, clock: Double) {
         var hitsAfter = 0.0
         var spaceAfter = 0.0
-        if turnsEnd, family != Int(Self.partial) {
+        if turnsEnd, turnMatters(to: Int32(family)) {
             var weightSum = 0.0
             for stage in Stage.allCases where stage != .running {
                 fillBins(family: family, stage: stage, clock: clock, hitsAfter: 0, spaceAfter: 0)
@@ -181,14 +181,24 @@ extension HoldfastStatistics {
         return atBirth
     }
 
+    /// Orders the cells that can hold a tail by index, least first.
     private mutating func sortCells() {
-        while order.count < cells.count { order.append(Int32(order.count)) }
-        let index = index
-        order.sort { left, right in
-            let (a, b) = (index[Int(left)], index[Int(right)])
-            return a != b ? a < b : left < right
+        sortKeys.removeAll(keepingCapacity: true)
+        for family in families.indices {
+            let stages = turnsEnd && turnMatters(to: Int32(family)) ? Stage.allCases.count : 1
+            let first = family * Int(Self.cellsPerFamily)
+            for cell in first..<first + stages * AgeBins.count {
+                // Positive floats order as their bit patterns do.
+                sortKeys.append(UInt64(Float(index[cell]).bitPattern) << 32 | UInt64(cell))
+            }
         }
-        while rank.count < order.count { rank.append(0) }
-        for (place, cell) in order.enumerated() { rank[Int(cell)] = Int32(place) }
+        sortKeys.sort()
+        order.removeAll(keepingCapacity: true)
+        if rank.count < cells.count { rank.append(contentsOf: repeatElement(0, count: cells.count - rank.count)) }
+        for key in sortKeys {
+            let cell = Int32(truncatingIfNeeded: key & 0xFFFF_FFFF)
+            rank[Int(cell)] = Int32(order.count)
+            order.append(cell)
+        }
     }
 }

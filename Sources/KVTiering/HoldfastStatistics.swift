@@ -50,6 +50,7 @@ struct HoldfastStatistics {
     var index: [Double]
     /// Cells, least index first, and the place of each in that order.
     var order: [Int32] = []
+    var sortKeys: [UInt64] = []
     var rank: [Int32] = []
     var tables = HoldfastTables()
 
@@ -93,9 +94,9 @@ struct HoldfastStatistics {
 
     // MARK: Counting
 
-    mutating func tailBorn(owned: Int32) {
+    mutating func tailBorn(_ tail: Tail) {
         tailsBorn += 1
-        weightBorn += Double(owned).squareRoot()
+        weightBorn += tail.weight * Double(tail.owned)
     }
 
     mutating func enter(cell: Int32, tail: Tail) {

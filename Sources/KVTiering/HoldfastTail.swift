@@ -21,7 +21,7 @@ struct Tail {
     var start: Double
     /// When it entered its cell. Seconds.
     var entered: Double
-    /// Weight of a block, 1/√(blocks at birth): between counting blocks (heavy tails, noisy) and conversations.
+    /// What each of its blocks counts in the statistics.
     var weight: Double
     /// The record of its request.
     var request: Int32
@@ -34,6 +34,12 @@ struct Tail {
     var isLost = false
 
     var owned: Int32 { high - low }
+
+    /// length^(−3/4) a block: between counting blocks, where a few long tails drown the rest, and counting tails.
+    static func weight(length: Int) -> Double {
+        let root = Double(length).squareRoot()
+        return 1 / (root * root.squareRoot())
+    }
 }
 
 /// What later requests need to know of one that owns blocks.
