@@ -30,7 +30,7 @@ public enum TraceCompression: String, Sendable, CaseIterable {
 ///
 /// The three streams are sockets: a send to a child that has died is an error and not a signal, and close-on-exec is
 /// set as they are made, so that a child started by another thread at the same time holds none of them open.
-struct FilterProcess: ~Copyable {
+package struct FilterProcess: ~Copyable {
     private let process: pid_t
     private var input: CInt
     private var output: CInt
@@ -48,7 +48,7 @@ struct FilterProcess: ~Copyable {
     }
 
     /// Starts `arguments[0]`, found on the search path. `place` names the file in errors.
-    static func start(_ arguments: [String], place: String) throws(OperatorError) -> FilterProcess {
+    package static func start(_ arguments: [String], place: String) throws(OperatorError) -> FilterProcess {
         let streams = (try Self.socketPair(), try Self.socketPair(), try Self.socketPair())
         var actions = unsafe posix_spawn_file_actions_t()
         unsafe posix_spawn_file_actions_init(&actions)

@@ -162,7 +162,8 @@ private struct SessionPlay {
     var path: Int
     var content: ContentPath
     private var turn = 0
-    private var pause: Double?
+    /// When the last answer ended.
+    private var answered = 0.0
 
     init(random: RandomSource, time: Double, end: Double, conversation: Int, path: Int, content: ContentPath) {
         self.random = random
@@ -186,16 +187,15 @@ private struct SessionPlay {
         if !isOver {
             recorder.record(
                 at: time, content: content, path: path, output: answer, conversation: conversation, turn: turn,
-                stop: stop, service: service, think: turn == 0 ? nil : pause)
+                stop: stop, service: service, think: turn == 0 ? nil : time - answered)
         }
         turn += 1
         time += service
+        answered = time
         content.append(text: random.next(), tokens: answer)
     }
 
     mutating func wait(_ length: LogNormal) {
-        let seconds = random.logNormal(length)
-        pause = seconds
-        time += seconds
+        time += random.logNormal(length)
     }
 }

@@ -1,2 +1,0 @@
-import KVTrace
-import Testing

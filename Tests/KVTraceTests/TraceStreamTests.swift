@@ -1,0 +1,106 @@
+// Compressed traces: told apart by their first bytes, streamed through a child process, never trusted.
+
+import Foundation
+import KVModel
+import KVTrace
+import Testing
+
+@Suite struct TraceStreamTests {
+    /// A trace whose text is some megabytes, so that pipes fill up in both directions.
+    static let large = randomTrace(seed: 77, requests: 30_000)
+
+    /// The trace as a file of that suffix.
+    private func stored(_ trace: Trace, _ suffix: String) throws -> [UInt8] {
+        let folder = try TemporaryFolder()
+        let path = folder.path + "/trace.jsonl" + suffix
+        try trace.write(to: path)
+        return try bytes(of: path)
+    }
+
+    @Test(arguments: ["", ".gz", ".zst"])
+    func everyCompressionGivesTheSameTrace(_ suffix: String) throws {
+        if suffix == ".zst", !hasCommand("zstd") { return print("zstd is not installed: not tested") }
+        let folder = try TemporaryFolder()
+        let path = folder.path + "/trace.jsonl" + suffix
+        try Self.large.write(to: path)
+        var shown = 0
+        let trace = try Trace.read(from: path) { progress in
+            shown = progress.bytesRead
+            #expect(progress.bytesTotal != nil)
+        }
+        #expect(shown == (try bytes(of: path).count))
+        #expect(trace.contentDigest == (try read(text(Self.large, .holdfast)).contentDigest))
+        #expect(trace.requests.count == Self.large.requests.count)
+        #expect(!FileManager.default.fileExists(atPath: path + ".partial"))
+    }
+
+    @Test(arguments: [".gz", ".zst"])
+    func aTruncatedStreamIsOneError(_ suffix: String) throws {
+        if suffix == ".zst", !hasCommand("zstd") { return print("zstd is not installed: not tested") }
+        let whole = try stored(Self.large, suffix)
+        for length in [4, 10, 100, whole.count / 2, whole.count - 1] {
+            let message = refusal(Array(whole.prefix(length)))
+            #expect(message.contains("truncated or damaged"), "\(length) of \(whole.count): \(message)")
+        }
+    }
+
+    @Test(arguments: [".gz", ".zst"])
+    func aDamagedStreamIsOneError(_ suffix: String) throws {
+        if suffix == ".zst", !hasCommand("zstd") { return print("zstd is not installed: not tested") }
+        let whole = try stored(Self.large, suffix)
+        for offset in [whole.count / 3, whole.count / 2, whole.count - 5] {
+            var damaged = whole
+            damaged[offset] ^= 0x55
+            // Either the decompressor notices, or what it gave was no longer a trace.
+            #expect(!refusal(damaged).isEmpty)
+        }
+        let garbage = Array(whole.prefix(4)) + [UInt8](repeating: 0xAB, count: 5000)
+        #expect(refusal(garbage).contains("truncated or damaged"))
+    }
+
+    @Test func anEmptyCompressedFileIsEmpty() throws {
+        // gzip of nothing, as `gzip -n < /dev/null` writes it.
+        let nothing: [UInt8] = [0x1F, 0x8B, 8, 0, 0, 0, 0, 0, 0, 3, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+        #expect(refusal(nothing).contains("is empty"))
+        #expect(refusal([0x1F, 0x8B]).contains("truncated or damaged"))
+        #expect(refusal([0x1F]).contains("no known trace format"))
+    }
+
+    @Test func stoppingEarlyLeavesNoChildBehind() throws {
+        // The first line is bad, and megabytes are left that nobody will read.
+        var broken = Self.large
+        broken.requests[5].inputTokens = 0
+        broken.requests[5].blockCount = max(1, broken.requests[5].blockCount)
+        let whole = try stored(broken, ".gz")
+        for _ in 0..<20 { #expect(refusal(whole).hasPrefix("trace.jsonl:7: ")) }
+        // Other tests run at the same time, and theirs may just have ended.
+        #expect(childCount() < 20)
+    }
+
+    /// Children of this process that have ended and were never waited for.
+    private func childCount() -> Int {
+        let own = ProcessInfo.processInfo.processIdentifier
+        let entries = (try? FileManager.default.contentsOfDirectory(atPath: "/proc")) ?? []
+        return entries.count { entry in
+            guard Int(entry) != nil,
+                let status = try? String(contentsOfFile: "/proc/\(entry)/stat", encoding: .utf8),
+                let fields = status.split(separator: ")").last?.split(separator: " ")
+            else { return false }
+            return fields[0] == "Z" && fields[1] == "\(own)"
+        }
+    }
+
+    @Test func aMissingCommandIsNamed() {
+        let error = #expect(throws: OperatorError.self) {
+            try startFilter(["holdfast-no-such-command", "-dc"])
+        }
+        #expect(error?.description.contains("`holdfast-no-such-command`") == true)
+        #expect(error?.description.contains("install holdfast-no-such-command") == true)
+    }
+
+    private func startFilter(_ arguments: [String]) throws { _ = try FilterProcess.start(arguments, place: "x.gz") }
+
+    @Test func writingNeedsAPlace() throws {
+        #expect(throws: OperatorError.self) { try Self.large.write(to: "/holdfast-no-such-folder/trace.jsonl.gz") }
+    }
+}
