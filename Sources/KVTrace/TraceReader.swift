@@ -135,7 +135,8 @@ struct TraceReader {
     private func emptyError(_ builder: TraceBuilder, _ firstUnknown: String?) -> OperatorError {
         if builder.skippedLineCount > 0 {
             let reason = firstUnknown.map { " (\($0))" } ?? ""
-            return OperatorError("none of \(builder.skippedLineCount) lines is a request\(reason)", at: place)
+            let lines = builder.skippedLineCount == 1 ? "the only line is no" : "none of \(builder.skippedLineCount) lines is a"
+            return OperatorError("\(lines) request\(reason)", at: place)
         }
         let what = builder.format == nil ? "is empty" : "holds no request"
         return OperatorError(what, at: place, remedy: "a trace has one request a line")

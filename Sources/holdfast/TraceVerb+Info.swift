@@ -65,8 +65,8 @@ private struct TraceTable {
             "an unlimited cache hits", percent(hit),
             "\(scaled(Double(hitTokens))) of \(scaled(Double(info.inputTokens))) prompt tokens")
         row(
-            "and holds", scaled(Double(uniqueTokens)) + " tokens",
-            "\(grouped(unique)) blocks of \(info.blockTokens ?? 0) tokens, \(grouped(info.blockReferences ?? 0)) references"
+            "and holds", scaled(Double(uniqueTokens)),
+            "tokens in \(grouped(unique)) blocks of \(info.blockTokens ?? 0) tokens, \(grouped(info.blockReferences ?? 0)) references"
         )
         row("blocks used once", percent(once), "of all blocks: a cache gains nothing by keeping them")
         if let shared = info.sharedBlockShare, let sharedHits = info.sharedHitShare {
@@ -92,7 +92,7 @@ private struct TraceTable {
     }
 
     private mutating func row(_ name: String, _ value: String, _ detail: String) {
-        lines.append(pad(name, 24) + lead(value, 14) + "  " + styled(detail, .faint))
+        lines.append(pad(name, 24) + lead(value, 10) + "  " + styled(detail, .faint))
     }
 
     private func over(_ info: TraceStatistics) -> String {

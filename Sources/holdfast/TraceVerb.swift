@@ -40,7 +40,9 @@ struct TraceInput: ParsableArguments {
         defer { bar.finish() }
         let trace = try Trace.read(from: file, options: options(), progress: bar.show)
         if trace.skippedLineCount > 0 {
-            note("\(file): left out \(grouped(trace.skippedLineCount)) lines that cannot be read")
+            let count = trace.skippedLineCount
+            let lines = count == 1 ? "1 line that" : "\(grouped(count)) lines that"
+            note("\(file == "-" ? "standard input" : file): left out \(lines) cannot be read")
         }
         return trace
     }

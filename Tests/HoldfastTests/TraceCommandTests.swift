@@ -1,0 +1,99 @@
+// `trace` as its users meet it: JSON that other programs read, exit codes, files that appear whole or not at all.
+
+import Foundation
+import Testing
+
+@Suite struct TraceCommandTests {
+    private let traces = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+        .deletingLastPathComponent().appending(path: "Traces").path
+
+    @Test func infoHasTheKeysThatProgramsRead() throws {
+        let run = try CommandRun.holdfast(["trace", "info", traces + "/chat.jsonl.gz", "--json"])
+        #expect(run.exitCode == 0)
+        let object = try run.object
+        #expect(object["requests"] as? Int == 964)
+        #expect(object["inputTokens"] as? Int == 8_541_969)
+        #expect(object["outputTokens"] as? Int != nil)
+        #expect(object["blockReferences"] as? Int == 133_005)
+        #expect(object["uniqueBlocks"] as? Int == 55_389)
+        #expect(object["infiniteHitTokens"] as? Int == 4_967_424)
+        #expect((object["infiniteHitRatio"] as? Double).map { abs($0 - 0.58153) < 1e-5 } == true)
+        #expect((object["spanSeconds"] as? Double).map { $0 > 1700 && $0 < 1800 } == true)
+    }
+
+    @Test func infoOfStandardInputFitsATerminal() throws {
+        let file = try Data(contentsOf: URL(filePath: traces + "/agent.jsonl.gz"))
+        let run = try CommandRun.holdfast(["trace", "info", "-"], input: file)
+        #expect(run.exitCode == 0)
+        #expect(run.errors.isEmpty)
+        #expect(!run.output.contains("\u{1B}"))
+        #expect(run.output.contains("an unlimited cache hits"))
+        let longest = run.output.split(separator: "\n").filter { !$0.hasPrefix("made by") }.map(\.count).max()
+        #expect(longest! <= 100)
+    }
+
+    @Test func checkEndsWithOneWhenSomethingIsWrong() throws {
+        let scratch = try Scratch()
+        let good = "{\"timestamp\": 5, \"input_length\": 5, \"output_length\": 1, \"hash_ids\": [1]}\n"
+        let path = try scratch.path("bad.jsonl", good + good.replacing("5,", with: "4,") + "{\n" + good)
+        let run = try CommandRun.holdfast(["trace", "check", path])
+        #expect(run.exitCode == 1)
+        #expect(run.output.contains("time order: 1  (lines 2)"))
+        #expect(run.output.contains("syntax: 1  (lines 3)"))
+        #expect(try CommandRun.holdfast(["trace", "check", traces + "/rag.jsonl.gz"]).exitCode == 0)
+        let info = try CommandRun.holdfast(["trace", "info", path])
+        #expect(info.exitCode == 1)
+        #expect(info.errors == "Error: \(path):2: timestamp runs backwards; sort the file by timestamp\n")
+        let skipping = try CommandRun.holdfast(["trace", "info", path, "--skip-bad"])
+        #expect(skipping.exitCode == 0)
+        #expect(skipping.errors == "\(path): left out 2 lines that cannot be read\n")
+    }
+
+    @Test func synthRepeatsItselfAndConvertRefusesLosses() throws {
+        let scratch = try Scratch()
+        let make = [
+            "trace", "synth", "chat=2", "rag", "--sessions", "40", "--duration", "60", "--seed", "3", "-o", "-",
+        ]
+        let first = try CommandRun.holdfast(make)
+        #expect(first.exitCode == 0)
+        #expect(first.errors.isEmpty)
+        #expect(
+            first.output.hasPrefix(
+                "{\"schema\":\"holdfast-trace-1\",\"blockTokens\":64,\"generator\":\"holdfast trace synth"))
+        #expect(try CommandRun.holdfast(make).output == first.output)
+        let path = try scratch.path("made.jsonl", first.output)
+        let target = path + ".mooncake.gz"
+        let refused = try CommandRun.holdfast(["trace", "convert", path, "--to", "mooncake", "-o", target])
+        #expect(refused.exitCode == 1)
+        #expect(refused.errors.contains("--lossy"))
+        #expect(!FileManager.default.fileExists(atPath: target))
+        let done = try CommandRun.holdfast(["trace", "convert", path, "--to", "mooncake", "--lossy", "-o", target])
+        #expect(done.exitCode == 0)
+        #expect(try CommandRun.holdfast(["trace", "check", target]).exitCode == 0)
+        let back = try CommandRun.holdfast(["trace", "convert", path, "-o", "-"])
+        #expect(back.output == first.output)
+    }
+
+    @Test(arguments: [
+        (["synth"], "no file to write"), (["synth", "-o", "x"], "no kind of traffic"),
+        (["synth", "poems", "-o", "x"], "no kind of traffic “poems”"),
+        (["synth", "chat", "--set", "chat.turns=0", "-o", "x"], "expected 1 to 1000"),
+        (["synth", "chat", "--set", "rag.skew=1", "-o", "x"], "of no kind that is made"),
+        (["convert", "x", "-o", "y", "--to", "azure"], "can be read, not written"),
+        (["info", "/"], "is a directory"), (["info", "/holdfast-nothing-here"], "cannot be opened"),
+        (["info", "x", "--format", "parquet"], "no trace format “parquet”"),
+    ])
+    func whatCannotBeDoneIsSaid(arguments: [String], message: String) throws {
+        let run = try CommandRun.holdfast(["trace"] + arguments)
+        #expect(run.exitCode == 1)
+        #expect(run.errors.contains(message))
+    }
+
+    @Test func everyParameterNamesItsSource() throws {
+        let run = try CommandRun.holdfast(["trace", "synth", "--parameters"])
+        #expect(run.exitCode == 0)
+        let rows = run.output.split(separator: "\n").dropFirst()
+        #expect(rows.count > 40)
+        #expect(rows.allSatisfy { $0.hasSuffix(")") })
+    }
+}
