@@ -1,0 +1,139 @@
+// One piece of the block index: a sorted run of words with gaps. Only `BlockIndex` uses it.
+
+import KVModel
+
+/// An entry of the index: hash bits above, the block's number below. An empty slot is larger than any entry.
+struct IndexSlot {
+    var word: UInt64
+
+    static let empty = IndexSlot(word: .max)
+
+    @inline(__always) init(word: UInt64) { self.word = word }
+    @inline(__always) init(hash: UInt32, number: BlockNumber) { word = UInt64(hash) << 32 | UInt64(number) }
+
+    @inline(__always) var hash: UInt32 { UInt32(truncatingIfNeeded: word >> 32) }
+    @inline(__always) var number: BlockNumber { BlockNumber(truncatingIfNeeded: word) }
+    @inline(__always) var isEmpty: Bool { word == .max }
+}
+
+/// Slots in rising order. An entry stands at its home, the place its upper hash bits point to, or behind it with no
+/// gap between. Safe as long as its one owner frees it last: every search starts at a home and stops at the empty
+/// slot behind the end.
+@safe
+struct IndexSegment {
+    /// `capacity` homes, then an overhang for entries pushed past the last home up to `end`, where one slot stays
+    /// empty and ends every search.
+    private(set) var slots: UnsafeMutablePointer<IndexSlot>
+    private var capacity: UInt32
+    private var overhang: UInt32
+    private var count: UInt32 = 0
+
+    /// With at most 7/8 of the homes taken an entry stands some four places behind its home; so many behind the last
+    /// one is rare.
+    private static let usualOverhang = 32
+
+    init(capacity: Int, overhang: Int = Self.usualOverhang) {
+        self.capacity = UInt32(capacity)
+        self.overhang = UInt32(overhang)
+        unsafe slots = .allocate(capacity: capacity + overhang + 1)
+        unsafe slots.initialize(repeating: .empty, count: capacity + overhang + 1)
+    }
+
+    func free() { unsafe slots.deallocate() }
+
+    private var end: Int { Int(capacity + overhang) }
+    var byteCount: Int { (end + 1) * MemoryLayout<IndexSlot>.stride }
+
+    /// The upper bits of the hash as a place: multiplied out, so that any capacity will do and order is kept.
+    @inline(__always)
+    func home(of hash: UInt32) -> Int { Int(UInt64(hash) &* UInt64(capacity) >> 32) }
+
+    /// Where entries with this hash start, or would stand.
+    @inline(__always)
+    func firstPlace(of hash: UInt32) -> Int {
+        let first = UInt64(hash) << 32
+        var place = home(of: hash)
+        while unsafe slots[place].word < first { place += 1 }
+        return place
+    }
+
+    /// Adds an entry. False, and nothing done, when the segment must grow first.
+    mutating func insert(_ slot: IndexSlot) -> Bool {
+        if count * 8 >= capacity * 7 { return false }
+        var place = firstPlace(of: slot.hash)
+        while unsafe slots[place].word < slot.word { place += 1 }
+        var gap = place
+        while unsafe !slots[gap].isEmpty { gap += 1 }
+        if gap == end { return false }
+        while gap > place {
+            unsafe slots[gap] = slots[gap - 1]
+            gap -= 1
+        }
+        unsafe slots[place] = slot
+        count += 1
+        return true
+    }
+
+    /// Takes an entry out and closes the gap. False when it is not there.
+    mutating func remove(_ slot: IndexSlot) -> Bool {
+        var place = firstPlace(of: slot.hash)
+        while unsafe slots[place].word < slot.word { place += 1 }
+        guard unsafe slots[place].word == slot.word else { return false }
+        // What stands behind its home moves up; the first that is at home, or a gap, ends the run.
+        while unsafe !slots[place + 1].isEmpty, unsafe home(of: slots[place + 1].hash) <= place {
+            unsafe slots[place] = slots[place + 1]
+            place += 1
+        }
+        unsafe slots[place] = .empty
+        count -= 1
+        return true
+    }
+
+    /// Makes room for a quarter more.
+    mutating func grow() {
+        // Full, or with so many equal hashes at its end that only a longer overhang can hold them.
+        let isFull = count * 8 >= capacity * 7
+        let larger = copy(
+            capacity: Int(capacity) + max(8, Int(capacity) / 4), overhang: Int(isFull ? overhang : 2 * overhang)
+        ) { _ in true }
+        free()
+        self = larger
+    }
+
+    /// Moves the entries that have this bit of the hash into a new segment. Both get the room they need.
+    mutating func split(by bit: UInt32) -> IndexSegment {
+        var leavingCount = 0
+        for place in 0..<end where unsafe !slots[place].isEmpty {
+            if unsafe slots[place].hash & bit != 0 { leavingCount += 1 }
+        }
+        let leaving = copy(capacity: Self.capacity(for: leavingCount)) { $0.hash & bit != 0 }
+        let staying = copy(capacity: Self.capacity(for: Int(count) - leavingCount)) { $0.hash & bit == 0 }
+        free()
+        self = staying
+        return leaving
+    }
+
+    /// Room for so many entries and a quarter more.
+    private static func capacity(for count: Int) -> Int { max(8, count + count / 4) }
+
+    /// The chosen entries in a segment of that capacity, with a longer overhang if they need one.
+    private func copy(
+        capacity: Int, overhang: Int = Self.usualOverhang, where isChosen: (IndexSlot) -> Bool
+    ) -> IndexSegment {
+        var copy = IndexSegment(capacity: capacity, overhang: overhang)
+        var next = 0
+        for place in 0..<end {
+            let slot = unsafe slots[place]
+            if slot.isEmpty || !isChosen(slot) { continue }
+            next = max(next, copy.home(of: slot.hash))
+            if next == copy.end {
+                copy.free()
+                return self.copy(capacity: capacity, overhang: 2 * overhang, where: isChosen)
+            }
+            unsafe copy.slots[next] = slot
+            copy.count += 1
+            next += 1
+        }
+        return copy
+    }
+}

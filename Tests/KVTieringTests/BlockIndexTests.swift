@@ -1,0 +1,118 @@
+// The block index against a dictionary, and the promises about its memory and numbers.
+
+import KVModel
+import KVTiering
+import Testing
+
+@Suite struct BlockIndexTests {
+    /// Keys whose hashes collide in every way: few distinct low words, all ones and all zeros among them.
+    private func key(_ draw: Int, crowded: Bool) -> BlockKey {
+        if !crowded { return BlockKey(traceBlock: UInt64(draw)) }
+        let low: UInt64 = [0, .max, 0xFFFF_FFFF, 0x8000_0000, UInt64(draw % 7)][draw % 5]
+        return BlockKey(high: UInt64(draw), low: low)
+    }
+
+    @Test(arguments: [false, true])
+    func agreesWithADictionary(crowded: Bool) {
+        var index = BlockIndex()
+        var model: [BlockKey: (number: BlockNumber, location: UInt64)] = [:]
+        var source = RandomSource(seed: crowded ? 5 : 6)
+        // Rises to some ten thousand entries and falls again, twice.
+        for step in 0..<200_000 {
+            let rising = step / 50_000 % 2 == 0
+            let key = key(source.below(crowded ? 600 : 40_000), crowded: crowded)
+            switch source.below(10) {
+            case 0..<(rising ? 6 : 2):
+                let known = model[key]
+                let (number, isNew) = index.insert(key)
+                #expect(isNew == (known == nil))
+                if let known {
+                    #expect(number == known.number)
+                } else {
+                    #expect(index[location: number] == 0)
+                    model[key] = (number, 0)
+                }
+            case (rising ? 6 : 2)..<8:
+                guard let known = model[key] else { continue }
+                if source.below(3) == 0 {
+                    index[location: known.number] = UInt64(step)
+                    model[key]!.location = UInt64(step)
+                } else {
+                    index.remove(known.number)
+                    model[key] = nil
+                }
+            default:
+                #expect(index.find(key) == model[key]?.number)
+            }
+            #expect(index.count == model.count)
+        }
+        #expect(Set(model.values.map(\.number)).count == model.count, "two blocks share a number")
+        for (key, known) in model {
+            #expect(index.find(key) == known.number)
+            #expect(index.key(of: known.number) == key)
+            #expect(index[location: known.number] == known.location)
+        }
+    }
+
+    @Test func numbersStayDense() {
+        var index = BlockIndex()
+        for round in 0..<50 {
+            for number in 0..<1000 { #expect(index.insert(BlockKey(traceBlock: UInt64(round * 1000 + number))).isNew) }
+            #expect(index.numberLimit == 1000)
+            for number in 0..<1000 { index.remove(BlockNumber(number)) }
+            #expect(index.count == 0)
+        }
+    }
+
+    @Test func longestRunStopsAtTheFirstUnknownKey() {
+        var index = BlockIndex()
+        for number in 0..<5000 { _ = index.insert(BlockKey(traceBlock: UInt64(number))) }
+        var source = RandomSource(seed: 9)
+        for _ in 0..<500 {
+            let length = source.below(120)
+            var chain = (0..<length).map { _ in BlockKey(traceBlock: UInt64(source.below(5000))) }
+            var expected = length
+            for _ in 0..<source.below(3) where length > 0 {
+                let gap = source.below(length)
+                chain[gap] = BlockKey(traceBlock: UInt64(5000 + source.below(1000)))
+                expected = min(expected, gap)
+            }
+            var numbers: [BlockNumber] = [77]
+            #expect(index.longestRun(chain.span, into: &numbers) == expected)
+            #expect(Array(numbers.dropFirst()) == chain.prefix(expected).map { index.find($0)! })
+        }
+    }
+
+    @Test func oneHashForAThousandKeysIsOnlySlow() {
+        // All share the hash whose home is the last of its segment: the overhang must grow, not the segment for ever.
+        var index = BlockIndex()
+        for high in UInt64(0)..<1000 { #expect(index.insert(BlockKey(high: high, low: .max)).isNew) }
+        for high in UInt64(0)..<1000 { #expect(index.find(BlockKey(high: high, low: .max)) != nil) }
+        #expect(index.find(BlockKey(high: 1000, low: .max)) == nil)
+    }
+
+    @Test(arguments: [10_000, 30_000, 100_000, 1_000_000])
+    func anEntryTakesAtMost48BytesWithItsLinks(count: Int) {
+        var index = BlockIndex()
+        for number in 0..<count { _ = index.insert(BlockKey(traceBlock: UInt64(number))) }
+        let links = 8
+        #expect(index.byteCount / count + links <= 48)
+    }
+
+    @Test func removalsLeaveNothingBehind() {
+        // A table that was filled and emptied many times takes no more memory than one that was filled once.
+        var index = BlockIndex()
+        var source = RandomSource(seed: 12)
+        for number in 0..<20_000 { _ = index.insert(BlockKey(traceBlock: UInt64(number))) }
+        let bytes = index.byteCount
+        var next = UInt64(20_000)
+        for _ in 0..<400_000 {
+            index.remove(BlockNumber(source.below(20_000)))
+            _ = index.insert(BlockKey(traceBlock: next))
+            next += 1
+        }
+        #expect(index.count == 20_000)
+        #expect(index.numberLimit == 20_000)
+        #expect(index.byteCount < bytes + bytes / 4)
+    }
+}
