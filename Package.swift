@@ -62,6 +62,14 @@ let package = Package(
             ],
             swiftSettings: strict),
 
+        // The benchmarks, one file each; `Tools/bench` runs them.
+        .executableTarget(
+            name: "holdfast-bench",
+            dependencies: [
+                "KVModel", "KVTiering", "KVServing", "KVTrace", "KVSimulation", argumentParser,
+            ],
+            path: "Tools/Benchmarks", exclude: ["libcachesim_lru.py"], swiftSettings: strict),
+
         tests("KVModel", []),
         tests("KVTiering", ["KVModel"]),
         tests("KVServing", ["KVModel"]),

@@ -72,6 +72,13 @@ public struct BlockIndex: ~Copyable {
         return bytes
     }
 
+    /// How many places behind its home an entry stands on average: what a search walks beyond its first slot.
+    package var meanDisplacement: Double {
+        var sum = 0
+        for index in 0..<segmentCount { sum += unsafe segments[index].displacement }
+        return count == 0 ? 0 : Double(sum) / Double(count)
+    }
+
     // MARK: Looking up
 
     /// The number of the block with this key.

@@ -46,7 +46,7 @@ struct IndexSegment {
 
     /// The upper bits of the hash as a place: multiplied out, so that any capacity will do and order is kept.
     @inline(__always)
-    func home(of hash: UInt32) -> Int { Int(UInt64(hash) &* UInt64(capacity) >> 32) }
+    func home(of hash: UInt32) -> Int { Int((UInt64(hash) &* UInt64(capacity)) >> 32) }
 
     /// Where entries with this hash start, or would stand.
     @inline(__always)
@@ -55,6 +55,14 @@ struct IndexSegment {
         var place = home(of: hash)
         while unsafe slots[place].word < first { place += 1 }
         return place
+    }
+
+    /// Places between the entries and their homes, summed: what searches walk.
+    var displacement: Int {
+        (0..<end).reduce(0) { sum, place in
+            let slot = unsafe slots[place]
+            return slot.isEmpty ? sum : sum + place - home(of: slot.hash)
+        }
     }
 
     /// Adds an entry. False, and nothing done, when the segment must grow first.
