@@ -36,8 +36,8 @@ public struct BlockIndex: ~Copyable {
 
     /// A number that no block has.
     private static let none = BlockNumber.max
-    /// Records are allocated so many at a time: 96 KiB.
-    private static let chunkShift = 12
+    /// Records are allocated so many at a time: 48 KiB.
+    private static let chunkShift = 11
     /// Entries a segment may hold on average before the next one is split.
     private static let segmentTarget = 1024
 
