@@ -39,6 +39,7 @@ public struct CountingSpace: KVSpace, Sendable {
         capacityBlocks = capacityTokens / blockTokens
     }
 
+    /// Takes blocks for min(`tokens`, `newTokens`) tokens; nothing is ever cached.
     public mutating func admit(_ request: RequestNumber, tokens: Int, newTokens: Int) -> Int? {
         let index = Int(request)
         if index >= blocks.count { blocks.append(contentsOf: repeatElement(0, count: index + 1 - blocks.count)) }
@@ -46,6 +47,7 @@ public struct CountingSpace: KVSpace, Sendable {
         return grow(request, tokens: min(tokens, newTokens)) == nil ? nil : 0
     }
 
+    /// Takes the blocks that `tokens` tokens need beyond those held.
     public mutating func grow(_ request: RequestNumber, tokens: Int) -> Int? {
         let index = Int(request)
         let wanted = (tokens + blockTokens - 1) / blockTokens
@@ -58,8 +60,10 @@ public struct CountingSpace: KVSpace, Sendable {
         return Int(blocks[index]) * blockTokens
     }
 
+    /// Nothing: nobody else could use them.
     public mutating func computed(_ request: RequestNumber, tokens: Int) {}
 
+    /// Gives all blocks of the request back.
     public mutating func release(_ request: RequestNumber, tokens: Int, preempted: Bool) {
         usedBlocks -= Int(blocks[Int(request)])
         blocks[Int(request)] = 0
