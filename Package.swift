@@ -30,8 +30,10 @@ func floor(_ name: String, _ dependencies: [Target.Dependency], resources: [Reso
 }
 
 /// The tests of one target.
-func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
-    .testTarget(name: "\(name)Tests", dependencies: [.byName(name: name)] + dependencies, swiftSettings: strict)
+func tests(_ name: String, _ dependencies: [Target.Dependency], resources: [Resource] = []) -> Target {
+    .testTarget(
+        name: "\(name)Tests", dependencies: [.byName(name: name)] + dependencies, resources: resources,
+        swiftSettings: strict)
 }
 
 let package = Package(
@@ -72,7 +74,7 @@ let package = Package(
 
         tests("KVModel", []),
         tests("KVTiering", ["KVModel"]),
-        tests("KVServing", ["KVModel"]),
+        tests("KVServing", ["KVModel"], resources: [.embedInCode("known-points.json")]),
         tests("KVTrace", ["KVModel"]),
         tests("KVReport", ["KVModel"]),
         tests("KVSimulation", ["KVModel", "KVTiering", "KVServing", "KVTrace", "KVReport"]),

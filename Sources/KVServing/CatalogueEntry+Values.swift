@@ -119,7 +119,8 @@ extension EngineConstants {
     /// Reads an engine's entry.
     init(_ entry: CatalogueEntry) throws(OperatorError) {
         try entry.allow([
-            "stepSeconds", "layerSeconds", "expertPrefillFactor", "latentPrefillFactor", "memoryShare",
+            "stepSeconds", "layerSeconds", "sequenceSeconds", "expertPrefillFactor", "latentPrefillFactor",
+            "memoryShare",
             "reservedBytes", "requestSeconds",
         ])
         name = entry.name
@@ -127,6 +128,7 @@ extension EngineConstants {
         source = try entry.text("source")
         stepSeconds = try entry.number("stepSeconds", in: 0...10)
         layerSeconds = try entry.number("layerSeconds", in: 0...1)
+        sequenceSeconds = try entry.number("sequenceSeconds", in: 0...1)
         expertPrefillFactor = try entry.number("expertPrefillFactor", in: 0.01...100)
         latentPrefillFactor = try entry.number("latentPrefillFactor", in: 0.01...100)
         memoryShare = try entry.number("memoryShare", in: 0.01...1)

@@ -59,6 +59,8 @@ public struct EngineConstants: Sendable, Equatable {
     public var stepSeconds: Double
     /// Seconds per layer of an iteration.
     public var layerSeconds: Double
+    /// Seconds per decoding sequence of an iteration.
+    public var sequenceSeconds: Double
     /// Measured prefill over modelled prefill, for mixtures of experts.
     public var expertPrefillFactor: Double
     /// The same for mixtures of experts with latent attention.

@@ -81,7 +81,8 @@ extension ServingModel {
             prefill.pairs * attentionPerPair + prefill.windowPairs * windowAttentionPerPair
             + Double(prefill.cachedTokens) * expansionPerToken + context * kvReadPerToken
             + windowed * windowReadPerToken
-        return fourthNorm(compute, memory) + attention + communicationPerToken * rows + fixed
+        return fourthNorm(compute, memory) + attention + communicationPerToken * rows
+            + engine.sequenceSeconds * sequences + fixed
     }
 
     /// Seconds to compute tokens `start` to `start + count` alone on the replica, chunk by chunk.

@@ -1,0 +1,182 @@
+// The model check: groups, skipped points, refusals, the gate over published runs, and a small file of our own.
+
+import Foundation
+import KVModel
+import KVServing
+import Testing
+
+/// The check of a file whose list holds these objects.
+private func check(_ objects: String...) throws -> ModelCheck {
+    let text = "{\"points\": [\(objects.joined(separator: ","))]}"
+    return try ModelCheck(MeasuredPoint.read(Array(text.utf8), at: "p.json"), catalogue: .builtIn)
+}
+
+/// The sentence with which a file is refused.
+private func refusal(_ text: String) -> String {
+    do {
+        _ = try ModelCheck(MeasuredPoint.read(Array(text.utf8), at: "p.json"), catalogue: .builtIn)
+        return "accepted"
+    } catch { return "\(error)" }
+}
+
+/// A closed-loop point with some fields changed or added.
+private func closedLoop(_ changes: String = "") -> String {
+    """
+    {"kind": "closed_loop", "model": "Llama-3.1-8B", "gpu": "H100", "tp": 1, "weights": "bf16", "kv": "bf16",
+     "input_tokens": 1024, "output_tokens": 64, "length_ratio": 0.8, "concurrency": 4, "requests_per_client": 3,
+     "ttft_mean_ms": 100, "tpot_ms": 8, "reliability": "A", "group": "g"\(changes)}
+    """
+}
+
+/// The file of published points, where the environment names it or the folder of traces has it beside it.
+private let calibration: String? = {
+    let environment = ProcessInfo.processInfo.environment
+    let folders = [
+        environment["HOLDFAST_CALIBRATION"], environment["HOLDFAST_TRACES"].map { $0 + "/../calibration" },
+    ]
+    return folders.compactMap { $0.map { $0 + "/ttft-points.json" } }.first {
+        FileManager.default.fileExists(atPath: $0)
+    }
+}()
+
+@Suite struct ModelCheckTests {
+    @Test func aSingleClientWithOneRequestIsArithmetic() throws {
+        let point = """
+            {"kind": "closed_loop", "model": "Llama-3.1-70B", "gpu": "H100", "tp": 8, "weights": "fp8", "kv": "bf16",
+             "input_tokens": 8192, "output_tokens": 2, "concurrency": 1, "requests_per_client": 1,
+             "ttft_mean_ms": 300, "tpot_ms": 10, "reliability": "A", "group": "one"}
+            """
+        let model = try servingModel("Llama-3.1-70B", on: "H100", 8)
+        let prediction = try #require(try check(point).predictions.first)
+        let ttft = try #require(prediction.timeToFirstTokenMilliseconds)
+        let tpot = try #require(prediction.timePerTokenMilliseconds)
+        #expect(abs(ttft - 40 - model.prefillSeconds(tokens: 8192, after: 0) * 1000) < 1e-4)
+        #expect(abs(tpot - model.decodeSeconds(sequences: 1, context: 8193) * 1000) < 1e-4)
+        #expect(abs(try #require(prediction.timeToFirstTokenError) - abs(ttft / 300 - 1)) < 1e-12)
+    }
+
+    @Test func oneOpenLoopRequestIsThatOfAClosedLoop() throws {
+        let open = """
+            {"kind": "open_loop", "model": "Llama-3.1-8B", "gpu": "H100", "weights": "bf16", "input_tokens": 500,
+             "output_tokens": 10, "rate_per_s": 3, "requests": 1, "max_num_batched_tokens": 2048, "max_num_seqs": 8,
+             "kv_tokens": 4000, "ttft_ms": {"mean": 60, "p99": 70}, "tpot_ms": {"mean": 7}}
+            """
+        let prediction = try #require(try check(open).predictions.first)
+        let model = try servingModel("Llama-3.1-8B", on: "H100", 1, weights: .bf16)
+        let expected = model.prefillSeconds(tokens: 500, after: 0) * 1000 + 40
+        #expect(abs(try #require(prediction.timeToFirstTokenMilliseconds) - expected) < 1e-4)
+        #expect(prediction.timePerTokenError != nil)
+    }
+
+    @Test func moreClientsWaitLonger() throws {
+        let few = try check(closedLoop()).predictions[0]
+        let many = try check(closedLoop(",\"concurrency\": 64").replacing("\"concurrency\": 4,", with: "")).predictions[
+            0]
+        #expect((many.timeToFirstTokenMilliseconds ?? 0) > (few.timeToFirstTokenMilliseconds ?? .infinity))
+        #expect((many.timePerTokenMilliseconds ?? 0) > (few.timePerTokenMilliseconds ?? .infinity))
+    }
+
+    @Test func aStarvedKVMemoryCostsTimeNotAnswers() throws {
+        let starved = try check(closedLoop(",\"kv_tokens\": 1200")).predictions[0]
+        let roomy = try check(closedLoop()).predictions[0]
+        #expect((starved.timeToFirstTokenMilliseconds ?? 0) > (roomy.timeToFirstTokenMilliseconds ?? .infinity))
+    }
+
+    @Test func predictionsDoNotDependOnTheOrderOfPoints() throws {
+        let other = closedLoop(",\"note\": \"x\"")
+        let alone = try check(closedLoop()).predictions[0].timeToFirstTokenMilliseconds
+        #expect(try check(other, closedLoop()).predictions[1].timeToFirstTokenMilliseconds == alone)
+    }
+
+    @Test func whatCannotRunIsSkippedByName() throws {
+        func replacing(_ old: String, _ new: String) -> String { closedLoop().replacing(old, with: new) }
+        let found = try check(
+            replacing("closed_loop", "half_loop"), replacing("Llama-3.1-8B", "Llama-9"), replacing("H100", "TPU"),
+            replacing("\"tp\": 1", "\"tp\": 3"), replacing("\"weights\": \"bf16\"", "\"weights\": \"int3\""),
+            closedLoop(",\"engine\": \"own\""), closedLoop(",\"kv_tokens\": 500"),
+            """
+            {"kind": "open_loop", "trace": "sharegpt", "model": "Llama-3.1-8B", "gpu": "H100", "rate_per_s": 1,
+             "requests": 10}
+            """)
+        #expect(found.predictions.isEmpty)
+        let reasons = found.skipped.map(\.reason)
+        #expect(reasons.count == 8)
+        for (reason, word) in zip(
+            reasons, ["half_loop", "Llama-9", "TPU", "3 × H100", "int3", "own", "500", "sharegpt"])
+        {
+            #expect(reason.contains(word))
+        }
+    }
+
+    @Test(arguments: [
+        ("{", "p.json: not readable as JSON"), ("{}", "p.json: has no list \"points\""),
+        ("{\"points\": [3]}", "p.json: points[0]: is not an object"),
+        ("{\"points\": [{}]}", "p.json: points[0]: kind is missing"),
+        ("{\"points\": [{\"kind\": \"load\", \"bytes\": 3}]}", "p.json: points[0]: line_rate_GBps is missing"),
+        ("{\"points\": [\(closedLoop()), {\"kind\": 3}]}", "p.json: points[1]: kind is not a text"),
+        (
+            "{\"points\": [\(closedLoop().replacing("\"concurrency\": 4", with: "\"concurrency\": -4"))]}",
+            "points[0]: concurrency is -4, outside 1 to"
+        ),
+        (
+            "{\"points\": [\(closedLoop().replacing("1024", with: "1.5"))]}",
+            "points[0]: input_tokens is not a whole number"
+        ),
+        ("{\"points\": [\(closedLoop().replacing("0.8", with: "1.2"))]}", "points[0]: length_ratio is 1.2, outside"),
+        (
+            "{\"points\": [\(closedLoop().replacing("\"tpot_ms\": 8", with: "\"tpot_ms\": 0"))]}",
+            "points[0]: tpot_ms is 0.0, not above 0"
+        ),
+        (
+            "{\"points\": [\(closedLoop().replacing("\"tpot_ms\": 8", with: "\"tpot_ms\": \"8\""))]}",
+            "points[0]: tpot_ms is neither"
+        ),
+    ])
+    func aMalformedFileIsRefusedWithPointAndField(text: String, sentence: String) {
+        #expect(refusal(text).contains(sentence))
+    }
+
+    @Test func jsonHasTheNamedFieldsAndThePointsOwn() throws {
+        let json = try check(closedLoop(",\"mine\": [1, null]"), "{\"kind\": \"odd\"}").json.formatted
+        let root = try #require(
+            try JSONSerialization.jsonObject(with: Data(json.utf8)) as? [String: [[String: Any]]])
+        #expect(Set(root.keys) == ["groups", "points", "skipped"])
+        #expect(
+            Set(try #require(root["groups"]?.first).keys) == [
+                "group", "kind", "reliability", "count", "ttftMeanError", "ttftP90Error", "tpotMeanError",
+                "tpotP90Error",
+            ])
+        let point = try #require(root["points"]?.first)
+        #expect(point["mine"] != nil)
+        #expect(point["predictedTTFTMeanMs"] is Double)
+        #expect(point["predictedTPOTMs"] is Double)
+        #expect(root["skipped"]?.first?["reason"] as? String == "unknown kind 'odd'")
+    }
+
+    /// Figures that were published with all that is needed to recompute them.
+    @Test func publishedArithmeticIsReproduced() throws {
+        let measured = try MeasuredPoint.read(PackageResources.known_points_json, at: "known-points.json")
+        let found = try ModelCheck(measured, catalogue: .builtIn)
+        #expect(found.skipped.isEmpty)
+        #expect(found.predictions.count == measured.count)
+        for prediction in found.predictions {
+            let tolerance = try #require(prediction.point.fields["tolerance"])
+            guard case .number(let bound) = tolerance else {
+                Issue.record("\(prediction.point.place) has no tolerance")
+                continue
+            }
+            #expect(try #require(prediction.timeToFirstTokenError) < bound, "\(prediction.point.place)")
+        }
+    }
+
+    @Test(.enabled(if: calibration != nil, "needs HOLDFAST_CALIBRATION, a folder with ttft-points.json"))
+    func publishedServingRunsAreReproducedWithinTheGate() throws {
+        let path = try #require(calibration)
+        let measured = try MeasuredPoint.read(Array(try Data(contentsOf: URL(filePath: path))), at: path)
+        let found = try ModelCheck(measured, catalogue: .builtIn)
+        #expect(found.reliable.count >= 30)
+        #expect(found.passesGate)
+        #expect(try #require(found.reliable.timeToFirstTokenMean) < ModelCheck.gate.timeToFirstToken)
+        #expect(try #require(found.reliable.timePerTokenMean) < ModelCheck.gate.timePerToken)
+    }
+}
