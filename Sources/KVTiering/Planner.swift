@@ -4,43 +4,64 @@
 import KVModel
 
 /// A run of found blocks with one source.
-struct SourceRun: Equatable {
-    var tier: Tier
+package struct SourceRun: Equatable {
+    package var tier: Tier
     /// One past its last block.
-    var end: Int32
+    package var end: Int32
+
+    package init(tier: Tier, end: Int32) {
+        self.tier = tier
+        self.end = end
+    }
 }
 
 /// What the planner must know of one request.
-struct LoadQuestion {
+package struct LoadQuestion {
     /// Leading blocks that the engine has itself.
-    var start: Int32
+    package var start: Int32
     /// The found blocks behind them, in chain order, nearest source of each; empty when nothing was found.
-    var runs: [SourceRun]
-    var promptTokens: Int32
-    var blockTokens: Int
-    var blockBytes: Int
+    package var runs: [SourceRun]
+    package var promptTokens: Int32
+    package var blockTokens: Int
+    package var blockBytes: Int
     /// Blocks in one transfer: what comes from below needs one more such step into the engine.
-    var sliceBlocks: Int
-    var computeWait: Duration
-    var links: LinkView
+    package var sliceBlocks: Int
+    package var computeWait: Duration
+    package var links: LinkView
+
+    package init(
+        start: Int32, runs: [SourceRun], promptTokens: Int32, blockTokens: Int, blockBytes: Int, sliceBlocks: Int,
+        computeWait: Duration, links: LinkView
+    ) {
+        self.start = start
+        self.runs = runs
+        self.promptTokens = promptTokens
+        self.blockTokens = blockTokens
+        self.blockBytes = blockBytes
+        self.sliceBlocks = sliceBlocks
+        self.computeWait = computeWait
+        self.links = links
+    }
 }
 
 /// What to load.
-struct LoadChoice: Equatable {
+package struct LoadChoice: Equatable {
     /// First block to load; the engine computes the blocks between its own and this one.
-    var first: Int32
+    package var first: Int32
     /// One past the last block to load; equal to `first`: nothing.
-    var end: Int32
+    package var end: Int32
     /// Seconds until the loaded blocks are in the engine.
-    var loadSeconds: Double
+    package var loadSeconds: Double
 }
 
 /// The rule by which loads are chosen.
-struct Planner {
+package struct Planner {
     let configuration: PlannerConfiguration
 
+    package init(_ configuration: PlannerConfiguration) { self.configuration = configuration }
+
     /// Chooses what to load.
-    func choose(_ question: LoadQuestion) -> LoadChoice {
+    package func choose(_ question: LoadQuestion) -> LoadChoice {
         let pricing = Pricing(question, configuration)
         let nothing = LoadChoice(first: question.start, end: question.start, loadSeconds: 0)
         guard let found = question.runs.last?.end, found > question.start else { return nothing }
@@ -81,13 +102,13 @@ struct Planner {
 
 /// Prices of one question. All bytes cross the path into the engine; those of lower tiers cross theirs before, slice
 /// behind slice, so that a load takes as long as its slowest path and one slice more.
-struct Pricing {
+package struct Pricing {
     private let question: LoadQuestion
     private let configuration: PlannerConfiguration
     private let promptTokens: Double
     private let blockTokens: Double
 
-    init(_ question: LoadQuestion, _ configuration: PlannerConfiguration) {
+    package init(_ question: LoadQuestion, _ configuration: PlannerConfiguration) {
         self.question = question
         self.configuration = configuration
         promptTokens = Double(question.promptTokens)
@@ -134,12 +155,12 @@ struct Pricing {
     }
 
     /// A choice with its price.
-    func choice(_ first: Int32, _ end: Int32) -> LoadChoice {
+    package func choice(_ first: Int32, _ end: Int32) -> LoadChoice {
         LoadChoice(first: first, end: end, loadSeconds: load(first, end))
     }
 
     /// TTFT from now + λ · GPU-seconds. Seconds.
-    func cost(_ choice: LoadChoice) -> Double {
+    package func cost(_ choice: LoadChoice) -> Double {
         let rest = prefillRest(from: choice.end)
         let front = prefill(from: question.start, to: choice.first)
         let gpu = configuration.gpuSecondWeight * configuration.gpusPerEngine * (front + rest)

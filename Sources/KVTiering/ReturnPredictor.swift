@@ -4,15 +4,15 @@
 import KVModel
 
 /// What is known of a turn that ended.
-struct TurnClass: Equatable {
+package struct TurnClass: Equatable {
     /// Why it ended.
-    var reason: StopReason
+    package var reason: StopReason
     /// Its place in the conversation: first, second to fourth, later.
     var stage: UInt8
     /// How long the client waited before it: under 10 s, under 60 s, longer, or not known.
     var rhythm: UInt8
 
-    init(reason: StopReason, turn: Int32, gapBefore: Double?) {
+    package init(reason: StopReason, turn: Int32, gapBefore: Double?) {
         self.reason = reason
         stage = turn <= 0 ? 0 : turn < 4 ? 1 : 2
         rhythm = gapBefore.map { $0 < 10 ? 0 : $0 < 60 ? 1 : 2 } ?? 3
@@ -27,17 +27,17 @@ struct TurnClass: Equatable {
 }
 
 /// When the next turn is expected.
-struct ReturnWindow: Equatable {
+package struct ReturnWindow: Equatable {
     /// Chance that there is a next turn at all.
-    var probability: Double
+    package var probability: Double
     /// Seconds after the end by which a tenth of those that come back are there.
-    var opens: Double
+    package var opens: Double
     /// Seconds after the end by which nine tenths of those that come back are there.
-    var closes: Double
+    package var closes: Double
 }
 
 /// Histograms of return times per class of turn.
-struct ReturnPredictor {
+package struct ReturnPredictor {
     /// Bins of √2 from a quarter of a second on: the last is open, at about 3 hours.
     static let binCount = 32
     private struct Histogram {
@@ -47,16 +47,18 @@ struct ReturnPredictor {
     }
     private var histograms = [Histogram](repeating: Histogram(), count: TurnClass.count + 3)
 
+    package init() {}
+
     /// Turns of a class that must have ended before it is believed.
-    static let evidence = 20
+    package static let evidence = 20
 
     /// A turn of this class ended. Those that still wait count as not back, so early estimates are low, not high.
-    mutating func turnEnded(_ turn: TurnClass) {
+    package mutating func turnEnded(_ turn: TurnClass) {
         for index in [turn.index, turn.coarseIndex] { histograms[index].ended += 1 }
     }
 
     /// The conversation of such a turn came back after `gap` seconds.
-    mutating func returned(_ turn: TurnClass, gap: Double) {
+    package mutating func returned(_ turn: TurnClass, gap: Double) {
         for index in [turn.index, turn.coarseIndex] {
             histograms[index].returned += 1
             histograms[index].bins[Self.bin(of: gap)] += 1
@@ -64,7 +66,7 @@ struct ReturnPredictor {
     }
 
     /// When turns of this class come back, or `nil` while too little is known.
-    func window(_ turn: TurnClass) -> ReturnWindow? {
+    package func window(_ turn: TurnClass) -> ReturnWindow? {
         for index in [turn.index, turn.coarseIndex] {
             let histogram = histograms[index]
             guard histogram.ended >= Self.evidence, histogram.returned > 0 else { continue }

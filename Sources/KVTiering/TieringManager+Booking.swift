@@ -10,14 +10,15 @@ extension TieringManager {
         lastBooked.removeAll(keepingCapacity: true)
         let request = requests[Int(slot)]
         let promptTokens = Int(request.promptTokens)
-        let count = Int32(truncatingIfNeeded: request.blocks.count)
+        let count = request.chainCount
+        let named = Int32(truncatingIfNeeded: request.blocks.count)
         let wasLoaded = request.state == .loading || request.state == .ready
         let found = wasLoaded ? request.found : request.engineBlocks
         let end = wasLoaded ? request.end : request.engineBlocks
         let first = wasLoaded ? request.first : request.engineBlocks
         let planned = max(end, wasLoaded ? request.planned : end)
         let isKnown = knownBlocks >= 0 ? knownBlocks : count
-        let gapCause = found < count ? cause(of: request.blocks[Int(found)], knowsAll: knownBlocks < 0) : .firstSeen
+        let gapCause = found < named ? cause(of: request.blocks[Int(found)], knowsAll: knownBlocks < 0) : .firstSeen
 
         book(blocks: 0..<request.engineBlocks, of: request, as: .hbm)
         // The front that the engine computed while the back was loaded.
@@ -38,6 +39,12 @@ extension TieringManager {
         book(blocks: position..<lost, of: request, as: .lostAfterLookUp)
         position = lost
         while position < count {
+            guard position < named else {
+                // All numbers of blocks were in use, so the node could not keep it.
+                book(blocks: position..<max(position, min(count, isKnown)), of: request, as: .refused)
+                book(blocks: max(position, min(count, isKnown))..<count, of: request, as: .firstSeen)
+                break
+            }
             let block = request.blocks[Int(position)]
             let tokenClass: TokenClass
             if position >= isKnown {
@@ -59,7 +66,7 @@ extension TieringManager {
     /// Tokens behind the last block, and the last token of a prompt that was served whole.
     private mutating func bookRest(_ request: Request) {
         let promptTokens = Int(request.promptTokens)
-        let covered = min(request.blocks.count * configuration.blockTokens, promptTokens)
+        let covered = min(Int(request.chainCount) * configuration.blockTokens, promptTokens)
         append(.alwaysComputed, tokens: promptTokens - covered)
         if covered == promptTokens, let last = lastBooked.indices.last, lastBooked[last].tokenClass.isServed {
             lastBooked[last].tokens -= 1

@@ -21,8 +21,7 @@ extension TieringManager {
     /// Plans a load and starts it.
     mutating func startLoad(_ slot: Int32, _ load: LoadRequest) {
         let index = Int(slot)
-        let count = Int32(truncatingIfNeeded: requests[index].blocks.count)
-        requests[index].engineBlocks = min(load.engineBlocks, count)
+        requests[index].engineBlocks = min(load.engineBlocks, requests[index].chainCount)
         requests[index].asked = true
         predictions.observe(load.links)
         let start = requests[index].engineBlocks
@@ -33,7 +32,7 @@ extension TieringManager {
         requests[index].end = choice.end
         requests[index].planned = choice.end
         requests[index].issued = choice.first
-        requests[index].leasedEnd = choice.first
+        requests[index].fetched = choice.first
         requests[index].outstanding = 0
         requests[index].cutCause = .late
         let sources = requests[index].sources
@@ -58,7 +57,7 @@ extension TieringManager {
                     request: load.request, first: choice.first, end: choice.end,
                     bytes: Int(choice.end - choice.first) * configuration.blockBytes,
                     expected: Duration(seconds: choice.loadSeconds), deadline: deadline)))
-        leaseAndFetch(slot)
+        leaseWhatIsHere(slot)
         releaseStaged(slot)
         pump(slot)
     }
@@ -83,25 +82,77 @@ extension TieringManager {
         return now + Duration(seconds: max(choice.loadSeconds, wait) + grace)
     }
 
-    /// Takes a lease on every block of the plan and starts the fetches from lower tiers.
-    private mutating func leaseAndFetch(_ slot: Int32) {
-        let blocks = requests[Int(slot)].blocks
+    // MARK: From lower tiers into staging slots
+
+    /// Leases what is in node memory already, lest the fetches of this very load push it out.
+    private mutating func leaseWhatIsHere(_ slot: Int32) {
+        let index = Int(slot)
+        let blocks = requests[index].blocks
+        requests[index].leases.clear(count: blocks.count)
+        for position in Int(requests[index].first)..<Int(requests[index].end) {
+            let block = blocks[position]
+            guard known[block].dram == .present else { continue }
+            lease(block, at: position, slot)
+        }
+    }
+
+    @inline(__always)
+    private mutating func lease(_ block: BlockNumber, at position: Int, _ slot: Int32) {
+        markUsed(block)
+        known[block].dramReaders += 1
+        settleDRAM(block)
+        requests[Int(slot)].leases.insert(position)
+    }
+
+    /// Fetches as much of the plan as there are slots for. A long load goes through few slots: what has crossed into
+    /// the engine makes room for what is behind it.
+    private mutating func fetchOnward(_ slot: Int32) {
+        let index = Int(slot)
+        guard requests[index].fetched < requests[index].end else { return }
+        let blocks = requests[index].blocks
         var fetch = Fetch(kind: .load, request: slot)
-        var position = requests[Int(slot)].first
-        while position < requests[Int(slot)].end {
+        fetching: while requests[index].fetched < requests[index].end {
+            let position = requests[index].fetched
             let block = blocks[Int(position)]
-            guard bring(block, at: position, keepingFree: 0, &fetch) else {
-                counters.loadsCutShort += 1
-                cut(slot, at: position, cause: .late)
-                break
+            if !requests[index].leases.contains(Int(position)) {
+                switch bring(block, at: position, keepingFree: 0, &fetch) {
+                case .here: lease(block, at: Int(position), slot)
+                case .gone:
+                    cut(slot, at: position, cause: causeOfLoss(block))
+                    break fetching
+                case .noSlot:
+                    if isIdle(slot), fetch.isEmpty, giveWay(slot) { continue }
+                    isStarved = true
+                    break fetching
+                }
             }
-            known[block].dramReaders += 1
-            markUsed(block)
-            settleDRAM(block)
-            position += 1
-            requests[Int(slot)].leasedEnd = position
+            requests[index].fetched = position + 1
         }
         flush(&fetch)
+    }
+
+    /// Whether nothing of the load is on its way.
+    private func isIdle(_ slot: Int32) -> Bool {
+        requests[Int(slot)].outstanding == 0 && requests[Int(slot)].issued == requests[Int(slot)].fetched
+    }
+
+    /// Gives up the deepest lease of a load that could not go on otherwise.
+    private mutating func giveWay(_ slot: Int32) -> Bool {
+        let index = Int(slot)
+        var position = Int(requests[index].end)
+        while position > Int(requests[index].fetched) {
+            position -= 1
+            guard requests[index].leases.remove(position) else { continue }
+            endDRAMRead(requests[index].blocks[position])
+            return true
+        }
+        return false
+    }
+
+    /// Loads that found no slot try again.
+    mutating func feedStarved() {
+        isStarved = false
+        for slot in loading.reversed() where requests[Int(slot)].fetched < requests[Int(slot)].end { pump(slot) }
     }
 
     /// Blocks on their way into staging slots, gathered into slices by source.
@@ -116,27 +167,38 @@ extension TieringManager {
             self.kind = kind
             self.request = request
         }
+
+        var isEmpty: Bool { nvme.isEmpty && flash.isEmpty }
+    }
+
+    /// What became of the wish to have a block in node memory.
+    enum Brought {
+        /// It is there or on its way.
+        case here
+        /// Every slot is held.
+        case noSlot
+        /// No tier has it.
+        case gone
     }
 
     /// Sees to it that a block is in node memory or on its way there.
     ///
     /// - Parameter keepingFree: Slots that must remain available to others.
-    /// - Returns: `false` when no slot or transfer is to be had for it, or no tier has it.
-    mutating func bring(_ block: BlockNumber, at position: Int32, keepingFree: Int, _ fetch: inout Fetch) -> Bool {
-        if known[block].dram == .present { return true }
+    mutating func bring(_ block: BlockNumber, at position: Int32, keepingFree: Int, _ fetch: inout Fetch) -> Brought {
+        if known[block].dram == .present { return .here }
         if known[block].dram == .filling {
             known[block].flags.insert(.awaited)
-            return true
+            return .here
         }
-        guard known[block].dram == .absent else { return false }
+        guard known[block].dram == .absent else { return .gone }
         let isLocal = known[block].nvme == .present
-        guard isLocal || known[block].flash == .present else { return false }
+        guard isLocal || known[block].flash == .present else { return .gone }
         var place = takeDRAMSlot(for: block, keepingFree: keepingFree)
         // A request in need takes back what predictions hold.
         while place == nil, fetch.kind == .load, yieldPrediction() {
             place = takeDRAMSlot(for: block, keepingFree: keepingFree)
         }
-        guard let destination = place else { return false }
+        guard let destination = place else { return .noSlot }
         known[block].dram = .filling
         known[block].dramSlot = destination
         var move = BlockMove(
@@ -150,7 +212,7 @@ extension TieringManager {
             fetch.flash.append(move)
             if fetch.flash.count == configuration.limits.sliceBlocks { flush(&fetch, .flash) }
         }
-        return true
+        return .here
     }
 
     /// Starts what is gathered.
@@ -178,10 +240,12 @@ extension TieringManager {
     mutating func pump(_ slot: Int32) {
         let index = Int(slot)
         guard requests[index].state == .loading else { return }
+        fetchOnward(slot)
         let blocks = requests[index].blocks
-        while requests[index].issued < requests[index].end {
+        while requests[index].issued < min(requests[index].end, requests[index].fetched) {
             let first = requests[index].issued
-            let limit = min(requests[index].end, first + Int32(truncatingIfNeeded: configuration.limits.sliceBlocks))
+            let fetched = min(requests[index].end, requests[index].fetched)
+            let limit = min(fetched, first + Int32(truncatingIfNeeded: configuration.limits.sliceBlocks))
             var end = first
             while end < limit, known[blocks[Int(end)]].dram == .present { end += 1 }
             if end == first {
@@ -204,6 +268,8 @@ extension TieringManager {
                 cut(slot, at: first, cause: .late)
                 break
             }
+            // The leases are the transfer's from now on.
+            for position in first..<end { requests[index].leases.remove(Int(position)) }
             requests[index].issued = end
             requests[index].outstanding += 1
         }
@@ -213,7 +279,7 @@ extension TieringManager {
     private func causeOfLoss(_ block: BlockNumber) -> TokenClass {
         switch known[block].fate {
         case .corrupt: .corrupt
-        case .lost: .lostAfterLookUp
+        case .lost, .evicted: .lostAfterLookUp
         default: .late
         }
     }
@@ -247,13 +313,11 @@ extension TieringManager {
     /// Gives back the leases of blocks that will not be sent. A sent block's lease is its transfer's.
     mutating func releaseLeases(_ slot: Int32) {
         let index = Int(slot)
-        let keep =
-            requests[index].state == .loading
-            ? max(requests[index].issued, requests[index].end) : requests[index].issued
-        while requests[index].leasedEnd > keep {
-            requests[index].leasedEnd -= 1
-            endDRAMRead(requests[index].blocks[Int(requests[index].leasedEnd)])
+        let keep = requests[index].state == .loading ? Int(requests[index].end) : 0
+        for position in keep..<max(keep, requests[index].leases.count) {
+            if requests[index].leases.remove(position) { endDRAMRead(requests[index].blocks[position]) }
         }
+        requests[index].leases.truncate(to: keep)
     }
 
     /// The time of a load is over: the engine goes on with the leading run that has come.

@@ -156,7 +156,8 @@ extension TieringManager {
         var hold: Int32 = -1
         let keepingFree = (dram.count - (dramPolicy?.capacity ?? 0)) / 4
         for block in path {
-            guard case .here(let tier) = source(of: block) else { break }
+            let place = source(of: block)
+            guard case .here(let tier) = place else { break }
             if known[block].dram != .absent { continue }
             guard predictions.heldCount < predictions.slotsMax,
                 (predictions.inFlightCount + 1) * configuration.blockBytes <= plan.bytesInFlightMax,
@@ -166,7 +167,7 @@ extension TieringManager {
                 guard let opened = openHold(reason, probability, until: closes) else { return false }
                 hold = opened
             }
-            guard bring(block, at: known[block].depth, keepingFree: keepingFree, &fetch) else { break }
+            guard bring(block, at: known[block].depth, keepingFree: keepingFree, &fetch) == .here else { break }
             known[block].flags.insert(.predicted)
             known[block].dramReaders += 1
             predictions.inFlightCount += 1
@@ -282,7 +283,7 @@ extension TieringManager {
             let block = blocks[Int(position)]
             if known[block].dram == .absent {
                 guard (predictions.inFlightCount + 1) * configuration.blockBytes <= plan.bytesInFlightMax,
-                    bring(block, at: position, keepingFree: keepingFree, &fetch)
+                    bring(block, at: position, keepingFree: keepingFree, &fetch) == .here
                 else { break }
                 predictions.inFlightCount += 1
                 predictions.sheet[.queue].started += 1

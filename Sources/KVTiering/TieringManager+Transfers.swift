@@ -262,6 +262,7 @@ extension TieringManager {
         known[block].dramSlot = BlockRecord.noSlot
         known[block].dram = .absent
         if fate == .evicted {
+            notePopular(block)
             noteLoss(block, fate)
         } else if fate != .none {
             known[block].fate = fate

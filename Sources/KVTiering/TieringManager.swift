@@ -43,6 +43,9 @@ public struct TieringManager {
     var pinnedBytes: [Int]
     var predictions: Predictions
 
+    /// Whether a load waits for a slot of node memory.
+    var isStarved = false
+
     /// The time of the event in hand.
     var now = Instant.zero
 
@@ -73,7 +76,7 @@ public struct TieringManager {
             $0.makePolicy(configuration.inclusion == .exclusive ? kept + below : below)
         }
         nvmeBudget = WriteBudget(configuration.nvmeWriteBudget)
-        planner = Planner(configuration: configuration.planner)
+        planner = Planner(configuration.planner)
         deadlines = DeadlineQueue(capacity: configuration.deadlinesMax)
         pinnedBytes = [Int](repeating: 0, count: configuration.pinBudgetBytes.count)
         predictions = Predictions(configuration.prefetch, stagingSlots: dramCount - kept)
@@ -109,6 +112,7 @@ public struct TieringManager {
         case .unpin(let pin): unpin(pin)
         case .deadline: break
         }
+        if isStarved { feedStarved() }
         if predictions.isOn { followPredictions() }
     }
 

@@ -3,25 +3,25 @@
 import KVModel
 
 /// Bytes that may be written, replenished evenly and saved up to a limit.
-struct WriteBudget {
+package struct WriteBudget {
     private let bytesPerSecond: Double
     private let burst: Double
     private var level: Double
     private var filledAt: Instant?
     /// Bytes granted so far.
-    private(set) var grantedBytes = 0
+    package private(set) var grantedBytes = 0
     /// Bytes refused so far.
-    private(set) var refusedBytes = 0
+    package private(set) var refusedBytes = 0
 
     /// A full bucket, or one without end when there is no configuration.
-    init(_ configuration: WriteBudgetConfiguration?) {
+    package init(_ configuration: WriteBudgetConfiguration?) {
         bytesPerSecond = (configuration?.bytesPerDay ?? .infinity) / 86_400
         burst = configuration?.burstBytes ?? .infinity
         level = burst
     }
 
     /// Takes `bytes` if they are there. Nothing is taken otherwise.
-    mutating func take(_ bytes: Int, at now: Instant) -> Bool {
+    package mutating func take(_ bytes: Int, at now: Instant) -> Bool {
         if let filledAt, level < burst, now > filledAt {
             level = min(burst, level + bytesPerSecond * (now - filledAt).seconds)
         }
