@@ -8,11 +8,9 @@ public struct TieringConfiguration {
     public var blockTokens: Int
     /// Bytes of a block in every tier.
     public var blockBytes: Int
-    /// Who owns the engine's memory.
+    /// Who owns the engine's memory. The decisions are the same in all three modes, because each arrival and load says
+    /// what the engine has itself; worlds differ in what a save and a load move.
     public var ownership: Ownership
-    /// GPU memory as slots of ours; only with `ownership == .full`, one entry an engine. Its eviction is always least
-    /// recently used, leaf first, as in engines.
-    public var hbmBlocksPerEngine: [Int]
     /// Node memory, or `nil`.
     public var dram: TierConfiguration?
     /// Local flash, or `nil`. Needs node memory.
@@ -38,8 +36,8 @@ public struct TieringConfiguration {
 
     /// A configuration of given parts.
     public init(
-        blockTokens: Int, blockBytes: Int, ownership: Ownership, hbmBlocksPerEngine: [Int] = [],
-        dram: TierConfiguration?, nvme: TierConfiguration?, inclusion: InclusionMode,
+        blockTokens: Int, blockBytes: Int, ownership: Ownership, dram: TierConfiguration?, nvme: TierConfiguration?,
+        inclusion: InclusionMode,
         nvmeWriteBudget: WriteBudgetConfiguration?, hasStore: Bool, spill: SpillRule,
         directory: DirectoryConfiguration, planner: PlannerConfiguration, prefetch: PrefetchConfiguration?,
         pinBudgetBytes: [Int], limits: TieringLimits
@@ -47,7 +45,6 @@ public struct TieringConfiguration {
         self.blockTokens = blockTokens
         self.blockBytes = blockBytes
         self.ownership = ownership
-        self.hbmBlocksPerEngine = hbmBlocksPerEngine
         self.dram = dram
         self.nvme = nvme
         self.inclusion = inclusion
@@ -69,7 +66,7 @@ public enum Ownership: String, Sendable, CaseIterable {
     case engine
     /// Our DRAM is the engine's host tier; the engine owns HBM.
     case host
-    /// HBM slots are ours too.
+    /// HBM slots are ours too: the world keeps them for the engine.
     case full
 }
 

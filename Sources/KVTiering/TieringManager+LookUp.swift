@@ -152,31 +152,10 @@ extension TieringManager {
         return nil
     }
 
-    /// What is known of the place of a block.
-    enum Whereabouts {
-        case here(Tier)
-        case absent
-        case unknown
-    }
-
     /// The nearest tier from which a block could be had.
     @inline(__always)
     func source(of block: BlockNumber) -> Whereabouts {
-        let record = known.records[Int(block)]
-        if record.dram == .present { return .here(.dram) }
-        if record.nvme == .present { return .here(.nvme) }
-        guard configuration.hasStore else { return .absent }
-        switch record.flash {
-        case .present: return isFresh(record, configuration.directory.presentAge) ? .here(.flash) : .unknown
-        case .absent: return isFresh(record, configuration.directory.absentAge) ? .absent : .unknown
-        case .unknown: return .unknown
-        }
-    }
-
-    @inline(__always)
-    private func isFresh(_ record: BlockRecord, _ age: Duration) -> Bool {
-        configuration.directory.isSubscribed
-            || Int64(milliseconds &- record.flashHeard) <= age.nanoseconds / 1_000_000
+        directory.source(of: known.records[Int(block)], at: milliseconds)
     }
 
     /// The time in hand as records keep it.

@@ -154,7 +154,7 @@ extension TieringManager {
         var fetch = Fetch(kind: .prefetch, request: -1)
         fetch.reason = reason
         var hold: Int32 = -1
-        let keepingFree = (dram.count - (dramPolicy?.capacity ?? 0)) / 4
+        let keepingFree = stagingCount / 4
         for block in path {
             let place = source(of: block)
             guard case .here(let tier) = place else { break }
@@ -204,28 +204,30 @@ extension TieringManager {
 
     /// Gives up a prediction: what nobody used was brought up in vain, what is on its way is stopped.
     private mutating func closeHold(_ hold: Int32) {
+        cancelPrefetches(of: hold)
         let blocks = predictions.holds[Int(hold)].blocks
         for block in blocks where predictions.holdOf[block] == hold {
-            if known[block].dram == .filling {
-                cancelPrefetch(of: block)
-                endPrediction(block, .cancelled)
-            } else {
-                endPrediction(block, .neverUsed)
-            }
+            endPrediction(block, known[block].dram == .filling ? .cancelled : .neverUsed)
         }
         predictions.holds[Int(hold)].isOpen = false
         predictions.holds[Int(hold)].blocks = []
         predictions.freeHolds.append(hold)
     }
 
-    private mutating func cancelPrefetch(of block: BlockNumber) {
-        for transfer in transfers.indices
-        where transfers[transfer].use == .move && transfers[transfer].kind == .prefetch
-            && !transfers[transfer].isCancelled && transfers[transfer].moves.contains(where: { $0.block == block })
-            && !transfers[transfer].moves.contains(where: { known[$0.block].flags.contains(.awaited) })
-        {
-            transfers[transfer].isCancelled = true
-            emit(.cancel(transfer: TransferNumber(truncatingIfNeeded: transfer)))
+    /// Stops the transfers of a prediction, but for those whose blocks a request waits for by now.
+    private mutating func cancelPrefetches(of hold: Int32) {
+        for index in transfers.indices where transfers[index].use == .move && transfers[index].kind == .prefetch {
+            guard !transfers[index].isCancelled else { continue }
+            let moves = transfers[index].moves
+            var isHolds = false
+            var isAwaited = false
+            for move in moves {
+                if predictions.holdOf[move.block] == hold { isHolds = true }
+                if known[move.block].flags.contains(.awaited) { isAwaited = true }
+            }
+            guard isHolds, !isAwaited else { continue }
+            transfers[index].isCancelled = true
+            emit(.cancel(transfer: TransferNumber(truncatingIfNeeded: index)))
         }
     }
 
@@ -277,7 +279,7 @@ extension TieringManager {
         guard let plan = predictions.configuration else { return }
         let blocks = requests[Int(slot)].blocks
         var fetch = Fetch(kind: .stage, request: slot)
-        let keepingFree = (dram.count - (dramPolicy?.capacity ?? 0)) / 4
+        let keepingFree = stagingCount / 4
         var position = requests[Int(slot)].engineBlocks
         while position < requests[Int(slot)].foundOnArrival {
             let block = blocks[Int(position)]

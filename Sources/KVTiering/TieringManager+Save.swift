@@ -87,7 +87,6 @@ extension TieringManager {
     /// Brings what node memory, or a tier behind it, is to keep out of the engine. Blocks that only pass through use
     /// staging slots, of which loads find at least a half free.
     private mutating func save(_ slot: Int32, _ blocks: [BlockNumber]) {
-        let passing = dram.count - (dramPolicy?.capacity ?? 0)
         var moves: [BlockMove] = []
         for (position, block) in blocks.enumerated() {
             let record = known[block]
@@ -105,7 +104,7 @@ extension TieringManager {
                 if record.nvme != .present, record.flash != .present { known[block].fate = .refused }
                 continue
             }
-            guard let place = takeDRAMSlot(for: block, keepingFree: isKept ? 0 : (passing + 1) / 2) else {
+            guard let place = takeDRAMSlot(for: block, keepingFree: isKept ? 0 : (stagingCount + 1) / 2) else {
                 counters.savesDropped += 1
                 if !isKept { known[block].fate = .refused }
                 continue

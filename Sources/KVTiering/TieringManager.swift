@@ -27,6 +27,9 @@ public struct TieringManager {
     var nvmePolicy: (any TierPolicy)?
     var nvmeBudget: WriteBudget
     let planner: Planner
+    let directory: StoreDirectory
+    /// Slots of node memory that no policy fills.
+    let stagingCount: Int
 
     // What is in flight.
     var requests: [Request] = []
@@ -77,6 +80,8 @@ public struct TieringManager {
         }
         nvmeBudget = WriteBudget(configuration.nvmeWriteBudget)
         planner = Planner(configuration.planner)
+        directory = StoreDirectory(hasStore: configuration.hasStore, configuration.directory)
+        stagingCount = dramCount - kept
         deadlines = DeadlineQueue(capacity: configuration.deadlinesMax)
         pinnedBytes = [Int](repeating: 0, count: configuration.pinBudgetBytes.count)
         predictions = Predictions(configuration.prefetch, stagingSlots: dramCount - kept)
