@@ -94,7 +94,7 @@ extension SyntheticParameter {
     }
 
     private static let mooncake = "Mooncake conversation trace, FAST 2025"
-    private static let shareGPT = "ShareGPT, counted in CachedAttention, ATC 2024"
+    private static let lmsys = "LMSYS-Chat-1M, ICLR 2024"
     private static let claude = "338 Claude Code sessions, kv-cache-tester (WEKA), 2025"
     private static let ragCache = "RAGCache, arXiv 2404.12457"
     private static let preble = "ToolBench row of Preble, ICLR 2025"
@@ -111,8 +111,8 @@ extension SyntheticParameter {
             ("followUpSpread", \.followUp.spread, spreads, "their spread", chosen),
             ("answer", \.answer.median, tokensOnce, "answer, median tokens", mooncake),
             ("answerSpread", \.answer.spread, spreads, "its spread", mooncake),
-            ("multiTurn", \.multiTurnShare, shares, "share of conversations with a second turn", shareGPT),
-            ("turns", \.meanTurns, 1...1000, "mean turns of a conversation", shareGPT),
+            ("multiTurn", \.multiTurnShare, shares, "share of conversations with a second turn", lmsys),
+            ("turns", \.meanTurns, 1...1000, "mean turns of a conversation", lmsys),
             ("pause", \.pause.median, secondsRange, "pause before a follow-up, median seconds", claude),
             ("pauseSpread", \.pause.spread, spreads, "its spread", claude),
             ("context", \.contextTokens, 1024...1_000_000, "a conversation ends before this many tokens", chosen),

@@ -65,9 +65,9 @@ public struct ChatWorkload: Sendable, Equatable {
     /// Tokens of an answer.
     public var answer = LogNormal(median: 230, spread: 0.9)
     /// Share of conversations that have a second turn.
-    public var multiTurnShare = 0.73
+    public var multiTurnShare = 0.5
     /// Mean turns of a conversation.
-    public var meanTurns = 5.75
+    public var meanTurns = 2.0
     /// Seconds between an answer and the next message.
     public var pause = LogNormal(median: 182, spread: 1.75)
     /// A conversation ends before its prompt has this many tokens.

@@ -21,7 +21,7 @@ public struct TraceReadOptions: Sendable {
     /// Options; the defaults read what a user points at.
     public init(
         format: TraceFormat? = nil, blockTokens: Int? = nil, skipsBadLines: Bool = false,
-        lineByteLimit: Int = 64 << 20, referenceLimit: Int = 1 << 32
+        lineByteLimit: Int = 64 << 20, referenceLimit: Int = 1 << 31
     ) {
         self.format = format
         self.blockTokens = blockTokens
@@ -34,8 +34,8 @@ public struct TraceReadOptions: Sendable {
 extension Trace {
     /// Block sizes that can be meant.
     public static let blockTokensRange = 1...65_536
-    /// The longest prompt or answer that can be meant: 64 Mi tokens, some hundred times the longest context in use.
-    public static let tokensRange = 0...(64 << 20)
+    /// The longest prompt or answer that can be meant: 16 Mi tokens, more than the longest context in use.
+    public static let tokensRange = 0...(16 << 20)
 
     /// Reads the trace at `path`; `-` is standard input. Plain, gzip and zstd are told apart by their first bytes.
     /// `progress` is called now and then while bytes arrive.
@@ -135,7 +135,8 @@ struct TraceReader {
     private func emptyError(_ builder: TraceBuilder, _ firstUnknown: String?) -> OperatorError {
         if builder.skippedLineCount > 0 {
             let reason = firstUnknown.map { " (\($0))" } ?? ""
-            let lines = builder.skippedLineCount == 1 ? "the only line is no" : "none of \(builder.skippedLineCount) lines is a"
+            let count = builder.skippedLineCount
+            let lines = count == 1 ? "the only line is no" : "none of \(count) lines is a"
             return OperatorError("\(lines) request\(reason)", at: place)
         }
         let what = builder.format == nil ? "is empty" : "holds no request"

@@ -11,13 +11,13 @@ import Testing
         let run = try CommandRun.holdfast(["trace", "info", traces + "/chat.jsonl.gz", "--json"])
         #expect(run.exitCode == 0)
         let object = try run.object
-        #expect(object["requests"] as? Int == 964)
-        #expect(object["inputTokens"] as? Int == 8_541_969)
+        #expect(object["requests"] as? Int == 609)
+        #expect(object["inputTokens"] as? Int == 5_080_713)
         #expect(object["outputTokens"] as? Int != nil)
-        #expect(object["blockReferences"] as? Int == 133_005)
-        #expect(object["uniqueBlocks"] as? Int == 55_389)
-        #expect(object["infiniteHitTokens"] as? Int == 4_967_424)
-        #expect((object["infiniteHitRatio"] as? Double).map { abs($0 - 0.58153) < 1e-5 } == true)
+        #expect(object["blockReferences"] as? Int == 79_091)
+        #expect(object["uniqueBlocks"] as? Int == 46_559)
+        #expect(object["infiniteHitTokens"] as? Int == 2_082_048)
+        #expect((object["infiniteHitRatio"] as? Double).map { abs($0 - 0.40979) < 1e-5 } == true)
         #expect((object["spanSeconds"] as? Double).map { $0 > 1700 && $0 < 1800 } == true)
     }
 

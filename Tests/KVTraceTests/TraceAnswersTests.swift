@@ -21,8 +21,8 @@ import Testing
             file: "default", requests: 8681, inputTokens: 151_292_065, uniqueBlocks: 484_646, references: 2_359_685,
             hitTokens: 120_002_496),
         Answer(
-            file: "chat", requests: 964, inputTokens: 8_541_969, uniqueBlocks: 55_389, references: 133_005,
-            hitTokens: 4_967_424),
+            file: "chat", requests: 609, inputTokens: 5_080_713, uniqueBlocks: 46_559, references: 79_091,
+            hitTokens: 2_082_048),
         Answer(
             file: "agent", requests: 327, inputTokens: 21_223_314, uniqueBlocks: 9369, references: 331_460,
             hitTokens: 20_613_824),
@@ -33,8 +33,8 @@ import Testing
             file: "templates", requests: 3130, inputTokens: 6_455_341, uniqueBlocks: 18_628, references: 99_342,
             hitTokens: 5_165_696),
         Answer(
-            file: "mooncake", requests: 1466, inputTokens: 26_198_217, uniqueBlocks: 10_806, references: 51_896,
-            hitTokens: 21_038_080),
+            file: "mooncake", requests: 1208, inputTokens: 23_107_355, uniqueBlocks: 9461, references: 45_730,
+            hitTokens: 18_569_728),
     ]
 
     @Test(arguments: committed)
