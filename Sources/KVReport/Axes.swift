@@ -5,6 +5,7 @@ import KVModel
 extension LineChart.Axis {
     /// Equal factors, ticks at 1, 3, 10, …; the ends are moved outwards to such a number.
     static func logarithmic(_ title: String, from: Double, to: Double, label: (Double) -> String) -> LineChart.Axis {
+        let from = max(from, 1e-12)
         var values: [Double] = []
         var power = 1.0
         while power > from { power /= 10 }
@@ -33,6 +34,7 @@ extension LineChart.Axis {
 
     /// Equal factors, ticks at powers of two.
     static func powersOfTwo(_ title: String, from: Double, to: Double) -> LineChart.Axis {
+        let from = max(from, 1e-3)
         var power = 1.0
         while power > from { power /= 2 }
         while power * 2 <= from { power *= 2 }

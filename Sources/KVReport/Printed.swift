@@ -178,14 +178,17 @@ func fixed(_ value: Double, decimals: Int) -> String {
 
 /// So many significant digits, and the value they say.
 func significant(_ value: Double, _ digits: Int) -> (text: String, value: Double) {
-    guard value != 0, value.isFinite else { return (value == 0 ? "0" : "\(value)", value) }
+    guard value.isFinite else { return ("\(value)", value) }
+    guard abs(value) > 1e-290 else { return ("0", 0) }
     // The place of the leading digit: 10^place ≤ |value| < 10^(place + 1).
     var place = 0
     var power = 1.0
     while abs(value) >= power * 10 { (place, power) = (place + 1, power * 10) }
     while abs(value) < power { (place, power) = (place - 1, power / 10) }
-    let last = power / powerOfTen(digits - 1)
-    let rounded = (value / last).rounded() * last
+    // Powers of ten are exact up to 10²², so this is the number that the text will say.
+    let shift = digits - 1 - place
+    let scale = powerOfTen(abs(shift))
+    let rounded = shift >= 0 ? (value * scale).rounded() / scale : (value / scale).rounded() * scale
     // 9.96 has its leading digit one place higher once it is rounded to 10.
     if abs(rounded) >= power * 10 * 0.999_999 { place += 1 }
     let decimals = max(0, digits - 1 - place)

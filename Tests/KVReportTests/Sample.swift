@@ -25,7 +25,7 @@ enum Sample {
 
     static func hex(_ text: String) -> String {
         var digits = ""
-        var random = RandomSource(seed: UInt64(text.utf8.reduce(0) { $0 * 31 + Int($1) }))
+        var random = RandomSource(seed: UInt64(text.utf8.reduce(0) { $0 &* 31 &+ Int($1) } & 0xFFFF_FFFF))
         for _ in 0..<64 { digits += String(random.below(16), radix: 16) }
         return digits
     }

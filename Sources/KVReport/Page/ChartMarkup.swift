@@ -65,7 +65,7 @@ extension StackChart {
             let share = full > 0 ? row.total / full : 0
             let segments = row.segments.map { segment -> Markup in
                 let room = isSingle ? BarRoom.half : BarRoom.row
-                return segment.markup(room.markup([segment.label], share: segment.value / full))
+                return segment.markup(room.markup([segment.label], share: segment.value / full), of: full)
             }
             let line: Markup = line.map { "<i class=\"mark\" style=\"left:\(percent: $0.value / full)\"></i>" } ?? ""
             let bar: Markup =
@@ -88,8 +88,8 @@ extension StackChart {
 }
 
 extension StackChart.Segment {
-    fileprivate func markup(_ label: Markup) -> Markup {
-        "<div class=\"seg \(fill.rawValue)\" style=\"flex-grow:\(coordinate: value * 1000)\">\(label)</div>"
+    fileprivate func markup(_ label: Markup, of full: Double) -> Markup {
+        "<div class=\"seg \(fill.rawValue)\" style=\"flex-grow:\(coordinate: value / full * 1000)\">\(label)</div>"
     }
 }
 
@@ -153,7 +153,7 @@ extension BarPanel {
 extension BarPanel.Bar {
     fileprivate func markup(full: Double) -> Markup {
         let share = full > 0 ? value / full : 0
-        let parts = segments.map { $0.markup("") }
+        let parts = segments.map { $0.markup("", of: max(value, 1e-300)) }
         let bar: Markup =
             segments.isEmpty
             ? "<i class=\"bar\(isMeasured ? " measured" : "")\" style=\"--v:\(coordinate: share)\">\(whisker)</i>"

@@ -54,7 +54,7 @@ struct Markup: ExpressibleByStringInterpolation, Equatable {
 
     /// At most two decimals, without zeros at the end. Integer arithmetic after one multiplication.
     static func coordinate(_ value: Double) -> String {
-        let hundredths = Int((value * 100).rounded())
+        let hundredths = Int(min(max((value * 100).rounded(), -1e15), 1e15))
         let (whole, rest) = (abs(hundredths) / 100, abs(hundredths) % 100)
         let sign = hundredths < 0 ? "-" : ""
         if rest == 0 { return "\(sign)\(whole)" }

@@ -228,7 +228,7 @@ enum PageStyle {
         h1{margin-top:18px;font-size:24pt}section>h2{font-size:15.5pt}
         h2,.question,.how,figcaption,.part,.list{break-after:avoid}
         figure,.figure,.row,.cautions,.keys,table,tr,.checks,.multiple{break-inside:avoid}
-        .plot{height:330px;margin-right:36px}.plot.small{height:92px}
+        .plot{height:330px;margin-left:60px;margin-right:36px}.plot.small{margin-left:60px}.plot.small{height:92px}
         .scroll{overflow:visible}th,td{padding:2px;font-size:6.2pt;overflow-wrap:anywhere}th{white-space:normal}
         a{color:inherit;text-decoration:none}
         }

@@ -83,6 +83,9 @@ extension Record {
         guard trace.requests >= 0, trace.inputTokens >= 0, trace.outputTokens >= 0, configuration.gpus > 0 else {
             throw refuse("trace counts below 0 or no GPUs")
         }
+        guard (0...1e12).contains(configuration.kvBytesPerToken) else {
+            throw refuse("kvBytesPerToken is out of range")
+        }
         for system in systems {
             let ledger = system.ledger
             let parts =

@@ -1,0 +1,115 @@
+// Several records side by side.
+
+import Foundation
+import KVReport
+import Testing
+
+@Suite struct ComparisonTests {
+    private func better() -> Record {
+        Sample.record(name: "larger").changing("1") { system in
+            system.ledger.evicted -= 12_000_000
+            system.ledger.flash += 12_000_000
+            system.ttft.p50 = 0.45
+        }.changing { $0.configuration.tiers[2].bytes = 32e12 }
+    }
+
+    @Test func gainsBetweenRecordsThatAreNotAlikeAreNotComputed() throws {
+        let other = Sample.record(name: "other").changing {
+            $0.trace.sha256 = Sample.hex("another trace")
+            $0.prices[0].value = 4
+        }
+        let comparison = try Comparison([Sample.record(), other])
+        #expect(!comparison.isAlike)
+        #expect(comparison.comparisons[0].rule == "m.unlike")
+        #expect(
+            comparison.comparisons[0].sentence
+                == "Record 2 is not compared with record 1: they differ in trace, prices.gpuHour.")
+        #expect(comparison.page.contains("These records are not alike"))
+        #expect(comparison.terminalReport().contains("not alike; gains between them are not computed"))
+    }
+
+    @Test func whatDiffersBetweenRecordsThatAreAlikeIsTheExperiment() throws {
+        let comparison = try Comparison([Sample.record(), better()])
+        #expect(comparison.isAlike)
+        #expect(comparison.differences.map(\.key) == ["tiers"])
+        #expect(comparison.comparisons[0].rule == "m.better")
+        let sentence = comparison.comparisons[0].sentence.replacing(thinSpace, with: " ")
+        #expect(
+            sentence
+                == "Record 2 avoids 4 points more and starts half its requests within 0.45 s, not 0.52 s; it is the better one."
+        )
+    }
+
+    @Test func recordsThatAreTheSameAreSaidToBe() throws {
+        let comparison = try Comparison([Sample.record(), Sample.record(name: "again")])
+        #expect(comparison.comparisons[0].rule == "m.alike")
+        let worse = try Comparison([better(), Sample.record()]).comparisons[0]
+        #expect(worse.rule == "m.worse")
+        let mixed = try Comparison([
+            better(), better().changing("1") { $0.ttft.p50 = 9 }.changing("1") { $0.ledger.hbm += 15_000_000 },
+        ])
+        #expect(mixed.comparisons[0].rule == "m.mixed")
+    }
+
+    @Test func baselinesAreDrawnOnceWhenTheyAreTheSame() throws {
+        let same = try Comparison([Sample.record(), better()])
+        guard case .stacks(let chart) = same.sections[0].figures.last?.chart else { return }
+        #expect(chart.rows.compactMap(\.mark?.key) == ["A", "B", "C", "D", "E", "1", "2", "Y"])
+        let other = better().changing("C") { $0.ledger.hbm += 1 }
+        let differing = try Comparison([Sample.record(), other])
+        guard case .stacks(let chart) = differing.sections[0].figures.last?.chart else { return }
+        #expect(chart.rows.compactMap(\.mark?.key) == ["A", "B", "D", "E", "1", "2", "Y"])
+        let table = differing.sections[0].figures.last?.table
+        #expect(
+            table?.rows.filter { $0.mark?.key == "C" }.map(\.name) == [
+                "HBM + DRAM, sticky (record 1)", "HBM + DRAM, sticky (record 2)",
+            ])
+    }
+
+    @Test func measuredPairsNameNoWinnerUnlessTheIntervalDoes() throws {
+        func gain(_ low: Double, _ high: Double, pairs: Int = 15) throws -> String {
+            let record = Sample.record().changing {
+                $0.mode = .live
+                $0.live = LiveRun(
+                    machine: "two hosts", runs: 15,
+                    pairs: [PairedRatio(figure: "ttftP50", pairs: pairs, median: 0.5, low: low, high: high)])
+            }
+            let summary = try Comparison([record]).runs[0].summary
+            #expect(summary.first { $0.key == "ttftP50" }?.provenance == .measured)
+            return summary.first { $0.key == "ttftP50" }!.gain
+        }
+        #expect(try gain(0.4, 0.6) == "× 0.500 [0.400, 0.600]")
+        #expect(try gain(0.4, 1.1) == "alike [0.400, 1.10]")
+        #expect(try gain(0.4, 0.6, pairs: 3) == "3 pairs: too few")
+    }
+
+    @Test func jsonHoldsAllRecordsAndItsKeysInOrder() throws {
+        let text = try Comparison([Sample.record(), better()]).jsonReport
+        let object = try JSONSerialization.jsonObject(with: Data(text.utf8)) as! [String: Any]
+        #expect((object["records"] as? [Any])?.count == 2)
+        let keys = ["\"schema\"", "\"holdfast\"", "\"alike\"", "\"differences\"", "\"reference\"", "\"records\""]
+        let places = keys.map { text.range(of: $0)!.lowerBound }
+        #expect(places == places.sorted())
+        let summary = text.range(of: "\"summary\"")!.upperBound
+        let figures = [
+            "tokensAvoided", "ttftP50", "ttftP99", "goodput", "usefulShareOfBusy", "costPerMillionTokensSameSLO",
+            "costPerMillionTokensSameGPUs", "energyPerMillionTokens", "breakEvenSessionsPerGPU",
+        ]
+        let order = figures.map { text.range(of: "\"\($0)\": {", range: summary..<text.endIndex)!.lowerBound }
+        #expect(order == order.sorted())
+        #expect(!text.contains("null"))
+        #expect(!text.contains(thinSpace))
+    }
+
+    @Test func sensitivitiesAreArithmeticOnTheRecord() throws {
+        let rows = try Comparison([Sample.record()]).sections[3].tables[0].rows
+        let cells = Dictionary(uniqueKeysWithValues: rows.map { ($0.name.replacing(thinSpace, with: " "), $0.cells) })
+        // 16 GPUs × $3 × 2 h = $96 and $11 for storage and switches, over 306 M tokens.
+        #expect(cells["as given"]?[0] == "$0.350")
+        #expect(cells["GPU price halved ($1.50)"]?[0] == "$0.193")  // (48 + 11) ÷ 306
+        #expect(cells["storage price doubled ($10.00)"]?[0] == "$0.382")  // (96 + 20 + 1) ÷ 306
+        #expect(cells["TTFT 11 % worse than modelled"]?[0] == "$0.507")  // 24 GPUs
+        #expect(cells["half the reuse: GPUs half-way to no cache"]?[0] == "$0.977")  // (16 + 80) ÷ 2 = 48 GPUs
+        #expect(cells["half the sessions (12 per GPU)"]?[0] == "$0.377")  // 0.30 + 0.9 ÷ 12 + 0.0024
+    }
+}

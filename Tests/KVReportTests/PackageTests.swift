@@ -1,2 +1,0 @@
-import KVReport
-import Testing
