@@ -49,6 +49,9 @@ enum Popularity {
     /// Mean times between uses: below 4 s, then a tempo for every factor of four up to three hours and more.
     static let tempos = 7
     static let levels = ownLevels + tempos
+    /// Shared blocks of one tempo are alike, whatever their age, so their class needs less evidence than others to
+    /// differ from the crowd.
+    static let sharedEvidence = 1.0 / 16
     /// The mean runs over this many uses.
     static let window: UInt16 = 64
 
@@ -79,6 +82,8 @@ struct Past {
     var seen = 0
     /// Its leading blocks that many requests went on from in different ways.
     var shared = 0
+    /// Its leading blocks that an LRU of the same size would have held.
+    var recentHits = 0
     /// Of the owner of the deepest of these: path length, turn, arrival.
     var ownerLength = 0
     var ownerTurn: Int32 = 0

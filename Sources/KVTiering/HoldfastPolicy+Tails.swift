@@ -33,6 +33,7 @@ extension HoldfastPolicy {
             tails.append(tail)
             slot = Int32(tails.count - 1)
             tier.growTails(to: tails.count)
+            indexTier?.growTails(to: tails.count)
         }
         let index = Int(request)
         if statistics.turnMatters(to: segment.family) {
@@ -46,6 +47,7 @@ extension HoldfastPolicy {
     /// A tail that owns nothing more leaves all lists.
     mutating func retire(_ tail: Int32) {
         unlinkAge(tail)
+        unlinkBirth(tail)
         unmarkLost(tail)
         let request = Int(tails[Int(tail)].request)
         for place in 0..<Int(records[request].ownCount) where records[request].ownTails[place] == tail {
@@ -102,6 +104,7 @@ extension HoldfastPolicy {
         tails[Int(tail)].cell = cell
         statistics.enter(cell: cell, tail: tails[Int(tail)])
         tier.move(tail, to: cell, rank: statistics.rank)
+        indexTier?.move(tail, to: cell, rank: statistics.rank)
     }
 
     // MARK: Ends of turns
@@ -170,7 +173,7 @@ extension HoldfastPolicy {
 
     private mutating func forgetLostPart(of tail: Int32) {
         let index = Int(tail)
-        let kept = tier.ends[index].count
+        let kept = max(tier.ends[index].count, indexTier?.ends[index].count ?? 0)
         let length = tails[index].owned - kept
         statistics.blocksForgotten(cell: tails[index].cell, tail: tails[index], length: length, clock: clock)
         tails[index].entered = clock
@@ -184,7 +187,12 @@ extension HoldfastPolicy {
         knownCount -= Int(length)
         tails[index].last = block
         tails[index].high -= length
+        let recent = min(tails[index].recent, tails[index].owned)
+        guardian.recentCount -= Int(tails[index].recent - recent)
+        tails[index].recent = recent
         unmarkLost(tail)
+        // What only the other view still holds comes round again.
+        if kept > tier.ends[index].count { markLost(tail) }
         if tails[index].owned == 0 { retire(tail) }
     }
 }

@@ -12,6 +12,9 @@ public struct HoldfastPolicy: TierPolicy {
 
     /// What the tier holds.
     var tier = HoldfastResidency()
+    /// While the tier follows recency: what the index alone would hold.
+    var indexTier: HoldfastResidency?
+    var guardian = HoldfastGuard()
     /// Per block number.
     var known: [KnownBlock] = []
     /// How many blocks have an owner.
@@ -36,6 +39,8 @@ public struct HoldfastPolicy: TierPolicy {
     var clock = 0.0
     /// The runs of the request in progress: reused, so that a request allocates nothing.
     var segments: [Segment] = []
+    var losers: [Int32] = []
+    var dropped: [BlockNumber] = []
     var forgotten: [BlockNumber] = []
     let reportsForgotten: Bool
 
@@ -99,30 +104,29 @@ public struct HoldfastPolicy: TierPolicy {
         clock = max(clock, context.now.seconds)
         endTurns()
         age()
-        guard path.count > 0 else { return }
-        grow(for: path)
+        let length = consistentLength(of: path)
+        guard length > 0 else { return }
+        use(path.extracting(first: length), context, isWhole: length == path.count, evicted: &evicted)
+    }
 
+    private mutating func use(
+        _ path: Span<BlockNumber>, _ context: RequestContext, isWhole: Bool, evicted: inout [BlockNumber]
+    ) {
         let hits = tier.run(of: path)
+        let indexHits = indexTier?.run(of: path) ?? 0
         let past = takeOver(path)
+        weighSides(length: path.count, hits: hits, recentHits: past.recentHits, indexHits: indexHits)
         let request = newRecord(context.request, length: path.count, past: past)
         let nature = traffic.classify(length: path.count, past: past, clock: clock)
         records[Int(request)].turn = nature.turn
-        cutIntoSegments(path, sharedEnd: past.shared, nature: nature, lastIsPartial: context.lastBlockIsPartial)
+        let lastIsPartial = isWhole && context.lastBlockIsPartial
+        cutIntoSegments(path, sharedEnd: past.shared, nature: nature, lastIsPartial: lastIsPartial)
         rebuildIfDue()
         adopt(path, request: request)
-        admit(path, from: hits, evicted: &evicted)
-        enterCells(path, request: request)
+        let held = admit(path, from: hits, evicted: &evicted)
+        let heldByIndex = indexTier == nil ? 0 : admitByIndex(path, from: indexTier?.run(of: path) ?? 0)
+        enterCells(path, held: held, heldByIndex: heldByIndex)
         forgetBeyondMemory()
-    }
-
-    private mutating func grow(for path: Span<BlockNumber>) {
-        var largest: BlockNumber = 0
-        for index in 0..<path.count { largest = max(largest, path[index]) }
-        let size = Int(largest) + 1
-        guard size > known.count else { return }
-        let unknown = KnownBlock(owner: none, parent: noBlock, uses: 0)
-        known.append(contentsOf: repeatElement(unknown, count: size - known.count))
-        tier.growBlocks(to: size)
     }
 
     /// Takes the path's blocks from the tails that own them, counts that they were asked for, and says what was known.
@@ -154,6 +158,8 @@ public struct HoldfastPolicy: TierPolicy {
                 past.ownerTurn = record.turn
                 past.ownerArrival = record.arrival
             }
+            let recent = takeRecent(Int32(end - depth), of: owner)
+            if past.recentHits == depth { past.recentHits += recent }
             takeTop(Int32(end - depth), of: owner)
             depth = end
         }
@@ -170,6 +176,7 @@ public struct HoldfastPolicy: TierPolicy {
         tails[index].entered = clock
         tails[index].low += length
         tier.takeTop(length, of: tail)
+        indexTier?.takeTop(length, of: tail)
         if tails[index].owned == 0 { retire(tail) }
     }
 
@@ -209,6 +216,8 @@ public struct HoldfastPolicy: TierPolicy {
         statistics.rebuild(clock: clock, longGap: traffic.longGap)
         tier.growCells(to: statistics.rank.count)
         tier.ranksChanged()
+        indexTier?.growCells(to: statistics.rank.count)
+        indexTier?.ranksChanged()
     }
 
     /// Gives the path's blocks to new tails.
@@ -221,39 +230,45 @@ public struct HoldfastPolicy: TierPolicy {
                 let block = Int(path[depth])
                 if known[block].owner == none {
                     knownCount += 1
-                    known[block] = KnownBlock(owner: tail, parent: depth > 0 ? path[depth - 1] : noBlock, uses: 1)
+                    known[block].uses = 1
                 }
                 known[block].owner = tail
             }
         }
     }
 
-    /// Lets in the path's blocks from depth `hits` on, root first, until one is worth no more than the least of
-    /// what it would displace.
-    private mutating func admit(_ path: Span<BlockNumber>, from hits: Int, evicted: inout [BlockNumber]) {
-        var held = hits
-        filling: for segment in segments where segment.high > held {
-            let worth = statistics.index[Int(statistics.firstCell(of: segment.family, stage: .running))]
-            while held < segment.high {
-                if tier.count == capacity {
-                    let victim = tier.least(order: statistics.order)
-                    if victim == none { break filling }
-                    if statistics.index[Int(tails[Int(victim)].cell)] >= worth { break filling }
-                    let dropped = tier.dropEnd(of: victim, known: known, tails: tails, rank: statistics.rank)
-                    evicted.append(dropped)
-                    markLost(victim)
-                }
-                tier.admit(path[held], parent: held > 0 ? path[held - 1] : noBlock)
-                held += 1
+    /// Lets in the path's blocks from depth `hits` on and says how many of its leading blocks are held now.
+    private mutating func admit(_ path: Span<BlockNumber>, from hits: Int, evicted: inout [BlockNumber]) -> Int {
+        guard guardian.followsRecency else {
+            losers.removeAll(keepingCapacity: true)
+            let depth = tier.fill(
+                path, from: hits, segments: segments, capacity: capacity, statistics: statistics, known: known,
+                tails: tails, evicted: &evicted, losers: &losers)
+            for loser in losers { markLost(loser) }
+            return depth
+        }
+        for depth in hits..<path.count {
+            if tier.count == capacity {
+                let victim = oldestEvictable()
+                if victim == none { return depth }
+                evicted.append(tier.dropEnd(of: victim, known: known, tails: tails, rank: statistics.rank))
+                markLost(victim)
             }
+            tier.admit(path[depth], parent: depth > 0 ? path[depth - 1] : noBlock)
         }
-        for index in segments.indices {
-            let segment = segments[index]
-            segments[index].held = max(0, min(held, segment.high) - segment.low)
-        }
+        return path.count
     }
 
-    private mutating func enterCells(_ path: Span<BlockNumber>, request: Int32) {
+    /// While the tier follows recency: what the index alone would hold after this request.
+    private mutating func admitByIndex(_ path: Span<BlockNumber>, from hits: Int) -> Int {
+        dropped.removeAll(keepingCapacity: true)
+        losers.removeAll(keepingCapacity: true)
+        return indexTier?.fill(
+            path, from: hits, segments: segments, capacity: capacity, statistics: statistics, known: known,
+            tails: tails, evicted: &dropped, losers: &losers) ?? 0
+    }
+
+    private mutating func enterCells(_ path: Span<BlockNumber>, held: Int, heldByIndex: Int) {
         // The deepest first: of one request's tails the deepest counts as the oldest.
         for segment in segments.reversed() {
             let tail = segment.tail
@@ -262,10 +277,39 @@ public struct HoldfastPolicy: TierPolicy {
             statistics.enter(cell: cell, tail: tails[Int(tail)])
             statistics.tailBorn(tails[Int(tail)])
             linkAge(tail, bin: 0)
-            let deepest = segment.held > 0 ? path[segment.low + segment.held - 1] : noBlock
-            tier.settle(tail, count: Int32(segment.held), deepest: deepest, cell: cell, rank: statistics.rank)
-            if segment.held < segment.high - segment.low { markLost(tail) }
+            linkBirth(tail)
+            tier.settle(tail, segment, path, held: held, cell: cell, rank: statistics.rank)
+            indexTier?.settle(tail, segment, path, held: heldByIndex, cell: cell, rank: statistics.rank)
+            if held < segment.high { markLost(tail) }
         }
+        trimRecent()
+    }
+
+    /// The length of the path up to the first block that cannot be where it is: known under another parent, or twice
+    /// in the path. The rest is left out, for a number names a whole prefix. Sets the parents of unknown blocks.
+    private mutating func consistentLength(of path: Span<BlockNumber>) -> Int {
+        var largest: BlockNumber = 0
+        for depth in 0..<path.count { largest = max(largest, path[depth]) }
+        let size = Int(largest) + 1
+        if size > known.count {
+            let unknown = KnownBlock(owner: none, parent: noBlock, uses: 0)
+            known.append(contentsOf: repeatElement(unknown, count: size - known.count))
+            tier.growBlocks(to: size)
+            indexTier?.growBlocks(to: size)
+        }
+        var parent = noBlock
+        for depth in 0..<path.count {
+            let block = Int(path[depth])
+            if known[block].parent != parent {
+                // An unknown block has no parent; one that has is already in this path.
+                guard known[block].owner == none, known[block].parent == noBlock, path[depth] != path[0] else {
+                    return depth
+                }
+                known[block].parent = parent
+            }
+            parent = path[depth]
+        }
+        return path.count
     }
 }
 
@@ -275,8 +319,6 @@ struct Segment {
     var high: Int
     var family: Int32
     var tail: Int32 = none
-    /// How many of its leading blocks are resident after the access.
-    var held = 0
 
     init(low: Int, high: Int, family: Int32) {
         self.low = low

@@ -100,11 +100,42 @@ struct HoldfastResidency {
         }
     }
 
-    /// The new tail's shallow `count` blocks are held, down to `deepest`.
-    mutating func settle(_ tail: Int32, count: Int32, deepest: BlockNumber, cell: Int32, rank: [Int32]) {
-        ends[Int(tail)].count = count
-        ends[Int(tail)].deepest = count > 0 ? deepest : noBlock
-        if count > 0, held[Int(deepest)] == 1 { list(tail, in: cell, rank: rank) }
+    /// A tail is born, and `held` leading blocks of its request's path are held.
+    mutating func settle(
+        _ tail: Int32, _ segment: Segment, _ path: Span<BlockNumber>, held leading: Int, cell: Int32, rank: [Int32]
+    ) {
+        let length = min(leading, segment.high) - segment.low
+        guard length > 0 else {
+            ends[Int(tail)] = ResidentEnd()
+            return
+        }
+        let deepest = path[segment.low + length - 1]
+        ends[Int(tail)] = ResidentEnd(count: Int32(length), deepest: deepest)
+        if held[Int(deepest)] == 1 { list(tail, in: cell, rank: rank) }
+    }
+
+    /// Takes in the path's blocks from depth `from` on, root first, until one is worth no more than the least of what
+    /// it would displace. Appends what it dropped and the tails that lost it; returns how much of the path is held.
+    mutating func fill(
+        _ path: Span<BlockNumber>, from: Int, segments: [Segment], capacity: Int, statistics: HoldfastStatistics,
+        known: [KnownBlock], tails: [Tail], evicted: inout [BlockNumber], losers: inout [Int32]
+    ) -> Int {
+        var depth = from
+        for segment in segments where segment.high > depth {
+            let worth = statistics.index[Int(statistics.firstCell(of: segment.family, stage: .running))]
+            while depth < segment.high {
+                if count == capacity {
+                    let victim = least(order: statistics.order)
+                    if victim == none { return depth }
+                    if statistics.index[Int(tails[Int(victim)].cell)] >= worth { return depth }
+                    evicted.append(dropEnd(of: victim, known: known, tails: tails, rank: statistics.rank))
+                    if losers.last != victim { losers.append(victim) }
+                }
+                admit(path[depth], parent: depth > 0 ? path[depth - 1] : noBlock)
+                depth += 1
+            }
+        }
+        return depth
     }
 
     /// Drops the deepest held block of a tail that is evictable and returns it.
@@ -161,6 +192,17 @@ struct HoldfastResidency {
         for tail in tails.indices where ends[tail].count > 0 && held[Int(ends[tail].deepest)] == 1 {
             offer(ends[tail].deepest, known: known, tails: tails, rank: rank)
         }
+    }
+
+    /// The same blocks, none of them pinned.
+    func withoutPins(known: [KnownBlock], tails: [Tail], rank: [Int32]) -> HoldfastResidency {
+        var copy = self
+        for block in held.indices where held[block] != 0 { copy.held[block] = 1 }
+        for block in held.indices where held[block] != 0 && known[block].parent != noBlock {
+            copy.held[Int(known[block].parent)] += 1
+        }
+        copy.offerAll(known: known, tails: tails, rank: rank)
+        return copy
     }
 
     mutating func pin(_ block: BlockNumber, known: [KnownBlock]) {

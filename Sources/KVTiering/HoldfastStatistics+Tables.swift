@@ -149,7 +149,8 @@ extension HoldfastStatistics {
             let cell = cells[first + bin]
             let waited = cell.waited(until: clock)
             let prior = prior(family: family, stage: stage, bin: bin)
-            let evidence = tables.evidence[bin]
+            let evidence =
+                tables.evidence[bin] * (families[family].level < Popularity.ownLevels ? 1 : Popularity.sharedEvidence)
             let returns = (cell.hits + evidence) / (waited + evidence / prior)
             let ends = cell.ended / (waited + evidence / prior)
             let leaves = returns + ends

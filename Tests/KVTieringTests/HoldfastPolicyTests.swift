@@ -105,10 +105,106 @@ struct RandomTree {
     private func check(_ policy: HoldfastPolicy, against model: Set<BlockNumber>, parents: [BlockNumber?]) {
         #expect(policy.residentCount == model.count)
         #expect(policy.residentCount <= policy.capacity)
-        for block in parents.indices {
-            let isHere = policy.isResident(BlockNumber(block))
-            #expect(isHere == model.contains(BlockNumber(block)))
-            if isHere, let parent = parents[block] { #expect(policy.isResident(parent), "a block without its parent") }
+        let here = parents.indices.filter { policy.isResident(BlockNumber($0)) }.map { BlockNumber($0) }
+        #expect(Set(here) == model)
+        let orphans = here.filter { block in parents[Int(block)].map { !policy.isResident($0) } ?? false }
+        #expect(orphans.isEmpty, "blocks without their parents")
+    }
+
+    /// The hits of each request, and the policy afterwards.
+    private func replay(_ traffic: HoldfastTraffic, first count: Int, capacity: Int) -> ([Int], HoldfastPolicy) {
+        var policy = HoldfastPolicy(capacity: capacity)
+        var evicted: [BlockNumber] = []
+        var hits: [Int] = []
+        for (index, path) in traffic.paths.prefix(count).enumerated() {
+            if index > 0, index % 3 == 0 {
+                policy.turnEnded(request: UInt32(index - 1), reason: .endTurn, at: traffic.times[index - 1])
+            }
+            hits.append(policy.hitRun(path.span))
+            let context = RequestContext(request: UInt32(index), now: traffic.times[index])
+            policy.access(path.span, context, evicted: &evicted)
+            #expect(policy.rememberedCount <= 8 * capacity)
         }
+        return (hits, policy)
+    }
+
+    @Test func theFutureChangesNothing() {
+        let traffic = HoldfastTraffic.phases(of: 300, requests: 3000, seed: 9)
+        let (whole, _) = replay(traffic, first: 3000, capacity: 700)
+        let (part, _) = replay(traffic, first: 2000, capacity: 700)
+        #expect(Array(whole.prefix(2000)) == part)
+        let (again, _) = replay(traffic, first: 3000, capacity: 700)
+        #expect(again == whole)
+    }
+
+    @Test func theSimulatedLRUHitsWhatLRUHits() {
+        for (seed, capacity) in [(1, 30), (2, 200), (3, 1000), (4, 5000)] {
+            let traffic = HoldfastTraffic.chat(pause: 20, turns: 4, requests: 1500, seed: UInt64(seed))
+            let (_, policy) = replay(traffic, first: traffic.paths.count, capacity: capacity)
+            var lru = LRUPolicy(capacity: capacity)
+            var hits = 0
+            var evicted: [BlockNumber] = []
+            for path in traffic.paths {
+                hits += lru.hitRun(path.span)
+                lru.access(path.span, RequestContext(request: 0, now: .zero), evicted: &evicted)
+            }
+            #expect(policy.recentHitBlocks == hits, "capacity \(capacity)")
+        }
+    }
+
+    @Test func whereOnlyRecencyPredictsItIsFollowed() {
+        let traffic = HoldfastTraffic.chat(pause: 60, turns: 4, requests: 12_000, seed: 4)
+        let (_, policy) = replay(traffic, first: 12_000, capacity: traffic.uniqueBlocks / 10)
+        #expect(policy.followsRecency)
+    }
+
+    @Test func forgottenNumbersAreToldAndCanBeGivenAway() {
+        var random = RandomSource(seed: 12)
+        var policy = HoldfastPolicy(capacity: 20, reportsForgotten: true)
+        var free: [BlockNumber] = []
+        var next: BlockNumber = 0
+        var evicted: [BlockNumber] = []
+        var told: [BlockNumber] = []
+        for request in 0..<2000 {
+            var path: [BlockNumber] = []
+            for _ in 0..<1 + random.below(12) {
+                if let number = free.popLast() {
+                    path.append(number)
+                } else {
+                    path.append(next)
+                    next += 1
+                }
+            }
+            let context = RequestContext(request: UInt32(request), now: Instant(seconds: Double(request)))
+            policy.access(path.span, context, evicted: &evicted)
+            #expect(policy.residentCount <= 20)
+            policy.takeForgotten(into: &told)
+            for number in told {
+                #expect(!policy.remembers(number))
+                #expect(!policy.isResident(number))
+            }
+            free += told
+            told.removeAll()
+        }
+        // Eight times the capacity, the tier itself and the request in progress: no more numbers are ever needed.
+        #expect(next <= 9 * 20 + 12)
+    }
+
+    @Test func aNumberUnderAnotherParentEndsThePath() {
+        var policy = HoldfastPolicy(capacity: 10)
+        var evicted: [BlockNumber] = []
+        func access(_ path: [BlockNumber]) {
+            policy.access(path.span, RequestContext(request: 0, now: .zero), evicted: &evicted)
+        }
+        access([0, 1, 2])
+        access([0, 2, 3])
+        #expect(policy.residentCount == 3, "block 2 belongs under block 1, so neither it nor block 3 can come here")
+        access([4, 5, 4, 6])
+        #expect(policy.isResident(5))
+        #expect(!policy.isResident(6))
+        access([7, 8, 9, 8])
+        #expect(policy.residentCount == 8)
+        access([])
+        #expect(evicted.isEmpty)
     }
 }
