@@ -1,2 +1,0 @@
-import KVTiering
-import Testing
