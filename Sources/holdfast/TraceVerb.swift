@@ -36,13 +36,14 @@ struct TraceInput: ParsableArguments {
 
     /// Reads the trace, with a bar while it takes long.
     func read() throws -> Trace {
-        let bar = ProgressBar("reading \(file)", forced: progress)
+        let place = file == "-" ? "standard input" : file
+        let bar = ProgressBar("reading \(place)", forced: progress)
         defer { bar.finish() }
         let trace = try Trace.read(from: file, options: options(), progress: bar.show)
         if trace.skippedLineCount > 0 {
             let count = trace.skippedLineCount
             let lines = count == 1 ? "1 line that" : "\(grouped(count)) lines that"
-            note("\(file == "-" ? "standard input" : file): left out \(lines) cannot be read")
+            note("\(place): left out \(lines) cannot be read")
         }
         return trace
     }
