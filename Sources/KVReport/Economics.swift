@@ -14,6 +14,11 @@ struct Economics {
 
     func price(_ key: String) -> Double? { run.record.prices.first { $0.key == key }?.value }
 
+    /// The key of the storage server's price, as the record has it.
+    var storeKey: String {
+        ["prices.storeServerHour", "prices.storeHour"].first { price($0) != nil } ?? "prices.storeServerHour"
+    }
+
     /// Hours the run took, from its cost where the GPU price is known.
     var hours: Double {
         let cost = run.system.cost
@@ -51,11 +56,20 @@ struct Economics {
         case above(Double)
     }
 
+    /// USD per million tokens of requests within the SLO, at each load swept. On a fixed cluster a system that answers
+    /// too late looks cheap a token; this asks for tokens that count.
+    func sweptCosts(_ key: String) -> [Double]? {
+        guard let sweep = run.record.loadSweep, let costs = sweep.costPerMillionTokens[key],
+            let met = sweep.metSLO[key], costs.count == met.count
+        else { return nil }
+        return zip(costs, met).map { $0 / max($1, 1e-6) }
+    }
+
     /// The lowest swept load from which cost stays below the reference's for all higher loads, linear between dots.
     var breakEven: BreakEven {
         guard let sweep = run.record.loadSweep, let key = run.reference?.key,
-            let own = sweep.costPerMillionTokens["1"], let other = sweep.costPerMillionTokens[key],
-            own.count == sweep.sessionsPerGPU.count, other.count == own.count, !own.isEmpty
+            let own = sweptCosts("1"), let other = sweptCosts(key), own.count == sweep.sessionsPerGPU.count,
+            other.count == own.count, !own.isEmpty
         else { return .unknown }
         let excess = zip(own, other).map { $0 - $1 }
         guard let last = excess.lastIndex(where: { $0 >= 0 }) else { return .always(sweep.sessionsPerGPU[0]) }
@@ -107,7 +121,7 @@ struct Economics {
                 input: "prices.gpuHour", factor: 0.5, words: "GPU price halved\(with("prices.gpuHour", 0.5))",
                 cost: scaled(gpu: 0.5)),
             Sensitivity(
-                input: "prices.storeHour", factor: 2, words: "storage price doubled\(with("prices.storeHour", 2))",
+                input: storeKey, factor: 2, words: "storage price doubled\(with(storeKey, 2))",
                 cost: scaled(storage: 2)),
             Sensitivity(
                 input: "ttft", factor: 1 + error, words: "TTFT \(Printed.percent(error)) worse than modelled",
@@ -115,7 +129,9 @@ struct Economics {
             Sensitivity(
                 input: "sessions", factor: 0.5,
                 words: "half the sessions"
-                    + (run.record.loadSweep.map { " (\(Printed.number($0.traceRunsAt / 2).text) per GPU)" } ?? ""),
+                    + (run.record.loadSweep.map {
+                        " (\(Printed.number($0.traceRunsAt / 2).text) per GPU), same GPUs, within the SLO"
+                    } ?? ""),
                 cost: atHalfTheSessions),
             Sensitivity(
                 input: "reuse", factor: 0.5, words: "half the reuse: GPUs half-way to no cache", cost: atHalfTheReuse),
@@ -129,7 +145,7 @@ struct Economics {
 
     private var atHalfTheSessions: (own: Double, reference: Double)? {
         guard let sweep = run.record.loadSweep, let key = run.reference?.key,
-            let own = sweep.costPerMillionTokens["1"], let other = sweep.costPerMillionTokens[key]
+            let own = sweptCosts("1"), let other = sweptCosts(key)
         else { return nil }
         let load = sweep.traceRunsAt / 2
         guard let a = interpolate(sweep.sessionsPerGPU, own, at: load),

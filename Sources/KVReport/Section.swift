@@ -1,6 +1,8 @@
 // One question, one sentence, one picture, one table, as values. The printers (terminal, JSON, page) read these and
 // nothing else, so they cannot disagree.
 
+import Foundation
+
 /// One question about the records, answered.
 public struct Section: Sendable, Equatable {
     /// A short name, used as an anchor and in JSON: `tokens`.
@@ -36,7 +38,16 @@ public struct Conclusion: Sendable, Equatable {
     /// What it said.
     public var sentence: String
     /// The keys of the report's `summary` that the sentence rests on.
-    public var figures: [String] = []
+    public var figures: [String]
+
+    /// An answer; each of its sentences gets a capital letter, whatever name or number it begins with.
+    init(record: String, rule: String, sentence: String, figures: [String] = []) {
+        self.record = record
+        self.rule = rule
+        self.sentence = sentence.components(separatedBy: ". ").map { $0.prefix(1).uppercased() + $0.dropFirst() }
+            .joined(separator: ". ")
+        self.figures = figures
+    }
 }
 
 /// A picture, its caption, and the table behind it.

@@ -48,7 +48,7 @@ private let cases: [Case] = [
         record.sloSearch[index].gpus = nil
         record.sloSearch[index].cost = nil
     },
-    Case(0, "v.nobuy", "cost $0.75 instead of $0.63 at the same SLO. It would pay above 12 sessions per GPU") {
+    Case(0, "v.nobuy", "cost $0.75 instead of $0.63 at the same SLO. It would pay above 8.3 sessions per GPU") {
         record in
         record.costAtSameSLO(1.2)
         record.run { $0.goodput = 0.9 }
@@ -66,7 +66,7 @@ private let cases: [Case] = [
         record.loadSweep!.costPerMillionTokens["1"] = record.loadSweep!.sessionsPerGPU.map { _ in 9 }
     },
     Case(0, "v.latency", "buys latency, not money: 1.5 of 1.7 requests/s") { $0.costAtSameSLO(1) },
-    Case(0, "v.pays", "pays for itself above 12 sessions per GPU, and this trace runs at 24."),
+    Case(0, "v.pays", "pays for itself above 8.3 sessions per GPU, and this trace runs at 24."),
     Case(0, "v.pays", "at every load swept, from 1.0 sessions") { record in
         record.loadSweep!.costPerMillionTokens["1"] = record.loadSweep!.sessionsPerGPU.map { _ in 0.1 }
     },
@@ -170,7 +170,7 @@ private let cases: [Case] = [
     Case(7, "p.loss", "it saved no waiting") { $0.run { $0.prefetch = PrefetchBalance() } },
     Case(7, "p.main", "saved 60 min of waiting, net: 0.30 s per request. 80 % of the bytes it moved were used."),
     // 8
-    Case(8, "n.limit", "store NIC was the limit: full 12 % of the time, and 0.40 GPU-hours stalled behind it") {
+    Case(8, "n.limit", "Store NIC was the limit: full 12 % of the time, and 0.40 GPU-hours stalled behind it") {
         record in
         record.run { $0.links[1].timeAtLimit = 0.12 }
     },
@@ -178,6 +178,12 @@ private let cases: [Case] = [
         8, "n.main",
         "host NIC, the busier of 2 is the tightest link and sat at its practical limit 3 % of the time. Twice the rate"),
     Case(8, "n.main", "a faster link would win nothing back") { $0.run { $0.gpuSeconds.stalledOnLoad = 0 } },
+    Case(8, "n.main", "never reached its practical limit. Twice the rate could win back at most the 20 GPU-seconds") { record in
+        record.run {
+            $0.links[0].timeAtLimit = 0
+            $0.gpuSeconds.stalledOnLoad = 20
+        }
+    },
     Case(8, "n.missing", "links") { $0.run { $0.links = [] } },
     // 9
     Case(9, "q.fail", "1 of 6 checks failed; do not use this record") { $0.checks[0].passed = false },

@@ -169,7 +169,8 @@ extension ComparedRun {
                 : "would have to be free, and even then \(referenceName) is cheaper; it costs \(price)"
             var load = ""
             if case .above(let from) = money.breakEven {
-                load = " Below \(Printed.number(from).text) sessions per GPU \(referenceName) is cheaper."
+                load =
+                    " Below \(Printed.number(from).text) sessions per GPU \(referenceName) is cheaper per token within the SLO."
             }
             let before = most > 0 ? " before \(referenceName) is as cheap at the same SLO." : "."
             remarks.append("\(strong: "Break-even.") The storage line \(limit)\(before)\(load)")

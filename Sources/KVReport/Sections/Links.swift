@@ -13,22 +13,28 @@ extension ComparedRun {
         guard let link = tightestLink else {
             return Conclusion(record: key, rule: "n.missing", sentence: "Links are not in this record.")
         }
-        let hours = Printed.gpuHours(system.gpuSeconds.stalledOnLoad).text
+        let stalledSeconds = system.gpuSeconds.stalledOnLoad
+        let hours =
+            stalledSeconds < 36
+            ? "\(Printed.number(stalledSeconds)) GPU-seconds" : "\(Printed.gpuHours(stalledSeconds)) GPU-hours"
         let full = Printed.percent(link.timeAtLimit).text
         if link.timeAtLimit >= 0.10 {
             return Conclusion(
                 record: key, rule: "n.limit",
                 sentence:
-                    "\(link.name) was the limit: full \(full) of the time, and \(hours) GPU-hours stalled behind it.")
+                    "\(link.name) was the limit: full \(full) of the time, and \(hours) stalled behind it.")
         }
+        let atLimit =
+            link.timeAtLimit == 0
+            ? "never reached its practical limit" : "sat at its practical limit \(full) of the time"
         let stalled =
             system.gpuSeconds.stalledOnLoad > 0
-            ? "Twice the rate could win back at most the \(hours) GPU-hours stalled on load."
+            ? "Twice the rate could win back at most the \(hours) stalled on load."
             : "No GPU stalled on load, so a faster link would win nothing back."
         return Conclusion(
             record: key, rule: "n.main",
             sentence:
-                "No: \(link.name) is the tightest link and sat at its practical limit \(full) of the time. \(stalled)")
+                "No: \(link.name) is the tightest link and \(atLimit). \(stalled)")
     }
 }
 

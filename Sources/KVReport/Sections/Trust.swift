@@ -45,13 +45,25 @@ extension Comparison {
             listings: runs.map(configurationListing), checks: runs.flatMap(checkLines))
     }
 
+    /// A check that passed for several systems is one line; one that failed stands alone.
     private func checkLines(_ run: ComparedRun) -> [CheckLine] {
         let whose = runs.count == 1 ? "" : "record \(run.key): "
-        return run.record.checks.map { check in
-            CheckLine(
-                passed: check.passed,
-                text: "\(whose)\(check.name): \(whole(check.left)) = \(whole(check.right))".sided(check))
+        var lines: [CheckLine] = []
+        var systems: [String: [String]] = [:]
+        for check in run.record.checks where check.passed {
+            if let (key, rule) = check.ofSystem { systems[rule, default: []].append(key) }
         }
+        for check in run.record.checks {
+            if check.passed, let (key, rule) = check.ofSystem, let keys = systems[rule], keys.count > 1 {
+                guard keys.first == key else { continue }
+                lines.append(
+                    CheckLine(passed: true, text: "\(whose)\(rule), in each of \(keys.joined(separator: ", "))"))
+                continue
+            }
+            let sides = "\(whose)\(check.name): \(whole(check.left)) = \(whole(check.right))"
+            lines.append(CheckLine(passed: check.passed, text: sides.sided(check)))
+        }
+        return lines
     }
 
     private func whole(_ value: Double) -> String {
@@ -114,5 +126,15 @@ extension String {
     /// A check whose sides differ must not say that they are equal.
     fileprivate func sided(_ check: Check) -> String {
         check.left == check.right ? self : replacing(" = ", with: check.passed ? " and " : " against ")
+    }
+}
+
+extension Check {
+    /// The system and the rule, where the check is about one system: "C: no KV block is held at the end".
+    fileprivate var ofSystem: (key: String, rule: String)? {
+        guard let end = name.firstRange(of: ": "), name.distance(from: name.startIndex, to: end.lowerBound) == 1 else {
+            return nil
+        }
+        return (String(name[..<end.lowerBound]), String(name[end.upperBound...]))
     }
 }

@@ -207,7 +207,7 @@ struct TerminalPage {
 
     private func listing(_ listing: Listing) -> [TerminalLine] {
         let names = listing.entries.map { ascii($0.name) }
-        let nameWidth = min(34, names.map(\.count).max() ?? 0)
+        let nameWidth = min(46, names.map(\.count).max() ?? 0)
         var lines = text(listing.title, indent: 3, .dim)
         for (entry, name) in zip(listing.entries, names) {
             let value = ascii(entry.value) + (entry.argument.isEmpty ? "" : ", \(ascii(entry.argument))")
