@@ -21,7 +21,7 @@ struct BlockRecord {
     /// Distance from the root.
     var depth: Int32 = 0
     /// Who must not lose the bytes in node memory: transfers, offers and requests.
-    var dramReaders: UInt16 = 0
+    var dramReaders: UInt32 = 0
     var nvmeReaders: UInt16 = 0
     /// Requests in flight that hold this number.
     var users: UInt16 = 0

@@ -300,8 +300,9 @@ extension TieringConfiguration {
         precondition(nvme == nil || slotCount(nvme) >= 1, "local flash of no block")
         precondition(!hasStore || dram != nil, "a shared store without node memory")
         precondition(limits.requestsMax > 0, "a node for no request")
-        // Each may hold one lease on the same block, and leases are counted in 16 bits.
-        precondition(limits.requestsMax + 3 * limits.transfersMax < 65_536, "more requests and transfers than leases")
+        // Each request, offer and pin may hold the number of one block, transfers read it from local flash: 16 bits.
+        let holders = limits.requestsMax + 3 * limits.transfersMax + limits.pinsMax
+        precondition(holders < 65_536, "more requests, transfers and pins than a block can count")
         precondition(limits.transfersMax > 0, "a node without transfers")
         precondition(limits.sliceBlocks > 0, "transfers of no block")
     }
