@@ -178,7 +178,8 @@ private let cases: [Case] = [
         8, "n.main",
         "host NIC, the busier of 2 is the tightest link and sat at its practical limit 3 % of the time. Twice the rate"),
     Case(8, "n.main", "a faster link would win nothing back") { $0.run { $0.gpuSeconds.stalledOnLoad = 0 } },
-    Case(8, "n.main", "never reached its practical limit. Twice the rate could win back at most the 20 GPU-seconds") { record in
+    Case(8, "n.main", "never reached its practical limit. Twice the rate could win back at most the 20 GPU-seconds") {
+        record in
         record.run {
             $0.links[0].timeAtLimit = 0
             $0.gpuSeconds.stalledOnLoad = 20
