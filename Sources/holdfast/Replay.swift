@@ -9,6 +9,11 @@ struct Replay: AsyncParsableCommand {
         commandName: "replay",
         abstract: "Replays a trace through the tiers.",
         discussion: """
+            It replays the trace on a modelled cluster in virtual time, with all baselines beside it:
+
+              holdfast replay trace.jsonl.gz
+              holdfast replay trace.jsonl.gz --scenario node8.yaml --set tiers.dram.perNode=2TB -o run.hfr
+
             With --cache-only it counts, to the block, what caches of given sizes would have hit; no time passes:
 
               holdfast replay trace.jsonl.gz --cache-only --policy all --capacity 1%,5%,20%
@@ -21,12 +26,18 @@ struct Replay: AsyncParsableCommand {
     @Flag(help: "Count unreadable lines and go on, instead of stopping at the first.")
     var skipBad = false
 
+    @OptionGroup(title: "Modelled replay")
+    var modelled: ModelledOptions
+
+    @OptionGroup var terminal: TerminalOptions
+
     @OptionGroup(title: "Cache-only replay")
     var cacheOnly: CacheOnlyOptions
 
     func run() async throws {
         guard cacheOnly.isAsked else {
-            throw OperatorError("a replay without --cache-only is not built into this version", remedy: "add it")
+            try await modelled.run(readTrace, file: file, json: cacheOnly.json, terminal: terminal)
+            return
         }
         // The question first: a typing mistake must not cost the reading of a large file.
         let question = try cacheOnly.question()
