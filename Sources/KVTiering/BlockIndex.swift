@@ -167,12 +167,25 @@ public struct BlockIndex: ~Copyable {
 
     /// The number of the block with this key, given now if the key is new. A new block's location is 0.
     public mutating func insert(_ key: BlockKey) -> (number: BlockNumber, isNew: Bool) {
-        if let number = find(key) { return (number, false) }
+        let hash = Self.hash(of: key)
+        let index = segmentIndex(of: hash)
+        // One search for both questions: where the key is, and where it would stand.
+        let first = unsafe segments[index].firstPlace(of: hash)
+        var place = first
+        while unsafe segments[index].slots[place].hash == hash {
+            let number = unsafe segments[index].slots[place].number
+            if number == Self.none { break }
+            if unsafe record(number).pointee.key == key { return (number, false) }
+            place += 1
+        }
         let number = takeNumber()
         unsafe record(number).initialize(to: Record(key: key, location: 0))
-        let slot = IndexSlot(hash: Self.hash(of: key), number: number)
-        let index = segmentIndex(of: slot.hash)
-        while unsafe !segments[index].insert(slot) { unsafe segments[index].grow() }
+        let slot = IndexSlot(hash: hash, number: number)
+        if unsafe !segments[index].insert(slot, from: first) {
+            repeat {
+                unsafe segments[index].grow()
+            } while unsafe !segments[index].insert(slot, from: segments[index].firstPlace(of: hash))
+        }
         count += 1
         if count > segmentCount * Self.segmentTarget { splitNext() }
         return (number, true)

@@ -65,10 +65,11 @@ struct IndexSegment {
         }
     }
 
-    /// Adds an entry. False, and nothing done, when the segment must grow first.
-    mutating func insert(_ slot: IndexSlot) -> Bool {
+    /// Adds an entry; the search for its place starts at `start`, which is `firstPlace(of:)` its hash or behind it.
+    /// False, and nothing done, when the segment must grow first.
+    mutating func insert(_ slot: IndexSlot, from start: Int) -> Bool {
         if count * 8 >= capacity * 7 { return false }
-        var place = firstPlace(of: slot.hash)
+        var place = start
         while unsafe slots[place].word < slot.word { place += 1 }
         var gap = place
         while unsafe !slots[gap].isEmpty { gap += 1 }
