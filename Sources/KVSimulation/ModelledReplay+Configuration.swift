@@ -53,23 +53,23 @@ extension ModelledReplay {
     var prices: [Price] {
         let prices = scenario.prices
         let energy = scenario.energy
+        let share = "of \(Int(gpu.watts)) W"
         return [
             Price(key: "prices.gpuHour", value: prices.gpuHour, unit: "USD", label: "\(gpu.name), per GPU-hour"),
             Price(
-                key: "prices.storeHour", value: prices.storeServerHour, unit: "USD",
-                label: "storage server, per hour (prices.storeServerHour)"),
+                key: "prices.storeHour", value: prices.storeHour, unit: "USD",
+                label: "storage server, per hour"),
             Price(
                 key: "prices.switchHour", value: prices.switchHour, unit: "USD",
                 label: "share of the switches, per storage server and hour"),
             Price(
-                key: "prices.nvmeHour", value: prices.nvmeHourPerTB, unit: "USD",
-                label: "local flash, per TB and hour (prices.nvmeHourPerTB)"),
+                key: "prices.nvmeHour", value: prices.nvmeHour, unit: "USD",
+                label: "local flash, per TB and hour"),
             Price(
                 key: "prices.dramHourPerTB", value: prices.dramHourPerTB, unit: "USD", label: "DRAM, per TB and hour"),
-            Price(key: "energy.gpu", value: gpu.watts, unit: "W", label: "\(gpu.name) board power"),
-            Price(key: "energy.prefill", value: energy.prefill * gpu.watts, unit: "W", label: "a GPU that prefills"),
-            Price(key: "energy.decode", value: energy.decode * gpu.watts, unit: "W", label: "a GPU that decodes"),
-            Price(key: "energy.idle", value: energy.idle * gpu.watts, unit: "W", label: "a GPU that waits"),
+            Price(key: "energy.prefill", value: energy.prefill, unit: share, label: "a GPU that prefills"),
+            Price(key: "energy.decode", value: energy.decode, unit: share, label: "a GPU that decodes"),
+            Price(key: "energy.idle", value: energy.idle, unit: share, label: "a GPU that waits"),
             Price(key: "energy.drive", value: energy.drive, unit: "J/GB", label: "moving bytes in or out of a drive"),
             Price(key: "energy.nic", value: energy.nic, unit: "J/GB", label: "moving bytes through a NIC"),
             Price(key: "energy.store", value: energy.store, unit: "J/GB", label: "a storage server's share"),

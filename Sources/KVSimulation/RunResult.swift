@@ -3,6 +3,7 @@
 import KVModel
 import KVReport
 import KVServing
+import KVTiering
 
 /// What a sweep keeps of a run: enough for its curves and for the choice of a cluster.
 struct RunSummary: Sendable {
@@ -76,7 +77,56 @@ extension Cluster {
         result.cost = cost(gpu)
         result.links = links
         result.flashBytesWritten = world.flashBytesWritten
+        result.prefetch = prefetchBalance
         return result
+    }
+
+    /// What all nodes' predictions gave and cost; nil when there were none.
+    ///
+    /// Bytes are counted. Seconds are estimates from them: a used block saves its read from below DRAM at the links'
+    /// practical rate, a displaced one costs the same, and what was moved for nothing costs the loads that share the
+    /// link their share of it while they run.
+    private var prefetchBalance: PrefetchBalance? {
+        guard scenario.prefetch.use, !managers.isEmpty else { return nil }
+        let block = Double(Self.blockBytes(model, workload))
+        var balance = PrefetchBalance()
+        var started = 0.0
+        var displaced = 0.0
+        var missed = 0.0
+        for reason in KVTiering.PrefetchReason.allCases {
+            var moved = 0.0
+            var used = 0.0
+            for manager in managers {
+                let account = manager.prefetchSheet[reason]
+                moved += Double(account.started) * block
+                used += Double(account.used) * block
+                balance.bytesLate += Double(account.late) * block
+                balance.bytesCancelled += Double(account.cancelled) * block
+            }
+            started += moved
+            balance.bytesUsed += used
+            balance.byReason.append(KVReport.PrefetchReason(reason: reason.name, bytesMoved: moved, bytesUsed: used))
+        }
+        for manager in managers {
+            displaced += Double(manager.prefetchSheet.displacedBlocks) * block
+            missed += Double(manager.prefetchSheet.missedBlocks) * block
+        }
+        balance.bytesNeverUsed = max(0, started - balance.bytesUsed - balance.bytesLate - balance.bytesCancelled)
+        balance.precision = started > 0 ? balance.bytesUsed / started : 0
+        let wanted = balance.bytesUsed + missed
+        balance.recall = wanted > 0 ? balance.bytesUsed / wanted : 0
+        let tiers = scenario.tiers
+        let below =
+            tiers.flash.use
+            ? min(tiers.flash.nic, tiers.flash.read, scenario.links.hostNIC) : tiers.nvme.use ? tiers.nvme.read : 0
+        guard below > 0 else { return balance }
+        let rate = below * scenario.links.efficiency
+        balance.ttftSecondsSaved = balance.bytesUsed / rate
+        balance.ttftSecondsDisplaced = -displaced / rate
+        let wasted = started - balance.bytesUsed
+        let busy = min(1, (missed + started) / rate / max(1e-9, spanSeconds * Double(scenario.nodes)))
+        balance.ttftSecondsContention = -wasted / rate * busy
+        return balance
     }
 
     private func energy(_ gpu: GPUSeconds) -> Energy {
@@ -98,10 +148,10 @@ extension Cluster {
         let tiers = scenario.tiers
         let nodes = Double(scenario.nodes)
         let servers = tiers.flash.use ? Double(tiers.flash.servers) : 0
-        let nvme = tiers.nvme.use ? tiers.nvme.perNode * nodes / 1e12 * prices.nvmeHourPerTB : 0
+        let nvme = tiers.nvme.use ? tiers.nvme.perNode * nodes / 1e12 * prices.nvmeHour : 0
         let dram = tiers.dram.use ? tiers.dram.perNode * nodes / 1e12 * prices.dramHourPerTB : 0
         let gpuCost = Double(scenario.gpus) * prices.gpuHour * hours
-        let storage = (servers * prices.storeServerHour + nvme + dram) * hours
+        let storage = (servers * prices.storeHour + nvme + dram) * hours
         let switches = servers * prices.switchHour * hours
         let all = gpuCost + storage + switches
         let input = Double(workload.inputTokens)

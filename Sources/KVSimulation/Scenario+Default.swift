@@ -79,16 +79,15 @@ extension Scenario {
 
         router:
           policy: cacheAware        # random, roundRobin, leastLoaded, sticky, cacheAware or stateless
-          staleness: 0 s            # how old the router's knowledge is
+          staleness: 0 s            # how old the router's knowledge of loads is
 
         planner:
-          policy: threshold         # always: load every hit; threshold: load if that beats computing; split: compute the
-                                    # front while loading the back (needs engine support)
+          policy: threshold         # always: load every hit; threshold: load if that beats computing; split: the
+                                    # cheapest tier boundary, as engines that can only start with a prefix allow
           gpuWeight: 0              # seconds of TTFT that one GPU-second is worth
 
         prefetch:
           use: true
-          window: 60 s              # how far ahead a predicted turn may be
           budget: 0.25              # share of the read rate below DRAM that prefetch may take
 
         slo:
@@ -99,9 +98,9 @@ extension Scenario {
 
         prices:                     # USD
           gpuHour: 3.00             # H100 on demand, median of public lists, spring 2026
-          storeServerHour: 5.00     # 24 drives, 2 x 400 GbE, amortised over four years (assumption)
+          storeHour: 5.00           # a storage server: 24 drives, 2 x 400 GbE, amortised over four years (assumption)
           switchHour: 0.50          # share of the switches that the store needs, per server (assumption)
-          nvmeHourPerTB: 0.01       # local drives, amortised (assumption)
+          nvmeHour: 0.01            # local drives, per TB, amortised (assumption)
           dramHourPerTB: 0          # the node's DRAM comes with the GPUs
 
         energy:                     # shares of the GPU's TDP, and joules for moving bytes (assumptions)

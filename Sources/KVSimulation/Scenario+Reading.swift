@@ -148,7 +148,6 @@ extension Scenario.PlannerSettings {
 extension Scenario.PrefetchSettings {
     fileprivate init(_ block: ScenarioBlock) throws(OperatorError) {
         use = try block.flag("use")
-        window = try block.number("window", .time, in: 0...86_400)
         budget = try block.number("budget", .plain, in: 0...1)
     }
 }
@@ -165,9 +164,9 @@ extension Scenario.SLOSettings {
 extension Scenario.Prices {
     fileprivate init(_ block: ScenarioBlock) throws(OperatorError) {
         gpuHour = try block.number("gpuHour", .plain, in: 0...10_000)
-        storeServerHour = try block.number("storeServerHour", .plain, in: 0...10_000)
+        storeHour = try block.number("storeHour", .plain, in: 0...10_000)
         switchHour = try block.number("switchHour", .plain, in: 0...10_000)
-        nvmeHourPerTB = try block.number("nvmeHourPerTB", .plain, in: 0...10_000)
+        nvmeHour = try block.number("nvmeHour", .plain, in: 0...10_000)
         dramHourPerTB = try block.number("dramHourPerTB", .plain, in: 0...10_000)
     }
 }

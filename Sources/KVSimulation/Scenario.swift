@@ -201,8 +201,6 @@ public struct Scenario: Sendable {
     public struct PrefetchSettings: Sendable {
         /// Whether there is one.
         public var use: Bool
-        /// How far ahead a predicted turn may be.
-        public var window: Double
         /// Share of the read rate below DRAM that prefetch may take.
         public var budget: Double
     }
@@ -224,11 +222,11 @@ public struct Scenario: Sendable {
         /// H100 on demand, median of public lists, spring 2026.
         public var gpuHour: Double
         /// 24 drives, 2 x 400 GbE, amortised over four years.
-        public var storeServerHour: Double
+        public var storeHour: Double
         /// Share of the switches that the store needs, per server.
         public var switchHour: Double
         /// Local drives, amortised.
-        public var nvmeHourPerTB: Double
+        public var nvmeHour: Double
         /// The node's DRAM comes with the GPUs.
         public var dramHourPerTB: Double
     }
