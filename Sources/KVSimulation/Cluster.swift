@@ -39,6 +39,10 @@ final class Cluster {
     private var requestOfNumber: [Int32] = []
     private var freeNumbers: [UInt32] = []
     private var chain: [BlockKey] = []
+    /// For the request being routed: leading blocks that each node's own tiers hold.
+    private var nodeRuns: [Int] = []
+    /// Bytes a second from a host to the GPUs of a replica.
+    private let hostRate: Double
 
     /// What a ceiling knows.
     enum Oracle {
@@ -62,6 +66,7 @@ final class Cluster {
         cost = PrefillCost(of: model, chunk: scenario.engine.tokenBudget)
         table = RequestTable(workload)
         let hostToGPU = scenario.links.hostToGPU > 0 ? scenario.links.hostToGPU : gpu.hostLinkBytesPerSecond
+        hostRate = hostToGPU * Double(scenario.tensorParallel)
         let paths = ClusterLinks(scenario, hostToGPU: hostToGPU)
         let blockBytes = Self.blockBytes(model, workload)
         let usesTiers = scenario.tiers.dram.use
@@ -534,13 +539,21 @@ extension Cluster {
         let session = workload.requests[request].session
         let input = Double(workload.requests[request].inputTokens)
         let blockTokens = Double(workload.blockTokens)
+        if router.policy == .cacheAware, !managers.isEmpty {
+            fillChain(request)
+            nodeRuns.removeAll(keepingCapacity: true)
+            for manager in managers { nodeRuns.append(manager.residentRun(chain[...])) }
+        }
         return router.choose(session: session, now: now) { replica in
             ReplicaView(
                 queuedTokens: replicas[replica].queuedTokens + replicas[replica].heldTokens,
                 running: replicas[replica].engine.runningCount)
         } cost: { replica, queuedTokens in
-            let held = min(input, Double(replicas[replica].space.filledRun(request)) * blockTokens)
-            return Double(queuedTokens) * cost.linear + cost.seconds(count: input - held, after: held)
+            let inHBM = min(input, Double(replicas[replica].space.filledRun(request)) * blockTokens)
+            let node = world.paths.nodeOfReplica[replica]
+            let inNode = max(inHBM, min(input, Double(nodeRuns.isEmpty ? 0 : nodeRuns[node]) * blockTokens))
+            let load = (inNode - inHBM) * model.kvBytesPerToken / hostRate
+            return Double(queuedTokens) * cost.linear + load + cost.seconds(count: input - inNode, after: inNode)
         }
     }
 }
