@@ -43,17 +43,20 @@ extension ModelledReplay {
             router: scenario.router.policy.rawValue, routerStalenessSeconds: scenario.router.staleness,
             prefetch: scenario.prefetch.use, arrivals: scenario.arrivals.mode.rawValue, warmUpShare: scenario.warmUp,
             requestOverheadSeconds: scenario.engine.requestOverhead,
-            slo: SLO(
-                name: scenario.slo.name, ttftSeconds: scenario.slo.ttft, tpotSeconds: scenario.slo.tpot,
-                requiredShare: scenario.slo.share),
+            slo: slo,
             kvBytesPerToken: model.kvBytesPerToken,
             constantsSource: "\(model.shape.source); \(gpu.source)")
+    }
+
+    var slo: SLO {
+        SLO(
+            name: scenario.slo.name, ttftSeconds: scenario.slo.ttft, tpotSeconds: scenario.slo.tpot,
+            requiredShare: scenario.slo.share)
     }
 
     var prices: [Price] {
         let prices = scenario.prices
         let energy = scenario.energy
-        let share = "of \(Int(gpu.watts)) W"
         return [
             Price(key: "prices.gpuHour", value: prices.gpuHour, unit: "USD", label: "\(gpu.name), per GPU-hour"),
             Price(
@@ -65,11 +68,13 @@ extension ModelledReplay {
             Price(
                 key: "prices.nvmeHour", value: prices.nvmeHour, unit: "USD",
                 label: "local flash, per TB and hour"),
+            Price(key: "prices.dramHour", value: prices.dramHour, unit: "USD", label: "DRAM, per TB and hour"),
             Price(
-                key: "prices.dramHourPerTB", value: prices.dramHourPerTB, unit: "USD", label: "DRAM, per TB and hour"),
-            Price(key: "energy.prefill", value: energy.prefill, unit: share, label: "a GPU that prefills"),
-            Price(key: "energy.decode", value: energy.decode, unit: share, label: "a GPU that decodes"),
-            Price(key: "energy.idle", value: energy.idle, unit: share, label: "a GPU that waits"),
+                key: "energy.gpu", value: energy.gpu > 0 ? energy.gpu : gpu.watts, unit: "W",
+                label: "\(gpu.name), board power"),
+            Price(key: "energy.prefill", value: energy.prefill, unit: "of board power", label: "a GPU that prefills"),
+            Price(key: "energy.decode", value: energy.decode, unit: "of board power", label: "a GPU that decodes"),
+            Price(key: "energy.idle", value: energy.idle, unit: "of board power", label: "a GPU that waits"),
             Price(key: "energy.drive", value: energy.drive, unit: "J/GB", label: "moving bytes in or out of a drive"),
             Price(key: "energy.nic", value: energy.nic, unit: "J/GB", label: "moving bytes through a NIC"),
             Price(key: "energy.store", value: energy.store, unit: "J/GB", label: "a storage server's share"),

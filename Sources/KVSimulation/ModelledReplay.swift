@@ -11,7 +11,7 @@ import KVTrace
 /// A trace and a scenario, ready to be replayed.
 public struct ModelledReplay: Sendable {
     /// What the scenario became.
-    public let scenario: Scenario
+    public internal(set) var scenario: Scenario
     let trace: Trace
     let model: ServingModel
     let gpu: GPU

@@ -130,8 +130,8 @@ extension Cluster {
     }
 
     private func energy(_ gpu: GPUSeconds) -> Energy {
-        let watts = model.gpu.watts
         let settings = scenario.energy
+        let watts = settings.gpu > 0 ? settings.gpu : model.gpu.watts
         var energy = Energy()
         energy.prefill = (gpu.prefillUseful + gpu.prefillRecomputed) * watts * settings.prefill
         energy.decode = gpu.decode * watts * settings.decode
@@ -149,7 +149,7 @@ extension Cluster {
         let nodes = Double(scenario.nodes)
         let servers = tiers.flash.use ? Double(tiers.flash.servers) : 0
         let nvme = tiers.nvme.use ? tiers.nvme.perNode * nodes / 1e12 * prices.nvmeHour : 0
-        let dram = tiers.dram.use ? tiers.dram.perNode * nodes / 1e12 * prices.dramHourPerTB : 0
+        let dram = tiers.dram.use ? tiers.dram.perNode * nodes / 1e12 * prices.dramHour : 0
         let gpuCost = Double(scenario.gpus) * prices.gpuHour * hours
         let storage = (servers * prices.storeHour + nvme + dram) * hours
         let switches = servers * prices.switchHour * hours

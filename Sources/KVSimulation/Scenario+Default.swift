@@ -98,12 +98,13 @@ extension Scenario {
 
         prices:                     # USD
           gpuHour: 3.00             # H100 on demand, median of public lists, spring 2026
-          storeHour: 5.00           # a storage server: 24 drives, 2 x 400 GbE, amortised over four years (assumption)
+          storeHour: 5.00           # per server: 24 drives, 2 x 400 GbE, amortised over four years (assumption)
           switchHour: 0.50          # share of the switches that the store needs, per server (assumption)
-          nvmeHour: 0.01            # local drives, per TB, amortised (assumption)
-          dramHourPerTB: 0          # the node's DRAM comes with the GPUs
+          nvmeHour: 0.01            # per TB of local drives, amortised (assumption)
+          dramHour: 0               # per TB; the node's DRAM comes with the GPUs
 
         energy:                     # shares of the GPU's TDP, and joules for moving bytes (assumptions)
+          gpu: 0                    # watts a GPU draws at most, 0 takes the catalogue's figure
           prefill: 0.95
           decode: 0.65
           idle: 0.13

@@ -167,12 +167,13 @@ extension Scenario.Prices {
         storeHour = try block.number("storeHour", .plain, in: 0...10_000)
         switchHour = try block.number("switchHour", .plain, in: 0...10_000)
         nvmeHour = try block.number("nvmeHour", .plain, in: 0...10_000)
-        dramHourPerTB = try block.number("dramHourPerTB", .plain, in: 0...10_000)
+        dramHour = try block.number("dramHour", .plain, in: 0...10_000)
     }
 }
 
 extension Scenario.EnergySettings {
     fileprivate init(_ block: ScenarioBlock) throws(OperatorError) {
+        gpu = try block.number("gpu", .plain, in: 0...10_000)
         prefill = try block.number("prefill", .plain, in: 0...2)
         decode = try block.number("decode", .plain, in: 0...2)
         idle = try block.number("idle", .plain, in: 0...2)

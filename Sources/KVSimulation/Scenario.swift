@@ -225,14 +225,16 @@ public struct Scenario: Sendable {
         public var storeHour: Double
         /// Share of the switches that the store needs, per server.
         public var switchHour: Double
-        /// Local drives, amortised.
+        /// A TB of local drives, amortised.
         public var nvmeHour: Double
-        /// The node's DRAM comes with the GPUs.
-        public var dramHourPerTB: Double
+        /// A TB of DRAM; the node's comes with the GPUs.
+        public var dramHour: Double
     }
 
     /// The block `energy`.
     public struct EnergySettings: Sendable {
+        /// Board power of a GPU, watts; 0 takes the catalogue's figure.
+        public var gpu: Double
         /// Share of the board power while prefilling.
         public var prefill: Double
         /// Share of the board power while decoding.

@@ -1,8 +1,157 @@
-// Says how much DRAM and flash to buy for a trace, or that it is not worth it.
+// `plan`: from a trace, prices and an SLO to what to buy, or that it is not worth it.
 
 import ArgumentParser
+import Foundation
+import KVModel
+import KVReport
+import KVSimulation
+import KVTrace
 
-struct Plan: AsyncParsableCommand {
+struct PlanCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "plan", abstract: "Says how much DRAM and flash to buy for a trace, or that it is not worth it.")
+        commandName: "plan", abstract: "Says how much DRAM and flash to buy for a trace, or that it is not worth it.",
+        discussion: """
+            Counts what caches of each size would hit, then replays the trace on clusters of rising size for each \
+            choice of DRAM and shared flash until one meets the SLO. Prices, SLO, model and GPU are the scenario's:
+
+              holdfast plan trace.jsonl.gz --set prices.gpuHour=2.5 --set slo.ttft=1s
+            """)
+
+    @Argument(help: "The trace: a file (plain, gzip or zstd), or - for standard input.")
+    var file: String
+
+    @Flag(help: "Count unreadable lines and go on, instead of stopping at the first.")
+    var skipBad = false
+
+    @Flag(help: "Print the plan as one JSON object.")
+    var json = false
+
+    @OptionGroup var scenario: ScenarioOptions
+    @OptionGroup var terminal: TerminalOptions
+
+    func run() async throws {
+        let read = try scenario.read()
+        let trace = try Trace.read(from: file, options: TraceReadOptions(skipsBadLines: skipBad))
+        let replay = try ModelledReplay(trace: trace, scenario: read, catalogue: try scenario.readCatalogue())
+        let bar = ProgressBar("planning")
+        let plan = try await replay.plan(threads: scenario.threadCount) { what, share in
+            bar.update(share, detail: what)
+        }
+        bar.finish()
+        terminal.print(json ? try Self.encoded(plan) : PlanText(plan, terminal).text)
+    }
+
+    private static func encoded(_ plan: Plan) throws -> String {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
+        return String(decoding: try encoder.encode(plan), as: UTF8.self) + "\n"
+    }
+}
+
+/// A plan as a person reads it in a terminal.
+struct PlanText {
+    let plan: Plan
+    let isColoured: Bool
+    let columns: Int
+
+    init(_ plan: Plan, _ terminal: TerminalOptions) {
+        self.plan = plan
+        isColoured = terminal.isColoured
+        columns = min(100, max(60, terminal.columns))
+    }
+
+    var text: String {
+        let parts = [head, reuse, choices, breakEven, given]
+        return parts.joined(separator: "\n\n").replacing(thinSpace, with: " ") + "\n"
+    }
+
+    private var head: String {
+        wrapped(strong(plan.verdict.sentence)) + "\n\n"
+            + "\(plan.trace.name): \(Printed.count(plan.trace.requests)) requests, "
+            + "\(Printed.tokens(plan.trace.inputTokens)) prompt tokens; \(plan.model) on \(plan.gpu), "
+            + "\(plan.gpusPerReplica) GPUs a replica"
+    }
+
+    private var reuse: String {
+        var lines = [
+            strong("What is there to gain?") + "  counted",
+            "an endless cache serves \(Printed.percent(plan.reuse.infinite, .table)) of prompt tokens and holds "
+                + "\(Printed.bytes(plan.reuse.distinctBytes, .table))",
+            "one replica's GPU memory holds \(Printed.bytes(plan.reuse.hbmBytes, .table)) and serves "
+                + "\(Printed.percent(plan.reuse.hbm, .table)) (LRU, if all requests came to it)", "",
+        ]
+        let policies = plan.missRatioCurve.policies.keys.sorted { order($0) < order($1) }
+        lines.append(pad("bytes for", 26) + policies.map { padLeft($0, 14) }.joined())
+        for size in plan.sizes {
+            lines.append(
+                pad("\(Printed.percent(size.shareOfCeiling)) of its hits", 26)
+                    + policies.map { policy in
+                        padLeft(size.bytes[policy].map { Printed.bytes($0, .table).text } ?? "-", 14)
+                    }.joined())
+        }
+        return lines.joined(separator: "\n")
+    }
+
+    private var choices: String {
+        var lines = [
+            strong("What does each choice cost?") + "  modelled, at the smallest cluster that meets the SLO",
+            pad("choice", 32) + padLeft("GPUs", 6) + padLeft("$/h", 8) + padLeft("$/M tok", 9) + padLeft("saves", 8)
+                + padLeft("served", 9) + padLeft("TTFT p50", 10) + padLeft("p99", 9) + padLeft("in SLO", 8),
+        ]
+        for choice in plan.choices {
+            let cells =
+                pad(choice.name, 32) + padLeft(choice.gpus.map(String.init) ?? "-", 6)
+                + padLeft(choice.gpus == nil ? "-" : Printed.number(choice.costPerHour, .table).text, 8)
+                + padLeft(choice.gpus == nil ? "-" : Printed.number(choice.costPerMillionTokens, .table).text, 9)
+                + padLeft(choice.savesPerMillionTokens.map { Printed.number($0, .sentence).text } ?? "-", 8)
+                + padLeft(Printed.percent(choice.served, .table).text, 9)
+                + padLeft(Printed.seconds(choice.ttftP50Seconds, .table).text, 10)
+                + padLeft(Printed.seconds(choice.ttftP99Seconds, .table).text, 9)
+                + padLeft(Printed.percent(choice.metSLO).text, 8)
+            lines.append(choice.name == plan.picks.best ? strong(cells) : cells)
+        }
+        lines.append("saves: $ per million tokens less than GPU memory alone; a choice without GPUs misses the SLO")
+        return lines.joined(separator: "\n")
+    }
+
+    private var breakEven: String {
+        let even = plan.breakEven
+        guard even.hitTokens > 0 else { return strong("Is the link fast enough?") + "\nNothing is ever hit." }
+        let verdict = even.pathBytesPerSecond > even.bytesPerSecond ? "Yes" : "No"
+        return strong("Is the link fast enough?") + "  modelled\n"
+            + wrapped(
+                "\(verdict): a mean hit of \(Printed.tokens(Int(even.hitTokens))) tokens takes "
+                    + "\(Printed.seconds(even.computeSeconds)) to compute, so loading wins above "
+                    + "\(Printed.byteRate(even.bytesPerSecond)) a replica; an idle path from the store gives "
+                    + "\(Printed.byteRate(even.pathBytesPerSecond)).")
+    }
+
+    private var given: String {
+        strong("Prices") + "  given\n"
+            + plan.prices.map { "\(pad($0.key, 26))\(padLeft(Printed.number($0.value, .given).text, 8)) \($0.unit)" }
+            .joined(separator: "\n")
+    }
+
+    private func order(_ policy: String) -> Int { ["lru": 0, "clairvoyant": 2][policy] ?? 1 }
+    private func strong(_ text: String) -> String { isColoured ? "\u{1B}[1m\(text)\u{1B}[0m" : text }
+    private func pad(_ text: String, _ width: Int) -> String {
+        text + String(repeating: " ", count: max(1, width - text.count))
+    }
+    private func padLeft(_ text: String, _ width: Int) -> String {
+        String(repeating: " ", count: max(1, width - text.count)) + text
+    }
+
+    /// Breaks text at spaces so that no line is longer than the terminal.
+    private func wrapped(_ text: String) -> String {
+        var lines: [String] = []
+        var line = ""
+        for word in text.split(separator: " ") {
+            if !line.isEmpty, line.count + word.count + 1 > columns {
+                lines.append(line)
+                line = ""
+            }
+            line += (line.isEmpty ? "" : " ") + word
+        }
+        return (lines + [line]).joined(separator: "\n")
+    }
 }

@@ -9,20 +9,7 @@ import KVSimulation
 import KVTrace
 
 struct ModelledOptions: ParsableArguments {
-    @Option(
-        help: ArgumentHelp("The cluster: a YAML file that states what differs from the default.", valueName: "file"))
-    var scenario: String?
-
-    @Option(
-        name: .customLong("set"), parsing: .singleValue,
-        help: ArgumentHelp("Change one key of the scenario: tiers.dram.perNode=2TB.", valueName: "key=value"))
-    var overrides: [String] = []
-
-    @Option(help: ArgumentHelp("Rates and latencies as measured on a machine: a device profile.", valueName: "file"))
-    var profile: String?
-
-    @Option(help: ArgumentHelp("More models, GPUs and engines: a catalogue file.", valueName: "file"))
-    var catalogue: String?
+    @OptionGroup var scenario: ScenarioOptions
 
     @Option(
         name: [.customShort("o"), .customLong("output")],
@@ -35,25 +22,32 @@ struct ModelledOptions: ParsableArguments {
     @Flag(help: "Leave out the sweep of loads, the smallest clusters and the curve of sizes.")
     var noSweep = false
 
-    @Option(help: "Systems that run at the same time. The record does not depend on it.")
-    var threads: Int?
-
     /// Replays the trace and writes or prints what came of it.
     func run(_ trace: () throws -> Trace, file: String, json: Bool, terminal: TerminalOptions) async throws {
-        let scenario = try readScenario()
+        let read = try scenario.read()
         let keys = try readKeys()
-        var catalogue = Catalogue.builtIn
-        if let path = self.catalogue { try catalogue.extend(with: try readText(path), at: path) }
-        let replay = try ModelledReplay(trace: try trace(), scenario: scenario, catalogue: catalogue)
+        try checkOutput()
+        let replay = try ModelledReplay(
+            trace: try trace(), scenario: read, catalogue: try scenario.readCatalogue())
         let extent = ModelledReplay.Extent(keys: keys, sweeps: !noSweep, countsCurve: !noSweep)
         let bar = ProgressBar("replaying")
         let record = await replay.record(
             extent, version: Holdfast.configuration.version, command: command(file),
-            overrides: Dictionary(try readOverrides().map { ($0.key, $0.value) }) { _, last in last },
-            threads: threads ?? min(2, ProcessInfo.processInfo.activeProcessorCount)
+            overrides: Dictionary(try scenario.readOverrides().map { ($0.key, $0.value) }) { _, last in last },
+            threads: scenario.threadCount
         ) { what, share in bar.update(share, detail: what) }
         bar.finish()
         try finish(record, json: json, terminal: terminal)
+    }
+
+    /// Minutes of replay must not end in a folder that is not there.
+    private func checkOutput() throws(OperatorError) {
+        guard let output else { return }
+        let folder = URL(fileURLWithPath: output).deletingLastPathComponent().path
+        guard FileManager.default.isWritableFile(atPath: folder) else {
+            throw OperatorError(
+                "the folder is not there or cannot be written", at: output, remedy: "make it, or choose another place")
+        }
     }
 
     private func finish(_ record: Record, json: Bool, terminal: TerminalOptions) throws {
@@ -82,25 +76,6 @@ struct ModelledOptions: ParsableArguments {
         }
     }
 
-    private func readScenario() throws(OperatorError) -> Scenario {
-        var text: String?
-        if let scenario { text = try readText(scenario) }
-        var read = try Scenario.read(yaml: text, file: scenario ?? "default.yaml", overrides: try readOverrides())
-        if let profile { read.apply(try DeviceProfile(json: Data(try readText(profile).utf8), at: profile)) }
-        return read
-    }
-
-    private func readOverrides() throws(OperatorError) -> [(key: String, value: String)] {
-        var pairs: [(key: String, value: String)] = []
-        for override in overrides {
-            guard let sign = override.firstIndex(of: "="), sign > override.startIndex else {
-                throw OperatorError("`\(override)` is not key=value", at: "--set", remedy: "like --set replicas=8")
-            }
-            pairs.append((String(override[..<sign]), String(override[override.index(after: sign)...])))
-        }
-        return pairs
-    }
-
     private func readKeys() throws(OperatorError) -> Set<String>? {
         guard let only else { return nil }
         var keys: Set<String> = ["1"]
@@ -117,25 +92,9 @@ struct ModelledOptions: ParsableArguments {
 
     /// The command that makes the record again.
     private func command(_ file: String) -> String {
-        var words = ["holdfast", "replay", file]
-        if let scenario { words += ["--scenario", scenario] }
-        for override in overrides { words += ["--set", override] }
-        if let profile { words += ["--profile", profile] }
-        if let catalogue { words += ["--catalogue", catalogue] }
+        var words = ["holdfast", "replay", file] + scenario.words
         if let only { words += ["--only", only] }
         if noSweep { words.append("--no-sweep") }
         return words.map { $0.contains(where: { " *$'\"".contains($0) }) ? "'\($0)'" : $0 }.joined(separator: " ")
-    }
-
-    private func readText(_ path: String) throws(OperatorError) -> String {
-        var isFolder: ObjCBool = false
-        guard unsafe FileManager.default.fileExists(atPath: path, isDirectory: &isFolder) else {
-            throw OperatorError("no such file", at: path)
-        }
-        guard !isFolder.boolValue else { throw OperatorError("a folder, not a file", at: path) }
-        guard let data = FileManager.default.contents(atPath: path), data.count < 16 << 20,
-            let text = String(data: data, encoding: .utf8)
-        else { throw OperatorError("not readable as text of at most 16 MiB", at: path) }
-        return text
     }
 }

@@ -1,0 +1,221 @@
+// How a plan is made: curves are counted, each choice is replayed on clusters of rising size until one meets the SLO,
+// and the cheapest that does is compared with the cheapest that needs no flash.
+
+import KVModel
+import KVReport
+import KVTiering
+
+extension ModelledReplay {
+    /// Sizes tried, as shares of the scenario's DRAM per node.
+    private static let dramShares = [0.125, 0.25, 0.5, 1, 2]
+    /// Sizes tried, as shares of all different bytes of the trace.
+    private static let flashShares = [0.125, 0.25, 0.5, 1]
+
+    /// Plans what to buy for the trace under the scenario's prices and SLO. Choices are independent and tried on
+    /// `threads` threads; the plan does not depend on how many.
+    public func plan(threads: Int, progress: (String, Double) -> Void) async throws(OperatorError) -> Plan {
+        guard !workload.promptsAreUnique else {
+            throw OperatorError(
+                "the trace does not say which prompts share a prefix, so nothing can be planned from it",
+                at: trace.name, remedy: "give a trace with block hashes")
+        }
+        let curve = missRatioCurve()
+        let candidates = candidates
+        var choices: [Plan.Choice?] = Array(repeating: nil, count: candidates.count)
+        await withTaskGroup(of: (Int, Plan.Choice).self) { group in
+            var next = 0
+            func start() {
+                guard next < candidates.count else { return }
+                let number = next
+                let candidate = candidates[number]
+                next += 1
+                group.addTask { (number, self.tried(candidate)) }
+            }
+            for _ in 0..<max(1, threads) { start() }
+            var done = 0
+            while let (number, choice) = await group.next() {
+                choices[number] = choice
+                done += 1
+                progress(choice.name, Double(done) / Double(candidates.count))
+                start()
+            }
+        }
+        return assemble(curve, choices.compactMap { $0 })
+    }
+
+    /// One choice to try: a name and the scenario it means.
+    private struct Candidate: Sendable {
+        var name: String
+        var scenario: Scenario
+    }
+
+    /// GPU memory alone, DRAM of rising size, then flash of rising size below two sizes of DRAM.
+    private var candidates: [Candidate] {
+        var found = [Candidate(name: "HBM only", scenario: ComparedSystem.hbmOnly.scenario(from: scenario))]
+        func withDRAM(_ bytes: Double) -> Scenario {
+            var changed = scenario
+            changed.tiers.dram.use = true
+            changed.tiers.dram.perNode = bytes
+            changed.tiers.nvme.use = false
+            changed.tiers.flash.use = false
+            // What one node keeps no other can read, so sessions stay where they were.
+            changed.router.policy = .sticky
+            return changed
+        }
+        let block = Double(Cluster.blockBytes(model, workload))
+        let dramSizes = Self.dramShares.map { max(64 * block, ($0 * scenario.tiers.dram.perNode).rounded()) }
+        for bytes in dramSizes {
+            found.append(Candidate(name: "DRAM \(Self.spoken(bytes))", scenario: withDRAM(bytes)))
+        }
+        let distinct = Double(workload.uniqueBlockCount) * block
+        for dram in [dramSizes[0], max(64 * block, scenario.tiers.dram.perNode)] {
+            for share in Self.flashShares {
+                var changed = withDRAM(dram)
+                changed.router.policy = scenario.router.policy
+                changed.tiers.flash.use = true
+                let bytes = max(64 * block, (share * distinct).rounded(.up))
+                changed.tiers.flash.servers = max(1, Int((bytes / scenario.tiers.flash.perServer).rounded(.up)))
+                changed.tiers.flash.perServer = bytes / Double(changed.tiers.flash.servers)
+                changed.tiers.flash.stripe = min(scenario.tiers.flash.stripe, changed.tiers.flash.servers)
+                found.append(
+                    Candidate(name: "DRAM \(Self.spoken(dram)) + flash \(Self.spoken(bytes))", scenario: changed))
+            }
+        }
+        return found
+    }
+
+    /// The smallest cluster for one choice, and what it does there.
+    private func tried(_ candidate: Candidate) -> Plan.Choice {
+        var replay = self
+        replay.scenario = candidate.scenario
+        let search = replay.search(.configured)
+        let gpus = search.gpus ?? search.triedGPUs.max() ?? scenario.gpus
+        let cluster = replay.cluster(
+            .configured, workload: workload, replicas: gpus / scenario.tensorParallel, isDetailed: true)
+        cluster.run()
+        let result = cluster.result(of: .configured)
+        let flash = candidate.scenario.tiers.flash
+        let hours = max(1e-9, result.gpuSeconds.total / Double(gpus) / 3600)
+        return Plan.Choice(
+            name: candidate.name,
+            dramBytesPerNode: candidate.scenario.tiers.dram.use ? candidate.scenario.tiers.dram.perNode : 0,
+            flashBytes: flash.use ? flash.perServer * Double(flash.servers) : 0,
+            flashServers: flash.use ? flash.servers : 0, gpus: search.gpus, triedGPUs: search.triedGPUs,
+            ttftP50Seconds: result.ttft.p50, ttftP99Seconds: result.ttft.p99, metSLO: result.metSLO,
+            served: Double(result.ledger.served) / Double(max(1, result.ledger.total)),
+            costPerHour: result.cost.total / hours, costPerMillionTokens: result.cost.perMillionTokens,
+            savesPerMillionTokens: nil)
+    }
+
+    private func assemble(_ curve: MissRatioCurve, _ tried: [Plan.Choice]) -> Plan {
+        var choices = tried
+        if let hbm = choices.first, hbm.gpus != nil {
+            for index in choices.indices where choices[index].gpus != nil {
+                choices[index].savesPerMillionTokens = hbm.costPerMillionTokens - choices[index].costPerMillionTokens
+            }
+        }
+        let picks = Self.picks(choices)
+        var plan = Plan(
+            trace: traceSummary, slo: slo, model: scenario.modelName, gpu: scenario.gpuName,
+            gpusPerReplica: scenario.tensorParallel, prices: prices, reuse: reuse(curve), missRatioCurve: curve,
+            sizes: Self.sizes(curve), choices: choices, picks: picks, breakEven: breakEven(choices, picks),
+            verdict: Plan.Verdict(rule: "", sentence: ""))
+        plan.verdict = Plan.verdict(plan)
+        return plan
+    }
+
+    /// The choices that matter, among those that meet the SLO.
+    static func picks(_ choices: [Plan.Choice]) -> Plan.Picks {
+        let meeting = choices.filter { $0.gpus != nil }
+        func cheapest(_ among: [Plan.Choice]) -> Plan.Choice? {
+            among.min { $0.costPerMillionTokens < $1.costPerMillionTokens }
+        }
+        func smallest(_ among: [Plan.Choice], by size: (Plan.Choice) -> Double) -> Plan.Choice? {
+            guard let best = cheapest(among) else { return nil }
+            return among.filter { $0.costPerMillionTokens <= best.costPerMillionTokens * 1.01 }
+                .min { size($0) < size($1) }
+        }
+        let without = meeting.filter { $0.flashBytes == 0 }
+        let with = meeting.filter { $0.flashBytes > 0 }
+        // A tier must earn more than one per cent, or the choice without it stands.
+        var best = cheapest(without)
+        if let flash = cheapest(with), flash.costPerMillionTokens < (best?.costPerMillionTokens ?? .infinity) * 0.99 {
+            best = flash
+        }
+        return Plan.Picks(
+            best: best?.name, bestWithoutFlash: cheapest(without)?.name,
+            smallestDRAM: smallest(without) { $0.dramBytesPerNode }?.name,
+            smallestFlash: smallest(with) { $0.flashBytes + $0.dramBytesPerNode }?.name)
+    }
+
+    private func reuse(_ curve: MissRatioCurve) -> Plan.Reuse {
+        let blocks = Cluster.hbmBlocks(model, workload)
+        let block = Double(Cluster.blockBytes(model, workload))
+        var hbm = 0.0
+        if var replay = try? CacheOnlyReplay(trace) { hbm = replay.run(.lru, capacity: blocks).hitRatio }
+        return Plan.Reuse(
+            infinite: 1 - curve.infinite, hbm: hbm, distinctBytes: Double(workload.uniqueBlockCount) * block,
+            hbmBytes: Double(blocks) * block)
+    }
+
+    /// The fewest bytes on the curve that reach shares of the ceiling, linear between its points.
+    static func sizes(_ curve: MissRatioCurve) -> [Plan.Size] {
+        [0.5, 0.8, 0.9, 0.95].map { share in
+            let miss = 1 - share * (1 - curve.infinite)
+            var bytes: [String: Double] = [:]
+            for (policy, misses) in curve.policies {
+                guard let index = misses.firstIndex(where: { $0 <= miss }) else { continue }
+                guard index > 0, misses[index - 1] > misses[index] else {
+                    bytes[policy] = curve.bytes[index]
+                    continue
+                }
+                let part = (misses[index - 1] - miss) / (misses[index - 1] - misses[index])
+                bytes[policy] = curve.bytes[index - 1] + part * (curve.bytes[index] - curve.bytes[index - 1])
+            }
+            return Plan.Size(shareOfCeiling: share, bytes: bytes)
+        }
+    }
+
+    private func breakEven(_ choices: [Plan.Choice], _ picks: Plan.Picks) -> Plan.BreakEven {
+        var hits = 0
+        var tokens = 0
+        if let replay = try? CacheOnlyReplay(trace) {
+            var policy = InfinitePolicy()
+            _ = replay.run(&policy) { request, blocks in
+                guard blocks > 0 else { return }
+                hits += 1
+                tokens += min(blocks * trace.blockTokens, Int(trace.requests[request].inputTokens))
+            }
+        }
+        let mean = hits == 0 ? 0 : tokens / hits
+        let seconds = mean > 0 ? model.prefillSeconds(tokens: mean, after: 0) : 0
+        let links = scenario.links
+        let hostToGPU = links.hostToGPU > 0 ? links.hostToGPU : gpu.hostLinkBytesPerSecond
+        let flash = scenario.tiers.flash
+        let path =
+            min(
+                links.hostNIC, flash.nic * Double(flash.stripe), flash.read * Double(flash.stripe),
+                hostToGPU * Double(scenario.tensorParallel)) * links.efficiency
+        return Plan.BreakEven(
+            hitTokens: Double(mean), computeSeconds: seconds,
+            bytesPerSecond: seconds > 0 ? Double(mean) * model.kvBytesPerToken / seconds : 0, pathBytesPerSecond: path,
+            storeHour: storeBreakEven(choices, picks))
+    }
+
+    /// What a flash server may cost an hour until flash and no flash cost the same per token. Both serve the same
+    /// tokens, so the GPUs saved pay for the servers.
+    private func storeBreakEven(_ choices: [Plan.Choice], _ picks: Plan.Picks) -> Double? {
+        guard let flash = choices.first(where: { $0.name == picks.smallestFlash }), flash.flashServers > 0,
+            let without = choices.first(where: { $0.name == picks.bestWithoutFlash }), without.costPerMillionTokens > 0
+        else { return nil }
+        // Hours of the two runs differ a little; cost per token times tokens an hour puts both on the hours of `flash`.
+        let allowed = flash.costPerHour * without.costPerMillionTokens / flash.costPerMillionTokens
+        let servers = Double(flash.flashServers)
+        return scenario.prices.storeHour + (allowed - flash.costPerHour) / servers
+    }
+
+    /// A size in a choice's name: three digits, decimal units.
+    private static func spoken(_ bytes: Double) -> String {
+        Printed.bytes(bytes, .given).text.replacing(thinSpace, with: " ")
+    }
+}
