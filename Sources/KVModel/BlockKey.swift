@@ -24,6 +24,7 @@ public struct BlockKey: Hashable, Comparable, Sendable {
         low = mixBits(number &+ 0x632B_E59B_D9B4_E019 &+ space)
     }
 
+    /// The order of the bytes.
     @inlinable public static func < (left: BlockKey, right: BlockKey) -> Bool {
         left.high != right.high ? left.high < right.high : left.low < right.low
     }

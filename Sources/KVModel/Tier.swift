@@ -21,6 +21,7 @@ public enum Tier: UInt8, CaseIterable, Comparable, Sendable, Codable {
         }
     }
 
+    /// Nearer to the GPU comes first.
     public static func < (left: Tier, right: Tier) -> Bool { left.rawValue < right.rawValue }
 }
 

@@ -20,6 +20,7 @@ public struct Instant: Hashable, Comparable, Sendable, Codable {
     /// Seconds since the origin.
     @inlinable public var seconds: Double { Double(nanoseconds) / 1e9 }
 
+    /// Earlier comes first.
     @inlinable public static func < (left: Instant, right: Instant) -> Bool { left.nanoseconds < right.nanoseconds }
     /// The instant a duration later. The far future stays where it is.
     @inlinable public static func + (left: Instant, right: Duration) -> Instant {
@@ -51,6 +52,7 @@ public struct Duration: Hashable, Comparable, Sendable, Codable {
     /// The length in seconds.
     @inlinable public var seconds: Double { Double(nanoseconds) / 1e9 }
 
+    /// Shorter comes first.
     @inlinable public static func < (left: Duration, right: Duration) -> Bool { left.nanoseconds < right.nanoseconds }
     /// The sum of two lengths.
     @inlinable public static func + (left: Duration, right: Duration) -> Duration {
