@@ -1,2 +1,0 @@
-import KVSimulation
-import Testing
