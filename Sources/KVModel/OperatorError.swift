@@ -19,6 +19,11 @@ public struct OperatorError: Error, Equatable, CustomStringConvertible {
         self.remedy = remedy
     }
 
+    /// The same error, its place found inside a wider one.
+    public func under(_ wider: String) -> OperatorError {
+        OperatorError(what, at: place.isEmpty ? wider : "\(wider): \(place)", remedy: remedy)
+    }
+
     /// `place: what; remedy`.
     public var description: String {
         (place.isEmpty ? "" : "\(place): ") + what + (remedy.isEmpty ? "" : "; \(remedy)")

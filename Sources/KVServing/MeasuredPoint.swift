@@ -36,6 +36,7 @@ public struct MeasuredPoint: Sendable {
         guard let list = root.object?["points"]?.list ?? root.list else {
             throw OperatorError("has no list \"points\"", at: file)
         }
+        guard !list.isEmpty else { throw OperatorError("has no points", at: file) }
         var points: [MeasuredPoint] = []
         for (index, value) in list.enumerated() {
             points.append(try MeasuredPoint(value, at: "\(file): points[\(index)]"))

@@ -92,9 +92,16 @@ extension ModelledReplay {
 extension Scenario {
     /// The serving model and the GPU that a scenario names.
     func servingModel(_ catalogue: Catalogue) throws(OperatorError) -> (ServingModel, GPU) {
-        let shape = try catalogue.model(named: modelName)
-        let gpu = try catalogue.gpu(named: gpuName)
-        var engineConstants = try catalogue.engine(named: engine.name)
+        func named<Entry>(
+            _ key: String, _ find: () throws(OperatorError) -> Entry
+        ) throws(OperatorError) -> Entry {
+            do { return try find() } catch { throw error.under("scenario `\(name)`, \(key)") }
+        }
+        let shape = try named("model.name") { () throws(OperatorError) in try catalogue.model(named: modelName) }
+        let gpu = try named("gpu.name") { () throws(OperatorError) in try catalogue.gpu(named: gpuName) }
+        var engineConstants = try named("engine.name") { () throws(OperatorError) in
+            try catalogue.engine(named: engine.name)
+        }
         engineConstants.memoryShare = engine.memoryShare
         func format(_ name: String, _ key: String) throws(OperatorError) -> NumberFormat {
             guard let format = NumberFormat(rawValue: name) else {

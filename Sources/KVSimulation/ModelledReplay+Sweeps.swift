@@ -65,8 +65,9 @@ extension ModelledReplay {
     }
 
     /// The smallest cluster of the sizes to try with which a system meets the SLO. More replicas never serve worse by
-    /// more than a batching accident, so the sizes are bisected.
-    func search(_ system: ComparedSystem) -> SLOSearchResult {
+    /// more than a batching accident, so the sizes are bisected. `ifSlower` also asks for the size that would be needed
+    /// if every TTFT were longer by the model's error.
+    func search(_ system: ComparedSystem, ifSlower: Bool = true) -> SLOSearchResult {
         let sizes = scenario.sweep.replicas
         var runs: [Int: RunSummary] = [:]
         func run(_ index: Int) -> RunSummary {
@@ -90,7 +91,7 @@ extension ModelledReplay {
             result.gpus = sizes[index] * scenario.tensorParallel
             result.cost = runs[index]?.cost
         }
-        if let index = smallest({ $0.metSLOIfSlower >= scenario.slo.share }) {
+        if ifSlower, let index = smallest({ $0.metSLOIfSlower >= scenario.slo.share }) {
             result.gpusIfSlower = sizes[index] * scenario.tensorParallel
             result.costIfSlower = runs[index]?.cost
         }

@@ -88,7 +88,7 @@ extension ModelledReplay {
     private func tried(_ candidate: Candidate) -> Plan.Choice {
         var replay = self
         replay.scenario = candidate.scenario
-        let search = replay.search(.configured)
+        let search = replay.search(.configured, ifSlower: false)
         let gpus = search.gpus ?? search.triedGPUs.max() ?? scenario.gpus
         let cluster = replay.cluster(
             .configured, workload: workload, replicas: gpus / scenario.tensorParallel, isDetailed: true)

@@ -42,15 +42,6 @@ struct ReportCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
-        do {
-            try report()
-        } catch {
-            FileHandle.standardError.write(Data("holdfast: \(error)\n".utf8))
-            throw ExitCode(1)
-        }
-    }
-
-    private func report() throws(OperatorError) {
         var read: [Record] = []
         for path in records { read.append(try Record(contentsOf: path)) }
         let comparison = try Comparison(read, against: against)

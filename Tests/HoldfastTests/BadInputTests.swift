@@ -91,14 +91,14 @@ import Testing
     @Test(arguments: [
         ("colour: blue\n", "colour"),
         ("replicas: -1\n", "replicas"),
-        ("model: No-Such-Model\n", "No-Such-Model"),
-        ("tiers: [\n", ""),
+        ("model:\n  name: No-Such-Model\n", "No-Such-Model"),
+        ("tiers: [\n", "YAML"),
     ])
     func badScenarioIsRefused(content: String, word: String) throws {
         let scratch = try Scratch()
         let trace = try scratch.path("good.jsonl", Self.good)
-        let scenario = try scratch.path("scenario.yaml", content)
-        try expectRefusal(["replay", trace, "--scenario", scenario], words: ["scenario.yaml", word])
+        let scenario = try scratch.path("scenario.yaml", "name: mine\n" + content)
+        try expectRefusal(["replay", trace, "--scenario", scenario], words: [word])
     }
 
     @Test func badOverrideIsRefused() throws {

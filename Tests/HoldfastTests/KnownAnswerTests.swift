@@ -65,4 +65,20 @@ let realTraces = ProcessInfo.processInfo.environment["HOLDFAST_TRACES"]
         #expect(tiers.first?["flashWrites"] as? Int == 224_549)
         #expect(tiers.first?["flashReads"] as? Int == 47_405)
     }
+
+    @Test func planSaysWhatToBuyAndTheSameTwice() throws {
+        let scratch = try Scratch()
+        let path = try scratch.path("good.jsonl", BadInputTests.good)
+        let first = try CommandRun.holdfast(["plan", path, "--json", "--threads", "1"])
+        #expect(first.exitCode == 0, "\(first.errors)")
+        #expect(try CommandRun.holdfast(["plan", path, "--json", "--threads", "2"]).output == first.output)
+        let plan = try first.object
+        #expect(plan["schema"] as? String == "holdfast-plan-1")
+        let choices = try #require(plan["choices"] as? [[String: Any]])
+        #expect(choices.first?["name"] as? String == "HBM only")
+        // Three requests that all fit in GPU memory: no tier can make them cheaper.
+        let verdict = try #require(plan["verdict"] as? [String: Any])
+        #expect(verdict["rule"] as? String == "plan.noreuse")
+        #expect(try CommandRun.holdfast(["plan", path]).output.hasPrefix("Buy nothing"))
+    }
 }
