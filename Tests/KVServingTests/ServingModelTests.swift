@@ -128,7 +128,7 @@ private func isNear(_ value: Double, _ expected: Double, within share: Double) -
         let position = model.breakEvenPosition(loadBytesPerSecond: 10e9)
         let load = model.kvBytesPerToken / 10e9
         let perToken = { (start: Double) in
-            2 * model.shape.linearParameters / (8 * 1979e12 * 0.62) + 2 * 80 * 2 * 8192 / 130e9
+            2 * model.shape.linearParameters / (8 * 1979e12 * 0.57) + 2 * 80 * 2 * 8192 / 142e9
                 + 4 * 80 * 64 * 128 * start / (8 * 989e12 * 0.72)
         }
         #expect(isNear(perToken(position), load, within: 1e-9))
