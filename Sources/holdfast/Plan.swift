@@ -5,7 +5,6 @@ import Foundation
 import KVModel
 import KVReport
 import KVSimulation
-import KVTrace
 
 struct PlanCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -17,11 +16,7 @@ struct PlanCommand: AsyncParsableCommand {
               holdfast plan trace.jsonl.gz --set prices.gpuHour=2.5 --set slo.ttft=1s
             """)
 
-    @Argument(help: "The trace: a file (plain, gzip or zstd), or - for standard input.")
-    var file: String
-
-    @Flag(help: "Count unreadable lines and go on, instead of stopping at the first.")
-    var skipBad = false
+    @OptionGroup var input: TraceInput
 
     @Flag(help: "Print the plan as one JSON object.")
     var json = false
@@ -31,9 +26,9 @@ struct PlanCommand: AsyncParsableCommand {
 
     func run() async throws {
         let read = try scenario.read()
-        let trace = try Trace.read(from: file, options: TraceReadOptions(skipsBadLines: skipBad))
-        let replay = try ModelledReplay(trace: trace, scenario: read, catalogue: try scenario.readCatalogue())
-        let bar = ProgressBar("planning")
+        let replay = try ModelledReplay(
+            trace: try input.read(), scenario: read, catalogue: try scenario.readCatalogue())
+        let bar = ProgressBar("planning", forced: input.progress)
         let plan = try await replay.plan(threads: scenario.threadCount) { what, share in
             bar.update(share, detail: what)
         }

@@ -6,7 +6,6 @@ import KVModel
 import KVReport
 import KVServing
 import KVSimulation
-import KVTrace
 
 struct ModelledOptions: ParsableArguments {
     @OptionGroup var scenario: ScenarioOptions
@@ -23,16 +22,16 @@ struct ModelledOptions: ParsableArguments {
     var noSweep = false
 
     /// Replays the trace and writes or prints what came of it.
-    func run(_ trace: () throws -> Trace, file: String, json: Bool, terminal: TerminalOptions) async throws {
+    func run(_ input: TraceInput, json: Bool, terminal: TerminalOptions) async throws {
         let read = try scenario.read()
         let keys = try readKeys()
         try checkOutput()
         let replay = try ModelledReplay(
-            trace: try trace(), scenario: read, catalogue: try scenario.readCatalogue())
+            trace: try input.read(), scenario: read, catalogue: try scenario.readCatalogue())
         let extent = ModelledReplay.Extent(keys: keys, sweeps: !noSweep, countsCurve: !noSweep)
-        let bar = ProgressBar("replaying")
+        let bar = ProgressBar("replaying", forced: input.progress)
         let record = await replay.record(
-            extent, version: Holdfast.configuration.version, command: command(file),
+            extent, version: Holdfast.configuration.version, command: command(input),
             overrides: Dictionary(try scenario.readOverrides().map { ($0.key, $0.value) }) { _, last in last },
             threads: scenario.threadCount
         ) { what, share in bar.update(share, detail: what) }
@@ -91,8 +90,8 @@ struct ModelledOptions: ParsableArguments {
     }
 
     /// The command that makes the record again.
-    private func command(_ file: String) -> String {
-        var words = ["holdfast", "replay", file] + scenario.words
+    private func command(_ input: TraceInput) -> String {
+        var words = ["holdfast", "replay"] + input.words + scenario.words
         if let only { words += ["--only", only] }
         if noSweep { words.append("--no-sweep") }
         return words.map { $0.contains(where: { " *$'\"".contains($0) }) ? "'\($0)'" : $0 }.joined(separator: " ")

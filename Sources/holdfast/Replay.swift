@@ -1,8 +1,6 @@
 // Replays a trace through the tiers: cache-only (exact, no time) or modelled (virtual time, a whole cluster).
 
 import ArgumentParser
-import KVModel
-import KVTrace
 
 struct Replay: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -20,11 +18,7 @@ struct Replay: AsyncParsableCommand {
               holdfast replay trace.jsonl.gz --cache-only --dram 1% --flash 5% --inclusion keep
             """)
 
-    @Argument(help: "The trace: a file (plain, gzip or zstd), or - for standard input.")
-    var file: String
-
-    @Flag(help: "Count unreadable lines and go on, instead of stopping at the first.")
-    var skipBad = false
+    @OptionGroup var input: TraceInput
 
     @OptionGroup(title: "Modelled replay")
     var modelled: ModelledOptions
@@ -36,16 +30,11 @@ struct Replay: AsyncParsableCommand {
 
     func run() async throws {
         guard cacheOnly.isAsked else {
-            try await modelled.run(readTrace, file: file, json: cacheOnly.json, terminal: terminal)
+            try await modelled.run(input, json: cacheOnly.json, terminal: terminal)
             return
         }
         // The question first: a typing mistake must not cost the reading of a large file.
         let question = try cacheOnly.question()
-        try cacheOnly.run(question, try readTrace())
-    }
-
-    /// Reads the trace, and says how far it is where a person can see it.
-    func readTrace() throws -> Trace {
-        try Trace.read(from: file, options: TraceReadOptions(skipsBadLines: skipBad))
+        try cacheOnly.run(question, try input.read())
     }
 }

@@ -10,45 +10,6 @@ struct TraceCommand: AsyncParsableCommand {
         subcommands: [TraceInfo.self, TraceCheckCommand.self, TraceConvert.self, TraceSynth.self])
 }
 
-/// How a verb reads a trace: the options that all of them share.
-struct TraceInput: ParsableArguments {
-    @Argument(help: "The trace: plain, gzip or zstd; - is standard input.")
-    var file: String
-
-    @Option(help: "The format, instead of recognising it: mooncake, extents, bailian, azure or holdfast.")
-    var format: String?
-
-    @Option(help: "Tokens of a block, where the file uses another size than its format does.")
-    var blockTokens: Int?
-
-    @Flag(help: "Leave out lines that cannot be read, and count them.")
-    var skipBad = false
-
-    @Flag(help: "Show progress even where standard error is no terminal.")
-    var progress = false
-
-    /// The options for the reader.
-    func options() throws -> TraceReadOptions {
-        var options = TraceReadOptions(blockTokens: blockTokens, skipsBadLines: skipBad)
-        options.format = try format.map(TraceFormat.named)
-        return options
-    }
-
-    /// Reads the trace, with a bar while it takes long.
-    func read() throws -> Trace {
-        let place = file == "-" ? "standard input" : file
-        let bar = ProgressBar("reading \(place)", forced: progress)
-        defer { bar.finish() }
-        let trace = try Trace.read(from: file, options: options(), progress: bar.show)
-        if trace.skippedLineCount > 0 {
-            let count = trace.skippedLineCount
-            let lines = count == 1 ? "1 line that" : "\(grouped(count)) lines that"
-            note("\(place): left out \(lines) cannot be read")
-        }
-        return trace
-    }
-}
-
 extension TraceFormat {
     /// The format of that name.
     static func named(_ name: String) throws(OperatorError) -> TraceFormat {
