@@ -156,9 +156,10 @@ extension TieringManager {
         var hold: Int32 = -1
         let keepingFree = stagingCount / 4
         for block in path {
-            let place = source(of: block)
-            guard case .here(let tier) = place else { break }
             if known[block].dram != .absent { continue }
+            // What the store said last is good enough for a guess, however long ago: a wrong one costs a failed read.
+            guard known[block].nvme == .present || known[block].flash == .present else { break }
+            let tier = known[block].nvme == .present ? Tier.nvme : .flash
             guard predictions.heldCount < predictions.slotsMax,
                 (predictions.inFlightCount + 1) * configuration.blockBytes <= plan.bytesInFlightMax,
                 predictions.take(configuration.blockBytes, from: tier, at: now)
