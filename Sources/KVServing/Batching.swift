@@ -14,7 +14,7 @@ public struct Batching: Sendable, Equatable {
     /// Decode steps taken at once while nothing else happens.
     public var runStepsMax: Int
     /// Whether a request starts only when its whole prompt finds room. Without it a prompt may be half computed when
-    /// room runs out, and its work is thrown away: vLLM of 2026 reserves, vLLM v1 of 2025 did not.
+    /// room runs out, and its work is thrown away.
     public var reservesWholePrompt: Bool
 
     /// A way to stop a request.
