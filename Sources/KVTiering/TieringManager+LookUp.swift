@@ -140,7 +140,12 @@ extension TieringManager {
             switch source(of: block) {
             case .here(let here): tier = here
             case .absent: return nil
-            case .unknown: return requests[Int(slot)].asked ? nil : position
+            case .unknown:
+                guard requests[Int(slot)].asked else { return position }
+                // A request asks once. After that an old yes is the best there is, and the load's result is the truth:
+                // without this, what left node memory while the request queued would be computed again.
+                guard known[block].flash == .present else { return nil }
+                tier = .flash
             }
             position += 1
             if let last = scratchRuns.indices.last, scratchRuns[last].tier == tier {
