@@ -114,6 +114,14 @@ public struct ModelledReplay: Sendable {
         return record
     }
 
+    /// Runs the configured system once, on the calling thread and without a record, and returns how many requests
+    /// ended: all of them. For benchmarks.
+    public func completedRequests() -> Int {
+        let cluster = cluster(.configured, workload: workload, isDetailed: false)
+        cluster.run()
+        return cluster.accounts.completed
+    }
+
     /// No system serves more than a cache without end.
     private func ceilingChecks(_ systems: [SystemResult]) -> [Check] {
         guard let ceiling = systems.first(where: { $0.key == ComparedSystem.infinite.key }) else { return [] }

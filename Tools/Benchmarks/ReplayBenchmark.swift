@@ -8,7 +8,7 @@ import KVTrace
 
 struct ReplayBenchmark: Benchmark {
     let name = "replay"
-    let purpose = "cache-only LRU per block reference, against libCacheSim's on the same trace"
+    let purpose = "cache-only LRU against libCacheSim on the same trace; the modelled cluster against its bounds"
 
     func run(_ setting: BenchmarkSetting) throws -> [BenchmarkRow] {
         var rows: [BenchmarkRow] = []
@@ -18,6 +18,7 @@ struct ReplayBenchmark: Benchmark {
             rows += try compare(trace, setting)
         }
         if let path = setting.realTrace("claudecode_a") { rows.append(try wholeRun(path, setting)) }
+        rows += try clusterRows(setting)
         return rows
     }
 
