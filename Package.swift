@@ -9,8 +9,19 @@ let dependencies: [Package.Dependency] = [
     .package(url: "https://github.com/apple/swift-argument-parser", exact: "1.8.2"),
     // SHA-256 for trace, scenario and record digests.
     .package(url: "https://github.com/apple/swift-crypto", exact: "4.5.2"),
-    // Scenario and catalogue files.
+    // Scenario, catalogue and configuration files.
     .package(url: "https://github.com/jpsim/Yams", exact: "6.2.2"),
+    // Structured logs of the long-running verbs.
+    .package(url: "https://github.com/apple/swift-log", exact: "1.16.2"),
+    // TLS 1.3 for the transport, a slower path beside the raw sockets.
+    .package(url: "https://github.com/apple/swift-nio", exact: "2.101.2"),
+    .package(url: "https://github.com/apple/swift-nio-ssl", exact: "2.37.6"),
+    // /metrics, /healthz, /readyz.
+    .package(url: "https://github.com/hummingbird-project/hummingbird", exact: "2.28.1"),
+    // Start, signals and graceful shutdown of the long-running verbs.
+    .package(url: "https://github.com/swift-server/swift-service-lifecycle", exact: "2.13.0"),
+    // The store's catalogue in SQLite: namespaces, pins, leases.
+    .package(url: "https://github.com/groue/GRDB.swift", exact: "7.10.0"),
 ]
 
 let strict: [SwiftSetting] = [
@@ -22,11 +33,25 @@ let strict: [SwiftSetting] = [
 
 let argumentParser = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
 let crypto = Target.Dependency.product(name: "Crypto", package: "swift-crypto")
+let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
+let nio = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
+let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
+let nioSSL = Target.Dependency.product(name: "NIOSSL", package: "swift-nio-ssl")
+let hummingbird = Target.Dependency.product(name: "Hummingbird", package: "hummingbird")
+let lifecycle = Target.Dependency.product(name: "ServiceLifecycle", package: "swift-service-lifecycle")
+let grdb = Target.Dependency.product(name: "GRDB", package: "GRDB.swift")
 let yams = Target.Dependency.product(name: "Yams", package: "Yams")
 
 /// A Swift target of one floor, with the settings that hold for all of them.
 func floor(_ name: String, _ dependencies: [Target.Dependency], resources: [Resource] = []) -> Target {
     .target(name: name, dependencies: dependencies, resources: resources, swiftSettings: strict)
+}
+
+/// A narrow C target over one foreign library: its public header shows fixed-width integers and opaque handles only.
+func door(_ name: String, _ libraries: [String] = []) -> Target {
+    .target(
+        name: name, cSettings: [.define("_GNU_SOURCE"), .unsafeFlags(["-Wall", "-Wextra", "-Werror"])],
+        linkerSettings: libraries.map { .linkedLibrary($0) })
 }
 
 /// The tests of one target.
@@ -41,8 +66,21 @@ let package = Package(
     products: [.executable(name: "holdfast", targets: ["holdfast"])],
     dependencies: dependencies,
     targets: [
-        // 1: the field's words as types.
+        // 0: doors to C. CChecksum opens ISA-L at run time and has a portable twin.
+        door("CKernel"),
+        door("CURing", ["uring"]),
+        door("CChecksum"),
+        door("CVerbs", ["ibverbs"]),
+        door("CNuma", ["numa"]),
+
+        // 1: the field's words as types; threads, mailboxes, clock, page memory and checksums for the engines.
         floor("KVModel", []),
+        floor("KVSystem", ["KVModel", "CKernel", "CChecksum"]),
+
+        // 2: engines. None of them knows another, nor any decision.
+        floor("KVFlash", ["KVModel", "KVSystem", "CKernel", "CURing"]),
+        floor("KVTransport", ["KVModel", "KVSystem", "CKernel", "CVerbs", crypto, nio, nioPosix, nioSSL]),
+        floor("KVMemory", ["KVModel", "KVSystem", "CKernel", "CNuma"]),
 
         // 3: decisions, the serving model, traces, results. None of them knows another.
         floor("KVTiering", ["KVModel"]),
@@ -56,11 +94,20 @@ let package = Package(
         // 4: the simulated world and the replays.
         floor("KVSimulation", ["KVModel", "KVTiering", "KVServing", "KVTrace", "KVReport", yams, crypto]),
 
+        // 5: decisions married to engines.
+        floor(
+            "KVStore",
+            [
+                "KVModel", "KVSystem", "KVTiering", "KVFlash", "KVTransport", "KVMemory", crypto, grdb, hummingbird,
+                lifecycle, logging, yams,
+            ]),
+
         // 6: the command, one file a verb.
         .executableTarget(
             name: "holdfast",
             dependencies: [
-                "KVModel", "KVTiering", "KVServing", "KVTrace", "KVReport", "KVSimulation", argumentParser,
+                "KVModel", "KVSystem", "KVTiering", "KVServing", "KVTrace", "KVReport", "KVSimulation", "KVFlash",
+                "KVTransport", "KVMemory", "KVStore", argumentParser, lifecycle, logging, yams,
             ],
             swiftSettings: strict),
 
@@ -68,11 +115,23 @@ let package = Package(
         .executableTarget(
             name: "holdfast-bench",
             dependencies: [
-                "KVModel", "KVTiering", "KVServing", "KVTrace", "KVSimulation", argumentParser,
+                "KVModel", "KVSystem", "KVTiering", "KVServing", "KVTrace", "KVSimulation", "KVFlash", "KVTransport",
+                "KVMemory", "KVStore", argumentParser,
             ],
             path: "Tools/Benchmarks", exclude: ["libcachesim_lru.py"], swiftSettings: strict),
 
+        // The campaigns: crashes, corruption, power cuts, soak; `Tools/campaign` runs them.
+        .executableTarget(
+            name: "holdfast-campaign",
+            dependencies: ["KVModel", "KVSystem", "KVFlash", "KVTransport", "KVStore", argumentParser],
+            path: "Tools/Campaigns", swiftSettings: strict),
+
         tests("KVModel", []),
+        tests("KVSystem", ["KVModel"]),
+        tests("KVFlash", ["KVModel", "KVSystem"]),
+        tests("KVTransport", ["KVModel", "KVSystem"]),
+        tests("KVMemory", ["KVModel", "KVSystem"]),
+        tests("KVStore", ["KVModel", "KVSystem", "KVFlash", "KVTransport", "KVMemory"]),
         tests("KVTiering", ["KVModel"]),
         tests("KVServing", ["KVModel"], resources: [.embedInCode("known-points.json")]),
         tests("KVTrace", ["KVModel"]),

@@ -1,0 +1,97 @@
+// Kernel calls that Glibc's module map lacks or shows differently from module to module. Every function returns a
+// value >= 0, or -errno. Nothing here keeps state.
+#ifndef HOLDFAST_CKERNEL_H
+#define HOLDFAST_CKERNEL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+// --- files and devices
+
+/// Opens a file or block device for reading and writing without the page cache (O_DIRECT | O_CLOEXEC).
+/// flags: 1 = create when missing, 2 = read only, 4 = exclusive (a mounted block device is refused), 8 = with the
+/// page cache (file systems without O_DIRECT).
+int hf_open_direct(const char *path, uint32_t flags);
+int hf_close(int descriptor);
+/// Bytes of a regular file or a block device.
+int64_t hf_size(int descriptor);
+/// 1 for a block device, 0 for a regular file, -ENOTSUP for anything else.
+int hf_is_block_device(int descriptor);
+/// Bytes of the device's logical block, at least 512; for a file 4096.
+int hf_logical_block_bytes(int descriptor);
+/// Whether the device has a volatile write cache: 1 = must be flushed, 0 = write-through.
+int hf_has_volatile_cache(int descriptor);
+/// Reserves `bytes` from the start of a regular file; its size becomes at least that.
+int hf_allocate(int descriptor, int64_t bytes);
+/// Gives [offset, offset + bytes) back to the device or file system.
+int hf_discard(int descriptor, int64_t offset, int64_t bytes);
+/// Takes the advisory lock of the whole open file description, without waiting; -EAGAIN when another has it.
+int hf_lock_exclusive(int descriptor);
+int hf_sync_data(int descriptor);
+
+// --- memory
+
+/// Maps private memory, rounded up to the page size used; *page_bytes says which one it became. Huge pages are tried
+/// first (reserved ones, then transparent ones) when wanted.
+int hf_map_pages(size_t bytes, int want_huge, void **address, size_t *mapped_bytes, size_t *page_bytes);
+int hf_unmap(void *address, size_t mapped_bytes);
+/// A sealed-size memory file for sharing between processes; huge = 1 wants reserved huge pages.
+int hf_memory_file(const char *name, int64_t bytes, int huge);
+int hf_map_shared(int descriptor, size_t bytes, int writable, void **address);
+int hf_pin(void *address, size_t bytes);
+
+// --- waking and waiting
+
+int hf_event_create(void);
+int hf_event_signal(int descriptor);
+/// Clears the counter; 0 when it was clear already.
+int hf_event_clear(int descriptor);
+int hf_poller_create(void);
+/// events: 1 = readable, 2 = writable, 4 = edge-triggered. Adds, changes (change = 1) or, with 0, removes.
+int hf_poller_set(int poller, int descriptor, uint32_t events, uint64_t tag, int change);
+/// Fills tags[i], events[i] (1 readable, 2 writable, 8 hung up or failed); waits at most timeout_ns, -1 = no limit.
+int hf_poller_wait(int poller, uint64_t *tags, uint32_t *events, int count_max, int64_t timeout_ns);
+
+// --- sockets
+
+/// A listening TCP socket on address:port (IPv4 or IPv6 text, port 0 = any), non-blocking.
+int hf_tcp_listen(const char *address, uint16_t port, int backlog);
+/// Starts a non-blocking connect; writable when done, hf_socket_error says how it ended.
+int hf_tcp_connect(const char *address, uint16_t port);
+/// Accepts one connection, non-blocking; peer gets its address as text.
+int hf_accept(int listener, char *peer, size_t peer_bytes);
+/// TCP_NODELAY, keep-alive, and a user timeout after which unacknowledged data ends the connection.
+int hf_tcp_configure(int descriptor, uint32_t user_timeout_ms, uint32_t buffer_bytes);
+int hf_socket_port(int descriptor);
+int hf_socket_error(int descriptor);
+int64_t hf_receive(int descriptor, void *bytes, size_t count);
+int64_t hf_send(int descriptor, const void *bytes, size_t count, int more);
+/// Sends two pieces with one call.
+int64_t hf_send_two(int descriptor, const void *first, size_t first_bytes, const void *second, size_t second_bytes);
+
+// --- local sockets and descriptor passing
+
+int hf_unix_listen(const char *path, int backlog);
+int hf_unix_connect(const char *path);
+/// Sends bytes with descriptors (at most 16); receives likewise: *descriptor_count is room on entry, count on return.
+int64_t hf_send_descriptors(int socket, const void *bytes, size_t count, const int *descriptors, int descriptor_count);
+int64_t hf_receive_descriptors(int socket, void *bytes, size_t count, int *descriptors, int *descriptor_count);
+/// The peer's process, user and group.
+int hf_peer_credentials(int socket, uint32_t *pid, uint32_t *uid, uint32_t *gid);
+
+// --- threads, clock and this process
+
+int64_t hf_monotonic_ns(void);
+int64_t hf_realtime_ns(void);
+/// CPU time of the whole process.
+int64_t hf_process_cpu_ns(void);
+void hf_name_thread(const char *name);
+/// Binds the calling thread to one CPU.
+int hf_pin_thread(int cpu);
+/// Fills bytes from the kernel's random source.
+int hf_random(void *bytes, size_t count);
+/// Bytes of memory resident now, and open descriptors.
+int64_t hf_resident_bytes(void);
+int hf_open_descriptors(void);
+
+#endif

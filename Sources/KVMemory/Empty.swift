@@ -1,0 +1,1 @@
+// KVMemory: filled in next.

@@ -1,0 +1,1 @@
+// KVStore: filled in next.

@@ -1,0 +1,49 @@
+// A named thread of the operating system, for loops that own a ring, a poller or the decisions. No tasks, no actors: a
+// loop that must not be delayed must not share a pool.
+
+import CKernel
+import Glibc
+import Synchronization
+
+/// One thread that runs one function. `join` waits for its end; it is called exactly once.
+public final class EngineThread: Sendable {
+    private final class Start {
+        let name: String
+        let body: @Sendable () -> Void
+        init(name: String, body: @escaping @Sendable () -> Void) {
+            self.name = name
+            self.body = body
+        }
+    }
+
+    private let handle: Mutex<pthread_t?>
+
+    /// Starts the thread. The kernel keeps 15 bytes of the name.
+    public init(_ name: String, body: @escaping @Sendable () -> Void) throws(SystemError) {
+        var thread = pthread_t()
+        let start = unsafe Unmanaged.passRetained(Start(name: name, body: body))
+        let error = unsafe pthread_create(
+            &thread, nil,
+            { raw in
+                let start = unsafe Unmanaged<Start>.fromOpaque(raw!).takeRetainedValue()
+                unsafe hf_name_thread(start.name)
+                start.body()
+                return nil
+            }, start.toOpaque())
+        guard error == 0 else {
+            unsafe start.release()
+            throw SystemError(number: error, doing: "start the thread \(name)")
+        }
+        handle = Mutex(thread)
+    }
+
+    /// Waits until the function has returned.
+    public func join() {
+        let thread = handle.withLock { handle -> pthread_t? in
+            defer { handle = nil }
+            return handle
+        }
+        guard let thread else { preconditionFailure("a thread joined twice") }
+        pthread_join(thread, nil)
+    }
+}

@@ -1,0 +1,67 @@
+// How work crosses from any thread to the one that owns some state. Bounded: a full mailbox is told by value.
+
+import KVModel
+import Synchronization
+
+/// Whether a mailbox, a ring or a session took something on.
+public enum Acceptance: Sendable, Equatable {
+    /// It will be handled.
+    case accepted
+    /// There is no room; nothing was taken.
+    case full
+}
+
+/// A bounded queue from any number of threads to one.
+///
+/// The capacity is stated once and its room is taken at once; posting allocates nothing. The owner drains in batches: one
+/// lock a batch, not one a message. Ends of effects must never be refused, so a mailbox that carries them has a
+/// capacity of at least the effects that may be in flight.
+public final class Mailbox<Message: Sendable>: Sendable {
+    private struct Queue {
+        var messages: [Message] = []
+    }
+
+    private let queue: Mutex<Queue>
+    private let capacity: Int
+    private let signal: WakeSignal
+
+    /// An empty mailbox whose owner sleeps on `signal` (several mailboxes of one owner share one).
+    public init(capacity: Int, waking signal: WakeSignal) {
+        precondition(capacity > 0, "a mailbox without room")
+        self.capacity = capacity
+        self.signal = signal
+        var empty = Queue()
+        empty.messages.reserveCapacity(capacity)
+        queue = Mutex(empty)
+    }
+
+    /// Leaves a message and wakes the owner.
+    public func post(_ message: sending Message) -> Acceptance {
+        let result = queue.withLock { queue -> Acceptance in
+            guard queue.messages.count < capacity else { return .full }
+            queue.messages.append(message)
+            return .accepted
+        }
+        if result == .accepted { signal.wake() }
+        return result
+    }
+
+    /// Takes all messages, oldest first, in exchange for the (emptied) array of the previous turn, so that two arrays
+    /// serve for ever.
+    public func drain(into batch: inout [Message]) {
+        batch.removeAll(keepingCapacity: true)
+        if batch.capacity < capacity { batch.reserveCapacity(capacity) }
+        // `swap` across the lock would send one region into another; the exchange happens inside.
+        var taken = batch
+        batch = []
+        queue.withLock { queue in
+            let waiting = queue.messages
+            queue.messages = taken
+            taken = waiting
+        }
+        batch = taken
+    }
+
+    /// Whether nothing waits. The owner asks between `prepareToSleep` and sleeping.
+    public var isEmpty: Bool { queue.withLock { $0.messages.isEmpty } }
+}

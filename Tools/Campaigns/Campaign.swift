@@ -1,0 +1,1 @@
+@main struct Campaign { static func main() {} }
