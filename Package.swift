@@ -75,6 +75,7 @@ let package = Package(
 
         // 1: the field's words as types; threads, mailboxes, clock, page memory and checksums for the engines.
         floor("KVModel", []),
+        floor("KVIdentity", ["KVModel", crypto]),
         floor("KVSystem", ["KVModel", "CKernel", "CChecksum"]),
 
         // 2: engines. None of them knows another, nor any decision.
@@ -127,6 +128,7 @@ let package = Package(
             path: "Tools/Campaigns", swiftSettings: strict),
 
         tests("KVModel", []),
+        tests("KVIdentity", ["KVModel"], resources: [.embedInCode("identity-vectors.json")]),
         tests("KVSystem", ["KVModel"]),
         tests("KVFlash", ["KVModel", "KVSystem"]),
         tests("KVTransport", ["KVModel", "KVSystem"]),

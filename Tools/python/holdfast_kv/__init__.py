@@ -1,0 +1,1 @@
+"""Holdfast for Python: identity of blocks, the same as in Swift."""
