@@ -53,14 +53,24 @@ public struct ReplicaRequest: Sendable, Equatable {
     public var outputTokens: Int
     /// Tokens it produced before it was preempted.
     public var producedTokens: Int
+    /// Tokens whose KV is being loaded while those before them are computed; empty for most requests. The engine must be
+    /// able to do both at once.
+    public var gap: Range<Int>
+    /// Whether the gap's KV is not there yet.
+    public var isGapOpen: Bool
 
     /// A request.
-    public init(number: RequestNumber, order: Int, inputTokens: Int, outputTokens: Int, producedTokens: Int = 0) {
+    public init(
+        number: RequestNumber, order: Int, inputTokens: Int, outputTokens: Int, producedTokens: Int = 0,
+        gap: Range<Int> = 0..<0
+    ) {
         self.number = number
         self.order = order
         self.inputTokens = inputTokens
         self.outputTokens = outputTokens
         self.producedTokens = producedTokens
+        self.gap = gap
+        isGapOpen = !gap.isEmpty
     }
 }
 

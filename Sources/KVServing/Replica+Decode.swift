@@ -95,7 +95,9 @@ extension Replica {
         var request: ReplicaRequest
         if let partial = partials.popLast() {
             request = partial.request
-            uncomputedTokens -= partial.target - partial.computed
+            uncomputedTokens -= partial.left
+            // What was being loaded into its place is lost to it.
+            request.gap = 0..<0
             space.release(request.number, tokens: partial.computed, preempted: true)
         } else {
             guard let decode = decodes.popLast() else { preconditionFailure("nobody to preempt") }

@@ -21,7 +21,8 @@ extension Replica {
     ) {
         var index = 0
         while index < partials.count, budget > 0 {
-            let count = min(partials[index].target - partials[index].computed, budget)
+            let count = min(
+                partials[index].request.reach(from: partials[index].computed) - partials[index].computed, budget)
             let wanted = partials[index].computed + count
             if wanted > partials[index].room {
                 guard let room = space.grow(partials[index].request.number, tokens: wanted) else {
@@ -45,8 +46,9 @@ extension Replica {
             guard let cached = space.admit(request.number, tokens: target, newTokens: most) else { return }
             waiting.removeFirst()
             // The last token is always computed, so that there are scores to choose the next one from.
-            let start = min(cached, target - 1)
-            let count = min(target - start, budget)
+            let gap = request.gap
+            let start = min(cached, gap.isEmpty ? target - 1 : gap.lowerBound - 1)
+            let count = min(request.reach(from: start) - start, budget)
             uncomputedTokens -= start
             addChunk(request.number, start, count, &load)
             partials.append(
@@ -70,6 +72,11 @@ extension Replica {
             if index < plannedChunks.count {
                 partial.computed += plannedChunks[index].count
                 uncomputedTokens -= plannedChunks[index].count
+                if passGap(&partial) {
+                    space.computed(partial.request.number, tokens: partial.request.gap.lowerBound)
+                    parked.append(partial)
+                    continue
+                }
                 space.computed(partial.request.number, tokens: partial.computed)
                 if partial.computed == partial.target {
                     produceAfterPrefill(partial, &space)
@@ -80,6 +87,32 @@ extension Replica {
             kept += 1
         }
         partials.removeSubrange(kept...)
+    }
+
+    /// Takes a prompt that was computed up to its gap past it; whether it must wait for the gap's KV instead.
+    @inlinable
+    func passGap(_ partial: inout Partial) -> Bool {
+        let gap = partial.request.gap
+        guard !gap.isEmpty, partial.computed == gap.lowerBound else { return false }
+        if partial.request.isGapOpen { return true }
+        partial.computed = gap.upperBound
+        return false
+    }
+
+    /// The load of a request's gap ended: the KV of its tokens before `end` is there, the others are computed.
+    public mutating func closeGap<Space: KVSpace>(_ number: RequestNumber, end: Int, space: inout Space) {
+        if let index = parked.firstIndex(where: { $0.request.number == number }) {
+            var partial = parked.remove(at: index)
+            uncomputedTokens += partial.request.closeGap(at: end)
+            _ = passGap(&partial)
+            space.computed(number, tokens: partial.computed)
+            // Behind the others, so that the chunks under way stay with their prompts.
+            partials.append(partial)
+        } else if let index = partials.firstIndex(where: { $0.request.number == number }) {
+            uncomputedTokens += partials[index].request.closeGap(at: end)
+        } else {
+            uncomputedTokens += waiting.closeGap(of: number, at: end)
+        }
     }
 
     /// A finished prefill gives a token: the first one, or after a preemption the next one.

@@ -54,12 +54,19 @@ public struct Replica: Sendable {
             self.target = target
             self.room = room
         }
+
+        /// Tokens left to compute.
+        @inlinable var left: Int {
+            target - computed - (computed <= request.gap.lowerBound ? request.gap.count : 0)
+        }
     }
 
     @usableFromInline var waiting = WaitingQueue()
     /// In order of admission, and so are `partials`, which are younger.
     @usableFromInline var decodes: [Decode] = []
     @usableFromInline var partials: [Partial] = []
+    /// Prompts computed up to a gap whose KV is still being loaded.
+    @usableFromInline var parked: [Partial] = []
     /// Decode steps so far.
     @usableFromInline var step = 0
     /// Σ base of the decodes.
@@ -92,7 +99,7 @@ public struct Replica: Sendable {
     /// Tokens of waiting prompts and of unfinished ones that are not computed yet.
     public var queuedPrefillTokens: Int { uncomputedTokens }
     /// Requests that run: decoding or with a prompt begun.
-    public var runningCount: Int { decodes.count + partials.count }
+    public var runningCount: Int { decodes.count + partials.count + parked.count }
     /// Requests that wait to start.
     public var waitingCount: Int { waiting.count }
     /// Sequences that decode.
@@ -109,7 +116,10 @@ public struct Replica: Sendable {
         precondition(request.inputTokens > 0, "a request without a prompt")
         precondition(request.producedTokens >= 0, "a request that produced less than nothing")
         precondition(request.outputTokens > request.producedTokens, "a request that has nothing to produce")
-        uncomputedTokens += request.tokensToPrefill
+        precondition(
+            request.gap.isEmpty || batching.reservesWholePrompt, "a gap in a prompt without room for all of it")
+        precondition(request.gap.upperBound < request.tokensToPrefill, "a gap that leaves nothing to compute")
+        uncomputedTokens += request.tokensToPrefill - request.gap.count
         waiting.insert(request, rank: request.order)
     }
 
@@ -162,6 +172,21 @@ public struct Replica: Sendable {
 }
 
 extension ReplicaRequest {
+    /// The end of what can be computed at once from `computed` on.
+    @inlinable func reach(from computed: Int) -> Int {
+        computed <= gap.lowerBound && !gap.isEmpty ? gap.lowerBound : tokensToPrefill
+    }
+
+    /// Ends the load of the gap at `end`; returns how many of its tokens have to be computed after all.
+    @usableFromInline mutating func closeGap(at end: Int) -> Int {
+        let loaded = gap.lowerBound..<min(max(end, gap.lowerBound), gap.upperBound)
+        defer {
+            gap = loaded
+            isGapOpen = false
+        }
+        return gap.count - loaded.count
+    }
+
     /// Tokens that need KV before the next one can be produced.
     @inlinable var tokensToPrefill: Int { inputTokens + producedTokens }
 }

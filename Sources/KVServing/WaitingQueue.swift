@@ -32,6 +32,12 @@ struct WaitingQueue: Sendable {
         headRank -= 1
     }
 
+    /// The load of a request's gap ended. A request that does not wait here is passed over.
+    mutating func closeGap(of number: RequestNumber, at end: Int) -> Int {
+        guard let index = heap.firstIndex(where: { $0.request.number == number }) else { return 0 }
+        return heap[index].request.closeGap(at: end)
+    }
+
     private mutating func push(_ item: Item) {
         heap.append(item)
         var index = heap.count - 1

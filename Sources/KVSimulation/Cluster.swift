@@ -254,6 +254,7 @@ extension Cluster {
         table.states[request].loadParts -= 1
         guard table.states[request].loadParts == 0 else { return }
         replicas[replica].endLoad(at: now)
+        guard table.states[request].split.isEmpty else { return endSplit(request, on: replica) }
         let end = Int(max(table.states[request].readyBlocks, table.states[request].hostBlocks))
         let filled = replicas[replica].space.filledRun(request)
         if end > filled { replicas[replica].space.fill(request, filled..<end) }
@@ -264,23 +265,54 @@ extension Cluster {
         }
     }
 
+    /// A request that was thrown out while its back was loading, and was then computed whole, waits for it no longer.
+    private func abandonLoad(of request: Int, on replica: Int) {
+        table.states[request].loadParts = 0
+        table.states[request].readyBlocks = 0
+        replicas[replica].endLoad(at: now)
+        if !table.states[request].split.isEmpty { endSplit(request, on: replica) }
+    }
+
     /// A ceiling's hit: blocks that appear in HBM at no cost.
     private func fill(_ request: Int, on replica: Int, from filled: Int, to run: Int) {
         if run > filled { replicas[replica].space.fill(request, filled..<run) }
         enqueue(request, on: replica, cachedBlocks: max(filled, run))
     }
 
-    private func enqueue(_ request: Int, on replica: Int, cachedBlocks: Int) {
+    /// The planner's `split`: the front goes to the engine now; the back is being loaded.
+    private func beginSplit(_ request: Int, on replica: Int, _ blocks: Range<Int32>) {
+        table.states[request].split = blocks
+        replicas[replica].beginSplit()
+        let own = Int(max(table.states[request].hbmBlocks, table.states[request].hostBlocks))
+        enqueue(request, on: replica, cachedBlocks: own, gap: blocks)
+    }
+
+    private func endSplit(_ request: Int, on replica: Int) {
+        table.states[request].split = 0..<0
+        replicas[replica].endSplit(UInt32(request), end: Int(table.states[request].readyBlocks) * workload.blockTokens)
+        kick(replica)
+    }
+
+    private func enqueue(_ request: Int, on replica: Int, cachedBlocks: Int, gap: Range<Int32> = 0..<0) {
         let given = workload.requests[request]
+        let gapTokens = tokens(of: gap, inputTokens: Int(given.inputTokens))
         let cached = min(cachedBlocks * workload.blockTokens, Int(given.inputTokens) - 1)
         table.states[request].cachedTokens = Int32(cached)
         table.states[request].isEnqueued = true
         replicas[replica].engine.enqueue(
             ReplicaRequest(
                 number: UInt32(request), order: table.states[request].order, inputTokens: Int(given.inputTokens),
-                outputTokens: Int(given.outputTokens)))
+                outputTokens: Int(given.outputTokens), gap: gapTokens))
         replicas[replica].space.cachedWaiting += cached
         kick(replica)
+    }
+
+    /// The tokens of some blocks of a prompt, of which the last token is always computed.
+    private func tokens(of blocks: Range<Int32>, inputTokens: Int) -> Range<Int> {
+        let last = inputTokens - 1
+        return min(
+            Int(blocks.lowerBound) * workload.blockTokens, last)..<min(
+                Int(blocks.upperBound) * workload.blockTokens, last)
     }
 
     /// Notes how much of the path had been computed before, anywhere, and where else it is held; then it counts as
@@ -323,6 +355,7 @@ extension Cluster {
     private func finish(_ request: Int, on replica: Int) {
         table.states[request].finished = now
         finishedCount += 1
+        if table.states[request].loadParts > 0 { abandonLoad(of: request, on: replica) }
         accounts.finished(request, cluster: self)
         let given = workload.requests[request]
         if !managers.isEmpty {
@@ -357,7 +390,7 @@ extension Cluster {
         }
         bringBack(replica)
         admitHeld(replica)
-        if scenario.engine.overlap == .none, replicas[replica].loadingCount > 0 { return }
+        if scenario.engine.overlap == .none, replicas[replica].loadingCount > replicas[replica].splitCount { return }
         guard replicas[replica].engine.hasWork else { return }
         replicas[replica].accountWaiting(to: now)
         guard replicas[replica].startIteration(at: now) else { return }
@@ -487,7 +520,9 @@ extension Cluster {
         case .loading(let plan):
             let request = Int(requestOfNumber[Int(plan.request)])
             table.states[request].plannedLoad = plan.expected.nanoseconds
-            if scenario.engine.overlap == .layerwise {
+            if plan.first > max(table.states[request].hbmBlocks, table.states[request].hostBlocks) {
+                beginSplit(request, on: Int(table.states[request].replica), plan.first..<plan.end)
+            } else if scenario.engine.overlap == .layerwise {
                 enqueue(request, on: Int(table.states[request].replica), cachedBlocks: Int(plan.end))
             }
         case .ready(let ready):

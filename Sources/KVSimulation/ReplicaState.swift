@@ -57,8 +57,9 @@ struct ReplicaState {
     var heldTokens = 0
     /// Preempted requests whose KV is in host memory and waits for room.
     var swappedOut: [Int32] = []
-    /// Requests whose KV is on its way.
+    /// Requests whose KV is on its way, and those of them that compute meanwhile.
     private(set) var loadingCount = 0
+    private(set) var splitCount = 0
 
     // The iteration under way, or the run of decode steps.
     private(set) var isBusy = false
@@ -115,6 +116,15 @@ struct ReplicaState {
         accountWaiting(to: now)
         loadingCount -= 1
         precondition(loadingCount >= 0, "more loads ended than began")
+    }
+
+    /// A load turned out to be of a prompt's back, with its front to compute meanwhile.
+    mutating func beginSplit() { splitCount += 1 }
+
+    /// The back has come, up to token `end`.
+    mutating func endSplit(_ request: UInt32, end: Int) {
+        splitCount -= 1
+        engine.closeGap(request, end: end, space: &space)
     }
 
     /// Starts an iteration; false when nothing can run.
@@ -248,6 +258,8 @@ struct RequestState {
     var isReserved = false
     /// Sources from which its KV is still being loaded.
     var loadParts: Int8 = 0
+    /// Blocks that are loaded while the engine computes those before them: the planner's `split`.
+    var split: Range<Int32> = 0..<0
     /// Whether it has been given to the batching engine.
     var isEnqueued = false
     /// Leading blocks that its node's tiers brought, or that were in HBM before.
@@ -256,8 +268,8 @@ struct RequestState {
     var hostBlocks: Int32 = 0
     /// Whether its first token is out; a preempted request comes by a second time.
     var isComputed = false
-    /// Whether its KV is being loaded.
-    var isLoading: Bool { loadParts > 0 }
+    /// Whether its KV is being loaded and the iteration that computes its rest must wait for that.
+    var isLoading: Bool { loadParts > 0 && split.isEmpty }
     /// What its node's manager calls it.
     var number: UInt32 = 0
     /// Its rank of arrival.

@@ -82,8 +82,9 @@ extension Scenario {
           staleness: 0 s            # how old the router's knowledge of loads is
 
         planner:
-          policy: threshold         # always: load every hit; threshold: load if that beats computing; split: the
-                                    # cheapest tier boundary, as engines that can only start with a prefix allow
+          policy: threshold         # always: load every hit; threshold: load if that beats computing;
+                                    # boundary: load up to the cheapest tier boundary; split: compute the front while
+                                    # the back loads, which vLLM and SGLang cannot
           gpuWeight: 0              # seconds of TTFT that one GPU-second is worth
 
         prefetch:

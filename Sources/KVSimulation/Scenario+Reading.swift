@@ -51,6 +51,11 @@ extension Scenario {
                 "`tensorParallel` is \(tensorParallel), and all-reduce rates are known for 1, 2, 4 and 8",
                 at: root.place("tensorParallel"))
         }
+        if planner.policy == .split, ownership == .engine {
+            throw OperatorError(
+                "`planner.policy` is split with `ownership` engine, and an engine that owns its host tier loads prefixes only",
+                at: root.place("planner"), remedy: "take `boundary`, or `ownership: host`")
+        }
         if tensorParallel > gpusPerNode {
             throw OperatorError(
                 "`tensorParallel` is \(tensorParallel), more than the \(gpusPerNode) GPUs of a node",

@@ -33,7 +33,7 @@ extension Scenario {
                 presentAge: Duration(seconds: 10), absentAge: Duration(seconds: 0.1),
                 askDeadline: Duration(milliseconds: 5), isSubscribed: false),
             planner: PlannerConfiguration(
-                rule: PlannerRule(rawValue: planner.policy.rawValue) ?? .always, prefixOnly: true, prefill: cost,
+                rule: plannerRule, prefixOnly: planner.policy != .split, prefill: cost,
                 gpuSecondWeight: planner.gpuWeight, gpusPerEngine: Double(tensorParallel),
                 overlap: KVTiering.Overlap(rawValue: engine.overlap.rawValue) ?? .none, layers: model.shape.layers,
                 loadGraceMin: Duration(milliseconds: 20), loadGraceMax: Duration(seconds: 2)),
@@ -42,6 +42,14 @@ extension Scenario {
             limits: TieringLimits(
                 requestsMax: 24_000, transfersMax: 12_000, knownBlocksMax: Self.known(blocks, workload), pinsMax: 16,
                 sliceBlocks: 64))
+    }
+
+    private var plannerRule: PlannerRule {
+        switch planner.policy {
+        case .always: .always
+        case .threshold: .threshold
+        case .boundary, .split: .split
+        }
     }
 
     private func prefetchConfiguration(_ blockBytes: Int) -> PrefetchConfiguration {

@@ -67,7 +67,7 @@ public struct Scenario: Sendable {
         case random, roundRobin, leastLoaded, sticky, cacheAware, stateless
     }
     /// When a hit is loaded.
-    public enum PlannerPolicy: String, Sendable, CaseIterable { case always, threshold, split }
+    public enum PlannerPolicy: String, Sendable, CaseIterable { case always, threshold, boundary, split }
     /// The eviction and admission policies a tier can have.
     public enum Policy: String, Sendable, CaseIterable { case holdfast, lru, fifo, lfu, s3fifo, sieve, arc }
 

@@ -71,16 +71,20 @@ private let tight: [(key: String, value: String)] = [
     @Test(arguments: 1...12) func everythingAddsUpOnRandomScenarios(seed: UInt64) async throws {
         var random = RandomSource(seed: seed)
         func any(_ words: String...) -> String { words[random.below(words.count)] }
+        let ownership = any("host", "engine")
+        let planner =
+            ownership == "engine"
+            ? any("always", "threshold", "boundary") : any("always", "threshold", "boundary", "split")
         let overrides =
             tight + [
                 ("seed", "\(seed)"), ("replicas", "\(1 + random.below(5))"),
                 ("router.policy", any("random", "roundRobin", "leastLoaded", "sticky", "cacheAware", "stateless")),
                 ("router.staleness", any("0 s", "1 s")), ("engine.overlap", any("none", "layerwise", "prefetch")),
                 ("engine.preemption", any("recompute", "swap")), ("engine.memoryShare", any("0.17", "0.2", "0.3")),
-                ("planner.policy", any("always", "threshold", "split")), ("links.discipline", any("fair", "fifo")),
+                ("planner.policy", planner), ("links.discipline", any("fair", "fifo")),
                 ("tiers.policy", any("holdfast", "lru", "s3fifo", "arc")), ("tiers.nvme.use", any("true", "false")),
                 ("tiers.inclusion", any("keep", "inclusive", "exclusive")), ("prefetch.use", any("true", "false")),
-                ("arrivals.mode", any("open", "sessions")), ("ownership", any("host", "engine")),
+                ("arrivals.mode", any("open", "sessions")), ("ownership", ownership),
                 ("tiers.flash.servers", any("1", "3")), ("engine.maxSequences", any("4", "256")),
             ]
         let trace = conversations(count: 60, turns: 8, seed: seed)
@@ -209,6 +213,29 @@ private let tight: [(key: String, value: String)] = [
         #expect(threshold.ledger.recomputeCheaper > 0)
         #expect(threshold.ledger.dram < always.ledger.dram)
         #expect(threshold.ttft.mean < always.ttft.mean)
+    }
+
+    @Test func splitComputesTheFrontWhileTheBackLoads() async throws {
+        // Loading takes about as long as computing: both at once take less than either.
+        let trace = conversations(count: 30, turns: 6, spacing: 6, seed: 15)
+        let even = tight + [("links.hostToGPU", "6 GB/s"), ("prefetch.use", "false")]
+        var means: [String: Double] = [:]
+        for policy in ["always", "threshold", "boundary", "split"] {
+            let record = try await replay(trace, even + [("planner.policy", policy)], keys: ["1"])
+            for check in record.checks { #expect(check.passed, "\(check) with \(policy)") }
+            means[policy] = record.systems[0].ttft.mean
+            if policy == "split" { #expect(record.systems[0].ledger.recomputeCheaper > 0) }
+        }
+        let split = try #require(means["split"])
+        for (policy, mean) in means where policy != "split" { #expect(split < mean, "\(means)") }
+    }
+
+    @Test func splitIsRefusedWhereTheEngineOwnsItsHostTier() async throws {
+        await #expect(throws: OperatorError.self) {
+            try await replay(
+                conversations(count: 2, turns: 2, seed: 1), [("planner.policy", "split"), ("ownership", "engine")],
+                keys: ["A"])
+        }
     }
 
     @Test func moreCapacityNeverRecomputesMore() async throws {
