@@ -19,14 +19,14 @@ final class Cluster {
     let isDetailed: Bool
 
     var replicas: [ReplicaState] = []
-    var managers: [TieringManager] = []
+    var nodes: [Node] = []
     var world: SimulatedWorld
     var router: Router
     var accounts: RunAccounts
     /// Blocks computed before, anywhere in the cluster.
     var known: BlockSet
 
-    /// Replicas' iterations first, then managers' deadlines.
+    /// Replicas' iterations first, then nodes' deadlines.
     private var clock: IndexedClock
     private var nextOpenArrival = 0
     private var laterArrivals = TimerQueue<Int32>()
@@ -43,6 +43,13 @@ final class Cluster {
     private var nodeRuns: [Int] = []
     /// Bytes a second from a host to the GPUs of a replica.
     private let hostRate: Double
+
+    /// One host with its tiering decisions.
+    final class Node {
+        var manager: TieringManager
+
+        init(_ configuration: TieringConfiguration) { manager = TieringManager(configuration) }
+    }
 
     /// What a ceiling knows.
     enum Oracle {
@@ -91,10 +98,10 @@ final class Cluster {
         }
         if usesTiers {
             for _ in 0..<scenario.nodes {
-                managers.append(TieringManager(scenario.tieringConfiguration(model, cost, blockBytes, workload)))
+                nodes.append(Node(scenario.tieringConfiguration(model, cost, blockBytes, workload)))
             }
         }
-        clock = IndexedClock(count: scenario.replicas + managers.count)
+        clock = IndexedClock(count: scenario.replicas + nodes.count)
         isKicked = Array(repeating: false, count: scenario.replicas)
         world.clock = start
         if scenario.arrivals.mode == .sessions {
@@ -167,7 +174,7 @@ extension Cluster {
         let replica = route(request)
         table.states[request].replica = Int32(replica)
         replicas[replica].heldTokens += Int(given.inputTokens)
-        guard !managers.isEmpty else {
+        guard !nodes.isEmpty else {
             hold(request, on: replica)
             return
         }
@@ -216,7 +223,7 @@ extension Cluster {
                 request, on: replica, from: filled, to: min(Int(runs[request]), Int(table.states[request].knownBlocks)))
             return
         }
-        guard !managers.isEmpty else {
+        guard !nodes.isEmpty else {
             enqueue(request, on: replica, cachedBlocks: filled)
             return
         }
@@ -340,7 +347,7 @@ extension Cluster {
         table.states[request].isComputed = true
         table.states[request].firstToken = now
         table.states[request].firstStep = Int32(replicas[replica].log.next)
-        guard !managers.isEmpty else {
+        guard !nodes.isEmpty else {
             accounts.bookPlain(request, cluster: self)
             return
         }
@@ -349,7 +356,7 @@ extension Cluster {
         deliver(
             .computed(Computed(request: table.states[request].number, knownBlocks: table.states[request].knownBlocks)),
             to: node)
-        accounts.bookTiers(request, cluster: self, booked: managers[node].lastBooked)
+        accounts.bookTiers(request, cluster: self, booked: nodes[node].manager.lastBooked)
     }
 
     private func finish(_ request: Int, on replica: Int) {
@@ -358,7 +365,7 @@ extension Cluster {
         if table.states[request].loadParts > 0 { abandonLoad(of: request, on: replica) }
         accounts.finished(request, cluster: self)
         let given = workload.requests[request]
-        if !managers.isEmpty {
+        if !nodes.isEmpty {
             deliver(
                 .ended(request: table.states[request].number, reason: given.stopReason),
                 to: world.paths.nodeOfReplica[replica])
@@ -501,8 +508,8 @@ extension Cluster {
     /// Gives an event to a node's decisions and acts on what they tell the engines.
     private func deliver(_ event: Event, to node: Int) {
         world.node = node
-        managers[node].handle(event, in: &world)
-        let deadline = managers[node].nextDeadline.nanoseconds
+        nodes[node].manager.handle(event, in: &world)
+        let deadline = nodes[node].manager.nextDeadline.nanoseconds
         clock.set(replicas.count + node, to: deadline == .max ? IndexedClock.never : max(deadline, now))
         var index = 0
         while index < world.outbox.count {
@@ -574,10 +581,10 @@ extension Cluster {
         let session = workload.requests[request].session
         let input = Double(workload.requests[request].inputTokens)
         let blockTokens = Double(workload.blockTokens)
-        if router.policy == .cacheAware, !managers.isEmpty {
+        if router.policy == .cacheAware, !nodes.isEmpty {
             fillChain(request)
             nodeRuns.removeAll(keepingCapacity: true)
-            for manager in managers { nodeRuns.append(manager.residentRun(chain[...])) }
+            for node in nodes { nodeRuns.append(node.manager.residentRun(chain[...])) }
         }
         return router.choose(session: session, now: now) { replica in
             ReplicaView(

@@ -87,7 +87,7 @@ extension Cluster {
     /// practical rate, a displaced one costs the same, and what was moved for nothing costs the loads that share the
     /// link their share of it while they run.
     private var prefetchBalance: PrefetchBalance? {
-        guard scenario.prefetch.use, !managers.isEmpty else { return nil }
+        guard scenario.prefetch.use, !nodes.isEmpty else { return nil }
         let block = Double(Self.blockBytes(model, workload))
         var balance = PrefetchBalance()
         var started = 0.0
@@ -96,8 +96,8 @@ extension Cluster {
         for reason in KVTiering.PrefetchReason.allCases {
             var moved = 0.0
             var used = 0.0
-            for manager in managers {
-                let account = manager.prefetchSheet[reason]
+            for node in nodes {
+                let account = node.manager.prefetchSheet[reason]
                 moved += Double(account.started) * block
                 used += Double(account.used) * block
                 balance.bytesLate += Double(account.late) * block
@@ -107,9 +107,9 @@ extension Cluster {
             balance.bytesUsed += used
             balance.byReason.append(KVReport.PrefetchReason(reason: reason.name, bytesMoved: moved, bytesUsed: used))
         }
-        for manager in managers {
-            displaced += Double(manager.prefetchSheet.displacedBlocks) * block
-            missed += Double(manager.prefetchSheet.missedBlocks) * block
+        for node in nodes {
+            displaced += Double(node.manager.prefetchSheet.displacedBlocks) * block
+            missed += Double(node.manager.prefetchSheet.missedBlocks) * block
         }
         balance.bytesNeverUsed = max(0, started - balance.bytesUsed - balance.bytesLate - balance.bytesCancelled)
         balance.precision = started > 0 ? balance.bytesUsed / started : 0

@@ -7,7 +7,7 @@ import KVTiering
 /// Virtual time, links, and the way from commands to events for every node of a cluster.
 ///
 /// Engine-facing commands (`answer`, `loading`, `ready`) are left in `outbox` for whoever plays the engines.
-struct SimulatedWorld: World {
+struct SimulatedWorld: World, ~Copyable {
     /// Virtual time, nanoseconds.
     var clock: Int64 = 0
     /// The node whose manager is being handled.
@@ -47,7 +47,7 @@ struct SimulatedWorld: World {
     /// Set in tags of transfers that a manager did not order.
     static let foreign: UInt64 = 1 << 63
 
-    init(paths: ClusterLinks, store: StoreManager?, storeRoundTrip: Int64) {
+    init(paths: ClusterLinks, store: consuming StoreManager?, storeRoundTrip: Int64) {
         self.paths = paths
         fabric = LinkFabric(links: paths.links, discipline: paths.discipline)
         self.store = store

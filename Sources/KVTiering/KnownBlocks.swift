@@ -74,7 +74,7 @@ struct BlockRecord {
 }
 
 /// All blocks by number and by key.
-struct KnownBlocks {
+struct KnownBlocks: ~Copyable {
     private(set) var records: [BlockRecord] = []
     /// Open addressing with linear probing: number + 1, or 0 for an empty place. At most half full.
     private var table: [UInt32]

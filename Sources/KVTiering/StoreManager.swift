@@ -56,7 +56,7 @@ public struct StoreCounters: Sendable, Equatable {
 ///
 /// A place is promised to the first node that offers a block; the block can be found only when its bytes have come.
 /// A block that is being read keeps its place until the read ends, whatever the policy decided.
-public struct StoreManager {
+public struct StoreManager: ~Copyable {
     /// What happened so far.
     public private(set) var counters = StoreCounters()
     /// Blocks it can hold.

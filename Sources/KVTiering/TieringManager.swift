@@ -8,7 +8,10 @@ import KVModel
 ///
 /// Blocks are visible last: a look-up finds a block in a tier only after the transfer that brought it ended. A slot
 /// that a transfer reads or writes is not given away before that transfer ended, whatever became of its request.
-public struct TieringManager {
+///
+/// It is not copyable: a copy would be a second node, and copying by accident, a count or two for each of its tables, was
+/// a fifth of a replay's time.
+public struct TieringManager: ~Copyable {
     /// The configuration it was made with.
     public let configuration: TieringConfiguration
 
