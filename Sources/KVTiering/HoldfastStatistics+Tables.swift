@@ -20,15 +20,24 @@ struct HoldfastTables {
     var rateBySharing = [Double](repeating: 0, count: Popularity.levels * AgeBins.count)
     var rateByChain = [Double](
         repeating: 0, count: Popularity.levels * HoldfastTraffic.chains * AgeBins.count)
-    var rateByRhythm = [Double](
+    /// How much faster or slower than the crowd a rhythm comes back, within bounds.
+    var rhythms = [Double](
         repeating: 0, count: HoldfastTraffic.gapClasses * Stage.allCases.count * AgeBins.count)
     /// How much evidence a class needs, by age: in blocks of weight.
     var evidence = [Double](repeating: 0, count: AgeBins.count)
 
-    // Of the class being valued, by age: what a block of the bin brings and costs before it leaves the bin.
-    var binHits = [Double](repeating: 0, count: AgeBins.count)
-    var binSpace = [Double](repeating: 0, count: AgeBins.count)
-    var binStay = [Double](repeating: 0, count: AgeBins.count)
+    /// Ages from one on that are kept or given up together: what a block brings and costs in them, the share that stays
+    /// to their end, and the age after them.
+    struct Stretch {
+        var hits = 0.0
+        var space = 0.0
+        var stay = 0.0
+        var end = 0
+    }
+
+    // Of the class being valued, by age: the rate to draw towards, and the stretch from there on.
+    var binPrior = [Double](repeating: 0, count: AgeBins.count)
+    var stretches = [Stretch](repeating: Stretch(), count: AgeBins.count)
 
     /// The rate of `count` drawn towards `prior`.
     @inline(__always)
@@ -103,18 +112,23 @@ extension HoldfastStatistics {
         }
         for place in tables.byRhythm.indices {
             let bin = place % AgeBins.count
-            tables.rateByRhythm[place] = tables.rate(
-                tables.byRhythm[place], prior: tables.rateOfAll[bin], bin: bin)
+            let rate = tables.rate(tables.byRhythm[place], prior: tables.rateOfAll[bin], bin: bin)
+            tables.rhythms[place] = min(max(rate / tables.rateOfAll[bin], 0.125), 8)
         }
     }
 
-    private func prior(family: Int, stage: Stage, bin: Int) -> Double {
-        if family == Int(Self.partial) { return tables.rateBySharing[bin] / 2 }
-        let level = families[family].level
-        let chainPlace = (level * HoldfastTraffic.chains + families[family].chain) * AgeBins.count + bin
-        let rhythmPlace = (families[family].gap * Stage.allCases.count + Int(stage.rawValue)) * AgeBins.count + bin
-        let rhythm = tables.rateByRhythm[rhythmPlace] / tables.rateOfAll[bin]
-        return tables.rateByChain[chainPlace] * min(max(rhythm, 0.125), 8)
+    /// What the rates of a family's class are drawn towards: those of its sharing and chain, bent by its rhythm.
+    private mutating func fillPriors(family: Int, stage: Stage) {
+        if family == Int(Self.partial) {
+            for bin in 0..<AgeBins.count { tables.binPrior[bin] = tables.rateBySharing[bin] / 2 }
+            return
+        }
+        let chain = families[family].level * HoldfastTraffic.chains + families[family].chain
+        let rhythm = families[family].gap * Stage.allCases.count + Int(stage.rawValue)
+        for bin in 0..<AgeBins.count {
+            tables.binPrior[bin] =
+                tables.rateByChain[chain * AgeBins.count + bin] * tables.rhythms[rhythm * AgeBins.count + bin]
+        }
     }
 
     /// The indices of one family: first the stages a turn can end in, then the running turn, which leads to them.
@@ -145,44 +159,47 @@ extension HoldfastStatistics {
         family: Int, stage: Stage, clock: Double, hitsAfter: Double, spaceAfter: Double
     ) {
         let first = Int(firstCell(of: Int32(family), stage: stage))
+        let needed = families[family].level < Popularity.ownLevels ? 1 : Popularity.sharedEvidence
+        fillPriors(family: family, stage: stage)
         for bin in 0..<AgeBins.count {
             let cell = cells[first + bin]
             let waited = cell.waited(until: clock)
-            let prior = prior(family: family, stage: stage, bin: bin)
-            let evidence =
-                tables.evidence[bin] * (families[family].level < Popularity.ownLevels ? 1 : Popularity.sharedEvidence)
+            let prior = tables.binPrior[bin]
+            let evidence = tables.evidence[bin] * needed
             let returns = (cell.hits + evidence) / (waited + evidence / prior)
             let ends = cell.ended / (waited + evidence / prior)
             let leaves = returns + ends
             let x = leaves * AgeBins.widths[bin]
             let stay = bin == AgeBins.count - 1 ? 0 : 1 / (1 + x + x * x / 2)
-            tables.binStay[bin] = stay
-            tables.binHits[bin] = (1 - stay) * (returns + ends * hitsAfter) / leaves
-            tables.binSpace[bin] = (1 - stay) * (1 + ends * spaceAfter) / leaves
+            let gone = (1 - stay) / leaves
+            tables.stretches[bin] = HoldfastTables.Stretch(
+                hits: gone * (returns + ends * hitsAfter), space: gone * (1 + ends * spaceAfter), stay: stay,
+                end: bin + 1)
         }
     }
 
     /// Writes the index of every age and returns hits and space at the best stop of a block of age 0.
+    ///
+    /// From an age it pays to go on as long as what follows is worth more than what was had so far. Worked from the oldest
+    /// age back, what follows is already in stretches that belong together, and each stretch is taken in once.
     private mutating func valueBins(from first: Int) -> (hits: Double, space: Double) {
-        var atBirth = (hits: 0.0, space: 1.0)
-        for bin in 0..<AgeBins.count {
-            var stay = 1.0
-            var hits = 0.0
-            var space = 0.0
-            var best = (hits: 0.0, space: 1.0)
-            for later in bin..<AgeBins.count {
-                hits += stay * tables.binHits[later]
-                space += stay * tables.binSpace[later]
-                stay *= tables.binStay[later]
-                if hits * best.space > best.hits * space { best = (hits, space) }
+        for bin in stride(from: AgeBins.count - 1, through: 0, by: -1) {
+            var stretch = tables.stretches[bin]
+            while stretch.end < AgeBins.count {
+                let next = tables.stretches[stretch.end]
+                guard next.hits * stretch.space > stretch.hits * next.space else { break }
+                stretch.hits += stretch.stay * next.hits
+                stretch.space += stretch.stay * next.space
+                stretch.stay *= next.stay
+                stretch.end = next.end
             }
-            index[first + bin] = best.hits / best.space
-            if bin == 0 { atBirth = best }
+            tables.stretches[bin] = stretch
+            index[first + bin] = stretch.hits / stretch.space
         }
-        return atBirth
+        return (tables.stretches[0].hits, tables.stretches[0].space)
     }
 
-    /// Orders the cells that can hold a tail by index, least first.
+    /// Orders the cells that can hold a tail by index, least first; equal ones by number.
     private mutating func sortCells() {
         sortKeys.removeAll(keepingCapacity: true)
         for family in families.indices {
@@ -193,7 +210,8 @@ extension HoldfastStatistics {
                 sortKeys.append(UInt64(Float(index[cell]).bitPattern) << 32 | UInt64(cell))
             }
         }
-        sortKeys.sort()
+        // The cells come by number, and each pass keeps the order of equals.
+        for shift in [UInt64(32), 43, 54] { sortPass(shift: shift) }
         order.removeAll(keepingCapacity: true)
         if rank.count < cells.count { rank.append(contentsOf: repeatElement(0, count: cells.count - rank.count)) }
         for key in sortKeys {
@@ -201,5 +219,30 @@ extension HoldfastStatistics {
             rank[Int(cell)] = Int32(order.count)
             order.append(cell)
         }
+    }
+
+    /// Orders the keys by eleven bits. A few thousand keys are in order after three passes, in a tenth of the time that
+    /// comparing them takes.
+    private mutating func sortPass(shift: UInt64) {
+        sortStarts.removeAll(keepingCapacity: true)
+        sortStarts.append(contentsOf: repeatElement(0, count: 2048))
+        for key in sortKeys { sortStarts[Int(key >> shift & 2047)] += 1 }
+        var start: Int32 = 0
+        for digit in 0..<2048 {
+            let count = sortStarts[digit]
+            sortStarts[digit] = start
+            start += count
+        }
+        if sortedKeys.count < sortKeys.count {
+            sortedKeys.append(contentsOf: repeatElement(0, count: sortKeys.count - sortedKeys.count))
+        } else {
+            sortedKeys.removeLast(sortedKeys.count - sortKeys.count)
+        }
+        for key in sortKeys {
+            let digit = Int(key >> shift & 2047)
+            sortedKeys[Int(sortStarts[digit])] = key
+            sortStarts[digit] += 1
+        }
+        swap(&sortKeys, &sortedKeys)
     }
 }

@@ -50,7 +50,10 @@ struct HoldfastStatistics {
     var index: [Double]
     /// Cells, least index first, and the place of each in that order.
     var order: [Int32] = []
+    // Of the sort: index and cell in one word, the same after a pass, and where each digit starts.
     var sortKeys: [UInt64] = []
+    var sortedKeys: [UInt64] = []
+    var sortStarts: [Int32] = []
     var rank: [Int32] = []
     var tables = HoldfastTables()
 
