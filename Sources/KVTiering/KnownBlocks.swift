@@ -1,12 +1,14 @@
-// Every block a node knows by its key: where it is, who its parent is, and what became of it. One cache line a block,
-// nothing allocated per block after the start. It promises dense numbers that live as long as anybody uses them.
-// Which blocks are worth keeping is not decided here.
+// Every block a node knows by its key: where it is, who its parent is, and what became of it. One record a block in the
+// block table, nothing allocated per block and no pause for growth. It promises dense numbers that live as long as
+// anybody uses them. Which blocks are worth keeping is not decided here.
 
 import KVModel
 
-/// What is known of one block. A number stands for one key until `KnownBlocks` recycles it.
-struct BlockRecord {
-    var key = BlockKey(high: 0, low: 0)
+/// What is known of one block, in 52 bytes. A number stands for one key until `KnownBlocks` recycles it.
+///
+/// Only four-byte words and shorter, or the record would be rounded up to 56 bytes; small values share words.
+struct BlockRecord: KeyedRecord {
+    private var keyWords: (UInt32, UInt32, UInt32, UInt32)
     /// The block before it, or `noBlock` for a root.
     var parent = BlockRecord.noBlock
     /// The child that was used last: the next block of a chain is there far more often than not, and then a chain is
@@ -16,24 +18,99 @@ struct BlockRecord {
     var nvmeSlot = BlockRecord.noSlot
     /// When the shared store was last heard of this block, in milliseconds since the clock's origin, wrapping.
     var flashHeard: UInt32 = 0
-    /// The running number of its eviction from node memory, to tell whether predictions displaced it.
-    var evictionOrdinal: UInt32 = 0
-    /// Distance from the root.
-    var depth: Int32 = 0
+    /// Eviction's ordinal above, readers on local flash in the lowest eight bits.
+    private var evictionAndReaders: UInt32 = 0
+    /// Depth above, children in the lowest twelve bits.
+    private var depthAndChildren: UInt32 = 0
     /// Who must not lose the bytes in node memory: transfers, offers and requests.
-    var dramReaders: UInt32 = 0
-    var nvmeReaders: UInt16 = 0
+    var dramReaders: UInt16 = 0
     /// Requests in flight that hold this number.
     var users: UInt16 = 0
-    /// Known children: a parent is not forgotten before them.
-    var children: UInt16 = 0
     /// Requests that used it, saturating.
     var uses: UInt16 = 0
-    var dram = Presence.absent
-    var nvme = Presence.absent
-    var flash = Hearsay.unknown
-    var flags = Flags()
-    var fate = Fate.none
+    /// From the lowest bit: flags 7, DRAM 2, NVMe 2, flash 2, fate 3.
+    private var states: UInt16 = 0
+
+    init(key: BlockKey) {
+        keyWords = (
+            UInt32(truncatingIfNeeded: key.high >> 32), UInt32(truncatingIfNeeded: key.high),
+            UInt32(truncatingIfNeeded: key.low >> 32), UInt32(truncatingIfNeeded: key.low)
+        )
+    }
+
+    @inline(__always) var key: BlockKey {
+        BlockKey(
+            high: UInt64(keyWords.0) << 32 | UInt64(keyWords.1), low: UInt64(keyWords.2) << 32 | UInt64(keyWords.3))
+    }
+
+    var freedBefore: BlockNumber {
+        get { parent }
+        set { parent = newValue }
+    }
+
+    /// The running number of its eviction from node memory, to tell whether predictions displaced it; 0 for none. It
+    /// wraps after 16 million evictions.
+    var evictionOrdinal: UInt32 {
+        get { evictionAndReaders >> 8 }
+        set { evictionAndReaders = newValue << 8 | evictionAndReaders & 0xFF }
+    }
+
+    /// How many evictions ago the one with the ordinal was, given how many there have been.
+    func evictionsSince(_ count: Int) -> Int {
+        Int((UInt32(truncatingIfNeeded: count) &- evictionOrdinal) & 0xFF_FFFF)
+    }
+
+    /// Transfers that read its bytes on local flash.
+    var nvmeReaders: Int {
+        get { Int(evictionAndReaders & 0xFF) }
+        set {
+            precondition(newValue <= 0xFF, "a block of local flash is read by more transfers than a record can count")
+            evictionAndReaders = evictionAndReaders & ~0xFF | UInt32(newValue)
+        }
+    }
+
+    /// Distance from the root, saturating.
+    var depth: Int32 {
+        get { Int32(truncatingIfNeeded: depthAndChildren >> 12) }
+        set { depthAndChildren = UInt32(min(newValue, 0xF_FFFF)) << 12 | depthAndChildren & BlockRecord.childrenMax }
+    }
+
+    /// Known children: a parent is not forgotten before them. Up to `childrenMax`; a parent with so many stays.
+    var children: UInt32 {
+        get { depthAndChildren & BlockRecord.childrenMax }
+        set { depthAndChildren = depthAndChildren & ~BlockRecord.childrenMax | newValue }
+    }
+
+    static let childrenMax: UInt32 = 0xFFF
+
+    @inline(__always) var flags: Flags {
+        get { Flags(rawValue: UInt8(truncatingIfNeeded: states & 0x7F)) }
+        set { states = states & ~0x7F | UInt16(newValue.rawValue) }
+    }
+
+    /// Whether node memory has the bytes.
+    @inline(__always) var dram: Presence {
+        get { Presence(rawValue: UInt8(truncatingIfNeeded: states >> 7 & 3)) ?? .absent }
+        set { states = states & ~(3 << 7) | UInt16(newValue.rawValue) << 7 }
+    }
+
+    /// Whether local flash has the bytes.
+    @inline(__always) var nvme: Presence {
+        get { Presence(rawValue: UInt8(truncatingIfNeeded: states >> 9 & 3)) ?? .absent }
+        set { states = states & ~(3 << 9) | UInt16(newValue.rawValue) << 9 }
+    }
+
+    /// What the shared store last said.
+    @inline(__always) var flash: Hearsay {
+        get { Hearsay(rawValue: UInt8(truncatingIfNeeded: states >> 11 & 3)) ?? .unknown }
+        set { states = states & ~(3 << 11) | UInt16(newValue.rawValue) << 11 }
+    }
+
+    /// What last happened to it.
+    @inline(__always) var fate: Fate {
+        get { Fate(rawValue: UInt8(truncatingIfNeeded: states >> 13)) ?? .none }
+        set { states = states & ~(7 << 13) | UInt16(newValue.rawValue) << 13 }
+    }
 
     static let noBlock = BlockNumber.max
     static let noSlot = SlotIndex.max
@@ -75,15 +152,10 @@ struct BlockRecord {
 
 /// All blocks by number and by key.
 struct KnownBlocks: ~Copyable {
-    private(set) var records: [BlockRecord] = []
-    /// Open addressing with linear probing: number + 1, or 0 for an empty place. At most half full.
-    private var table: [UInt32]
-    private var mask: Int
+    private var table = BlockTable<BlockRecord>()
     private let countMax: Int
-    /// Numbers that stand for nothing.
-    private var unused: [BlockNumber] = []
     /// Where the search for a number to recycle goes on; it runs downwards, to meet leaves before their parents.
-    private var hand = 0
+    private var hand: BlockNumber = 0
     /// Numbers taken from one key for another.
     private(set) var recycledCount = 0
 
@@ -92,37 +164,31 @@ struct KnownBlocks: ~Copyable {
 
     init(countMax: Int) {
         precondition(countMax > 0, "a node that may know no block")
-        precondition(countMax < Int(UInt32.max) / 4, "more blocks than numbers")
+        precondition(countMax < Int(BlockRecord.noBlock), "more blocks than numbers")
         self.countMax = countMax
-        table = [UInt32](repeating: 0, count: 1024)
-        mask = 1023
     }
 
-    var count: Int { records.count - unused.count }
+    var count: Int { table.count }
+    /// All numbers given so far are below this.
+    var numberLimit: BlockNumber { table.numberLimit }
+    /// Bytes allocated for all of them, the table of keys included.
+    var byteCount: Int { table.byteCount }
 
     @inline(__always)
     subscript(_ block: BlockNumber) -> BlockRecord {
-        get { records[Int(block)] }
-        _modify { yield &records[Int(block)] }
+        get { table[block] }
+        _modify { yield &table[block] }
     }
 
     /// The number of a key that is known.
-    func find(_ key: BlockKey) -> BlockNumber? {
-        var place = Int(truncatingIfNeeded: key.low) & mask
-        while table[place] != 0 {
-            let number = table[place] - 1
-            if records[Int(number)].key == key { return number }
-            place = (place + 1) & mask
-        }
-        return nil
-    }
+    func find(_ key: BlockKey) -> BlockNumber? { table.find(key) }
 
     /// The number of a key that is known, looked for first behind `parent`.
     @inline(__always)
     func find(_ key: BlockKey, after parent: BlockNumber) -> BlockNumber? {
         if parent != BlockRecord.noBlock {
-            let guess = records[Int(parent)].lastChild
-            if guess != BlockRecord.noBlock, records[Int(guess)].key == key { return guess }
+            let guess = table[parent].lastChild
+            if guess != BlockRecord.noBlock, table[guess].key == key { return guess }
         }
         return find(key)
     }
@@ -136,54 +202,46 @@ struct KnownBlocks: ~Copyable {
         of key: BlockKey, after parent: BlockNumber, mayRecycle: (BlockNumber) -> Bool
     ) -> BlockNumber? {
         if parent != BlockRecord.noBlock {
-            let guess = records[Int(parent)].lastChild
-            if guess != BlockRecord.noBlock, records[Int(guess)].key == key { return guess }
+            let guess = table[parent].lastChild
+            if guess != BlockRecord.noBlock, table[guess].key == key { return guess }
         }
         var found = find(key)
         if found == nil { found = name(key, after: parent, mayRecycle: mayRecycle) }
-        if let found, parent != BlockRecord.noBlock { records[Int(parent)].lastChild = found }
+        if let found, parent != BlockRecord.noBlock { table[parent].lastChild = found }
         return found
     }
 
     private mutating func name(
         _ key: BlockKey, after parent: BlockNumber, mayRecycle: (BlockNumber) -> Bool
     ) -> BlockNumber? {
-        guard let number = freeNumber(keeping: parent, mayRecycle) else { return nil }
-        var record = BlockRecord()
-        record.key = key
-        record.parent = parent
-        record.flags = .named
+        guard hasFreeNumber(keeping: parent, mayRecycle) else { return nil }
+        let number = table.insert(key).number
+        table[number].parent = parent
+        table[number].flags = .named
         if parent != BlockRecord.noBlock {
-            record.depth = records[Int(parent)].depth + 1
-            if records[Int(parent)].children < .max { records[Int(parent)].children += 1 }
+            table[number].depth = table[parent].depth + 1
+            if table[parent].children < BlockRecord.childrenMax { table[parent].children += 1 }
         }
-        records[Int(number)] = record
-        insert(number)
         return number
     }
 
-    private mutating func freeNumber(keeping parent: BlockNumber, _ mayRecycle: (BlockNumber) -> Bool) -> BlockNumber? {
-        if let number = unused.popLast() { return number }
-        if records.count < countMax {
-            records.append(BlockRecord())
-            if 2 * records.count > table.count { growTable() }
-            return BlockNumber(truncatingIfNeeded: records.count - 1)
-        }
-        for _ in 0..<min(Self.searchLength, records.count) {
-            hand = hand == 0 ? records.count - 1 : hand - 1
-            let number = BlockNumber(truncatingIfNeeded: hand)
-            if number != parent, isIdle(number), mayRecycle(number) {
-                forget(number)
+    /// Whether there is a number for another key, perhaps one that was just taken from a block nobody uses.
+    private mutating func hasFreeNumber(keeping parent: BlockNumber, _ mayRecycle: (BlockNumber) -> Bool) -> Bool {
+        if table.hasFreed || Int(table.numberLimit) < countMax { return true }
+        for _ in 0..<min(Self.searchLength, countMax) {
+            hand = hand == 0 ? table.numberLimit - 1 : hand - 1
+            if hand != parent, isIdle(hand), mayRecycle(hand) {
+                forget(hand)
                 recycledCount += 1
-                return unused.popLast()
+                return true
             }
         }
-        return nil
+        return false
     }
 
     /// Whether nothing in the node refers to the number.
     func isIdle(_ block: BlockNumber) -> Bool {
-        let record = records[Int(block)]
+        let record = table[block]
         return record.flags == .named && record.dram == .absent && record.nvme == .absent && record.users == 0
             && record.children == 0 && record.dramReaders == 0 && record.nvmeReaders == 0
     }
@@ -191,45 +249,12 @@ struct KnownBlocks: ~Copyable {
     /// Frees a number that `isIdle`.
     mutating func forget(_ block: BlockNumber) {
         precondition(isIdle(block), "a block number is freed that is in use")
-        remove(block)
-        let parent = records[Int(block)].parent
+        let parent = table[block].parent
         if parent != BlockRecord.noBlock {
             // A saturated count stays: such a parent is never forgotten.
-            if records[Int(parent)].children < .max { records[Int(parent)].children -= 1 }
-            if records[Int(parent)].lastChild == block { records[Int(parent)].lastChild = BlockRecord.noBlock }
+            if table[parent].children < BlockRecord.childrenMax { table[parent].children -= 1 }
+            if table[parent].lastChild == block { table[parent].lastChild = BlockRecord.noBlock }
         }
-        records[Int(block)] = BlockRecord()
-        unused.append(block)
-    }
-
-    // MARK: The table of keys
-
-    private mutating func insert(_ number: BlockNumber) {
-        var place = Int(truncatingIfNeeded: records[Int(number)].key.low) & mask
-        while table[place] != 0 { place = (place + 1) & mask }
-        table[place] = number + 1
-    }
-
-    private mutating func remove(_ number: BlockNumber) {
-        var hole = Int(truncatingIfNeeded: records[Int(number)].key.low) & mask
-        while table[hole] != number + 1 { hole = (hole + 1) & mask }
-        // Later entries of the run move into the hole unless that would put them before their home.
-        var place = (hole + 1) & mask
-        while table[place] != 0 {
-            let home = Int(truncatingIfNeeded: records[Int(table[place] - 1)].key.low) & mask
-            if (place &- home) & mask >= (place &- hole) & mask {
-                table[hole] = table[place]
-                hole = place
-            }
-            place = (place + 1) & mask
-        }
-        table[hole] = 0
-    }
-
-    private mutating func growTable() {
-        let numbers = table
-        table = [UInt32](repeating: 0, count: 2 * numbers.count)
-        mask = table.count - 1
-        for entry in numbers where entry != 0 { insert(entry - 1) }
+        table.remove(block)
     }
 }

@@ -101,7 +101,7 @@ public struct StoreManager: ~Copyable {
                 parent = BlockRecord.noBlock
                 continue
             }
-            if known.records[Int(block)].dram == .present { words[index / 64] |= 1 << UInt64(index % 64) }
+            if known[block].dram == .present { words[index / 64] |= 1 << UInt64(index % 64) }
             parent = block
         }
         return words

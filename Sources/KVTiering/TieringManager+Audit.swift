@@ -15,8 +15,8 @@ extension TieringManager {
         var nvmeUsed = 0
         var dramOwners = Set<SlotIndex>()
         var nvmeOwners = Set<SlotIndex>()
-        for (number, record) in known.records.enumerated() {
-            let block = BlockNumber(truncatingIfNeeded: number)
+        for block in 0..<known.numberLimit {
+            let record = known[block]
             check((record.dramSlot == BlockRecord.noSlot) == (record.dram == .absent), "a slot of DRAM without a block")
             check((record.nvmeSlot == BlockRecord.noSlot) == (record.nvme == .absent), "a slot of NVMe without a block")
             if record.dramSlot != BlockRecord.noSlot {
@@ -58,8 +58,12 @@ extension TieringManager {
 
     /// Leases, users, transfers, offers and predictions in force: all zero when nothing is in flight.
     public func inFlight() -> (leases: Int, users: Int, transfers: Int, offers: Int, predictions: Int) {
-        let leases = known.records.reduce(0) { $0 + Int($1.dramReaders) + Int($1.nvmeReaders) }
-        let users = known.records.reduce(0) { $0 + Int($1.users) }
+        var leases = 0
+        var users = 0
+        for block in 0..<known.numberLimit {
+            leases += Int(known[block].dramReaders) + known[block].nvmeReaders
+            users += Int(known[block].users)
+        }
         return (
             leases, users, transfers.count - freeTransfers.count, offers.count - freeOffers.count,
             predictions.heldCount

@@ -137,7 +137,7 @@ extension TieringManager {
     /// Had predictions left their slots to evicted blocks, the last as many evictions would still be here.
     private mutating func noteDisplacement(_ block: BlockNumber) {
         guard predictions.heldCount > 0, known[block].evictionOrdinal > 0 else { return }
-        let since = counters.dramEvictions - Int(known[block].evictionOrdinal)
+        let since = known[block].evictionsSince(counters.dramEvictions)
         if since < predictions.heldCount { predictions.sheet.displacedBlocks += 1 }
     }
 }

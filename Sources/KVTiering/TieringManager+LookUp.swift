@@ -160,7 +160,7 @@ extension TieringManager {
     /// The nearest tier from which a block could be had.
     @inline(__always)
     func source(of block: BlockNumber) -> Whereabouts {
-        directory.source(of: known.records[Int(block)], at: milliseconds)
+        directory.source(of: known[block], at: milliseconds)
     }
 
     /// The time in hand as records keep it.
@@ -207,7 +207,7 @@ extension TieringManager {
         var length = 0
         for key in chain {
             guard let block = known.find(key, after: parent) else { break }
-            guard known.records[Int(block)].dram == .present || known.records[Int(block)].nvme == .present else {
+            guard known[block].dram == .present || known[block].nvme == .present else {
                 break
             }
             length += 1

@@ -1,0 +1,270 @@
+// Records by key: a hash table over raw memory, and dense numbers for what it holds. It promises that keys are compared
+// in full, that no single insert pays for the whole table, and that removals leave nothing behind. What a record says of
+// its block is its owner's matter.
+
+import KVModel
+
+/// What a `BlockTable` keeps of a block.
+protocol KeyedRecord: BitwiseCopyable {
+    /// What is kept of a block that was just named.
+    init(key: BlockKey)
+    var key: BlockKey { get }
+    /// Of a record in use by nobody: the number that was freed before it.
+    var freedBefore: BlockNumber { get set }
+}
+
+/// Keys to dense block numbers, and from a number to what is kept of its block.
+///
+/// The table is cut into segments of about a thousand entries. Each grows alone, by a quarter, and when the table
+/// holds a thousand entries a segment, the next segment in turn is split in two (linear hashing; Litwin, VLDB 1980).
+/// The longest pause is therefore one segment's: microseconds, whatever the size of the table.
+///
+/// In a segment a slot is one word: 32 bits of the key above, the block's number below. Slots are kept in rising
+/// order, each at or behind the place its bits ask for, so a search stops at the first larger word, found or not, and
+/// growing, splitting and removing never look at a key. The keys themselves lie with the records, by number.
+///
+/// Memory: a record and about 10 bytes of slot an entry.
+@safe
+struct BlockTable<Record: KeyedRecord>: ~Copyable {
+    /// How many blocks it holds.
+    private(set) var count = 0
+    /// All numbers given so far are below this.
+    private(set) var numberLimit: BlockNumber = 0
+
+    private var segments: UnsafeMutablePointer<IndexSegment>
+    private var segmentRoom: Int
+    private(set) var segmentCount = 1
+    /// The mask of the hash bits that all segments have been split by.
+    private var splitMask: UInt32 = 0
+
+    private var chunks: UnsafeMutablePointer<UnsafeMutablePointer<Record>>
+    private var chunkRoom: Int
+    private var chunkCount = 0
+    /// The number that was freed last, the head of a list through the freed records.
+    private var freed = none
+
+    /// A number that no block has.
+    private static var none: BlockNumber { .max }
+    /// Records are allocated 2,048 at a time.
+    private static var chunkShift: Int { 11 }
+    /// Entries a segment may hold on average before the next one is split.
+    private static var segmentTarget: Int { 1024 }
+
+    /// An empty table.
+    init() {
+        segmentRoom = 1
+        unsafe segments = .allocate(capacity: segmentRoom)
+        unsafe segments.initialize(to: IndexSegment(capacity: 8))
+        chunkRoom = 1
+        unsafe chunks = .allocate(capacity: chunkRoom)
+    }
+
+    deinit {
+        for index in 0..<segmentCount { unsafe segments[index].free() }
+        unsafe segments.deallocate()
+        for index in 0..<chunkCount { unsafe chunks[index].deallocate() }
+        unsafe chunks.deallocate()
+    }
+
+    /// Bytes it has allocated, all told.
+    var byteCount: Int {
+        var bytes = segmentRoom * MemoryLayout<IndexSegment>.stride + chunkRoom * MemoryLayout<Int>.stride
+        bytes += chunkCount << Self.chunkShift * MemoryLayout<Record>.stride
+        for index in 0..<segmentCount { bytes += unsafe segments[index].byteCount }
+        return bytes
+    }
+
+    /// How many places behind its home an entry stands on average: what a search walks beyond its first slot.
+    var meanDisplacement: Double {
+        var sum = 0
+        for index in 0..<segmentCount { sum += unsafe segments[index].displacement }
+        return count == 0 ? 0 : Double(sum) / Double(count)
+    }
+
+    // MARK: Looking up
+
+    /// The number of the block with this key.
+    func find(_ key: BlockKey) -> BlockNumber? {
+        let hash = Self.hash(of: key)
+        let segment = unsafe segments[segmentIndex(of: hash)]
+        var place = segment.firstPlace(of: hash)
+        while unsafe segment.slots[place].hash == hash {
+            let number = unsafe segment.slots[place].number
+            if number == Self.none { return nil }
+            if unsafe record(number).pointee.key == key { return number }
+            place += 1
+        }
+        return nil
+    }
+
+    /// How many leading keys of a chain are known. Their numbers are appended to `numbers`, root first.
+    ///
+    /// The keys are taken sixteen at a time: first the slots of all sixteen are touched, then compared, so that the
+    /// memory answers for sixteen keys at once instead of one after another.
+    func longestRun(_ keys: Span<BlockKey>, into numbers: inout [BlockNumber]) -> Int {
+        var done = 0
+        var places = InlineArray<16, SlotPlace>(repeating: SlotPlace(segment: 0, place: 0, slot: 0))
+        while done < keys.count {
+            let batch = min(16, keys.count - done)
+            for offset in 0..<batch {
+                let hash = Self.hash(of: keys[done + offset])
+                let segment = segmentIndex(of: hash)
+                let home = unsafe segments[segment].home(of: hash)
+                let slot = unsafe segments[segment].slots[home].word
+                places[offset] = SlotPlace(segment: UInt32(segment), place: UInt32(home), slot: slot)
+            }
+            for offset in 0..<batch {
+                let key = keys[done + offset]
+                guard let number = find(key, from: places[offset]) else { return done + offset }
+                numbers.append(number)
+            }
+            done += batch
+        }
+        return done
+    }
+
+    /// Where the search for a key starts, and the word that was there.
+    private struct SlotPlace {
+        var segment: UInt32
+        var place: UInt32
+        var slot: UInt64
+    }
+
+    @inline(__always)
+    private func find(_ key: BlockKey, from start: SlotPlace) -> BlockNumber? {
+        let hash = Self.hash(of: key)
+        let segment = unsafe segments[Int(start.segment)]
+        var place = Int(start.place)
+        var slot = IndexSlot(word: start.slot)
+        while slot.hash <= hash {
+            if slot.hash == hash {
+                if slot.number == Self.none { return nil }
+                if unsafe record(slot.number).pointee.key == key { return slot.number }
+            }
+            place += 1
+            slot = unsafe segment.slots[place]
+        }
+        return nil
+    }
+
+    /// What is kept of a block.
+    subscript(number: BlockNumber) -> Record {
+        @inline(__always)
+        get {
+            precondition(number < numberLimit, "a number that was never given")
+            return unsafe record(number).pointee
+        }
+        @inline(__always)
+        _modify {
+            precondition(number < numberLimit, "a number that was never given")
+            yield unsafe &record(number).pointee
+        }
+    }
+
+    // MARK: Changing
+
+    /// Whether a number that was given before is free.
+    var hasFreed: Bool { freed != Self.none }
+
+    /// The number of the block with this key, given now if the key is new.
+    mutating func insert(_ key: BlockKey) -> (number: BlockNumber, isNew: Bool) {
+        let hash = Self.hash(of: key)
+        let index = segmentIndex(of: hash)
+        // One search for both questions: where the key is, and where it would stand.
+        let first = unsafe segments[index].firstPlace(of: hash)
+        var place = first
+        while unsafe segments[index].slots[place].hash == hash {
+            let number = unsafe segments[index].slots[place].number
+            if number == Self.none { break }
+            if unsafe record(number).pointee.key == key { return (number, false) }
+            place += 1
+        }
+        let number = takeNumber()
+        unsafe record(number).initialize(to: Record(key: key))
+        let slot = IndexSlot(hash: hash, number: number)
+        if unsafe !segments[index].insert(slot, from: first) {
+            repeat {
+                unsafe segments[index].grow()
+            } while unsafe !segments[index].insert(slot, from: segments[index].firstPlace(of: hash))
+        }
+        count += 1
+        if count > segmentCount * Self.segmentTarget { splitNext() }
+        return (number, true)
+    }
+
+    /// Forgets a block; its number may be given again.
+    mutating func remove(_ number: BlockNumber) {
+        precondition(number < numberLimit, "a number that was never given")
+        let hash = Self.hash(of: unsafe record(number).pointee.key)
+        let removed = unsafe segments[segmentIndex(of: hash)].remove(IndexSlot(hash: hash, number: number))
+        precondition(removed, "a block is removed that the index does not hold")
+        unsafe record(number).pointee = Record(key: BlockKey(high: 0, low: 0))
+        unsafe record(number).pointee.freedBefore = freed
+        freed = number
+        count -= 1
+    }
+
+    private mutating func takeNumber() -> BlockNumber {
+        if freed != Self.none {
+            let number = freed
+            unsafe freed = record(number).pointee.freedBefore
+            return number
+        }
+        precondition(numberLimit < Self.none, "more blocks than a 32-bit number can name")
+        let number = numberLimit
+        if Int(number) >> Self.chunkShift == chunkCount { addChunk() }
+        numberLimit += 1
+        return number
+    }
+
+    private mutating func addChunk() {
+        if chunkCount == chunkRoom {
+            unsafe chunks = Self.grown(chunks, from: chunkRoom)
+            chunkRoom *= 2
+        }
+        unsafe chunks[chunkCount] = .allocate(capacity: 1 << Self.chunkShift)
+        chunkCount += 1
+    }
+
+    /// Splits the next segment in turn by one more bit of the hash.
+    private mutating func splitNext() {
+        if segmentCount == segmentRoom {
+            unsafe segments = Self.grown(segments, from: segmentRoom)
+            segmentRoom *= 2
+        }
+        let bit = splitMask + 1
+        let index = segmentCount - Int(bit)
+        unsafe (segments + segmentCount).initialize(to: segments[index].split(by: bit))
+        segmentCount += 1
+        if segmentCount == Int(bit) * 2 { splitMask = splitMask << 1 | 1 }
+    }
+
+    /// The same elements in an array of twice the room.
+    private static func grown<Element>(
+        _ old: UnsafeMutablePointer<Element>, from room: Int
+    ) -> UnsafeMutablePointer<Element> {
+        let new = UnsafeMutablePointer<Element>.allocate(capacity: room * 2)
+        unsafe new.moveInitialize(from: old, count: room)
+        unsafe old.deallocate()
+        return unsafe new
+    }
+
+    // MARK: Addresses
+
+    /// The part of a key that the table uses. A key's bits are uniform already.
+    @inline(__always)
+    private static func hash(of key: BlockKey) -> UInt32 { UInt32(truncatingIfNeeded: key.low) }
+
+    /// The segment for a hash: by one bit more where the split has passed.
+    @inline(__always)
+    private func segmentIndex(of hash: UInt32) -> Int {
+        let wide = Int(hash & (splitMask << 1 | 1))
+        return wide < segmentCount ? wide : Int(hash & splitMask)
+    }
+
+    @inline(__always)
+    private func record(_ number: BlockNumber) -> UnsafeMutablePointer<Record> {
+        let chunk = unsafe chunks[Int(number) >> Self.chunkShift]
+        return unsafe chunk + Int(number) & (1 << Self.chunkShift - 1)
+    }
+}
