@@ -31,10 +31,31 @@ public struct ExtentList: Sendable {
         precondition(index < count, "an extent past the end of its object")
         return numbers[index]
     }
+
+    /// Whether an extent is among them.
+    public func contains(_ extent: UInt32) -> Bool {
+        for index in 0..<count where numbers[index] == extent { return true }
+        return false
+    }
+}
+
+extension ExtentList: Equatable {
+    /// A list of the given extents.
+    public init(_ extents: some Sequence<UInt32>) {
+        self.init()
+        for extent in extents { append(extent) }
+    }
+
+    /// The same extents in the same order.
+    public static func == (left: ExtentList, right: ExtentList) -> Bool {
+        guard left.count == right.count else { return false }
+        for index in 0..<left.count where left[index] != right[index] { return false }
+        return true
+    }
 }
 
 /// Everything about an object that its header on flash says.
-public struct FlashObject: Sendable {
+public struct FlashObject: Sendable, Equatable {
     /// Its name.
     public var name: ObjectName
     /// What is kept beside it.
@@ -66,7 +87,8 @@ public struct FlashObject: Sendable {
 }
 
 /// An effect on one drive. Buffers are slices of the `BlockMemory` that the drive was opened with; they belong to the
-/// drive until the event with the same tag.
+/// drive until the event with the same tag (after `.overdue`, until `released`). Their offsets are multiples of 4 KiB, and
+/// the memory behind them up to the next multiple of 4 KiB travels with them.
 public enum FlashCommand: Sendable {
     /// Writes data, flushes, then (restart-safe) writes the header and flushes. `isVolatile`: data only, no header, no
     /// flush.
@@ -83,13 +105,18 @@ public enum FlashCommand: Sendable {
 public enum FlashOutcome: Sendable, Equatable {
     /// Done; for writes and erasures also durable, as promised by the command.
     case done
-    /// The device failed it; error number of the kernel. What the extents now hold is unknown.
+    /// The device failed it; error number of the kernel. What the extents now hold is unknown, and after a write so is
+    /// whether their header is valid: they are free again only when an `erase` of them is done.
     case failed(Int32)
-    /// The drive takes no more writes since a flush failed: nothing since its last good flush is acknowledged.
+    /// The drive takes no more writes since a flush failed: nothing since its last good flush is acknowledged. Nothing of
+    /// it may be freed before the next restart's scan.
     case readOnly
+    /// The device has not answered within the drive's timeout and may still read or write buffer and extents: they stay
+    /// the drive's until `released` with the same tag, which may never come. To everyone else the command has failed.
+    case overdue
 }
 
-/// What a drive says. Every command except `discard` is answered exactly once.
+/// What a drive says. Every command except `discard` is answered exactly once; `released` follows `.overdue` only.
 public enum FlashEvent: Sendable {
     /// The end of a write.
     case written(tag: UInt64, FlashOutcome)
@@ -99,6 +126,8 @@ public enum FlashEvent: Sendable {
     case erased(tag: UInt64, FlashOutcome)
     /// A flush failed: the drive is read-only from here on.
     case becameReadOnly(errorNumber: Int32)
+    /// The device has let go of the buffer and the extents of a command that was `.overdue`.
+    case released(tag: UInt64)
 }
 
 /// What the owner of a drive sees of it; `FaultyDrive` decorates it with seeded faults.

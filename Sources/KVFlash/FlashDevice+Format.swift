@@ -1,0 +1,116 @@
+// Making a drive of a device or file, and saying what else is on it before anything is lost.
+
+import CKernel
+import Glibc
+import KVModel
+import KVSystem
+
+extension FlashDevice {
+    /// Writes the superblocks of a new, empty drive. Nothing else is written: headers carry the drive's name, so what
+    /// an earlier formatting left in the header area counts as blank.
+    ///
+    /// - Parameters:
+    ///   - byteCount: The bytes the drive may use. Nil: the whole block device, or all of a file that is there. A file
+    ///     is created where none is, and its room is taken at once.
+    ///   - extentBytes: 64 KiB to 16 MiB in steps of 64 KiB; the size of most blocks wastes least.
+    ///   - force: Whether data that is there may be lost.
+    /// - Throws: `foreignData` without `force` when the device holds anything, and names it.
+    @discardableResult
+    public static func format(
+        path: String, byteCount: Int?, extentBytes: Int, identity: DriveIdentity, force: Bool = false
+    ) throws(FlashError) -> Superblock {
+        precondition(identity.number >= 0 && identity.number < identity.count, "a drive beyond the count of its store")
+        if let byteCount { _ = try FlashGeometry(totalBytes: byteCount, extentBytes: extentBytes) }
+        let file = try DeviceFile(path: path, access: byteCount == nil ? .exclusive : .creating)
+        if !force, let found = try file.foreignContent() { throw .foreignData(path: path, found: found) }
+        let geometry = try FlashGeometry(totalBytes: byteCount ?? file.byteCount, extentBytes: extentBytes)
+        if file.isBlockDevice {
+            guard geometry.totalBytes <= file.byteCount else {
+                throw .geometry("\(path) has \(file.byteCount) bytes, \(geometry.totalBytes) are wanted")
+            }
+        } else {
+            let result = hf_allocate(file.descriptor, Int64(geometry.totalBytes))
+            _ = try system(checked(result, "take \(geometry.totalBytes) bytes for \(path)"))
+        }
+        let superblock = Superblock(identity: identity, geometry: geometry)
+        // A crash on the way leaves no drive, one good copy, or two; never two that differ.
+        try file.eraseSuperblocks()
+        try file.writeSuperblocks(superblock)
+        return superblock
+    }
+}
+
+extension DeviceFile {
+    /// Overwrites both superblocks by zeros and flushes.
+    func eraseSuperblocks() throws(FlashError) {
+        unsafe try eachSuperblock { _ in }
+    }
+
+    /// Writes both superblocks, the second first, each flushed before the next.
+    func writeSuperblocks(_ superblock: Superblock) throws(FlashError) {
+        unsafe try eachSuperblock { bytes in unsafe superblock.encode(into: bytes) }
+    }
+
+    private func eachSuperblock(_ fill: (UnsafeMutableRawBufferPointer) -> Void) throws(FlashError) {
+        let page = try system(PageMemory(byteCount: FlashGeometry.headerBytes, wantsHugePages: false))
+        let bytes = unsafe UnsafeMutableRawBufferPointer(rebasing: page.bytes[0..<FlashGeometry.headerBytes])
+        unsafe fill(bytes)
+        for offset in FlashGeometry.superblockOffsets.reversed() {
+            try system(unsafe write(UnsafeRawBufferPointer(bytes), at: offset))
+            try system(flush())
+        }
+    }
+
+    /// What is on the device, in words; nil when the probed places hold nothing but zeros. Probed are its first and its
+    /// last MiB and sixteen places between them: file systems and volume managers keep something in each of the first two.
+    package func foreignContent() throws(FlashError) -> String? {
+        guard byteCount > 0 else { return nil }
+        let probe = 1 << 20
+        let page = try system(PageMemory(byteCount: probe))
+        let last = (byteCount - 1) / 4096 * 4096
+        var places = [0, max(0, last - probe + 4096)]
+        for step in 1...16 { places.append(last / 17 * step / 4096 * 4096) }
+        for (index, offset) in places.enumerated() {
+            let wanted = unsafe UnsafeMutableRawBufferPointer(rebasing: page.bytes[0..<(index < 2 ? probe : 4096)])
+            let count = try system(unsafe readToEnd(into: wanted, at: offset))
+            let bytes = unsafe UnsafeRawBufferPointer(rebasing: wanted[0..<count])
+            if index == 0, let known = unsafe KnownContent.name(bytes) { return known }
+            if let place = unsafe bytes.firstIndex(where: { $0 != 0 }) {
+                return "unknown data at byte \(offset + place)"
+            }
+        }
+        return nil
+    }
+}
+
+/// What the first MiB of a device tells of its use. Places and marks are those that the kernel's and the tools' headers
+/// give for each format.
+private enum KnownContent {
+    private static let marks: [(offset: Int, bytes: [UInt8], name: String)] = [
+        (0, Array("HFDRIVE1".utf8), "a Holdfast drive"),
+        (64 << 10, Array("HFDRIVE1".utf8), "a Holdfast drive"),
+        (0x438, [0x53, 0xEF], "an ext2, ext3 or ext4 file system"),
+        (0, Array("XFSB".utf8), "an XFS file system"),
+        (0x10040, Array("_BHRfS_M".utf8), "a Btrfs file system"),
+        (0x400, [0x10, 0x20, 0xF5, 0xF2], "an F2FS file system"),
+        (0, [0x4C, 0x55, 0x4B, 0x53, 0xBA, 0xBE], "a LUKS volume"),
+        (0x200, Array("LABELONE".utf8), "an LVM physical volume"),
+        (0x1000, [0xFC, 0x4E, 0x2B, 0xA9], "a member of a Linux software RAID"),
+        (0, Array("bluestore block device".utf8), "a Ceph BlueStore device"),
+        (0xFF6, Array("SWAPSPACE2".utf8), "a swap area"),
+        (3, Array("NTFS    ".utf8), "an NTFS file system"),
+        (82, Array("FAT32".utf8), "a FAT file system"),
+        (0x200, Array("EFI PART".utf8), "a GUID partition table"),
+        (0x1000, Array("EFI PART".utf8), "a GUID partition table"),
+        (0x1FE, [0x55, 0xAA], "a partition table"),
+    ]
+
+    static func name(_ start: UnsafeRawBufferPointer) -> String? {
+        for mark in marks where mark.offset + mark.bytes.count <= start.count {
+            if unsafe start[mark.offset..<(mark.offset + mark.bytes.count)].elementsEqual(mark.bytes) {
+                return mark.name
+            }
+        }
+        return nil
+    }
+}

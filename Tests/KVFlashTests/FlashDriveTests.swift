@@ -1,0 +1,227 @@
+// The drive over a real ring and a real file.
+
+import Foundation
+import KVFlash
+import KVModel
+import KVSystem
+import Testing
+
+@Suite struct FlashDriveTests {
+    let folder: TemporaryFolder
+    let path: String
+    static let extentBytes = 64 << 10
+
+    init() throws {
+        folder = try TemporaryFolder()
+        path = folder.file("drive")
+        try FlashDevice.format(
+            path: path, byteCount: 8 << 20, extentBytes: Self.extentBytes, identity: testIdentity)
+    }
+
+    @Test func whatWasAcknowledgedIsThereAfterARestart() throws {
+        let memory = try BlockMemory(byteCount: 1 << 20)
+        // Scattered extents, contiguous ones, and a payload that ends between two pages.
+        let shapes: [(extents: [UInt32], bytes: Int)] = [
+            ([5], 64 << 10), ([9, 7, 8], 3 * 65536 - 1000), ([20, 21, 22, 23], 4 << 16), ([0], 1),
+        ]
+        let objects = try written(shapes, memory)
+
+        var found: [FlashObject] = []
+        let device = try FlashDevice(path: path)
+        let summary = try device.scan { event in if case .object(let object) = event { found.append(object) } }
+        #expect(found == [objects[3], objects[1], objects[2]])
+        #expect(summary.tombstoneCount == 1)
+        #expect(summary.generationMax == 90)
+        #expect(summary.damagedCount == 0)
+        #expect(summary.blankCount == device.geometry.extentCount - 4)
+        let box = EventBox()
+        let reader = try FlashDrive(device, memory: memory, configuration: testConfiguration, sink: box.sink)
+        for object in found {
+            let slice = MemorySlice(offset: 512 << 10, count: object.payloadBytes)
+            #expect(reader.post(.read(tag: 1, object.extents, into: slice)) == .accepted)
+            guard case .read(1, .done) = try box.next() else {
+                Issue.record("a read failed")
+                return
+            }
+            #expect(checksum(memory, slice, object.name) == object.checksum)
+        }
+        reader.shutDown()
+    }
+
+    /// Writes an object of each shape and erases the first; the drive is closed when this returns.
+    private func written(_ shapes: [(extents: [UInt32], bytes: Int)], _ memory: BlockMemory) throws -> [FlashObject] {
+        var objects: [FlashObject] = []
+        let box = EventBox()
+        let drive = try FlashDrive(
+            FlashDevice(path: path), memory: memory, configuration: testConfiguration, sink: box.sink)
+        for (index, shape) in shapes.enumerated() {
+            var object = testObject(
+                UInt64(index), payloadBytes: shape.bytes, extents: ExtentList(shape.extents),
+                generation: UInt64(index) + 10)
+            let slice = MemorySlice(offset: 0, count: shape.bytes)
+            object.checksum = fill(memory, slice, object.name, seed: UInt64(index))
+            #expect(drive.post(.write(tag: UInt64(index), object, from: slice, isVolatile: false)) == .accepted)
+            guard case .written(UInt64(index), .done) = try box.next() else {
+                throw Unexpected(what: "write \(index) failed")
+            }
+            objects.append(object)
+        }
+        #expect(drive.post(.erase(tag: 90, firstExtent: 5, generation: 90)) == .accepted)
+        guard case .erased(90, .done) = try box.next() else {
+            throw Unexpected(what: "the erasure failed")
+        }
+        drive.shutDown()
+        #expect(drive.counters.writes == 4)
+        #expect(drive.counters.erasures == 1)
+        return objects
+    }
+
+    private struct Unexpected: Error { let what: String }
+
+    @Test func aFullDriveSaysSoAndAnswersEverything() throws {
+        let memory = try BlockMemory(byteCount: 1 << 20)
+        let box = EventBox()
+        let drive = try FlashDrive(
+            FlashDevice(path: path), memory: memory, configuration: testConfiguration, sink: box.sink)
+        var accepted = 0
+        for tag in 0..<1000 {
+            let slice = MemorySlice(offset: tag % 16 * 65536, count: 65536)
+            let object = testObject(
+                UInt64(tag), payloadBytes: 65536, extents: ExtentList([UInt32(tag % 16)]), generation: 1)
+            let command: FlashCommand =
+                tag % 3 == 0
+                ? .read(tag: UInt64(tag), object.extents, into: slice)
+                : .write(tag: UInt64(tag), object, from: slice, isVolatile: tag % 3 == 1)
+            if drive.post(command) == .accepted { accepted += 1 }
+        }
+        #expect(accepted >= testConfiguration.commandCountMax)
+        for _ in 0..<accepted { _ = try box.next() }
+        drive.shutDown()
+        #expect(drive.post(.erase(tag: 0, firstExtent: 0, generation: 1)) == .full)
+        #expect(drive.counters.reads + drive.counters.writes == accepted)
+    }
+
+    @Test func regionsBeyondTheFirstAreReached() throws {
+        let first = try PageMemory(byteCount: 4096)
+        let second = try PageMemory(byteCount: 65536)
+        let holder = Holder(first, second)
+        let memory = unsafe BlockMemory(regions: [holder.first.bytes, holder.second.bytes]) { _ = holder }
+        let box = EventBox()
+        let drive = try FlashDrive(
+            FlashDevice(path: path), memory: memory, configuration: testConfiguration, sink: box.sink)
+        let slice = MemorySlice(region: 1, offset: 0, count: 65536)
+        let object = testObject(1, payloadBytes: 65536, extents: ExtentList([3]), generation: 1)
+        let before = fill(memory, slice, object.name, seed: 3)
+        _ = drive.post(.write(tag: 0, object, from: slice, isVolatile: true))
+        _ = try box.next()
+        _ = fill(memory, slice, object.name, seed: 4)
+        _ = drive.post(.read(tag: 1, object.extents, into: slice))
+        _ = try box.next()
+        #expect(checksum(memory, slice, object.name) == before)
+        drive.shutDown()
+    }
+
+    private final class Holder: Sendable {
+        let first: PageMemory
+        let second: PageMemory
+        init(_ first: consuming PageMemory, _ second: consuming PageMemory) {
+            self.first = first
+            self.second = second
+        }
+    }
+}
+
+@Suite struct FlashDeviceTests {
+    let folder: TemporaryFolder
+    init() throws { folder = try TemporaryFolder() }
+
+    private func format(_ path: String, bytes: Int? = 4 << 20, force: Bool = false) throws {
+        try FlashDevice.format(
+            path: path, byteCount: bytes, extentBytes: 64 << 10, identity: testIdentity, force: force)
+    }
+
+    private func message(_ body: () throws -> Void) -> String {
+        do { try body() } catch { return "\(error)" }
+        return "no error"
+    }
+
+    @Test func formattingRefusesWhatItWouldDestroy() throws {
+        let path = folder.file("drive")
+        try format(path)
+        #expect(message { try format(path) }.contains("a Holdfast drive"))
+        try format(path, force: true)
+
+        let text = folder.file("text")
+        try (Data(repeating: 0, count: 3 << 20) + Data([1])).write(to: URL(fileURLWithPath: text))
+        #expect(message { try format(text) }.contains("unknown data at byte 3145728"))
+        var image = Data(repeating: 0, count: 2 << 20)
+        image[0x438] = 0x53
+        image[0x439] = 0xEF
+        let disk = folder.file("disk")
+        try image.write(to: URL(fileURLWithPath: disk))
+        #expect(message { try format(disk) }.contains("ext4 file system"))
+        #expect(try Data(contentsOf: URL(fileURLWithPath: disk)) == image)
+    }
+
+    @Test func aDriveTakesExactlyItsBytes() throws {
+        for bytes in [8 << 20, (8 << 20) + 4095, 5_000_000] {
+            let path = folder.file("drive\(bytes)")
+            try format(path, bytes: bytes)
+            let size = try FileManager.default.attributesOfItem(atPath: path)[.size] as? Int
+            #expect(size == bytes)
+            let geometry = try FlashDevice.inspect(path: path).geometry
+            #expect(geometry.totalBytes == bytes)
+            #expect(geometry.extentsOffset + geometry.extentCount * geometry.extentBytes <= bytes)
+            #expect(geometry.extentsOffset + (geometry.extentCount + 1) * (geometry.extentBytes + 4096) > bytes)
+        }
+    }
+
+    @Test func aDriveHasOneUser() throws {
+        let path = folder.file("drive")
+        try format(path)
+        let device = try FlashDevice(path: path)
+        #expect(message { _ = try FlashDevice(path: path) }.contains("another process uses it"))
+        #expect(message { try format(path, force: true) }.contains("another process uses it"))
+        #expect(try FlashDevice.inspect(path: path) == device.superblock)
+    }
+
+    @Test func aTruncatedDriveIsRefused() throws {
+        let path = folder.file("drive")
+        try format(path)
+        try FileHandle(forWritingTo: URL(fileURLWithPath: path)).truncate(atOffset: 3 << 20)
+        #expect(
+            message { _ = try FlashDevice(path: path) }.contains("formatted with 4194304 bytes and now has 3145728"))
+    }
+
+    @Test func oneGoodSuperblockIsEnoughAndMendsTheOther() throws {
+        let path = folder.file("drive")
+        try format(path)
+        let whole = try Data(contentsOf: URL(fileURLWithPath: path))
+        for offset in FlashGeometry.superblockOffsets {
+            let handle = try FileHandle(forUpdating: URL(fileURLWithPath: path))
+            try handle.seek(toOffset: UInt64(offset + 100))
+            try handle.write(contentsOf: Data([0xFF, 0xFE]))
+            try handle.close()
+            #expect(try FlashDevice.inspect(path: path).identity == testIdentity)
+            _ = try FlashDevice(path: path)
+            #expect(try Data(contentsOf: URL(fileURLWithPath: path)) == whole)
+        }
+        try whole.subdata(in: (128 << 10)..<whole.count).write(to: URL(fileURLWithPath: path))
+        #expect(message { _ = try FlashDevice(path: path) }.contains("not a Holdfast drive"))
+        #expect(message { _ = try FlashDevice(path: folder.file("none")) }.contains("No such file"))
+    }
+
+    @Test func drivesOfOneStoreAreToldFromOthers() throws {
+        let geometry = try FlashGeometry(totalBytes: 4 << 20, extentBytes: 64 << 10)
+        func drive(_ number: Int, of count: Int = 3, store: UInt64 = 1) -> (String, Superblock) {
+            let identity = DriveIdentity(
+                drive: FlashUUID(9, UInt64(number)), store: FlashUUID(store, 0), number: number, count: count)
+            return ("/dev/\(number)", Superblock(identity: identity, geometry: geometry))
+        }
+        #expect(message { try Superblock.check([drive(2), drive(0), drive(1)]) } == "no error")
+        #expect(message { try Superblock.check([drive(2), drive(0)]) }.contains("drive 1 of the store's 3 is missing"))
+        #expect(message { try Superblock.check([drive(0), drive(1), drive(1)]) }.contains("both are drive 1"))
+        #expect(message { try Superblock.check([drive(0), drive(1, store: 2)]) }.contains("belongs to store"))
+        #expect(message { try Superblock.check([drive(0), drive(1, of: 2)]) }.contains("is of 2 drives"))
+    }
+}
