@@ -70,26 +70,43 @@ extension HoldfastPolicy {
         tails[Int(tail)].bin = Int32(bin)
         tails[Int(tail)].previousOfAge = last
         tails[Int(tail)].nextOfAge = none
-        if last == none { ages[bin].first = tail } else { tails[Int(last)].nextOfAge = tail }
         ages[bin].last = tail
+        if last == none {
+            ages[bin].first = tail
+            noteDue(bin)
+        } else {
+            tails[Int(last)].nextOfAge = tail
+        }
+    }
+
+    private mutating func noteDue(_ bin: Int) {
+        let first = ages[bin].first
+        guard bin < AgeBins.count - 1, first != none else {
+            agesDue[bin] = .infinity
+            return
+        }
+        agesDue[bin] = tails[Int(first)].start + AgeBins.upperEdges[bin]
     }
 
     mutating func unlinkAge(_ tail: Int32) {
         let bin = Int(tails[Int(tail)].bin)
         let previous = tails[Int(tail)].previousOfAge
         let next = tails[Int(tail)].nextOfAge
-        if previous == none { ages[bin].first = next } else { tails[Int(previous)].nextOfAge = next }
         if next == none { ages[bin].last = previous } else { tails[Int(next)].previousOfAge = previous }
+        if previous == none {
+            ages[bin].first = next
+            noteDue(bin)
+        } else {
+            tails[Int(previous)].nextOfAge = next
+        }
     }
 
     /// Moves every tail that has outgrown its bin.
     mutating func age() {
         for bin in 0..<AgeBins.count - 1 {
-            let edge = AgeBins.upperEdges[bin]
-            while ages[bin].first != none {
+            while agesDue[bin] <= clock {
                 let tail = ages[bin].first
-                let due = tails[Int(tail)].start + edge
-                if due > clock { break }
+                let due = agesDue[bin]
                 let cell = tails[Int(tail)].cell
                 statistics.leave(cell: cell, tail: tails[Int(tail)], at: max(due, tails[Int(tail)].entered))
                 unlinkAge(tail)
@@ -134,9 +151,9 @@ extension HoldfastPolicy {
         let time = max(ending.time, tails[index].entered)
         statistics.turnEnded(cell: cell, tail: tails[index], stage: stage, at: time)
         unlinkAge(tail)
-        linkAge(tail, bin: 0)
         tails[index].start = time
         tails[index].entered = time
+        linkAge(tail, bin: 0)
         if statistics.isStale { requestsUntilRebuild = 0 }
         move(tail, to: statistics.firstCell(of: tails[index].family, stage: stage))
     }

@@ -29,6 +29,8 @@ public struct HoldfastPolicy: TierPolicy {
     var lost = HoldfastResidency.List()
     /// Tails by age bin, oldest first.
     var ages = [HoldfastResidency.List](repeating: HoldfastResidency.List(), count: AgeBins.count)
+    /// When the oldest tail of each bin outgrows it, side by side: most requests find that none has.
+    var agesDue = [Double](repeating: .infinity, count: AgeBins.count)
     var statistics = HoldfastStatistics()
     var traffic = HoldfastTraffic()
     /// Ends of turns whose time has not come.

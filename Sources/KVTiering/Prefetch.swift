@@ -72,6 +72,8 @@ struct Hold {
 /// All predictions in force.
 struct Predictions {
     let configuration: PrefetchConfiguration?
+    /// The reasons of the configuration as bits: every event asks.
+    private var followed: UInt8 = 0
     /// Slots that predictions may hold at once.
     let slotsMax: Int
     var sheet = PrefetchSheet()
@@ -101,13 +103,14 @@ struct Predictions {
 
     init(_ configuration: PrefetchConfiguration?, stagingSlots: Int) {
         self.configuration = configuration
+        for reason in configuration?.reasons ?? [] { followed |= 1 << reason.rawValue }
         slotsMax = Int(Double(stagingSlots) * (configuration?.stagingShare ?? 0))
         holds.reserveCapacity(64)
     }
 
     var isOn: Bool { configuration != nil }
-    var stagesQueue: Bool { configuration?.reasons.contains(.queue) ?? false }
-    func follows(_ reason: PrefetchReason) -> Bool { configuration?.reasons.contains(reason) ?? false }
+    var stagesQueue: Bool { follows(.queue) }
+    func follows(_ reason: PrefetchReason) -> Bool { followed >> reason.rawValue & 1 == 1 }
 
     /// Rates of the paths, as a request just saw them.
     mutating func observe(_ links: LinkView) { bandwidth = (links.nvme.bandwidth, links.flash.bandwidth) }

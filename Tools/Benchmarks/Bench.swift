@@ -81,7 +81,7 @@ private func tableText(_ rows: [BenchmarkRow]) -> String {
 }
 
 /// Three significant digits.
-private func shortNumber(_ value: Double) -> String {
+func shortNumber(_ value: Double) -> String {
     if value == 0 || !value.isFinite { return "\(value)" }
     let digits = max(0, 2 - Int(log10(abs(value)).rounded(.down)))
     return String(format: "%.\(min(digits, 6))f", value)

@@ -16,6 +16,9 @@ struct BenchmarkSetting {
     let tracesFolder: String?
     let python: String
     let pairCount: Int
+
+    /// Runs of something that takes seconds and is held against a bound: as many as a 95 % interval needs.
+    var longRunCount: Int { min(pairCount, 6) }
 }
 
 /// One measured comparison.
@@ -59,6 +62,7 @@ struct PairedRuns {
 
     /// The row for figures of which less is better.
     func row(name: String, unit: String, referenceName: String, conditions: String) -> BenchmarkRow {
+        note("  \(name): \(shortNumber(median(ours))) \(unit)")
         let ratios = zip(ours, references).map { $1 / $0 }
         let interval = medianInterval(ratios)
         return BenchmarkRow(
@@ -122,6 +126,7 @@ func keep<Value>(_ value: Value) { withExtendedLifetime(value) {} }
 func boundRow(
     name: String, unit: String, measured: [Double], bound: Double, boundName: String, conditions: String
 ) -> BenchmarkRow {
+    note("  \(name): \(shortNumber(median(measured))) \(unit)")
     let ratios = measured.map { bound / $0 }
     let interval = measured.count >= 6 ? medianInterval(ratios) : (ratios.min() ?? 0, ratios.max() ?? 0)
     return BenchmarkRow(

@@ -31,7 +31,7 @@ extension ReplayBenchmark {
         let scenario = try Scenario.read(
             yaml: nil, file: "default.yaml", overrides: [("replicas", "8"), ("tensorParallel", "8")])
         let replay = try ModelledReplay(trace: trace, scenario: scenario, catalogue: .builtIn)
-        return (0..<setting.pairCount).map { _ in seconds { keep(replay.completedRequests()) } }
+        return (0..<setting.longRunCount).map { _ in seconds { keep(replay.completedRequests()) } }
     }
 
     private func conditions(_ trace: Trace) -> String {

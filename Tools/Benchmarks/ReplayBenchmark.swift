@@ -11,14 +11,13 @@ struct ReplayBenchmark: Benchmark {
     let purpose = "cache-only LRU against libCacheSim on the same trace; the modelled cluster against its bounds"
 
     func run(_ setting: BenchmarkSetting) throws -> [BenchmarkRow] {
-        var rows: [BenchmarkRow] = []
+        var rows = try clusterRows(setting)
         let names = setting.tracesFolder == nil ? ["generated"] : ["mooncake_conversation", "claudecode_a"]
         for name in names {
             let trace = try setting.trace(name)
             rows += try compare(trace, setting)
         }
         if let path = setting.realTrace("claudecode_a") { rows.append(try wholeRun(path, setting)) }
-        rows += try clusterRows(setting)
         return rows
     }
 
@@ -92,7 +91,7 @@ struct ReplayBenchmark: Benchmark {
     private func wholeRun(_ path: String, _ setting: BenchmarkSetting) throws -> BenchmarkRow {
         var measured: [Double] = []
         var references = 0
-        for _ in 0..<7 {
+        for _ in 0..<setting.longRunCount {
             measured.append(
                 try wallSeconds {
                     let trace = try Trace.read(from: path)
