@@ -41,8 +41,9 @@ struct HoldfastStatistics {
     private var familyNumber: [Int32]
     /// A class has no tables yet.
     var isStale = true
-    /// Whether anybody tells when turns end.
-    var turnsEnd = false
+    /// Whether anybody tells when turns end, and the stages they went to, as bits: cells of other stages hold no tail.
+    var turnsEnd: Bool { stagesSeen != 1 }
+    private var stagesSeen: UInt8 = 1
     private var tailsBorn = 0.0
     private var weightBorn = 0.0
 
@@ -50,10 +51,12 @@ struct HoldfastStatistics {
     var index: [Double]
     /// Cells, least index first, and the place of each in that order.
     var order: [Int32] = []
-    // Of the sort: index and cell in one word, the same after a pass, and where each digit starts.
+    // Of the sort: index and cell in one word, the same after a pass, and where each value of each digit starts.
     var sortKeys: [UInt64] = []
     var sortedKeys: [UInt64] = []
-    var sortStarts: [Int32] = []
+    var sortStarts = [Int32](repeating: 0, count: Self.sortDigits * Self.digitValues)
+    static let sortDigits = 3
+    static let digitValues = 2048
     var rank: [Int32] = []
     var tables = HoldfastTables()
 
@@ -85,6 +88,8 @@ struct HoldfastStatistics {
         isStale = true
         return number
     }
+
+    func isSeen(_ stage: Stage) -> Bool { stagesSeen >> stage.rawValue & 1 == 1 }
 
     @inline(__always)
     func firstCell(of family: Int32, stage: Stage) -> Int32 {
@@ -138,8 +143,8 @@ struct HoldfastStatistics {
         leave(cell: cell, tail: tail, at: time)
         cells[Int(cell)].ended += weight
         families[Int(tail.family)].destinations[Int(stage.rawValue)] += weight
-        if !turnsEnd {
-            turnsEnd = true
+        if !isSeen(stage) {
+            stagesSeen |= 1 << stage.rawValue
             isStale = true
         }
     }
