@@ -187,6 +187,11 @@ public struct ARCPolicy: TierPolicy {
         Int(block) < states.count && states[Int(block)].place != .none
     }
 
+    /// Drops the block, resident or ghost.
+    mutating func forget(_ block: BlockNumber) {
+        if remembers(block) { move(Int(block), to: .none) }
+    }
+
     public mutating func takeForgotten(into numbers: inout [BlockNumber]) {
         numbers.append(contentsOf: forgotten)
         forgotten.removeAll(keepingCapacity: true)

@@ -1,140 +1,140 @@
-// The guard of the `holdfast` policy: an exact LRU of the same size, simulated by tails at constant cost each, and the
-// rule by which the tier follows it while it leads. It promises that traffic which the classes misjudge costs little.
+// The guard of the `holdfast` policy: by what evidence the tier stops following its own index and follows LRU, S3-FIFO
+// or ARC instead, and when it comes back. It promises that traffic which the classes misjudge costs little.
 
 import KVModel
 
-/// A simulated LRU over the same requests, and who of the two is followed.
+/// Compares the experts by their hits, over all requests and lately, and says whom to follow.
 ///
-/// All accesses of a request touch its path deepest block first, so the root ends most recent. Tails in order of birth
-/// (of one request the deepest first) are therefore exactly the LRU list, cut at tail borders, and what LRU holds of
-/// the oldest tail it reaches is that tail's shallow end.
+/// Three things are told apart: what the tier *owes* (hits that an expert would have had over the tier's own, over all),
+/// by how much an expert is *ahead* of the one followed, and its *lead* (what it won lately, counted from its last low).
+/// What is owed asks for a quick change; a lead alone, for a large one.
 struct HoldfastGuard {
-    /// The blocks the simulated LRU holds, and the oldest tail it holds any of.
-    var recentCount = 0
-    /// All hits of the simulated LRU so far, in blocks.
-    var recentHitBlocks = 0
-    var oldestRecent: Int32 = none
-    /// Tails in order of birth.
-    var byBirth = HoldfastResidency.List()
-    /// No tail born before this one has a resident block; `none` when there is no tail.
-    var oldestHeld: Int32 = none
-
-    /// Whether the tier evicts by recency and admits everything.
-    private(set) var followsRecency = false
-    /// Blocks by which the rule not followed leads the one followed, less what the followed one won back.
-    private(set) var lead = 0.0
-    /// Doubles with every return to the index, so that traffic on which the two are even does not swing for ever.
-    private(set) var caution = 1.0
+    /// All hits of each expert so far, in blocks.
+    private(set) var hitBlocks = PerExpert(0)
+    /// All hits of the tier itself.
+    private(set) var tierHits = 0
+    /// Whether, while another is followed, newcomers that the index thinks least of are still refused.
+    private(set) var trustsIndex = true
+    private var lead = PerExpert(0.0)
+    /// Blocks by which the expert followed leads the tier that follows it.
+    private var behind = 0.0
+    /// Doubles with every return to the index, so that traffic on which they are even does not swing for ever.
+    private var caution = 1.0
+    private var requests = 0
     private var meanLength = 0.0
-    private var requests = 0.0
     /// Blocks of all requests so far.
     private var asked = 0.0
 
-    /// A lead of fewer blocks than this share of the tier is no reason to change: a change costs refetching.
-    static let leadShare = 1.0 / 16
-    /// Unless it is this share of all blocks ever asked for.
-    static let leadOfAll = 1.0 / 1024
-    /// Nor is one of fewer blocks than so many prompts: with tiny tiers chance decides that much.
-    static let leadPrompts = 16.0
-    /// Share of all blocks by which the other rule may lead for nothing.
+    /// For so many requests nobody has proved anything: whom to follow is told by what the traffic looks like.
+    static let firstRequests = 64
+    /// Share of all blocks that may be owed, or that an expert must be ahead, before anything is done.
+    static let shareOwed = 1.0 / 2048
+    /// Share of all blocks by which an expert may lead for nothing.
     static let tolerance = 1.0 / 1024
+    /// A lead alone is enough when it is this share of the tier, or of all blocks asked for, but never fewer blocks
+    /// than so many prompts: with tiny tiers chance decides that much.
+    static let leadShare = 1.0 / 16
+    static let leadOfAll = 1.0 / 1024
+    static let leadPrompts = 16.0
+    /// Where conversations go on the index knows best: so many prompts must be owed, elsewhere one.
+    static let patience = 4.0
+    /// The tier may fall so many prompts behind the expert followed before refusing is to blame.
+    static let promptsBehind = 16.0
 
-    /// Counts one request of `length` blocks with its hits under the rule followed and under the other one, and says
-    /// whether to change sides.
-    mutating func shouldChange(length: Int, hits: Int, otherHits: Int, capacity: Int) -> Bool {
-        requests = min(requests + 1, 1000)
-        meanLength += (Double(length) - meanLength) / requests
-        lead = max(0, lead + Double(otherHits - hits) - Double(length) * Self.tolerance)
+    /// Counts one request of `length` blocks with its `hits` and those of every expert (of the index those of the tier,
+    /// while it is followed), and says whom to follow from now on.
+    mutating func leader(
+        after current: Expert, length: Int, hits: Int, runs: PerExpert<Int>, capacity: Int, traffic: HoldfastTraffic
+    ) -> Expert {
+        requests += 1
+        meanLength += (Double(length) - meanLength) / Double(min(requests, 1000))
         asked += Double(length)
-        let worthwhile = min(Self.leadShare * Double(capacity), Self.leadOfAll * asked)
-        let needed = max(worthwhile, Self.leadPrompts * meanLength) * caution
-        return lead > needed
+        tierHits += hits
+        for expert in Expert.allCases { hitBlocks[expert] += runs[expert] }
+        watchRefusals(behind: current, length: length, hits: hits, runs: runs)
+        var best = winner(over: current, length: length, hits: hits, runs: runs, capacity: capacity, traffic: traffic)
+        if requests < Self.firstRequests { best = traffic.looksLikeTemplates ? .arc : .index }
+        if best != current {
+            if best == .index, requests >= Self.firstRequests { caution = min(caution * 2, 64) }
+            lead = PerExpert(0)
+            behind = 0
+            // Where recency leads, the classes say little; the two others gain from being told what is worthless.
+            trustsIndex = best != .lru
+        }
+        return best
     }
 
-    mutating func changeSides() {
-        if followsRecency { caution = min(caution * 2, 64) }
-        followsRecency.toggle()
-        lead = 0
+    private mutating func watchRefusals(behind current: Expert, length: Int, hits: Int, runs: PerExpert<Int>) {
+        guard current != .index else { return }
+        behind = max(0, behind + Double(runs[current] - hits) - Double(length) * Self.tolerance)
+        if behind > Self.promptsBehind * meanLength { trustsIndex = false }
+    }
+
+    private mutating func winner(
+        over current: Expert, length: Int, hits: Int, runs: PerExpert<Int>, capacity: Int, traffic: HoldfastTraffic
+    ) -> Expert {
+        let needed = meanLength * (traffic.isConversational ? Self.patience : 1)
+        let enough = max(Self.shareOwed * asked, meanLength)
+        let share = min(Self.leadShare * Double(capacity), Self.leadOfAll * asked)
+        let largeLead = max(share, Self.leadPrompts * meanLength) * caution
+        var best = current
+        var most = -Double.infinity
+        for expert in Expert.allCases where expert != current {
+            lead[expert] = max(0, lead[expert] + Double(runs[expert] - hits) - Double(length) * Self.tolerance)
+            let ahead = Double(hitBlocks[expert] - hitBlocks[current])
+            let owed = Double(hitBlocks[expert] - tierHits)
+            let isOwed = owed > max(enough, needed) && ahead > enough && lead[expert] > needed
+            if isOwed || lead[expert] > largeLead, ahead > most {
+                best = expert
+                most = ahead
+            }
+        }
+        return best
     }
 }
 
 extension HoldfastPolicy {
-    // MARK: The simulated LRU
-
-    /// The tail's shallow `length` blocks were asked for: they leave their old place. Returns how many LRU held.
-    mutating func takeRecent(_ length: Int32, of tail: Int32) -> Int {
-        let taken = min(length, tails[Int(tail)].recent)
-        tails[Int(tail)].recent -= taken
-        guardian.recentCount -= Int(taken)
-        return Int(taken)
-    }
-
-    /// A tail is born: all its blocks are the most recent.
-    mutating func linkBirth(_ tail: Int32) {
-        let last = guardian.byBirth.last
-        tails[Int(tail)].previousByBirth = last
-        tails[Int(tail)].nextByBirth = none
-        if last == none { guardian.byBirth.first = tail } else { tails[Int(last)].nextByBirth = tail }
-        guardian.byBirth.last = tail
-        if guardian.oldestRecent == none { guardian.oldestRecent = tail }
-        if guardian.oldestHeld == none { guardian.oldestHeld = tail }
-        tails[Int(tail)].recent = tails[Int(tail)].owned
-        guardian.recentCount += Int(tails[Int(tail)].owned)
-    }
-
-    mutating func unlinkBirth(_ tail: Int32) {
-        guardian.recentCount -= Int(tails[Int(tail)].recent)
-        let previous = tails[Int(tail)].previousByBirth
-        let next = tails[Int(tail)].nextByBirth
-        if previous == none { guardian.byBirth.first = next } else { tails[Int(previous)].nextByBirth = next }
-        if next == none { guardian.byBirth.last = previous } else { tails[Int(next)].previousByBirth = previous }
-        if guardian.oldestRecent == tail { guardian.oldestRecent = next }
-        if guardian.oldestHeld == tail { guardian.oldestHeld = next }
-    }
-
-    /// What is too much for the simulated LRU leaves it, oldest and deepest first.
-    mutating func trimRecent() {
-        while guardian.recentCount > capacity, guardian.oldestRecent != none {
-            let tail = Int(guardian.oldestRecent)
-            let surplus = min(Int32(guardian.recentCount - capacity), tails[tail].recent)
-            tails[tail].recent -= surplus
-            guardian.recentCount -= Int(surplus)
-            if tails[tail].recent == 0 { guardian.oldestRecent = tails[tail].nextByBirth }
-        }
-    }
-
-    /// All hits an LRU of the same size would have had, in blocks.
-    package var recentHitBlocks: Int { guardian.recentHitBlocks }
-    /// Whether the tier follows recency at present.
-    package var followsRecency: Bool { guardian.followsRecency }
+    /// All hits that an expert would have had alone, in blocks.
+    package func hitBlocks(of expert: Expert) -> Int { guardian.hitBlocks[expert] }
+    /// Whom the tier follows at present.
+    package var leader: Expert { shadows.leader }
     /// How many blocks are remembered without being resident.
     package var rememberedCount: Int { knownCount - tier.count }
 
-    // MARK: Following
+    /// Compares the experts on a request and changes sides where that is due.
+    mutating func weighSides(_ path: Span<BlockNumber>, hits: Int) {
+        var runs = shadows.runs(of: path)
+        runs[.index] = indexTier?.run(of: path) ?? hits
+        let leader = guardian.leader(
+            after: shadows.leader, length: path.count, hits: hits, runs: runs, capacity: capacity, traffic: traffic)
+        if leader != shadows.leader { follow(leader) }
+    }
 
-    /// Compares the two rules on a request and changes sides where that is due. `recentHits` are the simulated LRU's.
-    mutating func weighSides(length: Int, hits: Int, recentHits: Int, indexHits: Int) {
-        guardian.recentHitBlocks += recentHits
-        let other = guardian.followsRecency ? indexHits : recentHits
-        guard guardian.shouldChange(length: length, hits: hits, otherHits: other, capacity: capacity) else { return }
-        guardian.changeSides()
-        if guardian.followsRecency {
-            indexTier = tier.withoutPins(known: known, tails: tails, rank: statistics.rank)
-            guardian.oldestHeld = guardian.byBirth.first
-        } else {
-            // What the tier holds cannot jump: it goes on from there by the index.
+    /// What the tier holds cannot jump: it goes on from there by the new leader.
+    private mutating func follow(_ leader: Expert) {
+        if leader == .index {
             indexTier = nil
+        } else if indexTier == nil {
+            indexTier = tier.withoutPins(known: known, tails: tails, rank: statistics.rank, shadows: shadows)
+        }
+        shadows.leader = leader
+        tier.obeysLeader = leader != .index
+        // Oldest first, so that every list stays in order of age.
+        for bin in ages.indices {
+            var tail = ages[bin].first
+            while tail != none {
+                tier.move(tail, to: tails[Int(tail)].cell, rank: statistics.rank, shadows: shadows)
+                tail = tails[Int(tail)].nextOfAge
+            }
         }
     }
 
-    /// The oldest tail that can give up a block, or `none`.
-    mutating func oldestEvictable() -> Int32 {
-        while guardian.oldestHeld != none, tier.ends[Int(guardian.oldestHeld)].count == 0 {
-            guardian.oldestHeld = tails[Int(guardian.oldestHeld)].nextByBirth
+    /// Marks what the leader has just dropped: it goes first.
+    mutating func markDropped() {
+        for block in shadows.dropped where tier.holds(block) && !shadows.leaderHolds(block) {
+            let owner = known[Int(block)].owner
+            guard tier.ends[Int(owner)].deepest == block else { continue }
+            tier.move(owner, to: tails[Int(owner)].cell, rank: statistics.rank, shadows: shadows)
         }
-        // Past the first, only tails that are pinned or hold up pinned ones are in the way.
-        var tail = guardian.oldestHeld
-        while tail != none, tier.ends[Int(tail)].cell == none { tail = tails[Int(tail)].nextByBirth }
-        return tail
     }
 }

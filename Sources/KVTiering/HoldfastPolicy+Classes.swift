@@ -82,8 +82,6 @@ struct Past {
     var seen = 0
     /// Its leading blocks that many requests went on from in different ways.
     var shared = 0
-    /// Its leading blocks that an LRU of the same size would have held.
-    var recentHits = 0
     /// Of the owner of the deepest of these: path length, turn, arrival.
     var ownerLength = 0
     var ownerTurn: Int32 = 0
@@ -106,6 +104,9 @@ struct HoldfastTraffic {
     private var meanLength = 0.0
     private var gaps = [Int](repeating: 0, count: AgeBins.count)
     private var gapCount = 0
+    /// Blocks of all requests that were known before, and those of requests that went on right where another ended.
+    private var knownBlocks = 0
+    private var continuedBlocks = 0
 
     static let chains = 8
     static let gapClasses = 3
@@ -126,11 +127,21 @@ struct HoldfastTraffic {
         return (lower, AgeBins.count - 1)
     }
 
+    /// Whether what comes again is mostly conversations that go on.
+    var isConversational: Bool { 2 * continuedBlocks >= knownBlocks }
+
+    /// Whether what comes again are beginnings that many requests share, and not conversations that go on.
+    var looksLikeTemplates: Bool {
+        let shared = knownBlocks - continuedBlocks
+        return shared >= continuedBlocks && 16 * Double(shared) > meanLength * Double(requests)
+    }
+
     mutating func classify(length: Int, past: Past, clock: Double) -> RequestNature {
         defer {
             requests += 1
             meanLength += (Double(length) - meanLength) / Double(min(requests, 1000))
         }
+        count(past)
         if continues(length: length, past: past) {
             let turn = past.ownerTurn + 1
             let bin = AgeBins.bin(of: clock - past.ownerArrival)
@@ -143,6 +154,14 @@ struct HoldfastTraffic {
         }
         if past.seen >= 3 { return RequestNature(chain: 5, gap: 0, turn: 1) }
         return RequestNature(chain: Double(length) <= meanLength ? 6 : 7, gap: 0, turn: 1)
+    }
+
+    private mutating func count(_ past: Past) {
+        knownBlocks += past.seen
+        // All of the other but its last block, which may be partial.
+        guard past.seen > past.shared, past.seen + 1 >= past.ownerLength else { return }
+        guard past.seen >= 3 || past.ownerLength <= 2 else { return }
+        continuedBlocks += past.seen
     }
 
     /// Whether the request goes on where another ended: half of it was known, and the owner of the deepest known

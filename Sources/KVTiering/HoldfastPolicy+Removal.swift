@@ -13,13 +13,15 @@ extension HoldfastPolicy {
     /// Drops a block and everything under it, and says what that was.
     public mutating func remove(_ block: BlockNumber, evicted: inout [BlockNumber]) {
         guard isResident(block) else { return }
+        let earlier = evicted.count
         if tier.held[Int(block)] == 1 {
             let tail = known[Int(block)].owner
-            evicted.append(tier.dropEnd(of: tail, known: known, tails: tails, rank: statistics.rank))
+            evicted.append(tier.dropEnd(of: tail, known: known, tails: tails, rank: statistics.rank, shadows: shadows))
             markLost(tail)
         } else {
             removeSubtree(under: block, evicted: &evicted)
         }
+        for block in evicted[earlier...] { shadows.forget(block) }
         forgetBeyondMemory()
     }
 
@@ -47,6 +49,6 @@ extension HoldfastPolicy {
             }
             if isCut { markLost(Int32(tail)) }
         }
-        tier.offerAll(known: known, tails: tails, rank: statistics.rank)
+        tier.offerAll(known: known, tails: tails, rank: statistics.rank, shadows: shadows)
     }
 }

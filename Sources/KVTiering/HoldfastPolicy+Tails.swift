@@ -47,7 +47,6 @@ extension HoldfastPolicy {
     /// A tail that owns nothing more leaves all lists.
     mutating func retire(_ tail: Int32) {
         unlinkAge(tail)
-        unlinkBirth(tail)
         unmarkLost(tail)
         let request = Int(tails[Int(tail)].request)
         for place in 0..<Int(records[request].ownCount) where records[request].ownTails[place] == tail {
@@ -120,8 +119,8 @@ extension HoldfastPolicy {
     private mutating func move(_ tail: Int32, to cell: Int32) {
         tails[Int(tail)].cell = cell
         statistics.enter(cell: cell, tail: tails[Int(tail)])
-        tier.move(tail, to: cell, rank: statistics.rank)
-        indexTier?.move(tail, to: cell, rank: statistics.rank)
+        tier.move(tail, to: cell, rank: statistics.rank, shadows: shadows)
+        indexTier?.move(tail, to: cell, rank: statistics.rank, shadows: shadows)
     }
 
     // MARK: Ends of turns
@@ -197,19 +196,29 @@ extension HoldfastPolicy {
         var block = tails[index].last
         for _ in 0..<length {
             let parent = known[Int(block)].parent
-            known[Int(block)] = KnownBlock(owner: none, parent: noBlock, uses: 0)
-            if reportsForgotten { forgotten.append(block) }
+            known[Int(block)] = KnownBlock(owner: none, parent: parent, uses: 1)
+            forgetIfReleased(block)
             block = parent
         }
         knownCount -= Int(length)
         tails[index].last = block
         tails[index].high -= length
-        let recent = min(tails[index].recent, tails[index].owned)
-        guardian.recentCount -= Int(tails[index].recent - recent)
-        tails[index].recent = recent
         unmarkLost(tail)
         // What only the other view still holds comes round again.
         if kept > tier.ends[index].count { markLost(tail) }
         if tails[index].owned == 0 { retire(tail) }
+    }
+
+    /// Forgets what no tail owns and no shadow knows any more. What a shadow knows keeps its parent till then.
+    private mutating func forgetIfReleased(_ block: BlockNumber) {
+        let entry = known[Int(block)]
+        guard entry.owner == none, entry.uses > 0, !shadows.remembers(block) else { return }
+        known[Int(block)] = KnownBlock(owner: none, parent: noBlock, uses: 0)
+        if reportsForgotten { forgotten.append(block) }
+    }
+
+    /// Forgets what the shadows let go of.
+    mutating func forgetReleased() {
+        for block in shadows.released { forgetIfReleased(block) }
     }
 }

@@ -12,8 +12,10 @@ public struct HoldfastPolicy: TierPolicy {
 
     /// What the tier holds.
     var tier = HoldfastResidency()
-    /// While the tier follows recency: what the index alone would hold.
+    /// While the tier follows another expert: what the index alone would hold.
     var indexTier: HoldfastResidency?
+    /// What the other experts would hold.
+    var shadows: HoldfastShadows
     var guardian = HoldfastGuard()
     /// Per block number.
     var known: [KnownBlock] = []
@@ -57,6 +59,7 @@ public struct HoldfastPolicy: TierPolicy {
         precondition(capacity >= 1, "a tier of no blocks")
         self.capacity = capacity
         self.reportsForgotten = reportsForgotten
+        shadows = HoldfastShadows(capacity: capacity, reportsReleased: reportsForgotten)
     }
 
     /// How many blocks it holds.
@@ -69,9 +72,9 @@ public struct HoldfastPolicy: TierPolicy {
     /// The length of the longest leading run of `path` that is resident.
     public func hitRun(_ path: Span<BlockNumber>) -> Int { tier.run(of: path) }
 
-    /// Whether the block belongs to a tail, resident or not.
+    /// Whether the block belongs to a tail, resident or not, or a shadow knows it.
     public func remembers(_ block: BlockNumber) -> Bool {
-        Int(block) < known.count && known[Int(block)].owner != none
+        Int(block) < known.count && known[Int(block)].uses > 0
     }
 
     /// Appends the numbers forgotten since the last call; none unless `reportsForgotten`.
@@ -89,7 +92,7 @@ public struct HoldfastPolicy: TierPolicy {
     /// Takes one pin away.
     public mutating func unpin(_ block: BlockNumber) {
         guard isResident(block) else { return }
-        tier.unpin(block, known: known, tails: tails, rank: statistics.rank)
+        tier.unpin(block, known: known, tails: tails, rank: statistics.rank, shadows: shadows)
     }
 
     /// Queues the end of a turn until an access whose time has reached it.
@@ -115,18 +118,20 @@ public struct HoldfastPolicy: TierPolicy {
         _ path: Span<BlockNumber>, _ context: RequestContext, isWhole: Bool, evicted: inout [BlockNumber]
     ) {
         let hits = tier.run(of: path)
-        let indexHits = indexTier?.run(of: path) ?? 0
         let past = takeOver(path)
-        weighSides(length: path.count, hits: hits, recentHits: past.recentHits, indexHits: indexHits)
+        weighSides(path, hits: hits)
         let request = newRecord(context.request, length: path.count, past: past)
         let nature = traffic.classify(length: path.count, past: past, clock: clock)
         records[Int(request)].turn = nature.turn
         let lastIsPartial = isWhole && context.lastBlockIsPartial
         cutIntoSegments(path, sharedEnd: past.shared, nature: nature, lastIsPartial: lastIsPartial)
         rebuildIfDue()
+        shadows.access(path, context)
         adopt(path, request: request)
+        markDropped()
+        forgetReleased()
         let held = admit(path, from: hits, evicted: &evicted)
-        let heldByIndex = indexTier == nil ? 0 : admitByIndex(path, from: indexTier?.run(of: path) ?? 0)
+        let heldByIndex = admitByIndex(path)
         enterCells(path, held: held, heldByIndex: heldByIndex)
         forgetBeyondMemory()
     }
@@ -160,8 +165,6 @@ public struct HoldfastPolicy: TierPolicy {
                 past.ownerTurn = record.turn
                 past.ownerArrival = record.arrival
             }
-            let recent = takeRecent(Int32(end - depth), of: owner)
-            if past.recentHits == depth { past.recentHits += recent }
             takeTop(Int32(end - depth), of: owner)
             depth = end
         }
@@ -241,33 +244,22 @@ public struct HoldfastPolicy: TierPolicy {
 
     /// Lets in the path's blocks from depth `hits` on and says how many of its leading blocks are held now.
     private mutating func admit(_ path: Span<BlockNumber>, from hits: Int, evicted: inout [BlockNumber]) -> Int {
-        guard guardian.followsRecency else {
-            losers.removeAll(keepingCapacity: true)
-            let depth = tier.fill(
-                path, from: hits, segments: segments, capacity: capacity, statistics: statistics, known: known,
-                tails: tails, evicted: &evicted, losers: &losers)
-            for loser in losers { markLost(loser) }
-            return depth
-        }
-        for depth in hits..<path.count {
-            if tier.count == capacity {
-                let victim = oldestEvictable()
-                if victim == none { return depth }
-                evicted.append(tier.dropEnd(of: victim, known: known, tails: tails, rank: statistics.rank))
-                markLost(victim)
-            }
-            tier.admit(path[depth], parent: depth > 0 ? path[depth - 1] : noBlock)
-        }
-        return path.count
+        losers.removeAll(keepingCapacity: true)
+        let depth = tier.fill(
+            path, from: hits, segments: segments, capacity: capacity, trustsIndex: guardian.trustsIndex,
+            statistics: statistics, known: known, tails: tails, shadows: shadows, evicted: &evicted, losers: &losers)
+        for loser in losers { markLost(loser) }
+        return depth
     }
 
-    /// While the tier follows recency: what the index alone would hold after this request.
-    private mutating func admitByIndex(_ path: Span<BlockNumber>, from hits: Int) -> Int {
+    /// While the tier follows another expert: what the index alone would hold after this request.
+    private mutating func admitByIndex(_ path: Span<BlockNumber>) -> Int {
+        guard let hits = indexTier?.run(of: path) else { return 0 }
         dropped.removeAll(keepingCapacity: true)
         losers.removeAll(keepingCapacity: true)
         return indexTier?.fill(
             path, from: hits, segments: segments, capacity: capacity, statistics: statistics, known: known,
-            tails: tails, evicted: &dropped, losers: &losers) ?? 0
+            tails: tails, shadows: shadows, evicted: &dropped, losers: &losers) ?? 0
     }
 
     private mutating func enterCells(_ path: Span<BlockNumber>, held: Int, heldByIndex: Int) {
@@ -279,12 +271,11 @@ public struct HoldfastPolicy: TierPolicy {
             statistics.enter(cell: cell, tail: tails[Int(tail)])
             statistics.tailBorn(tails[Int(tail)])
             linkAge(tail, bin: 0)
-            linkBirth(tail)
-            tier.settle(tail, segment, path, held: held, cell: cell, rank: statistics.rank)
-            indexTier?.settle(tail, segment, path, held: heldByIndex, cell: cell, rank: statistics.rank)
+            tier.settle(tail, segment, path, held: held, cell: cell, rank: statistics.rank, shadows: shadows)
+            indexTier?.settle(
+                tail, segment, path, held: heldByIndex, cell: cell, rank: statistics.rank, shadows: shadows)
             if held < segment.high { markLost(tail) }
         }
-        trimRecent()
     }
 
     /// The length of the path up to the first block that cannot be where it is: known under another parent, or twice

@@ -26,8 +26,8 @@ struct KnownBlock {
 struct ResidentEnd {
     /// How many of the tail's blocks are resident.
     var count: Int32 = 0
-    /// The cell in whose list of evictable tails it is, or `none`.
-    var cell: Int32 = none
+    /// The list of evictable tails in which it is, or `none`.
+    var list: Int32 = none
     var previous: Int32 = none
     var next: Int32 = none
     /// The deepest resident block.
@@ -48,10 +48,15 @@ struct HoldfastResidency {
     private(set) var held: [UInt32] = []
     /// Per tail.
     private(set) var ends: [ResidentEnd] = []
-    /// Per cell.
+    /// Evictable tails, two lists a cell: of those whose end the leader would not hold, and of the others.
     private var lists: [List] = []
-    /// No cell of a lower rank has an evictable tail.
+    /// How many tails are unwanted by the leader.
+    private var unwantedCount = 0
+    /// No cell of a lower rank has an evictable tail that is unwanted, or another one.
+    private var unwantedCursor = 0
     private var cursor = 0
+    /// Whether the leader decides: what it would not hold goes first. Otherwise the index alone does.
+    var obeysLeader = false
 
     mutating func growBlocks(to size: Int) {
         if held.count < size { held.append(contentsOf: repeatElement(0, count: size - held.count)) }
@@ -62,11 +67,14 @@ struct HoldfastResidency {
     }
 
     mutating func growCells(to size: Int) {
-        if lists.count < size { lists.append(contentsOf: repeatElement(List(), count: size - lists.count)) }
+        if lists.count < 2 * size { lists.append(contentsOf: repeatElement(List(), count: 2 * size - lists.count)) }
     }
 
     /// The ranks of cells have changed.
-    mutating func ranksChanged() { cursor = 0 }
+    mutating func ranksChanged() {
+        cursor = 0
+        unwantedCursor = 0
+    }
 
     @inline(__always)
     func holds(_ block: BlockNumber) -> Bool { Int(block) < held.count && held[Int(block)] != 0 }
@@ -102,7 +110,8 @@ struct HoldfastResidency {
 
     /// A tail is born, and `held` leading blocks of its request's path are held.
     mutating func settle(
-        _ tail: Int32, _ segment: Segment, _ path: Span<BlockNumber>, held leading: Int, cell: Int32, rank: [Int32]
+        _ tail: Int32, _ segment: Segment, _ path: Span<BlockNumber>, held leading: Int, cell: Int32, rank: [Int32],
+        shadows: HoldfastShadows
     ) {
         let length = min(leading, segment.high) - segment.low
         guard length > 0 else {
@@ -111,14 +120,16 @@ struct HoldfastResidency {
         }
         let deepest = path[segment.low + length - 1]
         ends[Int(tail)] = ResidentEnd(count: Int32(length), deepest: deepest)
-        if held[Int(deepest)] == 1 { list(tail, in: cell, rank: rank) }
+        if held[Int(deepest)] == 1 { list(tail, in: cell, rank: rank, shadows: shadows) }
     }
 
-    /// Takes in the path's blocks from depth `from` on, root first, until one is worth no more than the least of what
-    /// it would displace. Appends what it dropped and the tails that lost it; returns how much of the path is held.
+    /// Takes in the path's blocks from depth `from` on, root first, until one is not worth what it would displace: by
+    /// the index, or to the leader. With `trustsIndex` what the leader takes in must also be worth something by the
+    /// index. Appends what it dropped and the tails that lost it; returns how much of the path is held.
     mutating func fill(
-        _ path: Span<BlockNumber>, from: Int, segments: [Segment], capacity: Int, statistics: HoldfastStatistics,
-        known: [KnownBlock], tails: [Tail], evicted: inout [BlockNumber], losers: inout [Int32]
+        _ path: Span<BlockNumber>, from: Int, segments: [Segment], capacity: Int, trustsIndex: Bool = true,
+        statistics: HoldfastStatistics, known: [KnownBlock], tails: [Tail], shadows: HoldfastShadows,
+        evicted: inout [BlockNumber], losers: inout [Int32]
     ) -> Int {
         var depth = from
         for segment in segments where segment.high > depth {
@@ -127,8 +138,14 @@ struct HoldfastResidency {
                 if count == capacity {
                     let victim = least(order: statistics.order)
                     if victim == none { return depth }
-                    if statistics.index[Int(tails[Int(victim)].cell)] >= worth { return depth }
-                    evicted.append(dropEnd(of: victim, known: known, tails: tails, rank: statistics.rank))
+                    let lost = statistics.index[Int(tails[Int(victim)].cell)]
+                    if obeysLeader {
+                        guard shadows.leaderHolds(path[depth]), !trustsIndex || worth >= lost else { return depth }
+                    } else if worth <= lost {
+                        return depth
+                    }
+                    evicted.append(
+                        dropEnd(of: victim, known: known, tails: tails, rank: statistics.rank, shadows: shadows))
                     if losers.last != victim { losers.append(victim) }
                 }
                 admit(path[depth], parent: depth > 0 ? path[depth - 1] : noBlock)
@@ -139,7 +156,9 @@ struct HoldfastResidency {
     }
 
     /// Drops the deepest held block of a tail that is evictable and returns it.
-    mutating func dropEnd(of tail: Int32, known: [KnownBlock], tails: [Tail], rank: [Int32]) -> BlockNumber {
+    mutating func dropEnd(of tail: Int32, known: [KnownBlock], tails: [Tail], rank: [Int32], shadows: HoldfastShadows)
+        -> BlockNumber
+    {
         let block = ends[Int(tail)].deepest
         precondition(held[Int(block)] == 1, "evicting a block that is pinned or has a resident child")
         held[Int(block)] = 0
@@ -155,21 +174,27 @@ struct HoldfastResidency {
         }
         if ends[Int(tail)].count > 0 {
             ends[Int(tail)].deepest = parent
-            if !parentIsFree { unlist(tail) }
+            if !parentIsFree {
+                unlist(tail)
+            } else if obeysLeader, shadows.leaderHolds(parent) == (ends[Int(tail)].list & 1 == 0) {
+                move(tail, to: tails[Int(tail)].cell, rank: rank, shadows: shadows)
+            }
         } else {
             ends[Int(tail)].deepest = noBlock
             unlist(tail)
-            if parentIsFree { offer(parent, known: known, tails: tails, rank: rank) }
+            if parentIsFree { offer(parent, known: known, tails: tails, rank: rank, shadows: shadows) }
         }
         return block
     }
 
     /// Lists the owner of a block that has become free to go, if the block is the end of what the owner holds.
-    private mutating func offer(_ block: BlockNumber, known: [KnownBlock], tails: [Tail], rank: [Int32]) {
+    private mutating func offer(
+        _ block: BlockNumber, known: [KnownBlock], tails: [Tail], rank: [Int32], shadows: HoldfastShadows
+    ) {
         let owner = known[Int(block)].owner
         // A tail of the request in progress has no end yet, and so is safe.
-        guard owner != none, ends[Int(owner)].deepest == block, ends[Int(owner)].cell == none else { return }
-        list(owner, in: tails[Int(owner)].cell, rank: rank)
+        guard owner != none, ends[Int(owner)].deepest == block, ends[Int(owner)].list == none else { return }
+        list(owner, in: tails[Int(owner)].cell, rank: rank, shadows: shadows)
     }
 
     /// Drops the deepest held block of a tail whatever hangs on it. The caller drops that as well and then calls
@@ -188,20 +213,20 @@ struct HoldfastResidency {
     }
 
     /// Lists every tail that is evictable and not listed.
-    mutating func offerAll(known: [KnownBlock], tails: [Tail], rank: [Int32]) {
+    mutating func offerAll(known: [KnownBlock], tails: [Tail], rank: [Int32], shadows: HoldfastShadows) {
         for tail in tails.indices where ends[tail].count > 0 && held[Int(ends[tail].deepest)] == 1 {
-            offer(ends[tail].deepest, known: known, tails: tails, rank: rank)
+            offer(ends[tail].deepest, known: known, tails: tails, rank: rank, shadows: shadows)
         }
     }
 
     /// The same blocks, none of them pinned.
-    func withoutPins(known: [KnownBlock], tails: [Tail], rank: [Int32]) -> HoldfastResidency {
+    func withoutPins(known: [KnownBlock], tails: [Tail], rank: [Int32], shadows: HoldfastShadows) -> HoldfastResidency {
         var copy = self
         for block in held.indices where held[block] != 0 { copy.held[block] = 1 }
         for block in held.indices where held[block] != 0 && known[block].parent != noBlock {
             copy.held[Int(known[block].parent)] += 1
         }
-        copy.offerAll(known: known, tails: tails, rank: rank)
+        copy.offerAll(known: known, tails: tails, rank: rank, shadows: shadows)
         return copy
     }
 
@@ -211,53 +236,68 @@ struct HoldfastResidency {
         if ends[Int(owner)].deepest == block { unlist(owner) }
     }
 
-    mutating func unpin(_ block: BlockNumber, known: [KnownBlock], tails: [Tail], rank: [Int32]) {
+    mutating func unpin(
+        _ block: BlockNumber, known: [KnownBlock], tails: [Tail], rank: [Int32], shadows: HoldfastShadows
+    ) {
         held[Int(block)] -= 1
-        if held[Int(block)] == 1 { offer(block, known: known, tails: tails, rank: rank) }
+        if held[Int(block)] == 1 { offer(block, known: known, tails: tails, rank: rank, shadows: shadows) }
     }
 
     // MARK: Evictable tails
 
-    /// The evictable tail of the lowest-ranked cell, oldest first, or `none`.
+    /// The evictable tail of the lowest-ranked cell, oldest first, or `none`; one that the leader does not want, if
+    /// there is any.
     mutating func least(order: [Int32]) -> Int32 {
+        if unwantedCount > 0 {
+            while lists[2 * Int(order[unwantedCursor])].first == none { unwantedCursor += 1 }
+            return lists[2 * Int(order[unwantedCursor])].first
+        }
         while cursor < order.count {
-            let first = lists[Int(order[cursor])].first
+            let first = lists[2 * Int(order[cursor]) + 1].first
             if first != none { return first }
             cursor += 1
         }
         return none
     }
 
-    /// The tail has moved to another cell.
-    mutating func move(_ tail: Int32, to cell: Int32, rank: [Int32]) {
-        guard ends[Int(tail)].cell != none else { return }
+    /// The tail has moved to another cell, or the leader may have changed its mind about the tail's end.
+    mutating func move(_ tail: Int32, to cell: Int32, rank: [Int32], shadows: HoldfastShadows) {
+        guard ends[Int(tail)].list != none else { return }
         unlist(tail)
-        list(tail, in: cell, rank: rank)
+        list(tail, in: cell, rank: rank, shadows: shadows)
     }
 
-    private mutating func list(_ tail: Int32, in cell: Int32, rank: [Int32]) {
-        let last = lists[Int(cell)].last
-        ends[Int(tail)].cell = cell
+    private mutating func list(_ tail: Int32, in cell: Int32, rank: [Int32], shadows: HoldfastShadows) {
+        let isWanted = !obeysLeader || shadows.leaderHolds(ends[Int(tail)].deepest)
+        let list = 2 * cell + (isWanted ? 1 : 0)
+        let last = lists[Int(list)].last
+        ends[Int(tail)].list = list
         ends[Int(tail)].previous = last
         ends[Int(tail)].next = none
-        if last == none { lists[Int(cell)].first = tail } else { ends[Int(last)].next = tail }
-        lists[Int(cell)].last = tail
-        cursor = min(cursor, Int(rank[Int(cell)]))
+        if last == none { lists[Int(list)].first = tail } else { ends[Int(last)].next = tail }
+        lists[Int(list)].last = tail
+        if isWanted {
+            cursor = min(cursor, Int(rank[Int(cell)]))
+        } else {
+            unwantedCursor = min(unwantedCursor, Int(rank[Int(cell)]))
+            unwantedCount += 1
+        }
     }
 
     private mutating func unlist(_ tail: Int32) {
         let end = ends[Int(tail)]
-        guard end.cell != none else { return }
+        guard end.list != none else { return }
+        if end.list & 1 == 0 { unwantedCount -= 1 }
         if end.previous == none {
-            lists[Int(end.cell)].first = end.next
+            lists[Int(end.list)].first = end.next
         } else {
             ends[Int(end.previous)].next = end.next
         }
         if end.next == none {
-            lists[Int(end.cell)].last = end.previous
+            lists[Int(end.list)].last = end.previous
         } else {
             ends[Int(end.next)].previous = end.previous
         }
-        ends[Int(tail)].cell = none
+        ends[Int(tail)].list = none
     }
 }

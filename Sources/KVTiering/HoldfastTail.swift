@@ -32,10 +32,6 @@ struct Tail {
     var previousLost: Int32 = none
     var nextLost: Int32 = none
     var isLost = false
-    /// How many of its blocks an LRU of the same size would hold, and its neighbours in order of birth.
-    var recent: Int32 = 0
-    var previousByBirth: Int32 = none
-    var nextByBirth: Int32 = none
 
     var owned: Int32 { high - low }
 

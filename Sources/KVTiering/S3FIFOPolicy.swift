@@ -176,6 +176,11 @@ public struct S3FIFOPolicy: TierPolicy {
         ghostCount -= 1
     }
 
+    /// Drops the block, resident or ghost.
+    mutating func forget(_ block: BlockNumber) {
+        if isResident(block) { leave(Int(block)) } else if remembers(block) { forgetGhost(Int(block)) }
+    }
+
     public func remembers(_ block: BlockNumber) -> Bool {
         Int(block) < states.count && states[Int(block)].queue != .none
     }

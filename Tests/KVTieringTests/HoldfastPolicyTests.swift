@@ -137,25 +137,52 @@ struct RandomTree {
         #expect(again == whole)
     }
 
-    @Test func theSimulatedLRUHitsWhatLRUHits() {
-        for (seed, capacity) in [(1, 30), (2, 200), (3, 1000), (4, 5000)] {
-            let traffic = HoldfastTraffic.chat(pause: 20, turns: 4, requests: 1500, seed: UInt64(seed))
-            let (_, policy) = replay(traffic, first: traffic.paths.count, capacity: capacity)
-            var lru = LRUPolicy(capacity: capacity)
+    @Test func theShadowsHitWhatTheirPoliciesHit() {
+        func hits(_ traffic: HoldfastTraffic, _ alone: some TierPolicy) -> Int {
+            var policy = alone
             var hits = 0
             var evicted: [BlockNumber] = []
             for path in traffic.paths {
-                hits += lru.hitRun(path.span)
-                lru.access(path.span, RequestContext(request: 0, now: .zero), evicted: &evicted)
+                hits += policy.hitRun(path.span)
+                policy.access(path.span, RequestContext(request: 0, now: .zero), evicted: &evicted)
             }
-            #expect(policy.recentHitBlocks == hits, "capacity \(capacity)")
+            return hits
+        }
+        for (seed, capacity) in [(1, 30), (2, 200), (3, 1000), (4, 5000)] {
+            let traffic = HoldfastTraffic.chat(pause: 20, turns: 4, requests: 1500, seed: UInt64(seed))
+            let (_, policy) = replay(traffic, first: traffic.paths.count, capacity: capacity)
+            #expect(policy.hitBlocks(of: .lru) == hits(traffic, LRUPolicy(capacity: capacity)))
+            #expect(policy.hitBlocks(of: .s3fifo) == hits(traffic, S3FIFOPolicy(capacity: capacity)))
+            #expect(policy.hitBlocks(of: .arc) == hits(traffic, ARCPolicy(capacity: capacity)))
         }
     }
 
     @Test func whereOnlyRecencyPredictsItIsFollowed() {
         let traffic = HoldfastTraffic.chat(pause: 60, turns: 4, requests: 12_000, seed: 4)
         let (_, policy) = replay(traffic, first: 12_000, capacity: traffic.uniqueBlocks / 10)
-        #expect(policy.followsRecency)
+        #expect(policy.leader == .lru)
+    }
+
+    @Test func whereConversationsGoOnTheIndexLeadsFromTheStart() {
+        var policy = HoldfastPolicy(capacity: 40)
+        var evicted: [BlockNumber] = []
+        var paths = (0..<8).map { [BlockNumber($0)] }
+        var next: BlockNumber = 8
+        for request in 0..<400 {
+            let turn = request % 8
+            paths[turn] += [next, next + 1, next + 2]
+            next += 3
+            let path = paths[turn]
+            let now = Instant(seconds: Double(request))
+            policy.access(path.span, RequestContext(request: UInt32(request), now: now), evicted: &evicted)
+            #expect(policy.leader == .index)
+        }
+    }
+
+    @Test func whereBeginningsAreSharedAnotherLeadsAtFirst() {
+        let traffic = HoldfastTraffic.templates(50, skew: 1, requests: 60, seed: 3)
+        let (_, policy) = replay(traffic, first: 60, capacity: 200)
+        #expect(policy.leader == .arc)
     }
 
     @Test func forgottenNumbersAreToldAndCanBeGivenAway() {
@@ -186,8 +213,9 @@ struct RandomTree {
             free += told
             told.removeAll()
         }
-        // Eight times the capacity, the tier itself and the request in progress: no more numbers are ever needed.
-        #expect(next <= 9 * 20 + 12)
+        // Eight times the capacity, the tier itself, what S3-FIFO and ARC know (twice the capacity each) and the request
+        // in progress: no more numbers are ever needed.
+        #expect(next <= 13 * 20 + 12)
     }
 
     @Test func aNumberUnderAnotherParentEndsThePath() {
