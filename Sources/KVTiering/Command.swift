@@ -164,6 +164,14 @@ public struct StoreOffer: Sendable {
     public var firstOffered: Int32
     /// What is known of the request.
     public var context: RequestContext
+
+    /// An offer of given parts.
+    public init(offer: TransferNumber, chain: [BlockKey], firstOffered: Int32, context: RequestContext) {
+        self.offer = offer
+        self.chain = chain
+        self.firstOffered = firstOffered
+        self.context = context
+    }
 }
 
 extension StoreOffer: Equatable {

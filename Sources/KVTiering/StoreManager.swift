@@ -66,6 +66,9 @@ public struct StoreManager: ~Copyable {
     /// Places in use: found, promised, or held by readers.
     public var usedCount: Int { slots.usedCount }
 
+    /// Blocks known by key, and the bytes that knowing them takes.
+    package var knownSize: (blocks: Int, bytes: Int) { (known.count, known.byteCount) }
+
     private var known: KnownBlocks
     private var slots: TierSlots
     private var policy: any TierPolicy

@@ -91,6 +91,9 @@ public struct TieringManager: ~Copyable {
         requestSlots.reserveCapacity(min(configuration.limits.requestsMax, 4096))
     }
 
+    /// Blocks known by key, and the bytes that knowing them takes.
+    package var knownSize: (blocks: Int, bytes: Int) { (known.count, known.byteCount) }
+
     /// When `handle` should next be called, with `.deadline`, if nothing happens before.
     public var nextDeadline: Instant { deadlines.first }
 

@@ -351,4 +351,16 @@ import Testing
         #expect(again.ledger == manager.ledger)
         #expect(again.counters == manager.counters)
     }
+
+    @Test func aKnownBlockTakesAtMost64BytesAllTold() {
+        var configuration = smallConfiguration(dramBlocks: 64)
+        configuration.limits.knownBlocksMax = 200_000
+        var manager = TieringManager(configuration)
+        var world = ScriptedWorld(WorldScript())
+        for request in 0..<500 {
+            serve(chain(0..<100, of: UInt64(request)), request: RequestNumber(request), known: 0, &manager, &world)
+        }
+        #expect(manager.knownSize.blocks == 50_000)
+        #expect(Double(manager.knownSize.bytes) / 50_000 <= 64)
+    }
 }

@@ -11,7 +11,7 @@ struct IndexBenchmark: Benchmark {
 
     func run(_ setting: BenchmarkSetting) throws -> [BenchmarkRow] {
         [10_000, 100_000, 1_000_000, 10_000_000].flatMap { measure(blockCount: $0, setting) }
-            + [dictionaryRow(blockCount: 1_000_000, setting)]
+            + [managedRow(blockCount: 1_000_000), dictionaryRow(blockCount: 1_000_000, setting)]
     }
 
     private func measure(blockCount: Int, _ setting: BenchmarkSetting) -> [BenchmarkRow] {
@@ -31,6 +31,26 @@ struct IndexBenchmark: Benchmark {
         return [
             memory, findRow(&index, blockCount, size, setting), chainRow(&index, blockCount, size, setting),
         ] + changeRows(&index, blockCount, size, setting)
+    }
+
+    /// The same table as a manager keeps it, with all it knows of a block, filled by chains of a thousand.
+    private func managedRow(blockCount: Int) -> BenchmarkRow {
+        var store = StoreManager(
+            StoreConfiguration(
+                blockBytes: 1, bytes: blockCount, makePolicy: { LRUPolicy(capacity: $0) }, writeBudget: nil,
+                knownBlocksMax: blockCount))
+        for first in stride(from: 0, to: blockCount, by: 1000) {
+            let chain = (first..<first + 1000).map { key($0) }
+            let context = RequestContext(request: UInt32(first), now: .zero)
+            _ = store.offer(StoreOffer(offer: 0, chain: chain, firstOffered: 0, context: context), at: .zero)
+        }
+        let size = store.knownSize
+        return boundRow(
+            name: "index \(shortCount(blockCount)) managed, memory", unit: "B/entry",
+            measured: [Double(size.bytes) / Double(size.blocks)], bound: 64, boundName: "the bound",
+            conditions:
+                "all a node knows of a block: key, links and locations 32 bytes, readers, uses, ages and states 20, and "
+                + "the slot as allocated")
     }
 
     // MARK: Looking up

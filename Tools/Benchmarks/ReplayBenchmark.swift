@@ -55,7 +55,7 @@ struct ReplayBenchmark: Benchmark {
                 name: "replay lru \(trace.name)", unit: "ns/reference", referenceName: "libCacheSim LRU",
                 conditions: "ours on dense numbers, hit runs included; \(conditions)"),
             keyed.row(
-                name: "replay lru keyed", unit: "ns/reference", referenceName: "libCacheSim LRU",
+                name: "replay keyed \(trace.name)", unit: "ns/reference", referenceName: "libCacheSim LRU",
                 conditions: "ours from 128-bit keys through the block index, hit runs included; \(conditions)"),
         ]
     }
