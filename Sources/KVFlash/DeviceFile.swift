@@ -11,6 +11,8 @@ package final class DeviceFile: Sendable {
     package enum Access {
         /// To look only.
         case readOnly
+        /// To write behind the back of whoever has it: for campaigns that damage a drive.
+        case unlocked
         /// To write, with nobody else; a mounted device is refused.
         case exclusive
         /// The same, and a file that is missing is created.
@@ -33,7 +35,7 @@ package final class DeviceFile: Sendable {
         guard isBlock >= 0 else {
             throw .notADrive(path: path, found: "something that is neither a block device nor a file")
         }
-        if access != .readOnly, !DeviceFile.isSoon({ hf_lock_exclusive(opened.descriptor) == 0 }) {
+        if access != .readOnly, access != .unlocked, !DeviceFile.isSoon({ hf_lock_exclusive(opened.descriptor) == 0 }) {
             throw .busy(path: path)
         }
         let sector = hf_logical_block_bytes(opened.descriptor)
@@ -56,7 +58,7 @@ package final class DeviceFile: Sendable {
         var flags: UInt32 = access == .readOnly ? 2 : 0
         if access == .creating { flags |= 1 }
         // Exclusive means "not mounted" for a block device only; for a file the word has another meaning.
-        if access != .readOnly, isBlockDevice(path) { flags = 4 }
+        if access != .readOnly, access != .unlocked, isBlockDevice(path) { flags = 4 }
         var isDirect = true
         var descriptor: Int32 = 0
         _ = isSoon {

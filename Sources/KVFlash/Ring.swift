@@ -26,6 +26,11 @@ package struct DeviceRequest: Sendable, Equatable {
 package struct DeviceCompletion: Sendable {
     package var ticket: UInt32
     package var result: Int32
+
+    package init(ticket: UInt32, result: Int32) {
+        self.ticket = ticket
+        self.result = result
+    }
 }
 
 /// The memory that transfers may name: the regions of a `BlockMemory`, and behind them one region of header pages.

@@ -1,1 +1,80 @@
-@main struct Campaign { static func main() {} }
+// The campaigns' command: long forms of what the tests do in small. `Tools/campaign` builds and calls it.
+
+import ArgumentParser
+import Foundation
+
+@main
+struct Campaign: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "Tools/campaign", abstract: "Crashes, damages and tortures the parts of a store, and counts.",
+        subcommands: [Crash.self, Corruption.self, FlashWorker.self])
+}
+
+/// What a campaign found. All counts but `trials` and `detected` are to be zero.
+struct CampaignResult: Encodable {
+    let name: String
+    var trials = 0
+    var wrongBytes = 0
+    var hangs = 0
+    var lostAcknowledged = 0
+    var leaks = 0
+    var detected = 0
+    var seconds = 0.0
+
+    var isClean: Bool { wrongBytes == 0 && hangs == 0 && lostAcknowledged == 0 && leaks == 0 }
+}
+
+/// The options of every campaign.
+struct CampaignOptions: ParsableArguments {
+    @Flag(help: "A slice of a minute or less instead of the long form.")
+    var quick = false
+
+    @Flag(help: "Print a JSON array.")
+    var json = false
+
+    @Option(help: "Decides everything that is random.")
+    var seed: UInt64 = 1
+
+    /// Prints results; the exit code is 1 when one is not what it should be.
+    func report(_ results: [CampaignResult], areRight: Bool) throws {
+        if json {
+            let encoder = JSONEncoder()
+            encoder.outputFormatting = [.prettyPrinted, .sortedKeys]
+            print(String(decoding: try encoder.encode(results), as: UTF8.self))
+        } else {
+            for result in results {
+                print(
+                    "\(result.name): \(result.trials) trials, \(result.detected) detected, \(result.wrongBytes) wrong bytes, "
+                        + "\(result.lostAcknowledged) lost, \(result.hangs) hangs, \(result.leaks) leaks, "
+                        + String(format: "%.1f s", result.seconds))
+            }
+        }
+        if !areRight { throw ExitCode.failure }
+    }
+}
+
+struct Crash: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Kills a writing process at every step of a write and at random, and looks what is left.")
+
+    @OptionGroup var options: CampaignOptions
+
+    func run() throws {
+        let result = try FlashCrashCampaign(quick: options.quick, seed: options.seed).run()
+        try options.report([result], areRight: result.isClean)
+    }
+}
+
+struct Corruption: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Damages what lies on flash and what travels from it, and reads it.")
+
+    @OptionGroup var options: CampaignOptions
+
+    func run() throws {
+        let results = try FlashCorruptionCampaign(quick: options.quick, seed: options.seed).run()
+        // The control reads without checking: if nothing wrong came through there, the campaign damages nothing.
+        let areRight = results.allSatisfy { $0.name.contains("control") ? $0.wrongBytes > 0 : $0.isClean }
+        try options.report(results, areRight: areRight)
+    }
+}
