@@ -115,7 +115,7 @@ public final class FlashDrive: Drive {
                     work.scheduler.complete(completion)
                 }
             }
-            signal.awake()
+            signal.awake(wasSignalled: !wakeIsQueued)
         }
         // The device may still write to buffers of commands that it never answered: their memory is never given back.
         if !work.scheduler.isIdle { _ = unsafe Unmanaged.passRetained(work) }

@@ -23,10 +23,11 @@ public final class WakeSignal: Sendable {
     /// Says that the owner is about to sleep: from here on `wake` writes to the descriptor.
     public func prepareToSleep() { isAsleep.store(true, ordering: .sequentiallyConsistent) }
 
-    /// Says that the owner is awake, and clears the descriptor.
-    public func awake() {
+    /// Says that the owner is awake, and clears the descriptor. An owner who has seen that the descriptor was not readable
+    /// saves the call into the kernel; a signal that came since ends its next sleep at once.
+    public func awake(wasSignalled: Bool = true) {
         isAsleep.store(false, ordering: .sequentiallyConsistent)
-        hf_event_clear(descriptor)
+        if wasSignalled { hf_event_clear(descriptor) }
     }
 
     /// Wakes the owner if it sleeps or is about to.
