@@ -129,7 +129,7 @@ let package = Package(
 
         tests("KVModel", []),
         tests("KVIdentity", ["KVModel"], resources: [.embedInCode("identity-vectors.json")]),
-        tests("KVSystem", ["KVModel"]),
+        tests("KVSystem", ["KVModel", "CChecksum"]),
         tests("KVFlash", ["KVModel", "KVSystem"]),
         tests("KVTransport", ["KVModel", "KVSystem"]),
         tests("KVMemory", ["KVModel", "KVSystem"]),
