@@ -1,5 +1,7 @@
 // Extents that hold nothing and whose device has not been told.
 
+import KVModel
+
 /// The extents to be trimmed: a bit an extent, so that a late hint can be taken back when the extent is used again.
 struct DiscardList {
     private var bits: [UInt64]
@@ -8,6 +10,9 @@ struct DiscardList {
     private(set) var count = 0
     private var cursor = 0
     private var underWay: Range<UInt32>?
+    private var began = Instant.zero
+    /// Whether the device has not ended a discard in time; it gets no further hints.
+    private(set) var isOverdue = false
     /// Which way of discarding the device is believed to know; there are two.
     private(set) var way: Int32 = 0
     private static let wayCount: Int32 = 2
@@ -58,7 +63,7 @@ struct DiscardList {
     }
 
     /// Takes the next run of neighbours out of the list, for the device.
-    mutating func begin() -> (first: UInt32, count: Int)? {
+    mutating func begin(at now: Instant) -> (first: UInt32, count: Int)? {
         guard count > 0, underWay == nil else { return nil }
         while bits[cursor / 64] == 0 { cursor = (cursor / 64 + 1) % bits.count * 64 }
         var extent = cursor / 64 * 64 + bits[cursor / 64].trailingZeroBitCount
@@ -69,7 +74,16 @@ struct DiscardList {
         }
         cursor = extent < extentCount ? extent : 0
         underWay = UInt32(first)..<UInt32(extent)
+        began = now
         return (UInt32(first), extent - first)
+    }
+
+    /// Gives up a discard that the device does not end.
+    mutating func expire(at now: Instant, timeout: Duration) {
+        guard underWay != nil, !isOverdue, began + timeout <= now else { return }
+        isOverdue = true
+        way = Self.wayCount
+        removeAll()
     }
 
     /// The device has ended. One that knows neither way gets no further hints.

@@ -35,7 +35,7 @@ extension DriveScheduler {
             }
             if let number = firstWrite { return dataRequest(number) }
         }
-        return nextDiscard()
+        return nextDiscard(at: now)
     }
 
     /// The write whose turn it is, unless the device is just discarding its extents.
@@ -98,9 +98,9 @@ extension DriveScheduler {
     }
 
     /// Trims go out when there is nothing else to do, or when many wait; one at a time.
-    private mutating func nextDiscard() -> DeviceRequest? {
+    private mutating func nextDiscard(at now: Instant) -> DeviceRequest? {
         guard operationCount == 0 || discards.isLong else { return nil }
-        guard let run = discards.begin() else { return nil }
+        guard let run = discards.begin(at: now) else { return nil }
         counters.discards += 1
         return DeviceRequest(
             kind: .discard, ticket: discardTicket, offset: device.geometry.offset(ofExtent: run.first),

@@ -135,7 +135,7 @@ package struct DriveScheduler {
     /// Whether all that is left has been given up: the device will not answer, perhaps ever.
     package var hasOnlyOverdue: Bool {
         for operation in operations where operation.phase != .free && !operation.isOverdue { return false }
-        return flushBegan == nil || flushIsOverdue
+        return (flushBegan == nil || flushIsOverdue) && (!discards.isUnderWay || discards.isOverdue)
     }
 
     // MARK: Commands
@@ -260,6 +260,7 @@ package struct DriveScheduler {
             flushIsOverdue = true
             becomeReadOnly(DriveScheduler.timedOut)
         }
+        discards.expire(at: now, timeout: configuration.timeout)
         for number in operations.indices {
             let operation = operations[number]
             guard operation.phase != .free, !operation.isOverdue, operation.deadline <= now else { continue }

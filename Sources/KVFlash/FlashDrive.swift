@@ -117,6 +117,7 @@ public final class FlashDrive: Drive {
             }
             signal.awake(wasSignalled: !wakeIsQueued)
         }
+        published.withLock { $0 = work.scheduler.counters }
         // The device may still write to buffers of commands that it never answered: their memory is never given back.
         if !work.scheduler.isIdle { _ = unsafe Unmanaged.passRetained(work) }
     }

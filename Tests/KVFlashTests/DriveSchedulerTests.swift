@@ -221,6 +221,18 @@ import Testing
         #expect(rest == [7, 90].map { Self.geometry.offset(ofExtent: $0) })
     }
 
+    /// A drive that is shut down waits for a trim as for any other request, and not for ever.
+    @Test func aTrimThatNeverEndsIsGivenUp() throws {
+        var drive = try scheduler(canDiscard: true)
+        drive.accept(.discard(ExtentList([4, 9])), at: .zero)
+        #expect(requests(&drive).map(\.kind) == [.discard])
+        #expect(!drive.isIdle)
+        #expect(!drive.hasOnlyOverdue)
+        drive.expire(at: Instant(seconds: 11))
+        #expect(drive.hasOnlyOverdue)
+        #expect(requests(&drive).isEmpty)
+    }
+
     @Test func aDeviceThatKnowsNoTrimIsAskedTwiceAndNeverAgain() throws {
         var drive = try scheduler(canDiscard: true)
         drive.accept(.discard(ExtentList([4])), at: .zero)

@@ -49,13 +49,22 @@ struct FlashBenchmark: Benchmark {
             writesPerFlush: perFlush)
     }
 
-    /// Runs checked, unchecked and fio in turn, the first of them another one each time.
+    /// What was measured in turn: ours with checksums, ours without, fio, and the checksum of as many bytes alone.
+    private struct Turns {
+        var checked: [FlashRun] = []
+        var bare: [FlashRun] = []
+        var reference: [FlashRun] = []
+        var passes: [Double] = []
+    }
+
+    /// Runs checked, bare and fio in turn, the first of them another one each time.
     private func turns(
-        _ count: Int, _ checked: (Int) throws -> FlashRun, _ bare: (Int) throws -> FlashRun,
+        _ count: Int, pass: () -> Double, _ checked: (Int) throws -> FlashRun, _ bare: (Int) throws -> FlashRun,
         _ reference: () throws -> FlashRun
-    ) throws -> (checked: [FlashRun], bare: [FlashRun], reference: [FlashRun]) {
-        var runs: (checked: [FlashRun], bare: [FlashRun], reference: [FlashRun]) = ([], [], [])
+    ) throws -> Turns {
+        var runs = Turns()
         for turn in -1..<count {
+            if turn >= 0 { runs.passes.append(pass()) }
             for step in 0..<3 {
                 switch (turn + 1 + step) % 3 {
                 case 0: let run = try checked(turn); if turn >= 0 { runs.checked.append(run) }
@@ -69,7 +78,7 @@ struct FlashBenchmark: Benchmark {
 
     /// The product with its checksums, and the bare engine without; seconds on the wall and of processor time.
     private func rows(
-        _ what: String, _ runs: (checked: [FlashRun], bare: [FlashRun], reference: [FlashRun]), pass: Double,
+        _ what: String, _ runs: Turns,
         _ conditions: String
     ) -> [BenchmarkRow] {
         func row(_ name: String, _ ours: [Double], _ references: [Double], _ referenceName: String) -> BenchmarkRow {
@@ -81,7 +90,7 @@ struct FlashBenchmark: Benchmark {
             row("", runs.checked.map(\.wall), reference.map(\.wall), "fio"),
             row(" bare", runs.bare.map(\.wall), reference.map(\.wall), "fio"),
             row(
-                " CPU", runs.checked.map(\.processor), reference.map { $0.processor + pass },
+                " CPU", runs.checked.map(\.processor), zip(reference, runs.passes).map { $0.processor + $1 },
                 "fio and one checksum pass"),
             row(" bare CPU", runs.bare.map(\.processor), reference.map(\.processor), "fio"),
         ]
@@ -93,7 +102,7 @@ struct FlashBenchmark: Benchmark {
         note("flash: reads of \(blockBytes >> 20) MiB, \(depth) under way")
         try load.learn(blockBytes)
         let count = max(depth, Self.bytesPerRun / blockBytes)
-        let runs = try turns(setting.pairCount) { turn in
+        let runs = try turns(setting.pairCount, pass: { load.checksumPass(blockBytes) }) { turn in
             try load.read(blockBytes, depth: depth, count: count, verifies: true, seed: UInt64(turn + 2))
         } _: { turn in
             try load.read(blockBytes, depth: depth, count: count, verifies: false, seed: UInt64(turn + 1000))
@@ -101,7 +110,7 @@ struct FlashBenchmark: Benchmark {
             try fio(load, blockBytes, depth, bytes: count * blockBytes).run()
         }
         return rows(
-            "read \(blockBytes >> 20) MiB depth \(depth)", runs, pass: load.checksumPass(blockBytes), conditions(load))
+            "read \(blockBytes >> 20) MiB depth \(depth)", runs, conditions(load))
     }
 
     private func writeRows(
@@ -113,7 +122,7 @@ struct FlashBenchmark: Benchmark {
         let trial = try load.write(blockBytes, depth: depth, count: count, sums: true, seed: 1)
         let perFlush = max(1, Int((Double(2 * count) / Double(max(1, trial.flushCount))).rounded()))
         let bytes = count * (blockBytes + 4096)
-        let runs = try turns(setting.pairCount) { turn in
+        let runs = try turns(setting.pairCount, pass: { load.checksumPass(blockBytes) }) { turn in
             try load.write(blockBytes, depth: depth, count: count, sums: true, seed: UInt64(turn + 2))
         } _: { turn in
             try load.write(blockBytes, depth: depth, count: count, sums: false, seed: UInt64(turn + 1000))
@@ -121,7 +130,7 @@ struct FlashBenchmark: Benchmark {
             try fio(load, blockBytes, depth, bytes: bytes, perFlush: perFlush).run()
         }
         return rows(
-            "write \(blockBytes >> 20) MiB depth \(depth)", runs, pass: load.checksumPass(blockBytes),
+            "write \(blockBytes >> 20) MiB depth \(depth)", runs,
             conditions(load) + ", a header of 4 KiB after each block, a flush after \(perFlush) writes on both sides")
     }
 
