@@ -20,6 +20,9 @@ package struct WriteBudget {
         level = burst
     }
 
+    /// How much of what can be saved up is there, as of the last `take`; 1 without a limit.
+    package var fill: Double { burst.isFinite ? level / burst : 1 }
+
     /// Takes `bytes` if they are there. Nothing is taken otherwise.
     package mutating func take(_ bytes: Int, at now: Instant) -> Bool {
         if let filledAt, level < burst, now > filledAt {

@@ -1,0 +1,226 @@
+// What leaves when room is needed: the least worth of all objects, found by sweeps over the records, ahead of the need.
+
+import KVModel
+
+/// A walk over all records that keeps those of least worth: exact for the moment of the walk, a slice at a time.
+///
+/// There are no lists and no heap over all objects: a use costs one store into a record that is in the cache anyway,
+/// and an object has no links to keep. A sweep picks a 64th of all extents, so one eviction pays for 64 records read
+/// in order, a fraction of a microsecond.
+struct EvictionSweep {
+    /// Whose quota is short; nil: the whole store.
+    var namespace: UInt16?
+    var cursor = 0
+    let countMax: Int
+    /// A heap with the greatest worth at the top: what the next better candidate drives out.
+    private(set) var candidates: [(worth: UInt64, number: UInt32)] = []
+
+    init(namespace: UInt16?, countMax: Int) {
+        self.namespace = namespace
+        self.countMax = countMax
+    }
+
+    mutating func offer(_ number: UInt32, worth: UInt64) {
+        if candidates.count < countMax {
+            candidates.append((worth, number))
+            var child = candidates.count - 1
+            while child > 0, precedes(candidates[(child - 1) / 2], candidates[child]) {
+                candidates.swapAt(child, (child - 1) / 2)
+                child = (child - 1) / 2
+            }
+        } else if precedes((worth, number), candidates[0]) {
+            candidates[0] = (worth, number)
+            var parent = 0
+            while true {
+                var greatest = parent
+                for child in [2 * parent + 1, 2 * parent + 2] where child < candidates.count {
+                    if precedes(candidates[greatest], candidates[child]) { greatest = child }
+                }
+                if greatest == parent { break }
+                candidates.swapAt(parent, greatest)
+                parent = greatest
+            }
+        }
+    }
+
+    /// The candidates, the least worth last.
+    func victims() -> [UInt32] { candidates.sorted { precedes($1, $0) }.map(\.number) }
+
+    private func precedes(_ left: (worth: UInt64, number: UInt32), _ right: (worth: UInt64, number: UInt32)) -> Bool {
+        left.worth != right.worth ? left.worth < right.worth : left.number < right.number
+    }
+}
+
+extension StoreDecisions {
+    /// Records looked at in one turn: about 100 µs.
+    private static var sliceRecords: Int { 16_384 }
+    /// A sweep that found too little is not repeated sooner.
+    private static var sweepPause: Duration { Duration(milliseconds: 200) }
+
+    /// Extents kept free for puts to come: a 64th of all, and enough for two of the largest blocks.
+    var freeTarget: Int {
+        let largest = extentCount(settings.payloadBytesMax)
+        return min(max(objects.extentCount / 64, min(2 * largest, objects.extentCount / 8)), objects.extentCount)
+    }
+
+    /// Frees extents while fewer than wanted are free or on their way.
+    ///
+    /// - Returns: Whether a sweep goes on.
+    mutating func evictAhead() -> Bool {
+        if sweep != nil { advanceSweep() }
+        let wanted = max(freeTarget, waitingExtents)
+        if freeExtents + leavingExtents < wanted {
+            while freeExtents + leavingExtents < wanted, let number = victims.popLast() {
+                evict(number, sweptAt: victimsBefore)
+            }
+            if freeExtents + leavingExtents < wanted, sweep == nil, sweepAgain <= now { startSweep(of: nil) }
+        }
+        for namespace in namespaces.indices where isShort(namespace) {
+            while isShort(namespace), let number = namespaces[namespace].victims.popLast() {
+                evict(number, sweptAt: namespaces[namespace].victimsBefore)
+            }
+            if isShort(namespace), sweep == nil, namespaces[namespace].sweepAgain <= now {
+                startSweep(of: UInt16(namespace))
+            }
+        }
+        return sweep != nil
+    }
+
+    /// What those that wait for room need beyond what is kept free.
+    private var waitingExtents: Int {
+        waiting.prefix(16).reduce(0) { sum, index in
+            operations[Int(index)].kind == .put ? sum + extentCount(operations[Int(index)].payloadBytes) : sum
+        }
+    }
+
+    /// Whether a namespace uses so much of its quota that it must free extents ahead of its next put.
+    private func isShort(_ namespace: Int) -> Bool {
+        let quota = namespaces[namespace].policy.quotaBytes
+        guard quota > 0 else { return false }
+        let ahead = max(quota / 64, min(quota / 8, 2 * settings.payloadBytesMax))
+        return namespaces[namespace].usedBytes - namespaces[namespace].leavingBytes + ahead > quota
+    }
+
+    /// Whether waiting can help: something is leaving, or could.
+    func canFree(in namespace: UInt16?) -> Bool {
+        if leavingExtents > 0 || sweep != nil { return true }
+        guard let namespace else {
+            return sweepAgain <= now || namespaces.contains { $0.presentBytes > $0.pinnedBytes }
+        }
+        let state = namespaces[Int(namespace)]
+        return state.leavingBytes > 0 || state.presentBytes > state.pinnedBytes
+    }
+
+    /// Removes a victim. The sweep is a moment old: what was used, pinned or replaced since stays.
+    private mutating func evict(_ number: UInt32, sweptAt: UInt32) {
+        guard isEvictable(number), objects[number].touched <= sweptAt else { return }
+        let record = objects[number]
+        tenureSeconds = max(1, (7 * tenureSeconds + (second &- record.touched)) / 8)
+        totals.evicted += 1
+        if isExpired(record) { totals.expired += 1 }
+        remove(number)
+    }
+
+    private mutating func startSweep(of namespace: UInt16?) {
+        let quota = namespace.map { namespaces[Int($0)].policy.quotaBytes / settings.extentBytes }
+        let total = min(quota ?? objects.extentCount, objects.extentCount)
+        sweep = EvictionSweep(namespace: namespace, countMax: max(16, total / 64))
+        if let namespace {
+            namespaces[Int(namespace)].victimsBefore = second
+        } else {
+            victimsBefore = second
+        }
+        advanceSweep()
+    }
+
+    private mutating func advanceSweep() {
+        guard var sweep else { return }
+        self.sweep = nil
+        let end = min(sweep.cursor + Self.sliceRecords, objects.extentCount)
+        while sweep.cursor < end {
+            let number = UInt32(sweep.cursor)
+            sweep.cursor += 1
+            guard isEvictable(number) else { continue }
+            if let namespace = sweep.namespace, scopes[Int(objects[number].scope)].namespace != namespace { continue }
+            sweep.offer(number, worth: worth(of: number))
+        }
+        guard sweep.cursor == objects.extentCount else {
+            self.sweep = sweep
+            return
+        }
+        let found = sweep.victims()
+        if let namespace = sweep.namespace {
+            namespaces[Int(namespace)].victims = found
+            namespaces[Int(namespace)].sweepAgain = now + (found.isEmpty ? Self.sweepPause : .zero)
+        } else {
+            victims = found
+            sweepAgain = now + (found.isEmpty ? Self.sweepPause : .zero)
+        }
+    }
+
+    func isEvictable(_ number: UInt32) -> Bool {
+        let record = objects[number]
+        guard record.state == .present, !record.flags.contains(.isPinned) else { return false }
+        return drives.count == 1 ? drives[0].isWritable : drives[drive(of: number)].isWritable
+    }
+
+    /// What keeping an object is worth, per byte: when it was used last, plus time for repeated use, minus its depth.
+    ///
+    /// Blocks of one model bring the same benefit per byte, so the time until the next use decides, and recency and
+    /// frequency are what is known of it. A block that was used twice, four or eight times and more gets a quarter, a
+    /// half, a whole of the time that blocks usually stay. The depth makes the deepest of one access go first: by a
+    /// second a block, so that a chain saved over minutes while it was decoded still leaves leaf first, and by no more
+    /// than a quarter of that time. Shared prefixes stand above all per-user state while they take less than their share.
+    func worth(of number: UInt32) -> UInt64 {
+        let record = objects[number]
+        if isExpired(record) { return 0 }
+        let bonus: UInt32 =
+            switch record.uses {
+            case 0, 1: 0
+            case 2, 3: tenureSeconds / 4
+            case 4...7: tenureSeconds / 2
+            default: tenureSeconds
+            }
+        let discount = min(UInt32(record.depth), max(tenureSeconds / 4, 1))
+        let seconds = record.touched &+ bonus &- discount
+        let isKeptApart =
+            record.flags.contains(.isShared)
+            && Double(sharedExtents) <= settings.sharedShare * Double(objects.extentCount)
+        return (isKeptApart ? 1 << 63 : 0) | UInt64(seconds) << 16 | UInt64(UInt16.max - record.depth)
+    }
+
+    /// Whether the retention of its namespace has passed.
+    func isExpired(_ record: ObjectRecord) -> Bool {
+        let retention = namespaces[Int(scopes[Int(record.scope)].namespace)].policy.retentionSeconds
+        return retention > 0 && Int(second &- record.touched) > retention
+    }
+
+    // MARK: Retention and emptying
+
+    var hasRetention: Bool { namespaces.contains { $0.policy.retentionSeconds > 0 && $0.presentCount > 0 } }
+
+    /// Removes the unpinned objects of a namespace, or all: at once, for orders of an operator.
+    mutating func removeAll(of namespace: UInt16?) -> Int {
+        var removed = 0
+        for number in 0..<UInt32(objects.extentCount) where isEvictable(number) {
+            if let namespace, scopes[Int(objects[number].scope)].namespace != namespace { continue }
+            remove(number)
+            removed += 1
+        }
+        return removed
+    }
+
+    /// Looks at a slice of all records for those whose retention has passed.
+    mutating func expireSlice() {
+        guard hasRetention else { return }
+        let end = min(expiryCursor + Self.sliceRecords, objects.extentCount)
+        while expiryCursor < end {
+            let number = UInt32(expiryCursor)
+            expiryCursor += 1
+            guard isEvictable(number), isExpired(objects[number]) else { continue }
+            totals.expired += 1
+            remove(number)
+        }
+        if expiryCursor == objects.extentCount { expiryCursor = 0 }
+    }
+}

@@ -1,0 +1,174 @@
+// The start of a store: what the drives say, then what the catalogue says. The drives are the truth about blocks.
+
+import KVFlash
+import KVModel
+import KVTransport
+
+/// What recovery found.
+public struct RecoverySummary: Sendable, Equatable {
+    /// Blocks that can be found.
+    public var objects = 0
+    /// Their payload bytes.
+    public var payloadBytes = 0
+    /// Older twins, headers whose data a newer object has, and damaged headers: erased before their extents are used.
+    public var erased = 0
+    /// Namespaces that only headers know.
+    public var unnamedNamespaces = 0
+}
+
+extension StoreDecisions {
+    /// The namespaces of the catalogue; before the scan.
+    public mutating func restoreNamespace(_ name: String, _ policy: NamespacePolicy) {
+        if let known = namespaceByName[name] {
+            namespaces[Int(known)].policy = policy
+        } else {
+            _ = makeNamespace(name, policy, claimsRecovered: true)
+        }
+    }
+
+    /// One thing that the scan of a drive met.
+    public mutating func recover(_ event: ScanEvent, from drive: Int) {
+        switch event {
+        case .object(let object): recover(object, from: drive)
+        case .void(let first):
+            recovery.erased += 1
+            let number = drives[drive].base + first
+            guard objects[number].state == .present else {
+                eraseUnknown(number)
+                return
+            }
+            // Its extents but the first belong to a newer object, or will: only the first is this header's.
+            forgetRecovered(number)
+        case .damaged(let extent):
+            recovery.erased += 1
+            let number = drives[drive].base + extent
+            // An extent in the middle of an object may have an old, damaged header; the object is fine.
+            guard objects[number].state == .free else { return }
+            eraseUnknown(number)
+        }
+    }
+
+    private mutating func recover(_ object: FlashObject, from drive: Int) {
+        nextGeneration = max(nextGeneration, object.generation + 1)
+        oldestGeneration = min(oldestGeneration, object.generation)
+        let namespace: UInt16
+        if let known = namespaceByDigest[object.namespace] {
+            namespace = known
+        } else {
+            guard namespaces.count < Self.namespacesMax else {
+                dropRecovered(object.extents, drive)
+                return
+            }
+            namespace = UInt16(namespaces.count)
+            namespaces.append(
+                StoreNamespace(number: namespace, name: "", digest: object.namespace, policy: NamespacePolicy()))
+            namespaceByDigest[object.namespace] = namespace
+            recovery.unnamedNamespaces += 1
+        }
+        guard let scope = scope(namespace, object.name, makes: true), object.payloadBytes > 0,
+            extentCount(object.payloadBytes) == object.extents.count
+        else {
+            dropRecovered(object.extents, drive)
+            return
+        }
+        if let twin = objects.find(object.name.key.short, scope: scope) {
+            recovery.erased += 1
+            // The later put was acknowledged after the earlier one's tombstone was asked for: the higher one wins.
+            guard generations[twin] ?? 0 < object.generation else {
+                dropRecovered(object.extents, drive)
+                return
+            }
+            forgetRecovered(twin)
+        }
+        guard drives[drive].extents.claim(object.extents) else {
+            dropRecovered(object.extents, drive)
+            return
+        }
+        let number = enter(object.extents, on: drive, key: object.name.key.short, scope: scope)
+        generations[number] = object.generation
+        objects[number].state = .present
+        objects[number].payloadBytes = UInt32(object.payloadBytes)
+        objects[number].depth = UInt16(clamping: object.metadata.indexInChain)
+        objects[number].uses = 1
+        objects[number].flags = [.isUnverified]
+        objects[number].payloadChecksum = checksums.payloadChecksum(
+            of: object.name, payloadBytes: object.payloadBytes, checksum: object.checksum)
+        if isShared(namespace, object.metadata) {
+            objects[number].flags.insert(.isShared)
+            sharedExtents += object.extents.count
+        }
+        count(number, isPresent: true)
+    }
+
+    /// A valid header whose object is not wanted: its first extent is kept until a tombstone is there.
+    private mutating func dropRecovered(_ list: ExtentList, _ drive: Int) {
+        let number = drives[drive].base + list[0]
+        guard objects[number].state == .free else { return }
+        eraseUnknown(number)
+    }
+
+    /// An object that was entered goes again, and its header with it.
+    private mutating func forgetRecovered(_ number: UInt32) {
+        count(number, isPresent: false)
+        objects.leave(number)
+        objects[number].state = .leaving
+        generations[number] = nil
+        toErase.append(number)
+    }
+
+    /// A header without an object: its extent is taken until the header is erased. It is the store's own.
+    private mutating func eraseUnknown(_ number: UInt32) {
+        let drive = drive(of: number)
+        var list = ExtentList()
+        list.append(number - drives[drive].base)
+        guard drives[drive].extents.claim(list) else { return }
+        let scope = ownScope()
+        objects[number] = ObjectRecord(
+            key: BlockKey(high: 0, low: 0), payloadChecksum: 0, payloadBytes: 1, next: ObjectRecord.none, touched: 0,
+            scope: scope, depth: 0, uses: 0, state: .leaving, flags: [], readers: 0)
+        namespaces[Int(scopes[Int(scope)].namespace)].usedBytes += settings.extentBytes
+        toErase.append(number)
+    }
+
+    /// The scope of extents that are nobody's and not free.
+    private mutating func ownScope() -> UInt32 {
+        let digest = StoreNamespace.digest(of: "")
+        let namespace: UInt16
+        if let known = namespaceByDigest[digest] {
+            namespace = known
+        } else {
+            namespace = UInt16(namespaces.count)
+            namespaces.append(StoreNamespace(number: namespace, name: "", digest: digest, policy: NamespacePolicy()))
+            namespaceByDigest[digest] = namespace
+        }
+        guard let scope = scope(namespace, ObjectName(.none), makes: true) else {
+            preconditionFailure("no room for the first scope")
+        }
+        return scope
+    }
+
+    /// The scans are done: recency is guessed from generations, pins are put back, and what must go is erased.
+    public mutating func endRecovery(
+        generationMax: UInt64, pins records: [PinRecord], at time: Instant, into commands: inout [StoreOutput]
+    ) -> RecoverySummary {
+        now = max(now, time)
+        startedAt = now
+        nextGeneration = max(nextGeneration, generationMax + 1)
+        // Older writes count as older uses, spread over the hour before the start.
+        let span = Double(max(1, nextGeneration - min(oldestGeneration, nextGeneration)))
+        for (number, generation) in generations {
+            let age = Double(nextGeneration - generation) / span
+            objects[number].touched = second - UInt32(min(3600, 3600 * age))
+        }
+        generations = [:]
+        for record in records { restore(record) }
+        for number in toErase { beginErasure(number) }
+        toErase = []
+        scrub.nextStart = settings.scrubBytesPerSecond > 0 ? now + Duration(milliseconds: 1000) : .distantFuture
+        recovery.objects = namespaces.reduce(0) { $0 + $1.presentCount }
+        recovery.payloadBytes = namespaces.reduce(0) { $0 + $1.presentBytes }
+        commands.append(contentsOf: output)
+        output.removeAll(keepingCapacity: true)
+        return recovery
+    }
+}

@@ -1,1 +1,0 @@
-// KVStore: filled in next.

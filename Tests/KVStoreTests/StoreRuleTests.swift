@@ -1,0 +1,278 @@
+// The rules of the store's decisions, one by one.
+
+import Foundation
+import KVModel
+import KVStore
+import KVTransport
+import Testing
+
+@Suite struct StoreRuleTests {
+    private func name(_ number: Int) -> ObjectName { StoreModelTests.name(number) }
+
+    @Test func firstWriterWinsAlsoWhenTwoPutsOverlap() throws {
+        var world = try ScriptedStore(seed: 1)
+        let handle = world.open("n")
+        let first = world.put(handle, name(1), token: 10)
+        let second = world.put(handle, name(1), token: 20)
+        world.runUntilQuiet()
+        #expect(world.responses[first]?.status == .ok)
+        #expect(world.responses[second]?.status == .alreadyPresent)
+        let third = world.put(handle, name(1), token: 30)
+        #expect(world.responses[third]?.status == .alreadyPresent, "answered at once, without I/O")
+        let get = world.request(.get(handle, name(1)))
+        world.runUntilQuiet()
+        #expect(world.received[get] == 10)
+        #expect(world.complaint == nil)
+    }
+
+    @Test func theFollowerOfAFailedPutTakesItsPlace() throws {
+        var world = try ScriptedStore(seed: 1, faults: StoreFaults(badPayloads: 1))
+        let handle = world.open("n")
+        let first = world.put(handle, name(1), token: 10)
+        let second = world.put(handle, name(1), token: 20)
+        while world.responses[first] == nil { world.step() }
+        world.faults.badPayloads = 0
+        world.runUntilQuiet()
+        #expect(world.responses[first]?.status != .ok)
+        // The second may have been asked for its payload while payloads were bad; then it was refused as well.
+        let status = world.responses[second]?.status
+        #expect(status == .ok || status == .corrupt || status == .cancelled)
+        #expect(world.complaint == nil)
+    }
+
+    @Test func scopesAreComparedExactly() throws {
+        var world = try ScriptedStore(seed: 1)
+        let mine = world.open("mine")
+        let theirs = world.open("theirs")
+        _ = world.put(mine, name(1), token: 10)
+        world.runUntilQuiet()
+        var others = [
+            (theirs, name(1)), (mine, ObjectName(name(1).key, group: 1)),
+            (mine, ObjectName(name(1).key, shardCount: 2)),
+        ]
+        others.append((mine, ObjectName(name(1).key, shard: 1, shardCount: 2)))
+        for (handle, name) in others {
+            let get = world.request(.get(handle, name))
+            #expect(world.responses[get]?.status == .absent)
+        }
+    }
+
+    @Test func evictionGoesLeafFirstWithinOneAccess() throws {
+        var world = try ScriptedStore(seed: 3, driveExtents: 64)
+        let handle = world.open("n")
+        for depth in 0..<40 {
+            _ = world.put(
+                handle, name(depth), token: UInt64(depth) * 2, metadata: ObjectMetadata(indexInChain: UInt32(depth)))
+            world.runUntilQuiet()
+        }
+        _ = world.request(.lookUp(handle, (0..<40).map(name)))
+        for other in 0..<60 {
+            _ = world.put(handle, name(1000 + other), token: UInt64(other) * 2)
+            world.runUntilQuiet()
+        }
+        let look = world.request(.lookUp(handle, (0..<40).map(name)))
+        guard case .presence(let words)? = world.responses[look]?.body else { return #expect(Bool(false)) }
+        // What is left is a run from the root: no hole, and something did leave.
+        let run = (~words[0]).trailingZeroBitCount
+        #expect(words[0] >> UInt64(run) == 0 && run < 40, "present: \(String(words[0], radix: 2))")
+        #expect(world.complaint == nil)
+    }
+
+    @Test func sharedPrefixesOutlivePerUserState() throws {
+        var world = try ScriptedStore(seed: 4, driveExtents: 64)
+        let handle = world.open("n")
+        for number in 0..<10 {
+            _ = world.put(handle, name(number), token: 2, metadata: ObjectMetadata(evictionClass: 1))
+            world.runUntilQuiet()
+        }
+        for other in 0..<200 {
+            _ = world.put(handle, name(1000 + other), token: UInt64(other) * 2)
+            world.runUntilQuiet()
+        }
+        let look = world.request(.lookUp(handle, (0..<10).map(name)))
+        guard case .presence(let words)? = world.responses[look]?.body else { return #expect(Bool(false)) }
+        #expect(words[0] == (1 << 10) - 1)
+    }
+
+    @Test func noPutWaitsWhileTheStoreTurnsOver() throws {
+        var world = try ScriptedStore(seed: 5, driveExtents: 64)
+        let handle = world.open("n")
+        for number in 0..<500 {
+            let id = world.put(handle, name(number), token: UInt64(number) * 2)
+            world.runUntilQuiet()
+            #expect(world.responses[id]?.status == .ok)
+        }
+        #expect(world.store.status().totals["puts_busy_total"] == 0)
+        #expect(world.complaint == nil)
+    }
+
+    @Test func quotasBoundANamespaceAndPinsBoundEviction() throws {
+        var world = try ScriptedStore(seed: 6)
+        var policy = NamespacePolicy()
+        policy.quotaBytes = 8 * ScriptedStore.extentBytes
+        policy.pinQuotaBytes = 8 * ScriptedStore.extentBytes
+        world.set("n", policy)
+        let handle = world.open("n")
+        for number in 0..<6 {
+            _ = world.put(handle, name(number), token: UInt64(number))
+            world.runUntilQuiet()
+        }
+        let pin = world.request(.pin(handle, (0..<6).map(name), owner: "me", lifetimeSeconds: 60))
+        world.runUntilQuiet()
+        guard case .statuses(let statuses)? = world.responses[pin]?.body else { return #expect(Bool(false)) }
+        let kept = (0..<6).filter { statuses[$0] == .ok }
+        #expect(kept.count >= 4)
+        for number in 100..<130 {
+            _ = world.put(handle, name(number), token: UInt64(number))
+            world.runUntilQuiet()
+        }
+        for number in kept {
+            let get = world.request(.get(handle, name(number)))
+            world.runUntilQuiet()
+            #expect(world.responses[get]?.status == .ok)
+        }
+        // Leases end by themselves.
+        world.now = world.now + Duration(seconds: 61)
+        world.step()
+        world.runUntilQuiet()
+        #expect(world.store.status().pins == 0)
+        #expect(world.cataloguePins.isEmpty)
+        #expect(world.complaint == nil)
+    }
+
+    @Test func pinsOfVolatileBlocksAndBeyondTheBudgetAreRefused() throws {
+        var world = try ScriptedStore(seed: 7)
+        var policy = NamespacePolicy()
+        policy.durability = .volatile
+        policy.pinQuotaBytes = 1 << 30
+        world.set("v", policy)
+        world.set("none", NamespacePolicy())
+        for (space, refusal) in [("v", Status.invalid), ("none", .overBudget)] {
+            let handle = world.open(space)
+            _ = world.put(handle, name(1), token: 2, isVolatile: space == "v")
+            world.runUntilQuiet()
+            let pin = world.request(.pin(handle, [name(1)], owner: "me", lifetimeSeconds: 0))
+            guard case .statuses(let statuses)? = world.responses[pin]?.body else { return #expect(Bool(false)) }
+            #expect(statuses == [refusal])
+        }
+    }
+
+    @Test func aPinWhoseBlockIsDamagedDanglesAndHoldsAgainWhenItIsStoredAgain() throws {
+        var world = try ScriptedStore(seed: 8, faults: StoreFaults(damagedBlocks: 1))
+        var policy = NamespacePolicy()
+        policy.pinQuotaBytes = 1 << 30
+        world.set("n", policy)
+        let handle = world.open("n")
+        _ = world.put(handle, name(1), token: 2)
+        world.runUntilQuiet()
+        _ = world.request(.pin(handle, [name(1)], owner: "me", lifetimeSeconds: 0))
+        world.runUntilQuiet()
+        let report = world.request(.reportCorrupt(handle, name(1)))
+        world.runUntilQuiet()
+        #expect(world.responses[report]?.status == .corrupt)
+        #expect(world.store.status().danglingPins == 1)
+        world.faults.damagedBlocks = 0
+        _ = world.put(handle, name(1), token: 4)
+        world.runUntilQuiet()
+        #expect(world.store.status().danglingPins == 0)
+        #expect(world.store.status().pins == 1)
+        #expect(world.complaint == nil)
+    }
+
+    @Test func aLostCatalogueLosesNoBlock() throws {
+        var world = try ScriptedStore(seed: 9)
+        let handle = world.open("n")
+        _ = world.put(handle, name(1), token: 2)
+        world.runUntilQuiet()
+        world.catalogueNamespaces = [:]
+        try world.crash()
+        #expect(world.store.status().objects == 1)
+        let again = world.open("n")
+        let get = world.request(.get(again, name(1)))
+        world.runUntilQuiet()
+        #expect(world.responses[get]?.status == .ok)
+        #expect(world.received[get] == 2)
+    }
+
+    @Test func theFirstReadAfterARestartIsVerified() throws {
+        var world = try ScriptedStore(seed: 10)
+        let handle = world.open("n")
+        _ = world.put(handle, name(1), token: 2)
+        world.runUntilQuiet()
+        for extent in world.drives[0].content.keys { world.drives[0].content[extent] = 3 }
+        try world.crash()
+        let again = world.open("n")
+        let get = world.request(.get(again, name(1)))
+        world.runUntilQuiet()
+        #expect(world.responses[get]?.status == .corrupt)
+        let after = world.request(.get(again, name(1)))
+        #expect(world.responses[after]?.status == .absent)
+    }
+
+    @Test func theScrubberFindsDamageBeforeAReaderDoes() throws {
+        var world = try ScriptedStore(seed: 11, faults: StoreFaults(damagedBlocks: 1))
+        let handle = world.open("n")
+        _ = world.put(handle, name(1), token: 2)
+        world.runUntilQuiet()
+        for _ in 0..<20 { world.step() }
+        world.runUntilQuiet()
+        let get = world.request(.get(handle, name(1)))
+        #expect(world.responses[get]?.status == .absent)
+        #expect(world.store.status().totals["damaged_found_total"] == 1)
+    }
+
+    @Test func retentionEndsWhatNobodyUses() throws {
+        var world = try ScriptedStore(seed: 12)
+        var policy = NamespacePolicy()
+        policy.retentionSeconds = 10
+        world.set("n", policy)
+        let handle = world.open("n")
+        _ = world.put(handle, name(1), token: 2)
+        world.runUntilQuiet()
+        world.now = world.now + Duration(seconds: 12)
+        for _ in 0..<10 { world.step() }
+        world.runUntilQuiet()
+        #expect(world.store.status().objects == 0)
+    }
+
+    @Test func wearSteersAdmission() throws {
+        var world = try ScriptedStore(seed: 13) { $0.writeBytesPerDay = 24 * 8 * ScriptedStore.extentBytes }
+        let handle = world.open("n")
+        var statuses: [Status] = []
+        for number in 0..<12 {
+            let id = world.put(handle, name(number), token: UInt64(number))
+            world.runUntilQuiet()
+            statuses.append(world.responses[id]?.status ?? .failed)
+        }
+        #expect(statuses.prefix(5).allSatisfy { $0 == .ok })
+        #expect(statuses.contains(.notAdmitted), "with little left, a first offer is refused")
+        let again = world.put(handle, name(11), token: 11)
+        world.runUntilQuiet()
+        #expect(world.responses[again]?.status == .ok || world.responses[again]?.status == .overBudget)
+    }
+
+    @Test func onlyOperatorsMayAdministerAndTenantsSeeTheirOwn() throws {
+        var world = try ScriptedStore(seed: 14)
+        let stranger = SessionID(transport: 1, number: 2)
+        var commands: [StoreOutput] = []
+        let handle = world.open("n")
+        _ = world.put(handle, name(1), token: 2)
+        world.runUntilQuiet()
+        world.store.handle(
+            .session(.opened(stranger, Peer(tenant: "stranger", carrier: .tcp, address: "x"))), at: world.now,
+            into: &commands)
+        func ask(_ number: UInt32, _ request: Request) -> Status? {
+            commands = []
+            world.store.handle(
+                .session(.request(RequestID(session: stranger, number: number), request)), at: world.now,
+                into: &commands)
+            for case .session(.reply(_, let response)) in commands { return response.status }
+            return nil
+        }
+        #expect(ask(1, .openNamespace(name: "n")) == .forbidden)
+        #expect(ask(2, .get(0, name(1))) == .invalid)
+        #expect(ask(3, .administer(verb: "drain", arguments: [])) == .forbidden)
+        #expect(ask(4, .openNamespace(name: "own")) == .ok)
+        #expect(ask(5, .get(0, name(1))) == .absent)
+    }
+}
