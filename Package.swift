@@ -36,6 +36,7 @@ let crypto = Target.Dependency.product(name: "Crypto", package: "swift-crypto")
 let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
 let nio = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
 let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
+let nioTLS = Target.Dependency.product(name: "NIOTLS", package: "swift-nio")
 let nioSSL = Target.Dependency.product(name: "NIOSSL", package: "swift-nio-ssl")
 let hummingbird = Target.Dependency.product(name: "Hummingbird", package: "hummingbird")
 let lifecycle = Target.Dependency.product(name: "ServiceLifecycle", package: "swift-service-lifecycle")
@@ -80,7 +81,7 @@ let package = Package(
 
         // 2: engines. None of them knows another, nor any decision.
         floor("KVFlash", ["KVModel", "KVSystem", "CKernel", "CURing"]),
-        floor("KVTransport", ["KVModel", "KVSystem", "CKernel", "CVerbs", crypto, nio, nioPosix, nioSSL]),
+        floor("KVTransport", ["KVModel", "KVSystem", "CKernel", "CVerbs", crypto, nio, nioPosix, nioTLS, nioSSL]),
         floor("KVMemory", ["KVModel", "KVSystem", "CKernel", "CNuma"]),
 
         // 3: decisions, the serving model, traces, results. None of them knows another.
@@ -108,7 +109,7 @@ let package = Package(
             name: "holdfast",
             dependencies: [
                 "KVModel", "KVSystem", "KVTiering", "KVServing", "KVTrace", "KVReport", "KVSimulation", "KVFlash",
-                "KVTransport", "KVMemory", "KVStore", argumentParser, lifecycle, logging, yams,
+                "KVTransport", "KVMemory", "KVStore", "KVIdentity", argumentParser, crypto, lifecycle, logging, yams,
             ],
             swiftSettings: strict),
 

@@ -280,6 +280,15 @@ int hf_tcp_configure(int descriptor, uint32_t user_timeout_ms, uint32_t buffer_b
     return 0;
 }
 
+int hf_shut_down(int descriptor) { return OR_ERRNO(shutdown(descriptor, SHUT_RDWR)); }
+
+int hf_socket_pair(int *one, int *other) {
+    int pair[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) < 0) return -errno;
+    *one = pair[0], *other = pair[1];
+    return 0;
+}
+
 int hf_socket_port(int descriptor) {
     struct sockaddr_storage at;
     socklen_t length = sizeof at;

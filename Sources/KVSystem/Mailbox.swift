@@ -62,6 +62,9 @@ public final class Mailbox<Message: Sendable>: Sendable {
         batch = taken
     }
 
+    /// Wakes the owner without leaving anything: something that it looks at has changed.
+    public func wakeOwner() { signal.wake() }
+
     /// Whether nothing waits. The owner asks between `prepareToSleep` and sleeping.
     public var isEmpty: Bool { queue.withLock { $0.messages.isEmpty } }
 }

@@ -1,6 +1,8 @@
 // How one thread wakes another that sleeps in a poll, an epoll or a ring.
 
 import CKernel
+import Glibc
+import KVModel
 import Synchronization
 
 /// An event descriptor with a flag before it, so that waking a thread that is awake costs one atomic exchange and no
@@ -33,5 +35,15 @@ public final class WakeSignal: Sendable {
     /// Wakes the owner if it sleeps or is about to.
     public func wake() {
         if isAsleep.exchange(false, ordering: .sequentiallyConsistent) { hf_event_signal(descriptor) }
+    }
+}
+
+extension WakeSignal {
+    /// Sleeps on the descriptor until somebody wakes the owner or the time is over (nil: for ever).
+    public func wait(atMost limit: Duration?) {
+        var waiting = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+        // Milliseconds, rounded up: a sleeper that wakes early would only look and sleep again.
+        let milliseconds = limit.map { Int32(clamping: ($0.nanoseconds + 999_999) / 1_000_000) } ?? -1
+        _ = unsafe poll(&waiting, 1, milliseconds)
     }
 }

@@ -62,6 +62,10 @@ int hf_tcp_connect(const char *address, uint16_t port);
 int hf_accept(int listener, char *peer, size_t peer_bytes);
 /// TCP_NODELAY, keep-alive, and a user timeout after which unacknowledged data ends the connection.
 int hf_tcp_configure(int descriptor, uint32_t user_timeout_ms, uint32_t buffer_bytes);
+/// Ends both directions of a connection; the descriptor stays open.
+int hf_shut_down(int descriptor);
+/// Two connected local stream sockets, non-blocking.
+int hf_socket_pair(int *one, int *other);
 int hf_socket_port(int descriptor);
 int hf_socket_error(int descriptor);
 int64_t hf_receive(int descriptor, void *bytes, size_t count);

@@ -1,0 +1,218 @@
+// What an operator says about a store: a YAML file, and options that overrule it, by the same names.
+
+import Foundation
+import KVModel
+import Yams
+
+/// The settings of `holdfast store`, with their defaults.
+public struct StoreConfiguration: Sendable {
+    /// Block devices or files, one drive each.
+    public var data: [String] = []
+    /// Bytes of each file that does not exist yet. A block device is taken whole unless this says less.
+    public var size: Int?
+    /// Bytes of an extent, fixed when a drive is formatted.
+    public var extent = 2 << 20
+    /// The longest payload.
+    public var payloadMax = 16 << 20
+    /// Where plain TCP is served, `address:port`; empty for nowhere.
+    public var listen = "127.0.0.1:9460"
+    /// Threads that move bytes of plain TCP.
+    public var lanes = 1
+    /// Where TLS is served; empty for nowhere.
+    public var tlsListen = ""
+    /// PEM files of TLS: the certificate chain, its key, and who signs clients' certificates (empty: clients need none).
+    public var tlsCertificate = ""
+    public var tlsKey = ""
+    public var tlsClientAuthority = ""
+    /// RDMA device (`mlx5_0`), `auto` for any, or empty for none.
+    public var rdma = ""
+    /// Where /metrics, /healthz and /readyz are served; empty for nowhere.
+    public var http = "127.0.0.1:9461"
+    /// Memory for payloads on their way and for hot objects.
+    public var dram = 256 << 20
+    /// The SQLite file of namespaces and pins; empty: beside the first data file.
+    public var catalogue = ""
+    /// The file of tenants and their keys; empty: beside the catalogue, made at the first start.
+    public var tenants = ""
+    /// Bytes that may be written to flash in a day; 0 is no limit.
+    public var writePerDay = 0
+    /// Bytes a second that the scrubber reads; 0 turns it off.
+    public var scrub = 20_000_000
+    /// Sessions at once, and requests that each may have under way.
+    public var sessions = 256
+    public var credits = 32
+    /// Commands a drive may have unanswered.
+    public var depth = 128
+    /// Seconds that a request may wait for room.
+    public var wait = 2.0
+    /// Seconds that a shutdown waits for requests under way.
+    public var drain = 10.0
+    /// Whether a tenant that opens an unknown namespace makes it.
+    public var makesNamespaces = true
+    /// Whether data that is not ours may be overwritten by formatting.
+    public var force = false
+
+    /// The defaults.
+    public init() {}
+
+    /// The names of all settings, as files and options write them.
+    public static let names = [
+        "data", "size", "extent", "payloadMax", "listen", "lanes", "tlsListen", "tlsCertificate", "tlsKey",
+        "tlsClientAuthority", "rdma", "http", "dram", "catalogue", "tenants", "writePerDay", "scrub", "sessions",
+        "credits", "depth", "wait", "drain", "makesNamespaces",
+    ]
+
+    /// Takes all settings of a YAML file.
+    public mutating func read(file: String) throws(OperatorError) {
+        let text: String
+        do { text = try String(contentsOfFile: file, encoding: .utf8) } catch {
+            throw OperatorError("cannot be read: \(error.localizedDescription)", at: file)
+        }
+        try read(yaml: text, file: file)
+    }
+
+    /// Takes all settings of a YAML text.
+    public mutating func read(yaml text: String, file: String) throws(OperatorError) {
+        let node: Node?
+        do { node = try compose(yaml: text) } catch {
+            throw OperatorError("is not YAML: \(error)", at: file)
+        }
+        guard let node else { return }
+        guard let mapping = node.mapping else {
+            throw OperatorError("holds no settings", at: file, remedy: "write `name: value` lines")
+        }
+        for (key, value) in mapping {
+            let place = key.mark.map { "\(file):\($0.line)" } ?? file
+            guard let name = key.string else { throw OperatorError("a name of a setting is text", at: place) }
+            let words = value.sequence.map { $0.compactMap(\.scalar?.string) } ?? value.scalar.map { [$0.string] }
+            guard let words else { throw OperatorError("`\(name)` is a value or a list of values", at: place) }
+            try set(name, words, at: place)
+        }
+    }
+
+    /// Takes one setting by its name.
+    public mutating func set(_ name: String, _ words: [String], at place: String) throws(OperatorError) {
+        func word() throws(OperatorError) -> String {
+            guard words.count == 1 else { throw OperatorError("`\(name)` is one value", at: place) }
+            return words[0]
+        }
+        func bytes(_ range: ClosedRange<Int>) throws(OperatorError) -> Int {
+            let value = try ByteSize.read(try word(), name: name, at: place)
+            guard range.contains(value) else {
+                let (low, high) = (ByteSize.text(range.lowerBound), ByteSize.text(range.upperBound))
+                throw OperatorError("`\(name)` is \(ByteSize.text(value)), not from \(low) to \(high)", at: place)
+            }
+            return value
+        }
+        func whole(_ range: ClosedRange<Int>) throws(OperatorError) -> Int {
+            guard let value = Int(try word()), range.contains(value) else {
+                throw OperatorError(
+                    "`\(name)` is `\(words[0])`, not a whole number from \(range.lowerBound) to \(range.upperBound)",
+                    at: place)
+            }
+            return value
+        }
+        func seconds() throws(OperatorError) -> Double {
+            guard let value = Double(try word()), (0...3600).contains(value) else {
+                throw OperatorError("`\(name)` is `\(words[0])`, not seconds from 0 to 3600", at: place)
+            }
+            return value
+        }
+        switch name {
+        case "data": data = words
+        case "size": size = try bytes((1 << 20)...(1 << 52))
+        case "extent": extent = try bytes((64 << 10)...(16 << 20))
+        case "payloadMax": payloadMax = try bytes((64 << 10)...(64 << 20))
+        case "listen": listen = try word()
+        case "lanes": lanes = try whole(1...64)
+        case "tlsListen": tlsListen = try word()
+        case "tlsCertificate": tlsCertificate = try word()
+        case "tlsKey": tlsKey = try word()
+        case "tlsClientAuthority": tlsClientAuthority = try word()
+        case "rdma": rdma = try word()
+        case "http": http = try word()
+        case "dram": dram = try bytes((1 << 20)...(1 << 46))
+        case "catalogue": catalogue = try word()
+        case "tenants": tenants = try word()
+        case "writePerDay": writePerDay = try bytes(0...(1 << 56))
+        case "scrub": scrub = try bytes(0...(1 << 40))
+        case "sessions": sessions = try whole(1...65_536)
+        case "credits": credits = try whole(1...1024)
+        case "depth": depth = try whole(1...1024)
+        case "wait": wait = try seconds()
+        case "drain": drain = try seconds()
+        case "makesNamespaces":
+            guard let flag = Bool(try word()) else {
+                throw OperatorError("`\(name)` is `\(words[0])`, not true or false", at: place)
+            }
+            makesNamespaces = flag
+        default:
+            let near = Self.names.min { distance(name, $0) < distance(name, $1) } ?? ""
+            throw OperatorError("there is no setting `\(name)`", at: place, remedy: "the nearest is `\(near)`")
+        }
+    }
+
+    /// Checks what one setting cannot know of another.
+    public func check() throws(OperatorError) {
+        guard !data.isEmpty else {
+            throw OperatorError("no drive is named", at: "--data", remedy: "name a block device or a file")
+        }
+        guard data.count <= 255 else { throw OperatorError("more than 255 drives", at: "--data") }
+        guard extent % (64 << 10) == 0 else {
+            throw OperatorError("`extent` is \(extent) bytes, not a multiple of 64 KiB", at: "--extent")
+        }
+        guard dram >= 4 * payloadMax else {
+            throw OperatorError(
+                "`dram` is \(ByteSize.text(dram)), too little for four payloads of \(ByteSize.text(payloadMax))",
+                at: "--dram", remedy: "raise it, or lower `payloadMax`")
+        }
+        guard payloadMax <= 64 * extent else {
+            throw OperatorError(
+                "`payloadMax` is \(ByteSize.text(payloadMax)), more than 64 extents of \(ByteSize.text(extent))",
+                at: "--payload-max")
+        }
+        guard !(listen.isEmpty && tlsListen.isEmpty) else {
+            throw OperatorError("the store listens nowhere", at: "--listen", remedy: "give `listen` or `tlsListen`")
+        }
+        guard tlsListen.isEmpty || !(tlsCertificate.isEmpty || tlsKey.isEmpty) else {
+            throw OperatorError("TLS without a certificate and its key", at: "--tls-certificate")
+        }
+    }
+
+    /// Where the catalogue is.
+    public var cataloguePath: String { catalogue.isEmpty ? beside("catalogue") : catalogue }
+    /// Where tenants and their keys are.
+    public var tenantsPath: String { tenants.isEmpty ? beside("tenants") : tenants }
+
+    private func beside(_ kind: String) -> String {
+        // Beside a file; for a device, where services keep their state.
+        let first = data.first ?? "store"
+        guard first.hasPrefix("/dev/") else { return "\(first).\(kind)" }
+        return "/var/lib/holdfast/\(first.dropFirst(5).replacingOccurrences(of: "/", with: "-")).\(kind)"
+    }
+
+    private func distance(_ left: String, _ right: String) -> Int {
+        let right = Array(right.lowercased())
+        var row = Array(0...right.count)
+        for (index, letter) in left.lowercased().enumerated() {
+            var corner = row[0]
+            row[0] = index + 1
+            for place in right.indices {
+                let change = corner + (letter == right[place] ? 0 : 1)
+                corner = row[place + 1]
+                row[place + 1] = min(change, row[place] + 1, row[place + 1] + 1)
+            }
+        }
+        return row[right.count]
+    }
+}
+
+/// `address:port` taken apart; an IPv6 address stands in brackets.
+public func splitEndpoint(_ text: String, option: String) throws(OperatorError) -> (host: String, port: UInt16) {
+    guard let colon = text.lastIndex(of: ":"), let port = UInt16(text[text.index(after: colon)...]) else {
+        throw OperatorError("`\(text)` is not address:port", at: option)
+    }
+    let host = text[..<colon].trimmingCharacters(in: CharacterSet(charactersIn: "[]"))
+    guard !host.isEmpty else { throw OperatorError("`\(text)` has no address", at: option) }
+    return (host, port)
+}

@@ -1,0 +1,76 @@
+// A store as a service of a process: transports, HTTP, and a graceful end on SIGTERM or SIGINT.
+
+import Foundation
+import Hummingbird
+import KVModel
+import KVSystem
+import KVTransport
+import Logging
+import ServiceLifecycle
+
+/// Runs a store until the process is asked to end.
+public struct StoreService: Service {
+    private let store: Store
+    private let configuration: StoreConfiguration
+    private let logger: Logger
+
+    /// Opens the store and everything it listens on.
+    public init(_ configuration: StoreConfiguration, logger: Logger) throws(OperatorError) {
+        let path = configuration.tenantsPath
+        if !FileManager.default.fileExists(atPath: path) {
+            try Tenants.make(file: path)
+            logger.info("a tenant `local` with a new key was made", metadata: ["file": "\(path)"])
+        }
+        self.configuration = configuration
+        self.logger = logger
+        store = try Store(configuration, tenants: Tenants(file: path), logger: logger)
+        do { try listen() } catch {
+            store.shutDown()
+            throw error
+        }
+    }
+
+    private func listen() throws(OperatorError) {
+        var limits = ServerLimits.standard
+        limits.sessionsMax = configuration.sessions
+        limits.credits = configuration.credits
+        limits.payloadBytesMax = configuration.payloadMax
+        if !configuration.listen.isEmpty {
+            let (host, port) = try splitEndpoint(configuration.listen, option: "--listen")
+            do {
+                let server = try TCPServer(
+                    TCPServerConfiguration(
+                        address: host, port: port, laneCount: configuration.lanes, socketBufferBytes: 0, limits: limits),
+                    transport: 1, host: store)
+                store.serve(server, transport: 1)
+            } catch {
+                throw OperatorError(error.description, at: "--listen", remedy: "choose another address or port")
+            }
+        }
+        if !configuration.tlsListen.isEmpty {
+            let (host, port) = try splitEndpoint(configuration.tlsListen, option: "--tls-listen")
+            let authority = configuration.tlsClientAuthority
+            let server = try TLSServer(
+                TLSServerConfiguration(
+                    address: host, port: port, certificateChain: configuration.tlsCertificate,
+                    privateKey: configuration.tlsKey, clientAuthority: authority.isEmpty ? nil : authority,
+                    laneCount: configuration.lanes, limits: limits), transport: 2, host: store)
+            store.serve(server, transport: 2)
+        }
+    }
+
+    public func run() async throws {
+        if configuration.http.isEmpty {
+            try await gracefulShutdown()
+        } else {
+            let (host, port) = try splitEndpoint(configuration.http, option: "--http")
+            do { try await storeHTTP(store, host: host, port: Int(port), logger: logger).run() } catch {
+                store.shutDown()
+                throw OperatorError("HTTP ends: \(error)", at: "--http", remedy: "choose another address or port")
+            }
+        }
+        logger.info("draining")
+        let wasQuiet = store.drain(within: KVModel.Duration(seconds: configuration.drain))
+        logger.info("stopped", metadata: ["drained": "\(wasQuiet)"])
+    }
+}

@@ -1,0 +1,338 @@
+// The client's side of one connection: handshake, requests in flight, answers, payloads. It knows the protocol and
+// nothing of sockets; a `ClientLink` moves bytes for it.
+
+import KVModel
+import KVSystem
+
+/// A request on its way through the client.
+struct Errand: Sendable {
+    /// Who hears of its end.
+    enum Owner: Sendable {
+        /// The sink, by tag.
+        case tag(UInt64)
+        /// A task that waits, once the slot is free.
+        case task(@Sendable (Response) -> Void)
+        /// The client itself: it names namespaces again after a reconnect, cancels, reports damage.
+        case client
+    }
+    /// The tag of a request of the sink.
+    var tag: UInt64? { if case .tag(let tag) = owner { tag } else { nil } }
+    var request: Request
+    var owner: Owner
+    var slot: MemorySlice?
+    var deadline: Instant
+}
+
+/// What a connection tells the client's loop.
+protocol ClientConnectionOwner: AnyObject {
+    /// The present time.
+    var now: Instant { get }
+    /// An errand ended with an answer of the store, or failed.
+    func completed(_ errand: Errand, _ response: Response, slotIsFree: Bool, over connection: ClientConnection)
+    /// The slot of an errand that had ended before is free.
+    func slotReturned(_ errand: Errand)
+    /// Something for subscribers; the handle is the session's.
+    func notified(_ notification: Notification, over connection: ClientConnection)
+    /// A get came with a wrong checksum.
+    func sawCorrupt(_ request: Request)
+}
+
+/// One connection. Belongs to the client's thread.
+final class ClientConnection {
+    /// How far it has come.
+    enum Phase {
+        case connecting, handshake, open
+        /// It has ended, and why.
+        case ended(String)
+    }
+
+    private struct Exchange {
+        var errand: Errand
+        var operation: Operation
+        /// The owner was told already; only the slot is still out.
+        var isReported = false
+        /// The link still reads the slot.
+        var isSending = false
+        /// The answer, kept while the link still reads the slot or the payload still comes.
+        var response: Response?
+        var cancelDeadline: Instant?
+        var wasCancelled = false
+    }
+
+    /// Requests that only cancel or report: they must find a credit when all others are in use.
+    private static let reservedCredits = 4
+
+    let routeIndex: Int
+    private(set) var phase = Phase.connecting
+    /// The session's handles by the client's.
+    var handles: [NamespaceHandle: NamespaceHandle] = [:]
+    /// The client's handles by the session's.
+    var clientHandles: [NamespaceHandle: NamespaceHandle] = [:]
+    /// Set while namespaces are named again.
+    var openingCount = 0
+    let link: any ClientLink
+    private unowned let owner: any ClientConnectionOwner
+    private let memory: BlockMemory
+    private var handshake: ClientHandshake
+    private var grants: Grants?
+    private var exchanges: [UInt32: Exchange] = [:]
+    private var nextNumber: UInt32 = 1
+    private var incoming: UInt32?
+    private let connectDeadline: Instant
+    private let cancelLimit: Duration
+    private var turnWasCut = false
+    private(set) var nextDeadline: Instant
+
+    init(
+        _ link: any ClientLink, routeIndex: Int, configuration: StoreClientConfiguration, memory: BlockMemory,
+        owner: any ClientConnectionOwner
+    ) {
+        self.link = link
+        self.routeIndex = routeIndex
+        self.owner = owner
+        self.memory = memory
+        cancelLimit = configuration.cancelLimit
+        connectDeadline = owner.now + configuration.connectLimit
+        nextDeadline = connectDeadline
+        handshake = ClientHandshake(
+            tenant: configuration.tenant, secret: configuration.secret, nonce: HandshakeProof.nonce())
+    }
+
+    /// Whether a further request finds a credit.
+    var hasCredit: Bool {
+        guard case .open = phase, let grants else { return false }
+        return exchanges.count < Int(grants.credits) - Self.reservedCredits
+    }
+
+    /// Whether nothing is under way.
+    var isIdle: Bool { exchanges.isEmpty && !link.hasOutput }
+
+    /// Whether it should get a turn without waiting for the poller.
+    var wantsTurn: Bool {
+        if case .ended = phase { return false }
+        return turnWasCut || link.wantsTurn
+    }
+
+    // MARK: asking
+
+    /// Sends a request. The caller saw `hasCredit`, except for the client's own.
+    func send(_ errand: Errand) {
+        let number = nextNumber
+        nextNumber = nextNumber == .max ? 1 : nextNumber + 1
+        var payload: MemorySlice?
+        var slot = RemoteSlot.none
+        if case .put(_, _, _, let payloadBytes, _) = errand.request {
+            let slice = errand.slot?.prefix(payloadBytes) ?? MemorySlice(offset: 0, count: 0)
+            payload = slice
+            slot = link.remoteSlot(slice)
+        } else if let slice = errand.slot {
+            slot = link.remoteSlot(slice)
+        }
+        if case .put(_, _, _, let payloadBytes, _) = errand.request, payloadBytes > Int(grants?.payloadBytesMax ?? 0) {
+            let response = Response.because(.invalid, "the store takes payloads of \(grants?.payloadBytesMax ?? 0) bytes")
+            return owner.completed(errand, response, slotIsFree: true, over: self)
+        }
+        let client = errand.request.namespace
+        guard client == 0 || handles[client] != nil else {
+            return owner.completed(errand, .because(.invalid, "this namespace was not opened"), slotIsFree: true, over: self)
+        }
+        var exchange = Exchange(errand: errand, operation: errand.request.operation)
+        exchange.isSending = payload != nil && !link.isOneSided
+        exchanges[number] = exchange
+        nextDeadline = min(nextDeadline, errand.deadline)
+        let header = errand.request.header(
+            number: number, namespace: handles[client] ?? 0, payloadIsInSlot: link.isOneSided && payload != nil)
+        link.queue(header, payload: payload) { errand.request.writeBody(to: &$0, slot: slot) }
+    }
+
+    /// Asks the store to forget the request with this tag; false when it is not under way here.
+    func cancel(tag: UInt64) -> Bool {
+        for (number, exchange) in exchanges {
+            guard exchange.errand.tag == tag else { continue }
+            cancel(number)
+            return true
+        }
+        return false
+    }
+
+    private func cancel(_ number: UInt32) {
+        guard exchanges[number]?.wasCancelled == false else { return }
+        exchanges[number]?.wasCancelled = true
+        let limit = owner.now + cancelLimit
+        exchanges[number]?.cancelDeadline = limit
+        nextDeadline = min(nextDeadline, limit)
+        guard let grants, exchanges.count < Int(grants.credits) else { return }
+        send(Errand(request: .cancel(requestNumber: number), owner: .client, slot: nil, deadline: .distantFuture))
+    }
+
+    // MARK: turns
+
+    /// Sends and reads what can be sent and read now.
+    func turn() {
+        turnWasCut = false
+        if case .connecting = phase {
+            do throws(SystemError) {
+                guard try link.connected() else { return }
+            } catch { return end(error.description) }
+            phase = .handshake
+            link.queue(FrameHeader(.hello), payload: nil) { $0.raw(self.handshake.helloBody) }
+        }
+        flush()
+        read()
+        flush()
+    }
+
+    private func flush() {
+        if case .ended = phase { return }
+        let failure = link.flush { number in
+            guard exchanges[number] != nil else { return }
+            exchanges[number]?.isSending = false
+            if exchanges[number]?.response != nil { finish(number) }
+        }
+        if let failure { end(SystemError(number: failure, doing: "send to the store").description) }
+    }
+
+    private func read() {
+        let payloadBytesMax = Int(grants?.payloadBytesMax ?? 0)
+        while true {
+            if case .ended = phase { return }
+            do throws(FrameError) {
+                switch try link.next(payloadBytesMax: payloadBytesMax) {
+                case .frame(let header, let body): unsafe try take(header, body)
+                case .payload(let checksum): takePayload(checksum)
+                case .nothing: return
+                case .turnIsOver:
+                    turnWasCut = true
+                    return
+                case .ended(.failed(let number)):
+                    return end(SystemError(number: number, doing: "receive from the store").description)
+                case .ended: return end("the store closed the connection")
+                }
+            } catch { return end("the store sent what is no frame: \(error)") }
+        }
+    }
+
+    private func take(_ header: FrameHeader, _ body: UnsafeRawBufferPointer) throws(FrameError) {
+        if case .handshake = phase {
+            switch unsafe try handshake.take(header, Array(body)) {
+            case .proof(let body): link.queue(FrameHeader(.proof), payload: nil) { $0.raw(body) }
+            case .refused(let why): end("the store refused: \(why)")
+            case .open(let grants):
+                self.grants = grants
+                phase = .open
+            }
+            return
+        }
+        switch header.operation {
+        case .added, .removed, .overflow:
+            var reader = unsafe WireReader(body)
+            owner.notified(try Notification.read(header, &reader), over: self)
+        case .goodbye: unsafe end("the store says: " + String(decoding: body, as: UTF8.self))
+        default: unsafe try takeReply(header, body)
+        }
+    }
+
+    private func takeReply(_ header: FrameHeader, _ body: UnsafeRawBufferPointer) throws(FrameError) {
+        var reader = unsafe WireReader(body)
+        let number = header.requestNumber
+        guard let exchange = exchanges[number], exchange.operation == header.operation, exchange.response == nil
+        else { throw FrameError(.value("request number", UInt64(number)), at: 8) }
+        let response = try Response.read(header, &reader)
+        exchanges[number]?.response = response
+        guard header.operation == .get, response.status == .ok,
+            case .get(_, let name) = exchange.errand.request,
+            case .object(let payloadBytes, let checksum, _) = response.body
+        else { return finish(number) }
+        guard let slot = exchange.errand.slot, payloadBytes <= slot.count else {
+            throw FrameError(.tooLong("payload", UInt64(payloadBytes)), at: 24)
+        }
+        if header.payloadIsInSlot || (payloadBytes == 0 && link.isOneSided) {
+            let bytes = unsafe UnsafeRawBufferPointer(memory[slot.prefix(payloadBytes)])
+            finishGet(number, isRight: unsafe BlockChecksum.of(name, bytes) == checksum)
+        } else if exchange.isReported {
+            link.skipPayload()
+            finish(number)
+        } else {
+            guard header.inlinePayloadBytes == payloadBytes else {
+                throw FrameError(.value("payload length", UInt64(header.payloadBytes)), at: 24)
+            }
+            incoming = number
+            link.receivePayload(
+                into: slot.prefix(payloadBytes), checksum: .begin(name, payloadBytes: payloadBytes))
+        }
+    }
+
+    private func takePayload(_ checksum: UInt64) {
+        guard let number = incoming, case .object(_, let expected, _) = exchanges[number]?.response?.body else {
+            preconditionFailure("a payload of no request")
+        }
+        incoming = nil
+        finishGet(number, isRight: checksum == expected)
+    }
+
+    /// A block that fails its checksum is a miss, and the store hears of it.
+    private func finishGet(_ number: UInt32, isRight: Bool) {
+        if !isRight, let request = exchanges[number]?.errand.request {
+            exchanges[number]?.response = .because(.corrupt, "the payload came with a wrong checksum")
+            owner.sawCorrupt(request)
+        }
+        finish(number)
+    }
+
+    /// Reports an errand that was answered, once nobody needs its slot.
+    private func finish(_ number: UInt32) {
+        guard let exchange = exchanges[number], let response = exchange.response, !exchange.isSending else { return }
+        exchanges[number] = nil
+        if exchange.isReported {
+            owner.slotReturned(exchange.errand)
+        } else {
+            owner.completed(exchange.errand, response, slotIsFree: true, over: self)
+        }
+    }
+
+    // MARK: time and ends
+
+    /// Reports what passed its deadline, and gives up a store that acknowledges nothing.
+    func tick() {
+        let now = owner.now
+        guard now >= nextDeadline else { return }
+        switch phase {
+        case .connecting, .handshake:
+            if now >= connectDeadline { return end("no welcome within the limit") }
+            nextDeadline = connectDeadline
+            return
+        case .open: break
+        case .ended: return
+        }
+        for (number, exchange) in exchanges where now >= exchange.errand.deadline && !exchange.isReported {
+            let hasSlot = exchange.errand.slot != nil
+            exchanges[number]?.isReported = true
+            owner.completed(exchange.errand, Response(.deadlinePassed), slotIsFree: !hasSlot, over: self)
+            cancel(number)
+        }
+        if exchanges.values.contains(where: { $0.cancelDeadline.map { now >= $0 } ?? false }) {
+            return end("a cancelled request was not acknowledged within the limit")
+        }
+        nextDeadline = .distantFuture
+        for exchange in exchanges.values {
+            if !exchange.isReported { nextDeadline = min(nextDeadline, exchange.errand.deadline) }
+            if let limit = exchange.cancelDeadline { nextDeadline = min(nextDeadline, limit) }
+        }
+    }
+
+    /// Closes the connection: every slot comes back, every request that had no answer fails.
+    func end(_ reason: String) {
+        if case .ended = phase { return }
+        phase = .ended(reason)
+        link.close()
+        let left = exchanges
+        exchanges = [:]
+        for (_, exchange) in left.sorted(by: { $0.key < $1.key }) {
+            if exchange.isReported {
+                owner.slotReturned(exchange.errand)
+            } else {
+                owner.completed(exchange.errand, .because(.disconnected, reason), slotIsFree: true, over: self)
+            }
+        }
+    }
+}

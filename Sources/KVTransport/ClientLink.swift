@@ -1,0 +1,100 @@
+// What a client asks of whatever carries its connection, and the link over a stream socket.
+
+import CKernel
+import KVModel
+import KVSystem
+
+/// One connection on its way to a store, or there. Belongs to the client's thread.
+package protocol ClientLink: AnyObject {
+    /// Whether payloads travel by slots, moved by the store; otherwise they follow their frames.
+    var isOneSided: Bool { get }
+    /// A slot as the store must name it to reach it.
+    func remoteSlot(_ slice: MemorySlice) -> RemoteSlot
+    /// Puts its descriptors on the client's poller, all with this tag.
+    func register(with poller: Int32, tag: UInt64)
+    /// What the poller said about them: 1 = readable, 2 = writable, 8 = hung up or failed.
+    func polled(_ events: UInt32)
+    /// Whether the connection stands; `nil` = not yet. An error says why it never will.
+    func connected() throws(SystemError) -> Bool
+    /// Whether there is something that it could do now without the poller.
+    var wantsTurn: Bool { get }
+    /// Queues a frame and the payload that belongs to it.
+    func queue(_ header: FrameHeader, payload: MemorySlice?, body: (inout FrameWriter) -> Void)
+    /// Sends what goes now; calls `sent` for each payload whose slice is no longer needed for sending.
+    func flush(_ sent: (UInt32) -> Void) -> Int32?
+    /// Whether frames wait to be sent.
+    var hasOutput: Bool { get }
+    /// The next thing that came.
+    func next(payloadBytesMax: Int) throws(FrameError) -> Arrival
+    /// Where the payload goes that comes next, in a stream.
+    func receivePayload(into slice: MemorySlice, checksum: BlockChecksum)
+    /// Throws the payload away that comes next, in a stream.
+    func skipPayload()
+    /// Ends the connection: afterwards nobody touches a slot that was named over it.
+    func close()
+}
+
+/// A link over a socket. TLS ends in such a socket, too.
+final class StreamLink: ClientLink {
+    private let stream: FrameStream
+    private var isConnected = false
+    private var sawWritable: Bool
+    private var isClosed = false
+    private let onClose: () -> Void
+
+    /// - Parameter isConnected: A pair's end is; a TCP socket that just began to connect is not.
+    init(_ descriptor: Int32, memory: BlockMemory, isConnected: Bool, onClose: @escaping () -> Void = {}) {
+        stream = FrameStream(descriptor, memory: memory)
+        sawWritable = isConnected
+        self.onClose = onClose
+        stream.isWritable = isConnected
+        stream.isReadable = isConnected
+    }
+
+    var isOneSided: Bool { false }
+    func remoteSlot(_ slice: MemorySlice) -> RemoteSlot { RemoteSlot(byteCount: UInt32(clamping: slice.count)) }
+
+    func register(with poller: Int32, tag: UInt64) { hf_poller_set(poller, stream.descriptor, 1 | 2 | 4, tag, 0) }
+
+    func polled(_ events: UInt32) {
+        if events & (1 | 8) != 0 { stream.isReadable = true }
+        if events & (2 | 8) != 0 {
+            stream.isWritable = true
+            sawWritable = true
+        }
+    }
+
+    func connected() throws(SystemError) -> Bool {
+        if isConnected { return true }
+        guard sawWritable else { return false }
+        _ = try checked(hf_socket_error(stream.descriptor), "connect to the store")
+        isConnected = true
+        return true
+    }
+
+    var wantsTurn: Bool { !isClosed && (stream.isReadable || (stream.isWritable && stream.hasOutput)) }
+    var hasOutput: Bool { stream.hasOutput }
+
+    func queue(_ header: FrameHeader, payload: MemorySlice?, body: (inout FrameWriter) -> Void) {
+        stream.queue(header, payload: payload, body: body)
+    }
+
+    func flush(_ sent: (UInt32) -> Void) -> Int32? { stream.flush(sent) }
+
+    func next(payloadBytesMax: Int) throws(FrameError) -> Arrival {
+        try stream.next(bodyBytesMax: WireLimit.bodyBytesMax, payloadBytesMax: payloadBytesMax)
+    }
+
+    func receivePayload(into slice: MemorySlice, checksum: BlockChecksum) {
+        stream.receivePayload(into: slice, checksum: checksum)
+    }
+
+    func skipPayload() { stream.skipPayload() }
+
+    func close() {
+        guard !isClosed else { return }
+        isClosed = true
+        hf_shut_down(stream.descriptor)
+        onClose()
+    }
+}

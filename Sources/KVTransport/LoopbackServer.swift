@@ -1,0 +1,392 @@
+// Sessions inside one process: frames are handed over as messages and payloads are copied once, from slot to slot, with
+// the checksum taken on the way. It is the smallest carrier whose store moves payloads itself, as verbs does.
+
+import CKernel
+import KVModel
+import KVSystem
+import Synchronization
+
+/// One frame as a message.
+struct LoopbackMessage: Sendable {
+    var header: FrameHeader
+    var body: [UInt8]
+}
+
+/// What both ends of a loopback connection share.
+///
+/// The client's memory is touched by the server only while `isOpen`, under the lock that closing takes: after `close`
+/// returned, no slot is written or read any more.
+final class LoopbackPipe: Sendable {
+    let number: UInt32
+    let memory: BlockMemory
+    /// To the client.
+    let answers: Mailbox<LoopbackMessage>
+    private let isOpen = Mutex(true)
+
+    init(number: UInt32, memory: BlockMemory, clientSignal: WakeSignal, capacity: Int) {
+        self.number = number
+        self.memory = memory
+        answers = Mailbox(capacity: capacity, waking: clientSignal)
+    }
+
+    /// Does something with the client's slots, if the connection still stands.
+    func whileOpen(_ body: () -> Void) -> Bool {
+        isOpen.withLock { isOpen in
+            if isOpen { body() }
+            return isOpen
+        }
+    }
+
+    func close() { isOpen.withLock { $0 = false } }
+    var stands: Bool { isOpen.withLock { $0 } }
+}
+
+private enum LoopbackInput: Sendable {
+    case connect(LoopbackPipe)
+    case message(UInt32, LoopbackMessage)
+    case closed(UInt32)
+    case command(SessionCommand)
+}
+
+/// A server for clients of the same process.
+public final class LoopbackServer: SessionServer {
+    /// `loopback`.
+    public let address = "loopback"
+    fileprivate let shared: Shared
+    private let thread: EngineThread
+
+    /// What the server's thread shares with clients and store.
+    fileprivate final class Shared: Sendable {
+        let host: any SessionHost
+        let limits: ServerLimits
+        let transport: UInt16
+        let signal: WakeSignal
+        let inputs: Mailbox<LoopbackInput>
+        let nextNumber = SharedCount()
+        let isStopping = Atomic<Bool>(false)
+        let published = Mutex(TransportCounters())
+
+        init(_ host: any SessionHost, _ limits: ServerLimits, _ transport: UInt16) throws(SystemError) {
+            self.host = host
+            self.limits = limits
+            self.transport = transport
+            signal = try WakeSignal()
+            // Per session the commands about its requests, the requests themselves, its begin and end; and what is
+            // told to subscribers, which may be refused.
+            let messages = limits.sessionsMax * (limits.credits + 4) + 1024
+            inputs = Mailbox(capacity: limits.commandCountMax + messages, waking: signal)
+        }
+
+        func message(_ number: UInt32, _ message: LoopbackMessage) -> Acceptance {
+            inputs.post(.message(number, message))
+        }
+        func closed(_ number: UInt32) { _ = inputs.post(.closed(number)) }
+    }
+
+    /// Serves until `shutDown`.
+    public init(limits: ServerLimits, transport: UInt16, host: any SessionHost) throws(SystemError) {
+        let shared = try Shared(host, limits, transport)
+        self.shared = shared
+        thread = try EngineThread("kv-loopback") { LoopbackLoop(shared).run() }
+    }
+
+    /// Takes a command of the store.
+    public func post(_ command: SessionCommand) -> Acceptance { shared.inputs.post(.command(command)) }
+
+    /// What it counted so far.
+    public var counters: TransportCounters { shared.published.withLock { $0 } }
+
+    /// Ends all sessions and joins its thread.
+    public func shutDown() {
+        shared.isStopping.store(true, ordering: .sequentiallyConsistent)
+        shared.signal.wake()
+        thread.join()
+    }
+}
+
+extension StoreRoute {
+    /// To a store of the same process.
+    public static func loopback(_ server: LoopbackServer) -> StoreRoute {
+        let shared = server.shared
+        return StoreRoute(carrier: .loopback, address: "loopback") { memory, signal throws(SystemError) in
+            let refused = SystemError(number: KernelError.connectionRefused, doing: "connect to the loopback server")
+            guard !shared.isStopping.load(ordering: .sequentiallyConsistent),
+                shared.nextNumber.increment(max: Int(UInt32.max))
+            else { throw refused }
+            let pipe = LoopbackPipe(
+                number: UInt32(shared.nextNumber.value), memory: memory, clientSignal: signal,
+                capacity: 4 * shared.limits.credits + 64)
+            guard shared.inputs.post(.connect(pipe)) == .accepted else { throw refused }
+            return LoopbackLink(pipe, shared)
+        }
+    }
+}
+
+/// The client's end.
+@safe
+private final class LoopbackLink: ClientLink {
+    private let pipe: LoopbackPipe
+    private let server: LoopbackServer.Shared
+    private var outgoing: [LoopbackMessage] = []
+    private var incoming: [LoopbackMessage] = []
+    private var nextIncoming = 0
+
+    init(_ pipe: LoopbackPipe, _ server: LoopbackServer.Shared) {
+        self.pipe = pipe
+        self.server = server
+    }
+
+    var isOneSided: Bool { true }
+    /// The region in the key, the offset in place of the address.
+    func remoteSlot(_ slice: MemorySlice) -> RemoteSlot {
+        RemoteSlot(
+            address: UInt64(slice.offset), key: UInt32(slice.region), byteCount: UInt32(clamping: slice.count))
+    }
+    func register(with poller: Int32, tag: UInt64) {}
+    func polled(_ events: UInt32) {}
+    func connected() throws(SystemError) -> Bool { true }
+    var wantsTurn: Bool {
+        nextIncoming < incoming.count || !pipe.answers.isEmpty || !outgoing.isEmpty || !pipe.stands
+    }
+    var hasOutput: Bool { !outgoing.isEmpty }
+
+    func queue(_ header: FrameHeader, payload: MemorySlice?, body: (inout FrameWriter) -> Void) {
+        var writer = FrameWriter()
+        body(&writer)
+        outgoing.append(LoopbackMessage(header: header, body: writer.bytes))
+    }
+
+    func flush(_ sent: (UInt32) -> Void) -> Int32? {
+        while let message = outgoing.first {
+            guard server.message(pipe.number, message) == .accepted else { return nil }
+            outgoing.removeFirst()
+        }
+        return nil
+    }
+
+    func next(payloadBytesMax: Int) throws(FrameError) -> Arrival {
+        if nextIncoming == incoming.count {
+            pipe.answers.drain(into: &incoming)
+            nextIncoming = 0
+        }
+        guard nextIncoming < incoming.count else { return pipe.stands ? .nothing : .ended(.closed) }
+        var message = incoming[nextIncoming]
+        message.header.bodyBytes = UInt32(message.body.count)
+        nextIncoming += 1
+        held = message.body
+        return unsafe .frame(message.header, body: held.withUnsafeBytes { unsafe copy($0) })
+    }
+
+    /// The body that was handed out last.
+    private var held: [UInt8] = []
+    private var space = UnsafeMutableRawBufferPointer.allocate(byteCount: WireLimit.bodyBytesMax, alignment: 16)
+    private func copy(_ bytes: UnsafeRawBufferPointer) -> UnsafeRawBufferPointer {
+        unsafe space.copyMemory(from: bytes)
+        return unsafe UnsafeRawBufferPointer(rebasing: space[0..<bytes.count])
+    }
+    deinit { unsafe space.deallocate() }
+
+    func receivePayload(into slice: MemorySlice, checksum: BlockChecksum) {
+        preconditionFailure("a payload that follows its frame, over loopback")
+    }
+    func skipPayload() { preconditionFailure("a payload that follows its frame, over loopback") }
+
+    func close() {
+        pipe.close()
+        server.closed(pipe.number)
+    }
+}
+
+/// The server's end of one connection.
+private final class LoopbackConnection: ServerCarrier {
+    let pipe: LoopbackPipe
+    private(set) var peer: ServerPeer!
+    private let memory: BlockMemory
+    private let setting: ServerSetting
+    private(set) var isClosed = false
+    /// Frames that the store had no room for, or that came meanwhile.
+    private var waiting: [LoopbackMessage] = []
+
+    init(_ pipe: LoopbackPipe, id: SessionID, setting: ServerSetting) {
+        self.pipe = pipe
+        self.setting = setting
+        memory = setting.host.memory
+        peer = ServerPeer(id, kind: .loopback, address: "loopback", setting: setting, carrier: self)
+    }
+
+    var queuedBytes: Int { 0 }
+    var isOneSided: Bool { true }
+    var isOver: Bool { if case .over = peer.phase { true } else { false } }
+    var waits: Bool { peer.isRefusedByHost }
+
+    func take(_ message: LoopbackMessage) {
+        waiting.append(message)
+        takeWaiting()
+    }
+
+    func takeWaiting() {
+        peer.retry()
+        while !isClosed, peer.takesFrames, !waiting.isEmpty {
+            let message = waiting.removeFirst()
+            setting.counters.framesReceived += 1
+            setting.counters.bytesReceived += UInt64(WireLimit.headerBytes + message.body.count)
+            do throws(FrameError) {
+                let limits = peer.incomingLimits
+                guard Int(message.header.payloadBytes) <= limits.payloadBytes else {
+                    throw FrameError(.tooLong("payload", UInt64(message.header.payloadBytes)), at: 24)
+                }
+                let result = unsafe message.body.withUnsafeBytes { bytes -> Result<Void, FrameError> in
+                    Result { () throws(FrameError) in unsafe try peer.take(message.header, bytes) }
+                }
+                try result.get()
+            } catch {
+                peer.count(error)
+                end()
+            }
+        }
+    }
+
+    func transmit(_ header: FrameHeader, body: (inout FrameWriter) -> Void) {
+        guard !isClosed else { return }
+        var writer = FrameWriter()
+        body(&writer)
+        setting.counters.framesSent += 1
+        setting.counters.bytesSent += UInt64(WireLimit.headerBytes + writer.bytes.count)
+        if pipe.answers.post(LoopbackMessage(header: header, body: writer.bytes)) == .full {
+            // It asks and does not listen.
+            setting.counters.deadlinesPassed += 1
+            end()
+        }
+    }
+
+    func push(
+        _ header: FrameHeader, body: (inout FrameWriter) -> Void, from slice: MemorySlice, to slot: RemoteSlot,
+        number: UInt32
+    ) {
+        let stands = pipe.whileOpen {
+            let target = MemorySlice(
+                region: Int32(slot.key), offset: Int(slot.address), count: slice.count)
+            let from = unsafe memory[slice]
+            if from.count > 0 { unsafe pipe.memory[target].copyMemory(from: UnsafeRawBufferPointer(from)) }
+        }
+        guard stands else { return end() }
+        setting.counters.bytesSent += UInt64(slice.count)
+        transmit(header, body: body)
+        if !isClosed { peer.pushed(number) }
+    }
+
+    func pull(into slice: MemorySlice, from slot: RemoteSlot, checksum: BlockChecksum, number: UInt32) {
+        var checksum = checksum
+        let stands = pipe.whileOpen {
+            let source = MemorySlice(region: Int32(slot.key), offset: Int(slot.address), count: slice.count)
+            unsafe checksum.copy(UnsafeRawBufferPointer(pipe.memory[source]), to: memory[slice])
+        }
+        guard stands else { return end() }
+        setting.counters.bytesReceived += UInt64(slice.count)
+        peer.pulled(number, checksum: checksum.value)
+    }
+
+    func skip(number: UInt32) {}
+    func finish() { end() }
+
+    func end() {
+        guard !isClosed else { return }
+        isClosed = true
+        pipe.close()
+        pipe.answers.wakeOwner()
+        peer.connectionEnded()
+    }
+}
+
+/// The server's thread.
+private final class LoopbackLoop {
+    private let shared: LoopbackServer.Shared
+    private let setting: ServerSetting
+    private var connections: [UInt32: LoopbackConnection] = [:]
+    private var batch: [LoopbackInput] = []
+    private var stopDeadline: Instant?
+
+    init(_ shared: LoopbackServer.Shared) {
+        self.shared = shared
+        setting = ServerSetting(host: shared.host, limits: shared.limits)
+    }
+
+    func run() {
+        let poller = hf_poller_create()
+        precondition(poller >= 0, "no descriptor for the loopback server's poller")
+        defer { hf_close(poller) }
+        hf_poller_set(poller, shared.signal.descriptor, 1, 0, 0)
+        var tag: UInt64 = 0
+        var event: UInt32 = 0
+        while true {
+            setting.now = MonotonicClock.now
+            shared.inputs.drain(into: &batch)
+            for input in batch { take(input) }
+            batch.removeAll(keepingCapacity: true)
+            var next = Instant.distantFuture
+            for connection in Array(connections.values) {
+                if connection.waits { connection.takeWaiting() }
+                next = min(next, connection.peer.tick())
+                if connection.waits { next = min(next, setting.now + Duration(milliseconds: 1)) }
+                forgetIfOver(connection)
+            }
+            shared.published.withLock { $0 = setting.counters }
+            if shared.isStopping.load(ordering: .sequentiallyConsistent), stop() { return }
+            var timeout = next == .distantFuture ? -1 : max(0, next.nanoseconds - setting.now.nanoseconds)
+            if stopDeadline != nil { timeout = 10_000_000 }
+            shared.signal.prepareToSleep()
+            if !shared.inputs.isEmpty
+                || (stopDeadline == nil && shared.isStopping.load(ordering: .sequentiallyConsistent))
+            {
+                timeout = 0
+            }
+            unsafe hf_poller_wait(poller, &tag, &event, 1, timeout)
+            shared.signal.awake()
+        }
+    }
+
+    private func take(_ input: LoopbackInput) {
+        switch input {
+        case .connect(let pipe):
+            guard stopDeadline == nil, connections.count < setting.limits.sessionsMax else {
+                setting.counters.connectionsRefused += 1
+                pipe.close()
+                return pipe.answers.wakeOwner()
+            }
+            setting.counters.connectionsAccepted += 1
+            setting.counters.connectionsOpen += 1
+            connections[pipe.number] = LoopbackConnection(
+                pipe, id: SessionID(transport: shared.transport, number: pipe.number), setting: setting)
+        case .message(let number, let message):
+            guard let connection = connections[number] else { return }
+            connection.take(message)
+            forgetIfOver(connection)
+        case .closed(let number):
+            guard let connection = connections[number] else { return }
+            connection.end()
+            forgetIfOver(connection)
+        case .command(let command):
+            guard let connection = connections[command.session.number] else { return }
+            connection.peer.perform(command)
+            connection.takeWaiting()
+            forgetIfOver(connection)
+        }
+    }
+
+    private func forgetIfOver(_ connection: LoopbackConnection) {
+        guard connection.isOver, connections.removeValue(forKey: connection.pipe.number) != nil else { return }
+        setting.counters.connectionsOpen -= 1
+    }
+
+    private func stop() -> Bool {
+        if stopDeadline == nil {
+            stopDeadline = setting.now + Duration(seconds: 5)
+            for connection in Array(connections.values) {
+                connection.end()
+                forgetIfOver(connection)
+            }
+        }
+        shared.published.withLock { $0 = setting.counters }
+        return connections.isEmpty || setting.now >= stopDeadline!
+    }
+}

@@ -1,0 +1,363 @@
+// One thread that serves stream connections: it polls, reads requests, carries out what the store says, and ends what
+// lasts too long. Sockets are edge-triggered: a connection costs one registration for its whole life.
+
+import CKernel
+import KVModel
+import KVSystem
+import Synchronization
+
+/// A connected socket on its way to a lane.
+package struct AcceptedSocket: Sendable {
+    package var descriptor: Int32
+    package var carrier: Carrier
+    package var address: String
+
+    package init(descriptor: Int32, carrier: Carrier, address: String) {
+        self.descriptor = descriptor
+        self.carrier = carrier
+        self.address = address
+    }
+}
+
+/// The part of a lane that other threads see.
+package final class StreamLane: Sendable {
+    let index: Int
+    let laneCount: Int
+    let transport: UInt16
+    let host: any SessionHost
+    let limits: ServerLimits
+    let signal: WakeSignal
+    let commands: Mailbox<SessionCommand>
+    let notifications: Mailbox<SessionCommand>
+    let sockets: Mailbox<AcceptedSocket>
+    let isStopping = Atomic<Bool>(false)
+    let published = Mutex(TransportCounters())
+    /// Connections of all lanes of the server, so that its limit holds for all of them together.
+    let connectionCount: SharedCount
+    private let thread: Mutex<EngineThread?> = Mutex(nil)
+
+    package init(
+        index: Int, of laneCount: Int, transport: UInt16, host: any SessionHost, limits: ServerLimits,
+        connectionCount: SharedCount
+    ) throws(SystemError) {
+        self.index = index
+        self.laneCount = laneCount
+        self.transport = transport
+        self.host = host
+        self.limits = limits
+        self.connectionCount = connectionCount
+        signal = try WakeSignal()
+        commands = Mailbox(capacity: limits.commandCountMax, waking: signal)
+        notifications = Mailbox(capacity: 4096, waking: signal)
+        sockets = Mailbox(capacity: limits.sessionsMax + limits.unauthenticatedMax, waking: signal)
+    }
+
+    /// Starts the thread. `listener` is polled by this lane, too; what it accepts goes to `distribute`.
+    package func start(
+        listener: Int32? = nil, distribute: @escaping @Sendable (AcceptedSocket) -> Void = { _ in }
+    ) throws(SystemError) {
+        let poller = try checked(hf_poller_create(), "create a poller")
+        let lane = self
+        let started = try EngineThread("kv-lane-\(transport)-\(index)") {
+            LaneLoop(lane, poller: poller, listener: listener, distribute: distribute).run()
+        }
+        thread.withLock { $0 = started }
+    }
+
+    /// Ends all connections and joins the thread.
+    package func stop() {
+        isStopping.store(true, ordering: .sequentiallyConsistent)
+        signal.wake()
+        let running = thread.withLock { thread -> EngineThread? in
+            defer { thread = nil }
+            return thread
+        }
+        running?.join()
+    }
+
+    /// Takes a command of the store.
+    package func post(_ command: SessionCommand) -> Acceptance {
+        if case .notify = command { return notifications.post(command) }
+        return commands.post(command)
+    }
+}
+
+/// A count that several threads change.
+package final class SharedCount: Sendable {
+    private let count = Atomic<Int>(0)
+    package init() {}
+    /// Adds one, unless that would be more than `max`.
+    package func increment(max: Int) -> Bool {
+        if count.add(1, ordering: .relaxed).newValue <= max { return true }
+        count.subtract(1, ordering: .relaxed)
+        return false
+    }
+    package func decrement() { count.subtract(1, ordering: .relaxed) }
+    package var value: Int { count.load(ordering: .relaxed) }
+}
+
+/// The loop of a lane. Lives on its thread only.
+final class LaneLoop {
+    private static let wakeTag: UInt64 = 0
+    private static let listenerTag = UInt64.max
+    /// How often a request is offered again that the store had no room for.
+    private static let retryInterval = Duration(milliseconds: 1)
+
+    private let lane: StreamLane
+    private let poller: Int32
+    private let listener: Int32?
+    private let distribute: (AcceptedSocket) -> Void
+    private let setting: ServerSetting
+    private var connections: [UInt32: StreamConnection] = [:]
+    private var runnable: [StreamConnection] = []
+    /// Connections with a request that the store had no room for.
+    private var blocked: [StreamConnection] = []
+    private var retriesAt = Instant.zero
+    private var commandBatch: [SessionCommand] = []
+    private var socketBatch: [AcceptedSocket] = []
+    private var nextNumber: UInt32
+    private var nextSweep = Instant.distantFuture
+    private var stopDeadline: Instant?
+    /// Set while there are no descriptors left: accepting would fail at once, again and again.
+    private var acceptsAgainAt: Instant?
+    private var tags = [UInt64](repeating: 0, count: 64)
+    private var events = [UInt32](repeating: 0, count: 64)
+    private var lastPublished = TransportCounters()
+
+    init(
+        _ lane: StreamLane, poller: Int32, listener: Int32?, distribute: @escaping (AcceptedSocket) -> Void
+    ) {
+        self.lane = lane
+        self.poller = poller
+        self.listener = listener
+        self.distribute = distribute
+        setting = ServerSetting(host: lane.host, limits: lane.limits)
+        nextNumber = UInt32(lane.index == 0 ? lane.laneCount : lane.index)
+        hf_poller_set(poller, lane.signal.descriptor, 1, Self.wakeTag, 0)
+        if let listener { hf_poller_set(poller, listener, 1, Self.listenerTag, 0) }
+    }
+
+    deinit {
+        hf_close(poller)
+        if let listener { hf_close(listener) }
+    }
+
+    func run() {
+        while true {
+            setting.now = MonotonicClock.now
+            takeSockets()
+            takeCommands()
+            turns()
+            sweep()
+            publish()
+            if lane.isStopping.load(ordering: .sequentiallyConsistent), stop() { return }
+            wait()
+        }
+    }
+
+    // MARK: what comes from other threads
+
+    private func takeSockets() {
+        lane.sockets.drain(into: &socketBatch)
+        for socket in socketBatch { add(socket) }
+    }
+
+    private func takeCommands() {
+        lane.commands.drain(into: &commandBatch)
+        for command in commandBatch { perform(command) }
+        lane.notifications.drain(into: &commandBatch)
+        for command in commandBatch { perform(command) }
+        commandBatch.removeAll(keepingCapacity: true)
+    }
+
+    private func perform(_ command: SessionCommand) {
+        // A notification may cross the end of its session.
+        guard let connection = connections[command.session.number] else { return }
+        connection.peer.perform(command)
+        settle(connection)
+    }
+
+    private func add(_ socket: AcceptedSocket) {
+        guard stopDeadline == nil else {
+            lane.connectionCount.decrement()
+            hf_close(socket.descriptor)
+            return
+        }
+        makeRoomForUnknown()
+        let number = nextNumber
+        nextNumber &+= UInt32(lane.laneCount)
+        let connection = StreamConnection(
+            socket, id: SessionID(transport: lane.transport, number: number), setting: setting)
+        guard hf_poller_set(poller, socket.descriptor, 1 | 2 | 4, UInt64(number), 0) == 0 else {
+            lane.connectionCount.decrement()
+            return
+        }
+        connections[number] = connection
+        setting.counters.connectionsAccepted += 1
+        setting.counters.connectionsOpen += 1
+        settle(connection)
+    }
+
+    /// The oldest of too many connections that have not proved who they are makes room: whoever fills the places
+    /// keeps nobody out.
+    private func makeRoomForUnknown() {
+        let unknown = connections.values.filter { $0.isUnknown }
+        guard unknown.count >= max(1, setting.limits.unauthenticatedMax / lane.laneCount) else { return }
+        guard let oldest = unknown.min(by: { $0.peer.id.number < $1.peer.id.number }) else { return }
+        setting.counters.connectionsRefused += 1
+        oldest.end()
+        settle(oldest)
+    }
+
+    // MARK: turns
+
+    /// Gives each connection with something to do a turn.
+    private func turns() {
+        if !blocked.isEmpty, setting.now >= retriesAt {
+            retriesAt = setting.now + Self.retryInterval
+            let batch = blocked
+            blocked.removeAll(keepingCapacity: true)
+            for connection in batch {
+                connection.isBlocked = false
+                connection.turn()
+                settle(connection)
+            }
+        }
+        guard !runnable.isEmpty else { return }
+        let batch = runnable
+        runnable.removeAll(keepingCapacity: true)
+        for connection in batch {
+            connection.isQueued = false
+            connection.turn()
+            settle(connection)
+        }
+    }
+
+    /// Queues a connection if it has something to do, forgets it if it is over, and notes its deadline.
+    private func settle(_ connection: StreamConnection) {
+        if connection.isOver {
+            if connections.removeValue(forKey: connection.peer.id.number) != nil {
+                setting.counters.connectionsOpen -= 1
+                lane.connectionCount.decrement()
+            }
+            return
+        }
+        nextSweep = min(nextSweep, connection.deadline)
+        if connection.wantsTurn, !connection.isQueued {
+            connection.isQueued = true
+            runnable.append(connection)
+        }
+        if connection.peer.isRefusedByHost, !connection.isBlocked {
+            connection.isBlocked = true
+            blocked.append(connection)
+        }
+    }
+
+    /// Ends what has lasted too long, and finds the next time to look.
+    private func sweep() {
+        if let time = acceptsAgainAt, setting.now >= time, let listener {
+            acceptsAgainAt = nil
+            hf_poller_set(poller, listener, 1, Self.listenerTag, 0)
+        }
+        guard setting.now >= nextSweep else { return }
+        nextSweep = .distantFuture
+        for connection in Array(connections.values) {
+            connection.tick()
+            settle(connection)
+        }
+    }
+
+    // MARK: waiting
+
+    private func wait() {
+        var timeout = max(0, min(nextSweep, acceptsAgainAt ?? .distantFuture).nanoseconds - setting.now.nanoseconds)
+        if nextSweep == .distantFuture, acceptsAgainAt == nil { timeout = -1 }
+        if !blocked.isEmpty {
+            let retry = Self.retryInterval.nanoseconds
+            timeout = timeout < 0 ? retry : min(timeout, retry)
+        }
+        if stopDeadline != nil { timeout = timeout < 0 ? 10_000_000 : min(timeout, 10_000_000) }
+        lane.signal.prepareToSleep()
+        if !runnable.isEmpty || !lane.commands.isEmpty || !lane.notifications.isEmpty || !lane.sockets.isEmpty
+            || (stopDeadline == nil && lane.isStopping.load(ordering: .sequentiallyConsistent))
+        {
+            timeout = 0
+        }
+        let count = unsafe hf_poller_wait(poller, &tags, &events, 64, timeout)
+        lane.signal.awake()
+        setting.now = MonotonicClock.now
+        guard count > 0 else { return }
+        for index in 0..<Int(count) { handle(tag: tags[index], events: events[index]) }
+    }
+
+    private func handle(tag: UInt64, events: UInt32) {
+        switch tag {
+        case Self.wakeTag: break
+        case Self.listenerTag: accept()
+        default:
+            guard let connection = connections[UInt32(truncatingIfNeeded: tag)] else { return }
+            if events & (1 | 8) != 0 { connection.stream.isReadable = true }
+            if events & (2 | 8) != 0 { connection.stream.isWritable = true }
+            settle(connection)
+        }
+    }
+
+    private func accept() {
+        guard let listener, stopDeadline == nil else { return }
+        var name = [CChar](repeating: 0, count: 80)
+        for _ in 0..<64 {
+            let descriptor = unsafe hf_accept(listener, &name, name.count)
+            if descriptor < 0 {
+                if KernelError.isOutOfDescriptors(Int(-descriptor)) {
+                    hf_poller_set(poller, listener, 0, Self.listenerTag, 0)
+                    acceptsAgainAt = setting.now + Duration(milliseconds: 100)
+                }
+                if -descriptor == KernelError.connectionAborted { continue }
+                return
+            }
+            let limit = setting.limits.sessionsMax + setting.limits.unauthenticatedMax
+            guard lane.connectionCount.increment(max: limit) else {
+                setting.counters.connectionsRefused += 1
+                hf_close(descriptor)
+                continue
+            }
+            let text = name.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }
+            distribute(
+                AcceptedSocket(
+                    descriptor: descriptor, carrier: .tcp, address: String(decoding: text, as: UTF8.self)))
+        }
+    }
+
+    // MARK: ending
+
+    /// Ends all connections; true when nothing is left, or the store took too long to answer.
+    private func stop() -> Bool {
+        if stopDeadline == nil {
+            stopDeadline = setting.now + Duration(seconds: 5)
+            if let listener, acceptsAgainAt == nil { hf_poller_set(poller, listener, 0, Self.listenerTag, 0) }
+            acceptsAgainAt = nil
+            for connection in Array(connections.values) {
+                connection.end()
+                settle(connection)
+            }
+        }
+        publish()
+        return connections.isEmpty || setting.now >= stopDeadline!
+    }
+
+    private func publish() {
+        guard setting.counters != lastPublished else { return }
+        lastPublished = setting.counters
+        lane.published.withLock { $0 = lastPublished }
+    }
+}
+
+extension SessionCommand {
+    /// The session it is for.
+    package var session: SessionID {
+        switch self {
+        case .receive(let request, _), .reply(let request, _), .send(let request, _, _): request.session
+        case .notify(let session, _), .disconnect(let session, _): session
+        }
+    }
+}

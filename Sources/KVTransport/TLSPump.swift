@@ -1,0 +1,149 @@
+// TLS as a pump: swift-nio-ssl ends the encryption at one end of a local socket pair, and the sessions of the ordinary
+// lanes (or the ordinary client) run over the other. A slower path by one more copy through the kernel each way; in
+// exchange not one line of the protocol exists twice.
+
+import CKernel
+import KVModel
+import KVSystem
+import NIOCore
+import NIOPosix
+import NIOSSL
+import NIOTLS
+
+/// One side of a pump. Bytes read here are written there; when one side is slow, the other is not read.
+final class PumpHandler: ChannelDuplexHandler {
+    typealias InboundIn = ByteBuffer
+    typealias OutboundIn = ByteBuffer
+    typealias OutboundOut = ByteBuffer
+
+    private var context: ChannelHandlerContext?
+    private var partner: PumpHandler?
+    private var waiting: [ByteBuffer] = []
+    private var readIsPending = false
+    private var isEncrypted: Bool
+    private var isReady: Bool
+    /// Called once when TLS is up.
+    private let onReady: (PumpHandler, ChannelHandlerContext) -> Void
+
+    /// - Parameter isEncrypted: The side of the network; it pumps only after the handshake.
+    init(isEncrypted: Bool, onReady: @escaping (PumpHandler, ChannelHandlerContext) -> Void = { _, _ in }) {
+        self.isEncrypted = isEncrypted
+        isReady = !isEncrypted
+        self.onReady = onReady
+    }
+
+    /// Joins two sides of one event loop.
+    static func join(_ one: PumpHandler, _ other: PumpHandler) {
+        one.partner = other
+        other.partner = one
+        one.partnerIsThere()
+        other.partnerIsThere()
+    }
+
+    private func partnerIsThere() {
+        for buffer in waiting { partner?.write(buffer) }
+        waiting = []
+        partner?.context?.flush()
+        resumeReading()
+    }
+
+    private func write(_ buffer: ByteBuffer) {
+        guard let context else { return }
+        context.write(wrapOutboundOut(buffer), promise: nil)
+    }
+
+    private var mayRead: Bool {
+        if !isReady { return true }
+        return partner?.context?.channel.isWritable ?? false
+    }
+
+    private func resumeReading() {
+        guard readIsPending, mayRead else { return }
+        readIsPending = false
+        context?.read()
+    }
+
+    func handlerAdded(context: ChannelHandlerContext) { self.context = context }
+
+    func handlerRemoved(context: ChannelHandlerContext) {
+        self.context = nil
+        partner = nil
+    }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        let buffer = unwrapInboundIn(data)
+        if let partner { partner.write(buffer) } else { waiting.append(buffer) }
+    }
+
+    func channelReadComplete(context: ChannelHandlerContext) { partner?.context?.flush() }
+
+    func channelInactive(context: ChannelHandlerContext) {
+        let other = partner
+        partner = nil
+        other?.partner = nil
+        other?.context?.close(promise: nil)
+        context.fireChannelInactive()
+    }
+
+    func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
+
+    func channelWritabilityChanged(context: ChannelHandlerContext) {
+        if context.channel.isWritable { partner?.resumeReading() }
+    }
+
+    func read(context: ChannelHandlerContext) {
+        if mayRead { context.read() } else { readIsPending = true }
+    }
+
+    func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+        if isEncrypted, case TLSUserEvent.handshakeCompleted? = event as? TLSUserEvent {
+            isReady = true
+            onReady(self, context)
+        }
+        context.fireUserInboundEventTriggered(event)
+    }
+}
+
+/// The way from a TLS channel to one end of a socket pair.
+enum TLSPump {
+    /// Pumps between this side and `descriptor`, which it owns from here on.
+    static func attach(_ side: PumpHandler, _ context: ChannelHandlerContext, descriptor: Int32) {
+        let channel = context.channel
+        let loop = context.eventLoop
+        let bound = NIOLoopBound(side, eventLoop: loop)
+        ClientBootstrap(group: loop).channelInitializer { local in
+            local.eventLoop.makeCompletedFuture {
+                let inner = PumpHandler(isEncrypted: false)
+                try local.pipeline.syncOperations.addHandler(inner)
+                PumpHandler.join(bound.value, inner)
+            }
+        }.withConnectedSocket(descriptor).whenFailure { _ in
+            hf_close(descriptor)
+            channel.close(promise: nil)
+        }
+    }
+
+    /// What went wrong with certificates and keys, in words for a person.
+    static func context(
+        _ configuration: TLSConfiguration, place: String
+    ) throws(OperatorError) -> NIOSSLContext {
+        do { return try NIOSSLContext(configuration: configuration) } catch {
+            throw OperatorError(
+                "TLS cannot be set up (\(error))", at: place, remedy: "check certificate, key and authority files")
+        }
+    }
+
+    /// The certificates of a PEM file.
+    static func certificates(_ path: String) throws(OperatorError) -> [NIOSSLCertificateSource] {
+        do { return try NIOSSLCertificate.fromPEMFile(path).map { .certificate($0) } } catch {
+            throw OperatorError("no certificate can be read (\(error))", at: path, remedy: "give a PEM file")
+        }
+    }
+
+    /// The key of a PEM file.
+    static func privateKey(_ path: String) throws(OperatorError) -> NIOSSLPrivateKeySource {
+        do { return .privateKey(try NIOSSLPrivateKey(file: path, format: .pem)) } catch {
+            throw OperatorError("no private key can be read (\(error))", at: path, remedy: "give a PEM file")
+        }
+    }
+}

@@ -1,0 +1,112 @@
+// `holdfast store`: the remote flash server.
+
+import ArgumentParser
+import KVModel
+import KVStore
+import Logging
+import ServiceLifecycle
+
+struct StoreCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "store", abstract: "Serves KV blocks from flash.",
+        discussion: """
+            Takes whole block devices or files, formats them when they are new, and serves until SIGTERM, which drains it.
+            The embedded default is one file:
+
+              holdfast store --data store.flash --size 10GiB
+
+            Beside the file it keeps its catalogue (namespaces and pins, SQLite) and the keys of its tenants; the first
+            start makes a tenant `local` with a new key. A YAML file may hold the same settings under the same names
+            (`tls-listen` is `tlsListen` there); options overrule it. `holdfast doctor` checks both beforehand.
+            """)
+
+    @Option(name: .long, help: "A YAML file of settings.")
+    var config: String?
+
+    @Option(name: .long, help: "A block device or file; repeat it for several drives.")
+    var data: [String] = []
+
+    @Option(name: .long, help: "Bytes of a file that does not exist yet, like 100GiB.")
+    var size: String?
+
+    @Option(name: .long, help: "Bytes of an extent, fixed at formatting (default: 2MiB).")
+    var extent: String?
+
+    @Option(name: .long, help: "The longest payload (default: 16MiB).")
+    var payloadMax: String?
+
+    @Option(name: .long, help: "Where TCP is served (default: 127.0.0.1:9460).")
+    var listen: String?
+
+    @Option(name: .long, help: "Threads that move bytes of TCP (default: 1).")
+    var lanes: String?
+
+    @Option(name: .long, help: "Where TLS 1.3 is served.")
+    var tlsListen: String?
+
+    @Option(name: .long, help: "PEM file of the certificate chain.")
+    var tlsCertificate: String?
+
+    @Option(name: .long, help: "PEM file of the certificate's key.")
+    var tlsKey: String?
+
+    @Option(name: .long, help: "PEM file of who signs clients' certificates; without it clients need none.")
+    var tlsClientAuthority: String?
+
+    @Option(name: .long, help: "RDMA device, or `auto`.")
+    var rdma: String?
+
+    @Option(name: .long, help: "Where /metrics, /healthz and /readyz are served (default: 127.0.0.1:9461).")
+    var http: String?
+
+    @Option(name: .long, help: "Memory for payloads on their way and hot objects (default: 256MiB).")
+    var dram: String?
+
+    @Option(name: .long, help: "The SQLite file of namespaces and pins (default: beside the first data file).")
+    var catalogue: String?
+
+    @Option(name: .long, help: "The file of tenants and keys (default: beside the first data file).")
+    var tenants: String?
+
+    @Option(name: .long, help: "Bytes that may be written to flash in a day (default: no limit).")
+    var writePerDay: String?
+
+    @Option(name: .long, help: "Bytes a second that the scrubber reads (default: 20MB).")
+    var scrub: String?
+
+    @Flag(name: .long, help: "Format drives although they hold something.")
+    var force = false
+
+    func run() async throws {
+        let settings = try readSettings()
+        var logger = Logger(label: "holdfast.store")
+        logger.logLevel = .info
+        let service = try StoreService(settings, logger: logger)
+        let group = ServiceGroup(
+            configuration: .init(
+                services: [service], gracefulShutdownSignals: [.sigterm, .sigint], logger: logger))
+        try await group.run()
+    }
+
+    /// The file's settings, overruled by the options.
+    func readSettings() throws(OperatorError) -> StoreConfiguration {
+        var settings = StoreConfiguration()
+        if let config { try settings.read(file: config) }
+        let options: [(name: String, option: String, value: String?)] = [
+            ("size", "--size", size), ("extent", "--extent", extent), ("payloadMax", "--payload-max", payloadMax),
+            ("listen", "--listen", listen), ("lanes", "--lanes", lanes), ("tlsListen", "--tls-listen", tlsListen),
+            ("tlsCertificate", "--tls-certificate", tlsCertificate), ("tlsKey", "--tls-key", tlsKey),
+            ("tlsClientAuthority", "--tls-client-authority", tlsClientAuthority), ("rdma", "--rdma", rdma),
+            ("http", "--http", http), ("dram", "--dram", dram), ("catalogue", "--catalogue", catalogue),
+            ("tenants", "--tenants", tenants), ("writePerDay", "--write-per-day", writePerDay),
+            ("scrub", "--scrub", scrub),
+        ]
+        if !data.isEmpty { try settings.set("data", data, at: "--data") }
+        for option in options {
+            if let value = option.value { try settings.set(option.name, [value], at: option.option) }
+        }
+        settings.force = force
+        try settings.check()
+        return settings
+    }
+}

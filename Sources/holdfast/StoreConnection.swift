@@ -1,0 +1,94 @@
+// How `ctl` reaches a store: the options that every order has, and the real client behind them.
+
+import ArgumentParser
+import KVIdentity
+import KVModel
+import KVStore
+import KVSystem
+import KVTransport
+
+/// Where a store is and who asks.
+struct StoreConnectionOptions: ParsableArguments {
+    @Option(name: .long, help: "The store's address.")
+    var store = "127.0.0.1:9460"
+
+    @Option(name: .long, help: "Whose key proves who asks.")
+    var tenant = "local"
+
+    @Option(name: .long, help: "The file of keys that the store made or was given (`--tenants` there).")
+    var keys: String
+
+    @Option(name: .long, help: "Seconds that an answer may take.")
+    var within = 10.0
+
+    @Flag(name: .long, help: "Prints JSON.")
+    var json = false
+
+    /// A client with room for `payloadBytes` of payload.
+    func connect(payloadBytes: Int = 4096) throws(OperatorError) -> StoreConnection {
+        let (host, port) = try splitEndpoint(store, option: "--store")
+        guard let own = try Tenants(file: keys).byName[tenant] else {
+            throw OperatorError("there is no tenant `\(tenant)`", at: keys)
+        }
+        do {
+            let memory = try BlockMemory(byteCount: max(4096, (payloadBytes + 4095) / 4096 * 4096))
+            let client = try StoreClient(
+                StoreClientConfiguration(routes: [.tcp(host: host, port: port)], tenant: tenant, secret: own.secret),
+                memory: memory, sink: { _ in })
+            return StoreConnection(client: client, memory: memory, limit: Duration(seconds: within), address: store)
+        } catch { throw OperatorError(error.description, at: "--store") }
+    }
+}
+
+/// A connected client and its memory.
+struct StoreConnection {
+    let client: StoreClient
+    let memory: BlockMemory
+    let limit: Duration
+    let address: String
+
+    /// Asks, and throws what the store says when it is not one of `accepted`.
+    func ask(
+        _ request: Request, slot: MemorySlice? = nil, accepting accepted: [Status] = [.ok]
+    ) async throws -> Response {
+        let response = await client.call(request, slot: slot, within: limit)
+        guard accepted.contains(response.status) else { throw refusal(response) }
+        return response
+    }
+
+    /// An order of an operator and its result.
+    func order(_ verb: String, _ arguments: OrderArguments = OrderArguments()) async throws -> [UInt8] {
+        let json = try encodeJSON(arguments)
+        let response = try await ask(.administer(verb: verb, arguments: json))
+        guard case .text(let text) = response.body else { return [] }
+        return text
+    }
+
+    func namespace(_ name: String) async throws -> NamespaceHandle {
+        let response = try await ask(.openNamespace(name: name))
+        guard case .namespace(let handle) = response.body else {
+            throw OperatorError("the store did not say how it calls the namespace", at: address)
+        }
+        return handle
+    }
+
+    private func refusal(_ response: Response) -> OperatorError {
+        var what = "the store says \(response.status)"
+        if case .text(let text) = response.body, !text.isEmpty { what += ": " + String(decoding: text, as: UTF8.self) }
+        switch response.status {
+        case .disconnected:
+            return OperatorError("no store answers", at: address, remedy: "is it running, and is the key the right one?")
+        case .deadlinePassed:
+            return OperatorError("the store did not answer in time", at: address, remedy: "give it longer with --within")
+        default: return OperatorError(what, at: address)
+        }
+    }
+}
+
+/// A key of 64 hexadecimal digits, as `ls` prints it.
+func readKey(_ text: String) throws(OperatorError) -> FullKey {
+    guard let bytes = bytes(hex: text), bytes.count == 32 else {
+        throw OperatorError("`\(text)` is not a key of 64 hexadecimal digits", remedy: "`ctl ls` prints keys")
+    }
+    return FullKey(bytes: bytes)
+}
