@@ -1,0 +1,292 @@
+// The thread of a verbs server: it takes completions, carries out what the store says, serves control connections. It
+// polls while there is work and for at most 50 µs after, then arms the queue's event and sleeps.
+
+import CKernel
+import KVModel
+import KVSystem
+
+/// What the thread is started with.
+struct VerbsLaneStart: Sendable {
+    var transport: UInt16
+    var host: any SessionHost
+    var port: VerbsServerPort
+    var listener: Int32
+    var poller: Int32
+    var border: VerbsBorder
+
+    func run() { VerbsLane(self).run() }
+}
+
+/// The loop. Lives on its thread only.
+final class VerbsLane {
+    private static let wakeTag: UInt64 = 0
+    private static let listenerTag = UInt64.max
+    private static let completionTag = UInt64.max - 1
+    private static let deviceTag = UInt64.max - 2
+    /// How long it looks for completions before it sleeps.
+    private static let pollingTime = Duration(nanoseconds: 50_000)
+    /// How often a request is offered again that the store had no room for.
+    private static let retryInterval = Duration(milliseconds: 1)
+
+    private let start: VerbsLaneStart
+    private let port: VerbsServerPort
+    private let border: VerbsBorder
+    private let setting: ServerSetting
+    private var connections: [UInt32: VerbsConnection] = [:]
+    private var runnable: [VerbsConnection] = []
+    private var blocked: [VerbsConnection] = []
+    private var retriesAt = Instant.zero
+    private var commandBatch: [SessionCommand] = []
+    private var nextNumber: UInt32 = 1
+    private var nextSweep = Instant.distantFuture
+    private var nextPublication = Instant.zero
+    private var stopDeadline: Instant?
+    private var lastWork = Instant.zero
+    private var tags = [UInt64](repeating: 0, count: 64)
+    private var events = [UInt32](repeating: 0, count: 64)
+
+    init(_ start: VerbsLaneStart) {
+        self.start = start
+        port = start.port
+        border = start.border
+        setting = ServerSetting(host: start.host, limits: start.port.limits)
+        hf_poller_set(start.poller, border.signal.descriptor, 1, Self.wakeTag, 0)
+        hf_poller_set(start.poller, start.listener, 1, Self.listenerTag, 0)
+        hf_poller_set(start.poller, port.completions.descriptor, 1, Self.completionTag, 0)
+        hf_poller_set(start.poller, port.device.eventDescriptor, 1, Self.deviceTag, 0)
+    }
+
+    deinit {
+        hf_close(start.poller)
+        hf_close(start.listener)
+    }
+
+    func run() {
+        while true {
+            setting.now = MonotonicClock.now
+            takeCommands()
+            let hadCompletions = takeCompletions()
+            turns()
+            sweep()
+            publish()
+            if border.isStopping.load(ordering: .sequentiallyConsistent), stop() { return }
+            if hadCompletions { lastWork = setting.now }
+            wait()
+        }
+    }
+
+    // MARK: what comes
+
+    private func takeCommands() {
+        border.commands.drain(into: &commandBatch)
+        for command in commandBatch { perform(command) }
+        border.notifications.drain(into: &commandBatch)
+        for command in commandBatch { perform(command) }
+        commandBatch.removeAll(keepingCapacity: true)
+    }
+
+    private func perform(_ command: SessionCommand) {
+        // A notification may cross the end of its session.
+        guard let connection = connections[command.session.number] else { return }
+        connection.peer.perform(command)
+        queue(connection)
+    }
+
+    /// Takes all completions that are there; whether there were any.
+    private func takeCompletions() -> Bool {
+        var isAny = false
+        while true {
+            let count = try? port.completions.take { completion in
+                // None is there for a pair that was destroyed before it was drained.
+                guard let connection = port.connections[completion.pair] else { return }
+                connection.complete(completion)
+                queue(connection)
+            }
+            guard let count, count > 0 else { return isAny }
+            isAny = true
+        }
+    }
+
+    private func takeDeviceEvents() {
+        while let event = port.device.nextEvent() {
+            switch event {
+            case .pairFailed(let number): port.connections[number]?.pairFailed()
+            case .deviceFailed, .completionsOverflowed, .portDown:
+                for connection in Array(connections.values) { connection.end("the RDMA device said \(event)") }
+            case .portUp, .other: break
+            }
+        }
+        for connection in Array(connections.values) { settle(connection) }
+    }
+
+    private func accept() {
+        guard stopDeadline == nil else { return }
+        var name = [CChar](repeating: 0, count: 80)
+        for _ in 0..<64 {
+            let descriptor = unsafe hf_accept(start.listener, &name, name.count)
+            if descriptor < 0 { return }
+            guard connections.count < setting.limits.sessionsMax + setting.limits.unauthenticatedMax else {
+                setting.counters.connectionsRefused += 1
+                hf_close(descriptor)
+                continue
+            }
+            hf_tcp_configure(descriptor, UInt32(clamping: setting.limits.stallLimit.nanoseconds / 1_000_000), 0)
+            let text = name.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }
+            add(
+                AcceptedSocket(
+                    descriptor: descriptor, carrier: .verbs, address: String(decoding: text, as: UTF8.self)))
+        }
+    }
+
+    private func add(_ socket: AcceptedSocket) {
+        makeRoomForUnknown()
+        let number = nextNumber
+        nextNumber &+= 1
+        let connection = VerbsConnection(
+            socket, id: SessionID(transport: start.transport, number: number), setting: setting, port: port)
+        guard hf_poller_set(start.poller, socket.descriptor, 1 | 2 | 4, UInt64(number), 0) == 0 else { return }
+        connections[number] = connection
+        setting.counters.connectionsAccepted += 1
+        setting.counters.connectionsOpen += 1
+        queue(connection)
+    }
+
+    /// The oldest of too many connections that have not proved who they are makes room.
+    private func makeRoomForUnknown() {
+        let unknown = connections.values.filter { $0.isUnknown }
+        guard unknown.count >= max(1, setting.limits.unauthenticatedMax),
+            let oldest = unknown.min(by: { $0.peer.id.number < $1.peer.id.number })
+        else { return }
+        setting.counters.connectionsRefused += 1
+        oldest.end("a newer one needed its place")
+        settle(oldest)
+    }
+
+    // MARK: turns
+
+    private func queue(_ connection: VerbsConnection) {
+        guard !connection.isQueued else { return }
+        connection.isQueued = true
+        runnable.append(connection)
+    }
+
+    private func turns() {
+        if !blocked.isEmpty, setting.now >= retriesAt {
+            retriesAt = setting.now + Self.retryInterval
+            for connection in blocked {
+                connection.isBlocked = false
+                queue(connection)
+            }
+            blocked.removeAll(keepingCapacity: true)
+        }
+        guard !runnable.isEmpty else { return }
+        let batch = runnable
+        runnable.removeAll(keepingCapacity: true)
+        for connection in batch {
+            connection.isQueued = false
+            connection.turn()
+            settle(connection)
+        }
+    }
+
+    /// Queues a connection if it has something to do, forgets it if it is over, and notes its deadline.
+    private func settle(_ connection: VerbsConnection) {
+        if connection.isOver {
+            if connections.removeValue(forKey: connection.peer.id.number) != nil {
+                setting.counters.connectionsOpen -= 1
+            }
+            return
+        }
+        nextSweep = min(nextSweep, connection.deadline)
+        if connection.wantsTurn { queue(connection) }
+        if connection.peer.isRefusedByHost, !connection.isBlocked {
+            connection.isBlocked = true
+            blocked.append(connection)
+        }
+    }
+
+    /// Ends what has lasted too long, and finds the next time to look.
+    private func sweep() {
+        guard setting.now >= nextSweep else { return }
+        nextSweep = .distantFuture
+        for connection in Array(connections.values) {
+            connection.tick()
+            settle(connection)
+        }
+    }
+
+    // MARK: waiting
+
+    private func wait() {
+        if setting.now < lastWork + Self.pollingTime || !runnable.isEmpty { return look(timeout: 0) }
+        do throws(SystemError) {
+            // What completed before the queue was armed makes no event: look once more.
+            try port.completions.arm()
+            if takeCompletions() { return look(timeout: 0) }
+        } catch {
+            preconditionFailure("\(error)")
+        }
+        var timeout = nextSweep == .distantFuture ? -1 : max(0, nextSweep.nanoseconds - setting.now.nanoseconds)
+        let retry = Self.retryInterval.nanoseconds
+        if !blocked.isEmpty { timeout = timeout < 0 ? retry : min(timeout, retry) }
+        if stopDeadline != nil { timeout = timeout < 0 ? 10_000_000 : min(timeout, 10_000_000) }
+        port.counters.sleeps += 1
+        nextPublication = .zero
+        publish()
+        look(timeout: timeout)
+        port.completions.clear()
+    }
+
+    private func look(timeout: Int64) {
+        var timeout = timeout
+        border.signal.prepareToSleep()
+        if !runnable.isEmpty || !border.commands.isEmpty || !border.notifications.isEmpty
+            || (stopDeadline == nil && border.isStopping.load(ordering: .sequentiallyConsistent))
+        {
+            timeout = 0
+        }
+        let count = unsafe hf_poller_wait(start.poller, &tags, &events, 64, timeout)
+        border.signal.awake()
+        setting.now = MonotonicClock.now
+        guard count > 0 else { return }
+        for index in 0..<Int(count) { handle(tag: tags[index], events: events[index]) }
+    }
+
+    private func handle(tag: UInt64, events: UInt32) {
+        switch tag {
+        case Self.wakeTag, Self.completionTag: break
+        case Self.listenerTag: accept()
+        case Self.deviceTag: takeDeviceEvents()
+        default:
+            guard let connection = connections[UInt32(truncatingIfNeeded: tag)] else { return }
+            if events & (1 | 8) != 0 { connection.stream.isReadable = true }
+            if events & (2 | 8) != 0 { connection.stream.isWritable = true }
+            settle(connection)
+        }
+    }
+
+    // MARK: ending
+
+    /// Ends all connections; true when nothing is left, or the store took too long to answer.
+    private func stop() -> Bool {
+        if stopDeadline == nil {
+            stopDeadline = setting.now + Duration(seconds: 10)
+            hf_poller_set(start.poller, start.listener, 0, Self.listenerTag, 0)
+            for connection in Array(connections.values) {
+                connection.end("the store shuts down")
+                settle(connection)
+            }
+        }
+        nextPublication = .zero
+        publish()
+        return connections.isEmpty || setting.now >= stopDeadline!
+    }
+
+    /// Shows the counters to other threads, a few times a second.
+    private func publish() {
+        guard setting.now >= nextPublication else { return }
+        nextPublication = setting.now + Duration(milliseconds: 20)
+        let verbs = port.allCounters
+        border.published.withLock { $0 = (setting.counters, verbs) }
+    }
+}

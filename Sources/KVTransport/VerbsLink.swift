@@ -1,0 +1,301 @@
+// One connection to a store over verbs as the client sees it: a TCP control connection for the handshake, then the queue
+// pair for frames. Payloads do not pass through it: the store moves them from and to the slots that requests name.
+
+import CKernel
+import KVModel
+import KVSystem
+import Synchronization
+
+/// What a client keeps for one store, over all connections to it: device, completion queue, and a domain of its own with
+/// the registration of the client's memory, so that the keys one store is given are void for every other. Used by the
+/// thread of one client.
+@safe
+package final class VerbsClientPort: @unchecked Sendable {
+    package let device: VerbsDevice
+    let domain: VerbsDomain
+    let completions: VerbsCompletions
+    let settings: VerbsSettings
+    let memory: BlockMemory
+    let regions: [VerbsRegion]
+
+    /// Opens the device and registers the memory, which takes about a second per 10 GB the first time.
+    package init(_ place: VerbsPlace, memory: BlockMemory, settings: VerbsSettings) throws(OperatorError) {
+        device = try VerbsDevice(place)
+        self.memory = memory
+        self.settings = settings
+        do throws(SystemError) {
+            domain = try VerbsDomain(device)
+            // Room for two pairs: an old one may still drain while a new one is set up.
+            completions = try VerbsCompletions(
+                device, capacity: min(device.port.completionsMax, 2 * (settings.sendDepth + settings.receiveCount)))
+            var regions: [VerbsRegion] = []
+            for index in unsafe memory.regions.indices {
+                regions.append(
+                    unsafe try VerbsRegion(
+                        domain, memory.regions[index], [.local, .peerReads, .peerWrites], keeping: memory))
+            }
+            self.regions = regions
+        } catch {
+            throw OperatorError(
+                error.description, at: "verbs on \(device.port.device)",
+                remedy: "raise the limit of locked memory (ulimit -l) if memory could not be registered")
+        }
+    }
+
+    /// A part of the client's memory, as the store names it.
+    package func slot(_ slice: MemorySlice) -> RemoteSlot {
+        RemoteSlot(
+            address: UInt64(UInt(bitPattern: unsafe memory[slice].baseAddress)),
+            key: regions[Int(slice.region)].remoteKey, byteCount: UInt32(slice.count))
+    }
+}
+
+/// One connection. Belongs to the client's thread.
+@safe
+package final class VerbsLink: ClientLink, VerbsChannelUser {
+    private enum Phase {
+        case connecting, handshake, welcomed, attaching, ready, closed
+    }
+
+    /// How long it looks for completions before its thread may sleep.
+    private static let pollingTime = Duration(nanoseconds: 50_000)
+    /// How long the end of a connection waits for what was posted to come back. Adapters flush in microseconds.
+    private static let drainLimit = Duration(seconds: 1)
+    private static let connectionReset: Int32 = 104
+
+    private let port: VerbsClientPort
+    private let stream: FrameStream
+    private var phase = Phase.connecting
+    private var sawWritable = false
+    private var poller: Int32?
+    private var channel: VerbsChannel?
+    private var lastWork = Instant.zero
+    /// The frame that `next` hands out; its body is at the start of `body`, kept from frame to frame.
+    private var header: FrameHeader?
+    /// Whether `next` did, so that the caller still looks at the body and the following `next` makes room.
+    private var isHandedOut = false
+    private var body: UnsafeMutableRawBufferPointer
+
+    /// Starts to connect the control connection.
+    package init(_ port: VerbsClientPort, host: String, tcpPort: UInt16) throws(SystemError) {
+        let descriptor = try checked(unsafe hf_tcp_connect(host, tcpPort), "connect to \(host):\(tcpPort)")
+        // A peer that is gone is seen by this connection even while no request is under way.
+        hf_tcp_configure(descriptor, 10_000, 0)
+        self.port = port
+        unsafe body = .allocate(byteCount: port.settings.receiveBytes, alignment: 16)
+        stream = FrameStream(descriptor, memory: port.memory)
+        stream.isWritable = false
+        stream.isReadable = false
+    }
+
+    deinit {
+        close()
+        unsafe body.deallocate()
+    }
+
+    // MARK: set-up
+
+    package func register(with poller: Int32, tag: UInt64) {
+        self.poller = poller
+        hf_poller_set(poller, stream.descriptor, 1 | 2 | 4, tag, 0)
+        hf_poller_set(poller, port.completions.descriptor, 1, tag, 0)
+    }
+
+    /// Which of the two descriptors it was is not said; looking at both costs little.
+    package func polled(_ events: UInt32) {
+        if events & (1 | 8) != 0 { stream.isReadable = true }
+        if events & (2 | 8) != 0 {
+            stream.isWritable = true
+            sawWritable = true
+        }
+        port.completions.clear()
+        lastWork = MonotonicClock.now
+    }
+
+    package func connected() throws(SystemError) -> Bool {
+        guard case .connecting = phase else { return true }
+        guard sawWritable else { return false }
+        _ = try checked(hf_socket_error(stream.descriptor), "connect the control connection")
+        stream.isReadable = true
+        phase = .handshake
+        return true
+    }
+
+    /// The store has proved who it is: only now there is a queue pair, and the store is told of it.
+    package func welcomed() throws(SystemError) {
+        var random: UInt32 = 0
+        _ = unsafe hf_random(&random, 4)
+        let channel = try VerbsChannel(
+            domain: port.domain, completions: port.completions, settings: port.settings, payload: port.regions,
+            peerAccess: [.peerReads, .peerWrites], packetNumber: random, user: self)
+        self.channel = channel
+        stream.queue(FrameHeader(.attach)) { channel.parameters.write(to: &$0) }
+        phase = .attaching
+    }
+
+    /// Whether requests may go.
+    package var isReady: Bool { phase == .ready }
+
+    private func attached(_ header: FrameHeader, _ body: UnsafeRawBufferPointer) throws(FrameError) -> Bool {
+        guard header.operation == .attached else {
+            throw FrameError(.outOfPlace("operation \(header.operation)"), at: 5)
+        }
+        guard header.status == .ok, let channel else { return false }
+        var reader = unsafe WireReader(body)
+        let store = try VerbsParameters(&reader)
+        guard (try? channel.connect(to: store)) != nil else { return false }
+        phase = .ready
+        return true
+    }
+
+    // MARK: going
+
+    package var isOneSided: Bool { true }
+
+    package func remoteSlot(_ slice: MemorySlice) -> RemoteSlot { port.slot(slice) }
+
+    /// The control connection carries the handshake, the queue pair everything after it. The payload stays where it
+    /// is: the store comes for it.
+    package func queue(_ header: FrameHeader, payload: MemorySlice?, body: (inout FrameWriter) -> Void) {
+        if let channel { channel.send(header, body: body) } else { stream.queue(header, body: body) }
+    }
+
+    package var hasOutput: Bool { stream.hasOutput || channel?.queuedBytes ?? 0 > 0 }
+
+    package func flush(_ sent: (UInt32) -> Void) -> Int32? {
+        if stream.hasOutput, stream.isWritable, let error = stream.flush(sent) { return error }
+        channel?.flush()
+        return channel?.failure == nil ? nil : Self.connectionReset
+    }
+
+    // MARK: coming
+
+    /// Whether there is something to do. When there is not, the completion queue is armed: this is the last look
+    /// before the thread sleeps.
+    package var wantsTurn: Bool {
+        if phase == .closed { return false }
+        if stream.isReadable || (stream.isWritable && stream.hasOutput) || header != nil { return true }
+        guard let channel, phase == .ready else { return false }
+        if channel.failure != nil || MonotonicClock.now < lastWork + Self.pollingTime { return true }
+        // What completed before the queue was armed makes no event, so it is looked at once more.
+        guard (try? port.completions.arm()) != nil else { return true }
+        return takeCompletions()
+    }
+
+    package func next(payloadBytesMax: Int) throws(FrameError) -> Arrival {
+        if isHandedOut {
+            isHandedOut = false
+            header = nil
+        }
+        if let end = try nextOfControl() { return end }
+        guard let channel, phase == .ready else { return .nothing }
+        channel.resume()
+        while header == nil, channel.failure == nil, takeCompletions() {}
+        if let header {
+            isHandedOut = true
+            return unsafe .frame(
+                header, body: UnsafeRawBufferPointer(rebasing: body[0..<Int(header.bodyBytes)]))
+        }
+        return channel.failure == nil ? .nothing : .ended(.failed(Self.connectionReset))
+    }
+
+    /// What came over the control connection: frames of the handshake, the answer to `attach`, its end.
+    private func nextOfControl() throws(FrameError) -> Arrival? {
+        while stream.isReadable || phase == .handshake {
+            switch try stream.next(bodyBytesMax: WireLimit.handshakeBodyBytesMax, payloadBytesMax: 0) {
+            case .frame(let header, let body):
+                switch (phase, header.operation) {
+                case (.attaching, _):
+                    guard unsafe try attached(header, body) else { return .ended(.closed) }
+                case (.ready, _) where header.operation != .goodbye:
+                    throw FrameError(.outOfPlace("operation \(header.operation) beside the queue pair"), at: 5)
+                default:
+                    if header.operation == .welcome { phase = .welcomed }
+                    return unsafe .frame(header, body: body)
+                }
+            case .ended(let end): return .ended(end)
+            case .nothing, .payload, .turnIsOver: return nil
+            }
+        }
+        return nil
+    }
+
+    private func takeCompletions() -> Bool {
+        let count = try? port.completions.take { completion in
+            // Others are of a pair before this one.
+            guard let channel, completion.pair == channel.pair.number else { return }
+            channel.complete(completion)
+        }
+        guard let count, count > 0 else { return false }
+        lastWork = MonotonicClock.now
+        return true
+    }
+
+    /// One frame at a time, as `next` hands them out.
+    package var takesFrames: Bool { header == nil }
+
+    package func take(_ header: FrameHeader, _ body: UnsafeRawBufferPointer) throws(FrameError) {
+        self.header = header
+        if unsafe body.count > self.body.count {
+            unsafe self.body.deallocate()
+            unsafe self.body = .allocate(byteCount: body.count, alignment: 16)
+        }
+        unsafe self.body.copyMemory(from: body)
+    }
+
+    /// Only a store pushes and pulls.
+    package func pushed(_ number: UInt32) {}
+    package func pulled(_ number: UInt32) {}
+
+    /// In a stream only.
+    package func receivePayload(into slice: MemorySlice, checksum: BlockChecksum) {}
+    package func skipPayload() {}
+
+    // MARK: ends
+
+    /// The queue pair leaves RTS, its completions are drained, and it is destroyed: afterwards nothing lands in a slot.
+    package func close() {
+        guard phase != .closed else { return }
+        phase = .closed
+        hf_shut_down(stream.descriptor)
+        // The completion queue outlives this connection: the next one registers it under its own tag.
+        if let poller { hf_poller_set(poller, port.completions.descriptor, 0, 0, 0) }
+        guard let channel else { return }
+        channel.fail("closed")
+        let limit = MonotonicClock.now + Self.drainLimit
+        while !channel.isDrained, MonotonicClock.now < limit { _ = takeCompletions() }
+        self.channel = nil
+    }
+}
+
+extension StoreRoute {
+    /// A way over RDMA verbs: `host` and `port` are those of the store's control connections, `place` is the own device.
+    public static func verbs(
+        host: String, port: UInt16, place: VerbsPlace = VerbsPlace(), settings: VerbsSettings = .standard
+    ) -> StoreRoute {
+        let noSuchDevice: Int32 = 19
+        let client = Mutex<VerbsClientPort?>(nil)
+        return verbs(host: host, port: port) { memory throws(SystemError) in
+            // Registration is dear and made once; connections come and go.
+            try client.withLock { client throws(SystemError) in
+                if let client { return client }
+                do throws(OperatorError) {
+                    let made = try VerbsClientPort(place, memory: memory, settings: settings)
+                    client = made
+                    return made
+                } catch {
+                    throw SystemError(number: noSuchDevice, doing: "use verbs (\(error))")
+                }
+            }
+        }
+    }
+
+    private static func verbs(
+        host: String, port: UInt16,
+        client: @escaping @Sendable (BlockMemory) throws(SystemError) -> VerbsClientPort
+    ) -> StoreRoute {
+        StoreRoute(carrier: .verbs, address: "verbs \(host):\(port)") { memory, _ throws(SystemError) in
+            try VerbsLink(try client(memory), host: host, tcpPort: port)
+        }
+    }
+}
