@@ -41,7 +41,10 @@ protocol ClientConnectionOwner: AnyObject {
 final class ClientConnection {
     /// How far it has come.
     enum Phase {
-        case connecting, handshake, open
+        case connecting, handshake
+        /// The store is known; the link sets up what payloads travel by.
+        case settingUp
+        case open
         /// It has ended, and why.
         case ended(String)
     }
@@ -194,6 +197,7 @@ final class ClientConnection {
 
     private func read() {
         let payloadBytesMax = Int(grants?.payloadBytesMax ?? 0)
+        defer { if case .settingUp = phase, link.isReady { phase = .open } }
         while true {
             if case .ended = phase { return }
             do throws(FrameError) {
@@ -219,7 +223,8 @@ final class ClientConnection {
             case .refused(let why): end("the store refused: \(why)")
             case .open(let grants):
                 self.grants = grants
-                phase = .open
+                phase = .settingUp
+                do throws(SystemError) { try link.welcomed() } catch { return end(error.description) }
             }
             return
         }
@@ -297,7 +302,7 @@ final class ClientConnection {
         let now = owner.now
         guard now >= nextDeadline else { return }
         switch phase {
-        case .connecting, .handshake:
+        case .connecting, .handshake, .settingUp:
             if now >= connectDeadline { return end("no welcome within the limit") }
             nextDeadline = connectDeadline
             return

@@ -16,7 +16,11 @@ package protocol ClientLink: AnyObject {
     func polled(_ events: UInt32)
     /// Whether the connection stands; `nil` = not yet. An error says why it never will.
     func connected() throws(SystemError) -> Bool
-    /// Whether there is something that it could do now without the poller.
+    /// The store has proved who it is: sets up what the payloads travel by, if that is something else.
+    func welcomed() throws(SystemError)
+    /// Whether requests may go, after `welcomed`.
+    var isReady: Bool { get }
+    /// Whether there is something that it could do now without the poller. Asked last before the thread sleeps.
     var wantsTurn: Bool { get }
     /// Queues a frame and the payload that belongs to it.
     func queue(_ header: FrameHeader, payload: MemorySlice?, body: (inout FrameWriter) -> Void)
@@ -32,6 +36,12 @@ package protocol ClientLink: AnyObject {
     func skipPayload()
     /// Ends the connection: afterwards nobody touches a slot that was named over it.
     func close()
+}
+
+extension ClientLink {
+    /// Nothing to set up: payloads travel by the connection itself.
+    package func welcomed() {}
+    package var isReady: Bool { true }
 }
 
 /// A link over a socket. TLS ends in such a socket, too.

@@ -174,7 +174,7 @@ final class ClientLoop: ClientConnectionOwner {
     /// Looks at where a connection stands after its turn.
     private func judge(_ connection: ClientConnection) {
         switch connection.phase {
-        case .connecting, .handshake: break
+        case .connecting, .handshake, .settingUp: break
         case .open:
             if connection === candidate, current !== connection { promote(connection) }
             if connection !== current, connection.isIdle { connection.end("a better way was found") }
