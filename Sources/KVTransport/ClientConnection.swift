@@ -132,12 +132,14 @@ final class ClientConnection {
             slot = link.remoteSlot(slice)
         }
         if case .put(_, _, _, let payloadBytes, _) = errand.request, payloadBytes > Int(grants?.payloadBytesMax ?? 0) {
-            let response = Response.because(.invalid, "the store takes payloads of \(grants?.payloadBytesMax ?? 0) bytes")
+            let response = Response.because(
+                .invalid, "the store takes payloads of \(grants?.payloadBytesMax ?? 0) bytes")
             return owner.completed(errand, response, slotIsFree: true, over: self)
         }
         let client = errand.request.namespace
         guard client == 0 || handles[client] != nil else {
-            return owner.completed(errand, .because(.invalid, "this namespace was not opened"), slotIsFree: true, over: self)
+            return owner.completed(
+                errand, .because(.invalid, "this namespace was not opened"), slotIsFree: true, over: self)
         }
         var exchange = Exchange(errand: errand, operation: errand.request.operation)
         exchange.isSending = payload != nil && !link.isOneSided

@@ -108,7 +108,9 @@ extension Response {
     }
 
     /// An answer that says why.
-    package static func because(_ status: Status, _ why: String) -> Response { Response(status, .text(Array(why.utf8))) }
+    package static func because(_ status: Status, _ why: String) -> Response {
+        Response(status, .text(Array(why.utf8)))
+    }
 }
 
 extension Notification {
