@@ -242,7 +242,7 @@ private func shortCount(_ count: Int) -> String {
 }
 
 /// Bytes of this process that are in memory.
-private func residentBytes() -> Int {
+func residentBytes() -> Int {
     let fields = (try? String(contentsOfFile: "/proc/self/statm", encoding: .utf8))?.split(separator: " ") ?? []
     return fields.count > 1 ? (Int(fields[1]) ?? 0) * 4096 : 0
 }

@@ -26,6 +26,9 @@ extension StoreDecisions {
         }
     }
 
+    /// What headers carry for a namespace's name.
+    public static func digest(ofNamespace name: String) -> UInt64 { StoreNamespace.digest(of: name) }
+
     /// One thing that the scan of a drive met.
     public mutating func recover(_ event: ScanEvent, from drive: Int) {
         switch event {
@@ -49,6 +52,7 @@ extension StoreDecisions {
     }
 
     private mutating func recover(_ object: FlashObject, from drive: Int) {
+        if generations.isEmpty { generations = Array(repeating: 0, count: objects.extentCount) }
         nextGeneration = max(nextGeneration, object.generation + 1)
         oldestGeneration = min(oldestGeneration, object.generation)
         let namespace: UInt16
@@ -74,7 +78,7 @@ extension StoreDecisions {
         if let twin = objects.find(object.name.key.short, scope: scope) {
             recovery.erased += 1
             // The later put was acknowledged after the earlier one's tombstone was asked for: the higher one wins.
-            guard generations[twin] ?? 0 < object.generation else {
+            guard generations[Int(twin)] < object.generation else {
                 dropRecovered(object.extents, drive)
                 return
             }
@@ -85,7 +89,7 @@ extension StoreDecisions {
             return
         }
         let number = enter(object.extents, on: drive, key: object.name.key.short, scope: scope)
-        generations[number] = object.generation
+        generations[Int(number)] = object.generation
         objects[number].state = .present
         objects[number].payloadBytes = UInt32(object.payloadBytes)
         objects[number].depth = UInt16(clamping: object.metadata.indexInChain)
@@ -112,7 +116,7 @@ extension StoreDecisions {
         count(number, isPresent: false)
         objects.leave(number)
         objects[number].state = .leaving
-        generations[number] = nil
+        generations[Int(number)] = 0
         toErase.append(number)
     }
 
@@ -156,11 +160,11 @@ extension StoreDecisions {
         nextGeneration = max(nextGeneration, generationMax + 1)
         // Older writes count as older uses, spread over the hour before the start.
         let span = Double(max(1, nextGeneration - min(oldestGeneration, nextGeneration)))
-        for (number, generation) in generations {
-            let age = Double(nextGeneration - generation) / span
-            objects[number].touched = second - UInt32(min(3600, 3600 * age))
+        for number in generations.indices where generations[number] > 0 {
+            let age = Double(nextGeneration - generations[number]) / span
+            objects[UInt32(number)].touched = second - UInt32(min(3600, 3600 * age))
         }
-        generations = [:]
+        generations = []
         for record in records { restore(record) }
         for number in toErase { beginErasure(number) }
         toErase = []

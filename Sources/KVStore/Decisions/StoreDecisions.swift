@@ -131,8 +131,9 @@ public struct StoreDecisions: ~Copyable {
     var scrub = ScrubState()
 
     var nextGeneration: UInt64 = 1
-    /// While the drives are scanned: generations of what was found, and what must be erased afterwards.
-    var generations: [UInt32: UInt64] = [:]
+    /// While the drives are scanned: the generation of each object found, by its number, and what must be erased
+    /// afterwards. Both are given back at the end.
+    var generations: [UInt64] = []
     var oldestGeneration = UInt64.max
     var toErase: [UInt32] = []
     var recovery = RecoverySummary()
@@ -302,6 +303,9 @@ public struct StoreDecisions: ~Copyable {
         }
         return list
     }
+
+    /// Bytes that the table of objects and the allocators take: what the store pays for its extents.
+    public var tableBytes: Int { objects.byteCount + drives.reduce(0) { $0 + $1.extents.byteCount } }
 
     /// Extents that are free on drives that take writes.
     var freeExtents: Int { drives.reduce(0) { $0 + ($1.isWritable ? $1.extents.freeCount : 0) } }
