@@ -134,7 +134,7 @@ let package = Package(
         tests("KVFlash", ["KVModel", "KVSystem"]),
         tests("KVTransport", ["KVModel", "KVSystem"]),
         tests("KVMemory", ["KVModel", "KVSystem"]),
-        tests("KVStore", ["KVModel", "KVSystem", "KVFlash", "KVTransport", "KVMemory"]),
+        tests("KVStore", ["KVModel", "KVSystem", "KVFlash", "KVTransport", "KVMemory", logging]),
         tests("KVTiering", ["KVModel"]),
         tests("KVServing", ["KVModel"], resources: [.embedInCode("known-points.json")]),
         tests("KVTrace", ["KVModel"]),

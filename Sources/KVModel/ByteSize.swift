@@ -19,7 +19,8 @@ public enum ByteSize {
         let unit = word.isEmpty ? 1 : units.first { $0.word == word }?.bytes
         guard let number = Double(digits), let unit, number * unit < 9e18 else {
             throw OperatorError(
-                "`\(name)` is `\(text)`, not a size", at: place, remedy: "write bytes with a unit, like 512 MiB or 2 TB")
+                "`\(name)` is `\(text)`, not a size", at: place, remedy: "write bytes with a unit, like 512 MiB or 2 TB"
+            )
         }
         return Int(number * unit)
     }

@@ -62,7 +62,9 @@ extension Ctl {
             let json = try await to.connect().order("pins")
             try Ctl.show(json, as: OrderResult.self, raw: to.json) { result in
                 (result.pins ?? []).map { pin in
-                    let end = pin.expires == 0 ? "until unpinned" : "until \(Date(timeIntervalSince1970: Double(pin.expires)))"
+                    let end =
+                        pin.expires == 0
+                        ? "until unpinned" : "until \(Date(timeIntervalSince1970: Double(pin.expires)))"
                     return "\(pin.namespace) \(pin.key) \(pin.owner) \(end)" + (pin.isDangling ? " (dangling)" : "")
                 }.joined(separator: "\n")
             }
@@ -104,7 +106,8 @@ extension Ctl {
             @Option(name: .long, help: "Bytes that may be pinned.") var pinQuota: String?
             @Option(name: .long, help: "`volatile` or `restart-safe`.") var durability: Durability?
             @Option(name: .long, help: "Seconds after which unused objects go; 0 is never.") var retention: Int?
-            @Option(name: .customLong("class"), help: "`mixed`, `per-user` or `shared`.") var evictionClass: EvictionClass?
+            @Option(name: .customLong("class"), help: "`mixed`, `per-user` or `shared`.") var evictionClass:
+                EvictionClass?
             @Flag(name: .long, inversion: .prefixedNo, help: "Refuse carriers that do not encrypt.")
             var encryption: Bool?
             @Option(name: .long, help: "A tenant that may use it; repeat it for several.") var allow: [String] = []
@@ -121,7 +124,9 @@ extension Ctl {
                     policy = known.policy
                 }
                 if let quota { policy.quotaBytes = try ByteSize.read(quota, name: "quota", at: "--quota") }
-                if let pinQuota { policy.pinQuotaBytes = try ByteSize.read(pinQuota, name: "pinQuota", at: "--pin-quota") }
+                if let pinQuota {
+                    policy.pinQuotaBytes = try ByteSize.read(pinQuota, name: "pinQuota", at: "--pin-quota")
+                }
                 if let durability { policy.durability = durability }
                 if let retention { policy.retentionSeconds = retention }
                 if let evictionClass { policy.evictionClass = evictionClass }
@@ -164,7 +169,11 @@ extension Ctl {
             }
             let before = started.damagedFound ?? 0
             let damaged = try JSONDecoder().decode(OrderResult.self, from: Data(json)).damagedFound ?? before
-            if to.json { print(String(decoding: json, as: UTF8.self)) } else { print("\(damaged - before) objects damaged") }
+            if to.json {
+                print(String(decoding: json, as: UTF8.self))
+            } else {
+                print("\(damaged - before) objects damaged")
+            }
             if damaged > before { throw ExitCode(1) }
         }
     }

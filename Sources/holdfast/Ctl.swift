@@ -23,7 +23,8 @@ struct Ctl: AsyncParsableCommand {
         ])
 
     /// Prints JSON as it came, or what `text` makes of it.
-    static func show<Shape: Decodable>(_ json: [UInt8], as shape: Shape.Type, raw: Bool, text: (Shape) -> String) throws {
+    static func show<Shape: Decodable>(_ json: [UInt8], as shape: Shape.Type, raw: Bool, text: (Shape) -> String) throws
+    {
         if raw {
             print(String(decoding: json, as: UTF8.self))
         } else {

@@ -8,5 +8,8 @@ struct Holdfast: AsyncParsableCommand {
         commandName: "holdfast",
         abstract: "Keeps the KV cache that LLM servers throw away, and shows what that is worth.",
         version: "0.1.0",
-        subcommands: [Replay.self, ReportCommand.self, PlanCommand.self, ModelCommand.self, TraceCommand.self, StoreCommand.self, Ctl.self])
+        subcommands: [
+            Replay.self, ReportCommand.self, PlanCommand.self, ModelCommand.self, TraceCommand.self, StoreCommand.self,
+            Ctl.self,
+        ])
 }

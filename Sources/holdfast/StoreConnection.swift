@@ -77,9 +77,11 @@ struct StoreConnection {
         if case .text(let text) = response.body, !text.isEmpty { what += ": " + String(decoding: text, as: UTF8.self) }
         switch response.status {
         case .disconnected:
-            return OperatorError("no store answers", at: address, remedy: "is it running, and is the key the right one?")
+            return OperatorError(
+                "no store answers", at: address, remedy: "is it running, and is the key the right one?")
         case .deadlinePassed:
-            return OperatorError("the store did not answer in time", at: address, remedy: "give it longer with --within")
+            return OperatorError(
+                "the store did not answer in time", at: address, remedy: "give it longer with --within")
         default: return OperatorError(what, at: address)
         }
     }

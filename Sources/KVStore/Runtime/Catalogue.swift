@@ -71,7 +71,8 @@ public final class Catalogue: Sendable {
                 let decoder = JSONDecoder()
                 let namespaces = try Row.fetchAll(database, sql: "SELECT name, policy FROM namespaces ORDER BY name")
                     .map { row in
-                        let policy = try decoder.decode(NamespacePolicy.self, from: Data((row["policy"] as String).utf8))
+                        let policy = try decoder.decode(
+                            NamespacePolicy.self, from: Data((row["policy"] as String).utf8))
                         return (name: row["name"] as String, policy: policy)
                     }
                 let pins = try Row.fetchAll(database, sql: "SELECT * FROM pins").map { row in

@@ -28,6 +28,7 @@ public final class Store: SessionHost {
     private let thread = Mutex<EngineThread?>(nil)
     private let published: Mutex<StoreStatus>
     private let wantsStop = Atomic<Bool>(false)
+    private let wasShutDown = Atomic<Bool>(false)
     private let isQuiet = Atomic<Bool>(false)
 
     /// Wraps each drive before it is used: campaigns put a faulty one around it.
@@ -76,7 +77,8 @@ public final class Store: SessionHost {
         logger.info(
             "headers are read",
             metadata: [
-                "objects": "\(recovered.objects)", "damaged": "\(damaged)", "seconds": "\((seconds * 1000).rounded() / 1000)",
+                "objects": "\(recovered.objects)", "damaged": "\(damaged)",
+                "seconds": "\((seconds * 1000).rounded() / 1000)",
             ])
         try start(decisions, drives, makeDrive, first: commands, extentBytes: extentBytes)
     }
@@ -145,6 +147,7 @@ public final class Store: SessionHost {
 
     /// Stops: transports first, then the drives, so that every buffer has its owner to the end.
     public func shutDown() {
+        guard !wasShutDown.exchange(true, ordering: .acquiringAndReleasing) else { return }
         for server in transports.values { server.shutDown() }
         servers.withLock { $0 = [:] }
         wantsStop.store(true, ordering: .releasing)

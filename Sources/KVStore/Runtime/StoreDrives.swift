@@ -23,7 +23,8 @@ struct StoreDrives {
         devices.sort { $0.superblock.identity.number < $1.superblock.identity.number }
         let extents = Set(devices.map(\.geometry.extentBytes))
         guard extents.count == 1 else {
-            throw OperatorError("drives of one store have extents of one size", at: configuration.data.joined(separator: ", "))
+            throw OperatorError(
+                "drives of one store have extents of one size", at: configuration.data.joined(separator: ", "))
         }
     }
 

@@ -38,7 +38,8 @@ public struct Tenants: Sendable {
         }
         let mode = (try? FileManager.default.attributesOfItem(atPath: file)[.posixPermissions] as? Int) ?? 0o600
         guard mode & 0o077 == 0 else {
-            throw OperatorError("holds keys and others than its owner can read it", at: file, remedy: "chmod 600 \(file)")
+            throw OperatorError(
+                "holds keys and others than its owner can read it", at: file, remedy: "chmod 600 \(file)")
         }
         let mapping: Node.Mapping
         do { mapping = try compose(yaml: text)?.mapping ?? [:] } catch {

@@ -1,0 +1,272 @@
+// The whole store: real drives on files, the real catalogue, TCP on a port of the kernel's choice, the real client.
+
+import Foundation
+import KVFlash
+import KVModel
+import KVStore
+import KVSystem
+import KVTransport
+import Logging
+import Testing
+
+/// A store in a folder of its own that can be stopped and started again.
+private final class Bench {
+    let folder: URL
+    var configuration = StoreConfiguration()
+    var tenants = Tenants(byName: [
+        "admin": Tenant(secret: Array(repeating: 7, count: 32), isOperator: true),
+        "guest": Tenant(secret: Array(repeating: 9, count: 32), isOperator: false),
+    ])
+    private(set) var store: Store?
+    private(set) var port: UInt16 = 0
+
+    init(_ change: (inout StoreConfiguration) -> Void = { _ in }) throws {
+        folder = FileManager.default.temporaryDirectory.appendingPathComponent("hf-store-\(UUID().uuidString)")
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        configuration.data = [folder.appendingPathComponent("a.flash").path]
+        configuration.size = 32 << 20
+        configuration.extent = 64 << 10
+        configuration.payloadMax = 1 << 20
+        configuration.dram = 8 << 20
+        configuration.scrub = 0
+        change(&configuration)
+        try start()
+    }
+
+    deinit {
+        store?.shutDown()
+        try? FileManager.default.removeItem(at: folder)
+    }
+
+    func start() throws {
+        var logger = Logger(label: "test")
+        logger.logLevel = .critical
+        let store = try Store(configuration, tenants: tenants, logger: logger)
+        let server = try TCPServer(
+            TCPServerConfiguration(
+                address: "127.0.0.1", port: 0, laneCount: 1, socketBufferBytes: 0, limits: .standard),
+            transport: 1, host: store)
+        port = server.port
+        store.serve(server, transport: 1)
+        self.store = store
+    }
+
+    func stop() {
+        store?.shutDown()
+        store = nil
+    }
+
+    func client(_ tenant: String = "admin", secret: [UInt8]? = nil) throws -> Client {
+        let key = secret ?? tenants.byName[tenant]?.secret ?? []
+        return try Client(port: port, tenant: tenant, secret: key)
+    }
+}
+
+/// A client with one slot.
+private struct Client {
+    let client: StoreClient
+    let memory: BlockMemory
+    static let limit = KVModel.Duration(seconds: 10)
+
+    init(port: UInt16, tenant: String, secret: [UInt8]) throws {
+        memory = try BlockMemory(byteCount: 2 << 20)
+        client = try StoreClient(
+            StoreClientConfiguration(
+                routes: [.tcp(host: "127.0.0.1", port: port)], tenant: tenant, secret: secret), memory: memory,
+            sink: { _ in })
+    }
+
+    func ask(_ request: Request, slot: MemorySlice? = nil) async -> Response {
+        await client.call(request, slot: slot, within: Self.limit)
+    }
+
+    func open(_ name: String) async throws -> NamespaceHandle {
+        let response = await ask(.openNamespace(name: name))
+        guard case .namespace(let handle) = response.body else {
+            throw OperatorError("openNamespace says \(response.status)")
+        }
+        return handle
+    }
+
+    func put(_ handle: NamespaceHandle, _ number: UInt64, bytes count: Int, parent: UInt64? = nil) async -> Status {
+        let slice = MemorySlice(offset: 0, count: count)
+        let bytes = unsafe memory[slice]
+        unsafe fill(bytes, number)
+        let checksum = unsafe BlockChecksum.of(name(number), UnsafeRawBufferPointer(bytes))
+        let metadata = ObjectMetadata(parent: parent.map { name($0).key } ?? .none)
+        return await ask(.put(handle, name(number), metadata, payloadBytes: count, checksum: checksum), slot: slice)
+            .status
+    }
+
+    /// Gets an object; whether it came and every byte is right. Wrong bytes are an error.
+    func get(_ handle: NamespaceHandle, _ number: UInt64, bytes count: Int) async throws -> Status {
+        let room = MemorySlice(offset: 0, count: 1 << 20)
+        let response = await ask(.get(handle, name(number)), slot: room)
+        guard response.status == .ok, case .object(let length, _, _) = response.body else { return response.status }
+        #expect(length == count)
+        let expected = try BlockMemory(byteCount: count)
+        let wanted = unsafe expected[MemorySlice(offset: 0, count: count)]
+        unsafe fill(wanted, number)
+        let got = unsafe memory[room.prefix(count)]
+        let isEqual = unsafe wanted.elementsEqual(got)
+        #expect(isEqual, "object \(number) came with wrong bytes")
+        return .ok
+    }
+
+    private func fill(_ bytes: UnsafeMutableRawBufferPointer, _ number: UInt64) {
+        for index in bytes.indices {
+            unsafe bytes[index] = UInt8(truncatingIfNeeded: mixBits(number &+ UInt64(index / 8)))
+        }
+    }
+}
+
+private func name(_ number: UInt64) -> ObjectName {
+    ObjectName(FullKey(mixBits(number), mixBits(number &+ 1000), number, 5))
+}
+
+@Suite(.serialized) struct WholeStoreTests {
+    @Test func whatWasAcknowledgedIsThereAfterARestart() async throws {
+        let bench = try Bench()
+        let lengths = [1, 4096, 65_536, 65_537, 200_000, 1 << 20]
+        do {
+            let client = try bench.client()
+            let handle = try await client.open("a")
+            for (number, count) in lengths.enumerated() {
+                #expect(await client.put(handle, UInt64(number), bytes: count) == .ok)
+                #expect(await client.put(handle, UInt64(number), bytes: count) == .alreadyPresent)
+                #expect(try await client.get(handle, UInt64(number), bytes: count) == .ok)
+            }
+            #expect(try await client.get(handle, 99, bytes: 1) == .absent)
+        }
+        bench.stop()
+        try bench.start()
+        let client = try bench.client()
+        let handle = try await client.open("a")
+        for (number, count) in lengths.enumerated() {
+            #expect(try await client.get(handle, UInt64(number), bytes: count) == .ok)
+        }
+        guard case .presence(let bits) = await client.ask(.lookUp(handle, (0..<70).map { name(UInt64($0)) })).body
+        else {
+            Issue.record("a look-up without an answer")
+            return
+        }
+        #expect(bits == [0b111111, 0])
+    }
+
+    @Test func aTenantCannotSeeAnothersBlocks() async throws {
+        let bench = try Bench()
+        let admin = try bench.client()
+        let handle = try await admin.open("a")
+        #expect(await admin.put(handle, 1, bytes: 5000) == .ok)
+        let guest = try bench.client("guest")
+        let own = try await guest.open("b")
+        #expect(try await guest.get(own, 1, bytes: 5000) == .absent)
+        #expect(await guest.put(own, 1, bytes: 5000) == .ok)
+        #expect(await guest.ask(.administer(verb: "pins", arguments: [])).status == .forbidden)
+    }
+
+    @Test func aWrongKeyGetsNothing() async throws {
+        let bench = try Bench()
+        let stranger = try bench.client("admin", secret: Array(repeating: 1, count: 32))
+        let response = await stranger.client.call(
+            .openNamespace(name: "a"), within: KVModel.Duration(milliseconds: 1500))
+        #expect(response.status == .disconnected || response.status == .deadlinePassed)
+    }
+
+    @Test func pinsSurviveARestartAndHoldTheirBlocks() async throws {
+        let bench = try Bench()
+        do {
+            let client = try bench.client()
+            let handle = try await client.open("a")
+            #expect(await client.put(handle, 1, bytes: 60_000) == .ok)
+            let response = await client.ask(.pin(handle, [name(1), name(2)], owner: "me", lifetimeSeconds: 0))
+            guard case .statuses(let statuses) = response.body else {
+                Issue.record("a pin without an answer: \(response.status)")
+                return
+            }
+            #expect(statuses == [.ok, .absent])
+        }
+        bench.stop()
+        try bench.start()
+        let client = try bench.client()
+        let handle = try await client.open("a")
+        // Twice what the drive holds goes by; what is pinned stays.
+        for number in 100..<1000 as Range<UInt64> { _ = await client.put(handle, number, bytes: 65_536) }
+        #expect(try await client.get(handle, 1, bytes: 60_000) == .ok)
+        #expect(bench.store?.status.pins == 1)
+        #expect(try await client.get(handle, 100, bytes: 65_536) == .absent)
+    }
+
+    @Test func aFullDriveGoesOnByEvicting() async throws {
+        let bench = try Bench { $0.size = 8 << 20 }
+        let client = try bench.client()
+        let handle = try await client.open("a")
+        for number in 0..<400 as Range<UInt64> {
+            let status = await client.put(handle, number, bytes: 65_536)
+            #expect(status == .ok || status == .notAdmitted, "put \(number) says \(status)")
+        }
+        let status = try #require(bench.store?.status)
+        #expect(status.freeBytes >= 0)
+        #expect(status.objects <= status.capacityBytes / status.extentBytes)
+        #expect((status.totals["evicted_total"] ?? 0) > 0)
+    }
+
+    @Test func aDamagedBlockIsAMissAndIsQuarantined() async throws {
+        let bench = try Bench()
+        do {
+            let client = try bench.client()
+            let handle = try await client.open("a")
+            for number in 0..<8 as Range<UInt64> { #expect(await client.put(handle, number, bytes: 65_536) == .ok) }
+        }
+        bench.stop()
+        // Flip one bit in every extent of the file's data.
+        let path = bench.configuration.data[0]
+        let geometry = try FlashDevice.inspect(path: path).geometry
+        let file = try FileHandle(forUpdating: URL(fileURLWithPath: path))
+        for extent in 0..<geometry.extentCount {
+            try file.seek(toOffset: UInt64(geometry.extentsOffset + extent * geometry.extentBytes + 17))
+            let byte = try #require(try file.read(upToCount: 1)?.first)
+            try file.seek(toOffset: UInt64(geometry.extentsOffset + extent * geometry.extentBytes + 17))
+            try file.write(contentsOf: Data([byte ^ 4]))
+        }
+        try file.close()
+        try bench.start()
+        let client = try bench.client()
+        let handle = try await client.open("a")
+        for number in 0..<8 as Range<UInt64> {
+            let status = try await client.get(handle, number, bytes: 65_536)
+            #expect(status == .corrupt || status == .absent, "a damaged block gives \(status)")
+        }
+        #expect((bench.store?.status.totals["damaged_found_total"] ?? 0) == 8)
+    }
+
+    @Test func aDrainedStoreStopsQuietly() async throws {
+        let bench = try Bench()
+        let client = try bench.client()
+        let handle = try await client.open("a")
+        #expect(await client.put(handle, 1, bytes: 4096) == .ok)
+        #expect(bench.store?.drain(within: KVModel.Duration(seconds: 5)) == true)
+        bench.stop()
+    }
+
+    @Test func twoDrivesShareTheBlocksAndBelongTogether() async throws {
+        let second = FileManager.default.temporaryDirectory.appendingPathComponent("hf-\(UUID().uuidString).flash")
+        defer { try? FileManager.default.removeItem(at: second) }
+        let bench = try Bench { $0.data.append(second.path) }
+        do {
+            let client = try bench.client()
+            let handle = try await client.open("a")
+            for number in 0..<40 as Range<UInt64> { #expect(await client.put(handle, number, bytes: 65_536) == .ok) }
+        }
+        let drives = try #require(bench.store?.status.drives)
+        #expect(drives.allSatisfy { $0.freeExtents < $0.extents })
+        bench.stop()
+        bench.configuration.data.removeLast()
+        #expect(throws: OperatorError.self) { try bench.start() }
+        bench.configuration.data.append(second.path)
+        try bench.start()
+        let client = try bench.client()
+        let handle = try await client.open("a")
+        for number in 0..<40 as Range<UInt64> { #expect(try await client.get(handle, number, bytes: 65_536) == .ok) }
+    }
+}
