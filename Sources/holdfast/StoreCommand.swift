@@ -56,6 +56,9 @@ struct StoreCommand: AsyncParsableCommand {
     @Option(name: .long, help: "RDMA device, or `auto`.")
     var rdma: String?
 
+    @Option(name: .long, help: "Where control connections of RDMA are accepted (default: 0.0.0.0:9462).")
+    var rdmaListen: String?
+
     @Option(name: .long, help: "Where /metrics, /healthz and /readyz are served (default: 127.0.0.1:9461).")
     var http: String?
 
@@ -97,6 +100,7 @@ struct StoreCommand: AsyncParsableCommand {
             ("listen", "--listen", listen), ("lanes", "--lanes", lanes), ("tlsListen", "--tls-listen", tlsListen),
             ("tlsCertificate", "--tls-certificate", tlsCertificate), ("tlsKey", "--tls-key", tlsKey),
             ("tlsClientAuthority", "--tls-client-authority", tlsClientAuthority), ("rdma", "--rdma", rdma),
+            ("rdmaListen", "--rdma-listen", rdmaListen),
             ("http", "--http", http), ("dram", "--dram", dram), ("catalogue", "--catalogue", catalogue),
             ("tenants", "--tenants", tenants), ("writePerDay", "--write-per-day", writePerDay),
             ("scrub", "--scrub", scrub),

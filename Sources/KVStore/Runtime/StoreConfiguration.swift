@@ -26,6 +26,8 @@ public struct StoreConfiguration: Sendable {
     public var tlsClientAuthority = ""
     /// RDMA device (`mlx5_0`), `auto` for any, or empty for none.
     public var rdma = ""
+    /// Where control connections of RDMA sessions are accepted.
+    public var rdmaListen = "0.0.0.0:9462"
     /// Where /metrics, /healthz and /readyz are served; empty for nowhere.
     public var http = "127.0.0.1:9461"
     /// Memory for payloads on their way and for hot objects.
@@ -58,7 +60,8 @@ public struct StoreConfiguration: Sendable {
     /// The names of all settings, as files and options write them.
     public static let names = [
         "data", "size", "extent", "payloadMax", "listen", "lanes", "tlsListen", "tlsCertificate", "tlsKey",
-        "tlsClientAuthority", "rdma", "http", "dram", "catalogue", "tenants", "writePerDay", "scrub", "sessions",
+        "tlsClientAuthority", "rdma", "rdmaListen", "http", "dram", "catalogue", "tenants", "writePerDay", "scrub",
+        "sessions",
         "credits", "depth", "wait", "drain", "makesNamespaces",
     ]
 
@@ -130,6 +133,7 @@ public struct StoreConfiguration: Sendable {
         case "tlsKey": tlsKey = try word()
         case "tlsClientAuthority": tlsClientAuthority = try word()
         case "rdma": rdma = try word()
+        case "rdmaListen": rdmaListen = try word()
         case "http": http = try word()
         case "dram": dram = try bytes((1 << 20)...(1 << 46))
         case "catalogue": catalogue = try word()
@@ -171,8 +175,9 @@ public struct StoreConfiguration: Sendable {
                 "`payloadMax` is \(ByteSize.text(payloadMax)), more than 64 extents of \(ByteSize.text(extent))",
                 at: "--payload-max")
         }
-        guard !(listen.isEmpty && tlsListen.isEmpty) else {
-            throw OperatorError("the store listens nowhere", at: "--listen", remedy: "give `listen` or `tlsListen`")
+        guard !(listen.isEmpty && tlsListen.isEmpty && rdma.isEmpty) else {
+            throw OperatorError(
+                "the store listens nowhere", at: "--listen", remedy: "give `listen`, `tlsListen` or `rdma`")
         }
         guard tlsListen.isEmpty || !(tlsCertificate.isEmpty || tlsKey.isEmpty) else {
             throw OperatorError("TLS without a certificate and its key", at: "--tls-certificate")

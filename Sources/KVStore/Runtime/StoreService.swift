@@ -57,6 +57,15 @@ public struct StoreService: Service {
                     laneCount: configuration.lanes, limits: limits), transport: 2, host: store)
             store.serve(server, transport: 2)
         }
+        if !configuration.rdma.isEmpty {
+            let (host, port) = try splitEndpoint(configuration.rdmaListen, option: "--rdma-listen")
+            let device = configuration.rdma == "auto" ? nil : configuration.rdma
+            let server = try VerbsServer(
+                VerbsServerConfiguration(
+                    place: VerbsPlace(device: device), address: host, port: port, settings: .standard, limits: limits),
+                transport: 3, host: store)
+            store.serve(server, transport: 3)
+        }
     }
 
     public func run() async throws {
