@@ -68,6 +68,17 @@ import Testing
         }
     }
 
+    @Test func alertsAndDashboardNameOnlyMetricsThatAStoreHas() throws {
+        let code =
+            try text("Sources/KVStore/Decisions/StoreCounters.swift")
+            + text("Sources/KVStore/Runtime/StoreMetrics.swift")
+        for path in ["Tools/deploy/alerts.yml", "Tools/deploy/grafana-dashboard.json"] {
+            let names = try text(path).matches(of: /holdfast_store_(\w+)/)
+            #expect(!names.isEmpty)
+            for name in names { #expect(code.contains("(\"\(name.output.1)\","), "\(path) names \(name.output.0)") }
+        }
+    }
+
     @Test func nothingIsLeftUnfinished() throws {
         // Spelled in two parts, so that this file does not hold what it looks for.
         let words = ["TO" + "DO", "FIX" + "ME", "XX" + "X", "HA" + "CK", "not yet " + "implemented"]

@@ -1,0 +1,86 @@
+// `holdfast doctor`: what is wrong with this machine or a store's settings, said before the start.
+
+import ArgumentParser
+import Foundation
+import KVModel
+import KVStore
+
+struct Doctor: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Says what is wrong with a machine or a store's settings, and what to do.",
+        discussion: """
+            Looks, and changes nothing: limits, huge pages, io_uring, drives, ports, memory and settings. A warning costs
+            speed or comfort; a problem keeps a store from starting or from keeping its promises, and ends with exit
+            code 1. Run it as the user that the store will run as.
+
+              holdfast doctor --data /dev/nvme0n1
+              holdfast doctor --config store.yaml --json
+            """)
+
+    @Option(name: .long, help: "The YAML file of settings that the store will be given.")
+    var config: String?
+
+    @Option(name: .long, help: "A block device or file that the store will be given; repeat it for several drives.")
+    var data: [String] = []
+
+    @Option(name: .long, help: "Bytes of a file that does not exist yet, like 100GiB.")
+    var size: String?
+
+    @Flag(name: .long, help: "Prints JSON.")
+    var json = false
+
+    func run() throws {
+        var settings = StoreConfiguration()
+        var findings: [Finding] = []
+        do {
+            if let config { try settings.read(file: config) }
+            if !data.isEmpty { try settings.set("data", data, at: "--data") }
+            if let size { try settings.set("size", [size], at: "--size") }
+            if config != nil || !data.isEmpty { try settings.check() }
+            findings.append(Finding("settings", .ok, config == nil ? "defaults and options" : "all of them are known"))
+        } catch {
+            findings.append(Finding("settings", error))
+        }
+        findings += MachineChecks(settings: settings).findings
+        findings += settings.data.flatMap { DriveChecks(path: $0, size: settings.size).findings }
+        if json {
+            print(String(decoding: try encodeJSON(findings), as: UTF8.self))
+        } else {
+            for finding in findings { print(finding.line) }
+        }
+        if findings.contains(where: { $0.verdict == .problem }) { throw ExitCode(1) }
+    }
+}
+
+/// One thing that was looked at.
+struct Finding: Codable {
+    /// How bad it is.
+    enum Verdict: String, Codable { case ok, warning, problem }
+
+    /// What was looked at: "locked memory", a path.
+    var about: String
+    var verdict: Verdict
+    /// What was found.
+    var found: String
+    /// What to do; empty when nothing is.
+    var remedy: String
+
+    init(_ about: String, _ verdict: Verdict, _ found: String, remedy: String = "") {
+        self.about = about
+        self.verdict = verdict
+        self.found = found
+        self.remedy = remedy
+    }
+
+    /// A problem that an error tells.
+    init(_ about: String, _ error: OperatorError) {
+        let place = error.place.isEmpty || error.place == about ? "" : "\(error.place): "
+        self.init(about, .problem, place + error.what, remedy: error.remedy)
+    }
+
+    /// `warning  locked memory: 8 MiB of 256 MiB; raise it`.
+    var line: String {
+        let word = verdict.rawValue.padding(toLength: 8, withPad: " ", startingAt: 0)
+        return "\(word) \(about): \(found)" + (remedy.isEmpty ? "" : "; \(remedy)")
+    }
+}

@@ -1,0 +1,71 @@
+// `doctor` as operators and their scripts meet it: what stops a store is a problem and exit code 1, and nothing is changed.
+
+import Foundation
+import Testing
+
+@Suite struct DoctorCommandTests {
+    /// Settings under which nothing of the machine is short: little memory, any port, few sessions.
+    private func settings(_ scratch: Scratch, _ more: String = "") throws -> String {
+        let lines = "dram: 64MiB\nlisten: 127.0.0.1:0\nhttp: 127.0.0.1:0\nsessions: 8\n"
+        return try scratch.path("store.yaml", lines + more)
+    }
+
+    private func verdicts(_ run: CommandRun) throws -> [String: String] {
+        let list = try JSONSerialization.jsonObject(with: Data(run.output.utf8)) as? [[String: Any]] ?? []
+        return Dictionary(
+            list.map { ($0["about"] as? String ?? "", $0["verdict"] as? String ?? "") },
+            // The worst of what is said about one thing.
+            uniquingKeysWith: { $0 == "problem" ? $0 : $1 })
+    }
+
+    @Test func aDriveThatDoesNotExistYetNeedsASizeAndRoom() throws {
+        let scratch = try Scratch()
+        let drive = scratch.folder.appendingPathComponent("new.flash").path
+        let config = try settings(scratch)
+        let right = try CommandRun.holdfast(["doctor", "--config", config, "--data", drive, "--size", "8MiB", "--json"])
+        #expect(try verdicts(right)[drive] == "ok")
+        let unsized = try CommandRun.holdfast(["doctor", "--config", config, "--data", drive, "--json"])
+        #expect(unsized.exitCode == 1)
+        #expect(try verdicts(unsized)[drive] == "problem")
+        let huge = try CommandRun.holdfast(["doctor", "--config", config, "--data", drive, "--size", "4000TB"])
+        #expect(huge.exitCode == 1)
+        #expect(huge.output.contains("make it smaller, or free room"))
+        #expect(!FileManager.default.fileExists(atPath: drive))
+    }
+
+    @Test func foreignDataIsAProblemAndStaysUntouched() throws {
+        let scratch = try Scratch()
+        let drive = try scratch.path("other.img", String(repeating: "somebody's words\n", count: 100_000))
+        let before = try Data(contentsOf: URL(filePath: drive))
+        let run = try CommandRun.holdfast(["doctor", "--config", try settings(scratch), "--data", drive])
+        #expect(run.exitCode == 1)
+        #expect(run.output.contains("problem  \(drive): it holds "))
+        #expect(try Data(contentsOf: URL(filePath: drive)) == before)
+    }
+
+    @Test func anUnknownSettingIsNamedWithItsLineAndTheNearestOne() throws {
+        let scratch = try Scratch()
+        let config = try settings(scratch, "data: store.flash\nlissten: 127.0.0.1:9\n")
+        let run = try CommandRun.holdfast(["doctor", "--config", config])
+        #expect(run.exitCode == 1)
+        #expect(run.output.contains("\(config):6: there is no setting `lissten`; the nearest is `listen`"))
+    }
+
+    @Test func anAddressThatIsNotThisMachinesIsAProblem() throws {
+        let scratch = try Scratch()
+        // 192.0.2.0/24 is set aside for documents: no machine has it.
+        let config = try scratch.path("store.yaml", "listen: 192.0.2.1:9460\nhttp: 127.0.0.1:0\n")
+        let run = try CommandRun.holdfast(["doctor", "--config", config, "--json"])
+        #expect(run.exitCode == 1)
+        #expect(try verdicts(run)["listen"] == "problem")
+        #expect(try verdicts(run)["http"] == "ok")
+    }
+
+    @Test func memoryThatTheMachineDoesNotHaveIsAProblem() throws {
+        let scratch = try Scratch()
+        let config = try scratch.path("store.yaml", "dram: 60TiB\nlisten: 127.0.0.1:0\nhttp: 127.0.0.1:0\n")
+        let run = try CommandRun.holdfast(["doctor", "--config", config, "--json"])
+        #expect(run.exitCode == 1)
+        #expect(try verdicts(run)["memory"] == "problem")
+    }
+}
