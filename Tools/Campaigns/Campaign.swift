@@ -7,7 +7,7 @@ import Foundation
 struct Campaign: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "Tools/campaign", abstract: "Crashes, damages and tortures the parts of a store, and counts.",
-        subcommands: [Crash.self, Corruption.self, FlashWorker.self])
+        subcommands: [Crash.self, Corruption.self, Power.self, FlashWorker.self])
 }
 
 /// What a campaign found. All counts but `trials` and `detected` are to be zero.
@@ -76,5 +76,18 @@ struct Corruption: ParsableCommand {
         // The control reads without checking: if nothing wrong came through there, the campaign damages nothing.
         let areRight = results.allSatisfy { $0.name.contains("control") ? $0.wrongBytes > 0 : $0.isClean }
         try options.report(results, areRight: areRight)
+    }
+}
+
+struct Power: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Cuts the power of guests that write to an NVMe disk, and looks what is left.")
+
+    @OptionGroup var options: CampaignOptions
+
+    func run() throws {
+        let result = try FlashPowerCampaign(quick: options.quick, seed: options.seed).run()
+        // A run without a cut would prove nothing.
+        try options.report([result], areRight: result.isClean && result.detected == result.trials)
     }
 }

@@ -1,5 +1,5 @@
 // Kill -9 of a process that writes and erases: at every enumerated step, and at random. The parent looks what is left and
-// starts the next one on the same drive.
+// starts the next one on the same drive. A power cut (`FlashPower.swift`) uses the same worker and the same look.
 
 import ArgumentParser
 import Foundation
@@ -18,6 +18,8 @@ struct FlashWorker: ParsableCommand {
     @Option var operations: Int
     @Option var point: String?
     @Option var occurrence: Int = 1
+    /// Before its operation of this number the worker says `LANDMARK`: whoever is to cut the power waits for it.
+    @Option var landmark: Int?
 
     private static let depth = 8
 
@@ -38,19 +40,25 @@ struct FlashWorker: ParsableCommand {
         let drive = try FlashDrive(device, memory: memory, configuration: .campaign(trigger)) { events.post($0) }
         var source = RandomSource(seed: seed)
         var generation = summary.generationMax
+        // Announced, not yet erased: what a guest says passes a pipe, and the announcement must not be lost with the
+        // power when the erasing was not.
+        var condemned: FlashObject?
         var slots = Array(0..<Self.depth)
         var writing: [UInt64: (object: FlashObject, slot: Int)] = [:]
         var erasing: [UInt64: FlashObject] = [:]
-        for _ in 0..<operations {
+        for operation in 0..<operations {
+            if operation == landmark { FileHandle.standardOutput.write(Data("LANDMARK\n".utf8)) }
             while slots.isEmpty { try take(events, &allocator, &live, &writing, &erasing, &slots) }
             let wanted = objects.extentCount(generation + 1)
             if allocator.freeCount < wanted + device.geometry.extentCount / 8 || source.below(3) == 0, !live.isEmpty {
                 let victim = live.remove(at: source.below(live.count))
-                generation += 1
                 say("E", victim.generation)
-                erasing[victim.generation] = victim
-                _ = drive.post(
-                    .erase(tag: victim.generation, firstExtent: victim.extents[0], generation: generation))
+                if let due = condemned {
+                    generation += 1
+                    erasing[due.generation] = due
+                    _ = drive.post(.erase(tag: due.generation, firstExtent: due.extents[0], generation: generation))
+                }
+                condemned = victim
                 if erasing.count > 4 { try take(events, &allocator, &live, &writing, &erasing, &slots) }
                 continue
             }
@@ -103,13 +111,6 @@ struct FlashCrashCampaign {
     private static let extentBytes = 64 << 10
     private static let driveBytes = 24 << 20
 
-    /// What is known of a generation.
-    private struct Known {
-        var isAcknowledged = false
-        var eraseIsAsked = false
-        var isErased = false
-    }
-
     func run() throws -> CampaignResult {
         var result = CampaignResult(name: "flash crash")
         let began = Date()
@@ -119,15 +120,15 @@ struct FlashCrashCampaign {
             path: path, byteCount: Self.driveBytes, extentBytes: Self.extentBytes,
             identity: DriveIdentity(drive: FlashUUID(seed, 1), store: FlashUUID(1, 1)))
         var source = RandomSource(seed: seed)
-        var known: [UInt64: Known] = [:]
+        var ledger = FlashLedger()
         let rounds = quick ? 4 : 60
         for round in 0..<rounds {
             for point in FaultPoint.allCases {
                 // Early and late in a run, when little and when much is under way.
                 let occurrence = 1 + source.below(round % 2 == 0 ? 5 : 60)
-                try trial(path, &source, point, occurrence, &known, &result)
+                try trial(path, &source, point, occurrence, &ledger, &result)
             }
-            for _ in 0..<(quick ? 3 : 10) { try trial(path, &source, nil, 1 + source.below(200), &known, &result) }
+            for _ in 0..<(quick ? 3 : 10) { try trial(path, &source, nil, 1 + source.below(200), &ledger, &result) }
         }
         result.seconds = Date().timeIntervalSince(began)
         return result
@@ -136,7 +137,7 @@ struct FlashCrashCampaign {
     /// One worker, killed at a point's occurrence or, without a point, after it has said so many lines.
     private func trial(
         _ path: String, _ source: inout RandomSource, _ point: FaultPoint?, _ occurrence: Int,
-        _ known: inout [UInt64: Known], _ result: inout CampaignResult
+        _ ledger: inout FlashLedger, _ result: inout CampaignResult
     ) throws {
         let worker = Process()
         worker.executableURL = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath()
@@ -156,7 +157,7 @@ struct FlashCrashCampaign {
             if data.isEmpty { break }
             rest += String(decoding: data, as: UTF8.self)
             while let end = rest.firstIndex(of: "\n") {
-                note(rest[..<end], &known)
+                ledger.note(rest[..<end])
                 rest = String(rest[rest.index(after: end)...])
                 lineCount += 1
                 if point == nil, lineCount == occurrence { kill(identifier, SIGKILL) }
@@ -168,60 +169,6 @@ struct FlashCrashCampaign {
         if worker.terminationReason == .exit, worker.terminationStatus != 0 { result.hangs += 1 }
         if worker.terminationReason == .uncaughtSignal { result.detected += 1 }
         result.trials += 1
-        try inspect(path, &known, &result)
-    }
-
-    private func note(_ line: Substring, _ known: inout [UInt64: Known]) {
-        let words = line.split(separator: " ")
-        guard words.count == 2, let generation = UInt64(words[1]) else { return }
-        switch words[0] {
-        case "W": known[generation] = Known()
-        case "w": known[generation]?.isAcknowledged = true
-        case "E": known[generation]?.eraseIsAsked = true
-        default: known[generation]?.isErased = true
-        }
-    }
-
-    /// The restart: what must be there is there, with its own bytes, and the extents add up.
-    private func inspect(_ path: String, _ known: inout [UInt64: Known], _ result: inout CampaignResult) throws {
-        let device = try FlashDevice(path: path)
-        let objects = CampaignObjects(extentBytes: Self.extentBytes)
-        var allocator = ExtentAllocator(count: device.geometry.extentCount)
-        var found: [FlashObject] = []
-        var usedExtents = 0
-        let summary = try device.scan { event in
-            guard case .object(let object) = event else { return }
-            if !allocator.claim(object.extents) { result.leaks += 1 }
-            usedExtents += object.extents.count
-            found.append(object)
-        }
-        if summary.voidCount > 0 || allocator.freeCount + usedExtents != allocator.count { result.leaks += 1 }
-        let room = CampaignObjects.payloadExtentsMax * Self.extentBytes
-        let memory = try BlockMemory(byteCount: 2 * room)
-        let events = EventQueue()
-        let drive = try FlashDrive(device, memory: memory, configuration: .campaign()) { events.post($0) }
-        for object in found {
-            let slice = MemorySlice(offset: 0, count: object.payloadBytes)
-            _ = drive.post(.read(tag: 0, object.extents, into: slice))
-            guard case .read(_, .done) = events.next() else {
-                result.hangs += 1
-                continue
-            }
-            let wanted = unsafe objects.make(
-                object.generation, object.extents, memory[MemorySlice(offset: room, count: room)])
-            let read = unsafe BlockChecksum.of(object.name, UnsafeRawBufferPointer(memory[slice]))
-            if wanted != object || read != wanted.checksum { result.wrongBytes += 1 }
-            guard let state = known[object.generation], !state.isErased else {
-                result.wrongBytes += 1
-                continue
-            }
-        }
-        drive.shutDown()
-        let there = Set(found.map(\.generation))
-        for (generation, state) in known where state.isAcknowledged && !state.eraseIsAsked {
-            if !there.contains(generation) { result.lostAcknowledged += 1 }
-        }
-        // From here on what is there counts as acknowledged, and the rest never was.
-        known = Dictionary(uniqueKeysWithValues: there.map { ($0, Known(isAcknowledged: true)) })
+        try ledger.inspect(path, &result)
     }
 }
