@@ -1,5 +1,4 @@
-// The header that opens every frame, and what can be wrong with one. Byte by byte in `WireFormat.md`; this file and that
-// page change together.
+// The header that opens every frame, and what can be wrong with one. Byte by byte in the comments of its fields.
 
 import KVModel
 import KVSystem

@@ -4,7 +4,9 @@ import ArgumentParser
 import Foundation
 
 /// Every benchmark. A new one is a file with a type that conforms to `Benchmark`, and its line here.
-let benchmarks: [any Benchmark] = [ReplayBenchmark(), IndexBenchmark(), ModelBenchmark(), FlashBenchmark(), StoreTableBenchmark()]
+let benchmarks: [any Benchmark] = [
+    ReplayBenchmark(), IndexBenchmark(), ModelBenchmark(), FlashBenchmark(), StoreTableBenchmark(),
+]
 
 @main
 struct Bench: ParsableCommand {

@@ -114,8 +114,10 @@ public final class Store: SessionHost {
 
     // MARK: For transports
 
+    /// The key of a tenant, or nil.
     public func secret(ofTenant tenant: String) -> [UInt8]? { tenants.byName[tenant]?.secret }
 
+    /// Takes an event of a session, from any thread.
     public func deliver(_ event: SessionEvent) -> Acceptance { fromSessions.post(event) }
 
     /// Adds a transport. Its number is that of its sessions.

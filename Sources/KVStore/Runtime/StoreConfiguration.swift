@@ -20,9 +20,11 @@ public struct StoreConfiguration: Sendable {
     public var lanes = 1
     /// Where TLS is served; empty for nowhere.
     public var tlsListen = ""
-    /// PEM files of TLS: the certificate chain, its key, and who signs clients' certificates (empty: clients need none).
+    /// PEM file of the certificate chain.
     public var tlsCertificate = ""
+    /// PEM file of the certificate's key.
     public var tlsKey = ""
+    /// PEM file of who signs clients' certificates; empty: clients need none.
     public var tlsClientAuthority = ""
     /// RDMA device (`mlx5_0`), `auto` for any, or empty for none.
     public var rdma = ""
@@ -40,8 +42,9 @@ public struct StoreConfiguration: Sendable {
     public var writePerDay = 0
     /// Bytes a second that the scrubber reads; 0 turns it off.
     public var scrub = 20_000_000
-    /// Sessions at once, and requests that each may have under way.
+    /// Sessions at once.
     public var sessions = 256
+    /// Requests that each session may have under way.
     public var credits = 32
     /// Commands a drive may have unanswered.
     public var depth = 128

@@ -68,6 +68,7 @@ public struct StoreService: Service {
         }
     }
 
+    /// Serves until the process is asked to end; then drains.
     public func run() async throws {
         if configuration.http.isEmpty {
             try await gracefulShutdown()
