@@ -104,12 +104,19 @@ let package = Package(
                 lifecycle, logging, yams,
             ]),
 
+        floor(
+            "KVAgent",
+            [
+                "KVModel", "KVIdentity", "KVSystem", "KVTiering", "KVFlash", "KVTransport", "KVMemory", crypto,
+                hummingbird, lifecycle, logging, yams,
+            ]),
+
         // 6: the command, one file a verb.
         .executableTarget(
             name: "holdfast",
             dependencies: [
                 "KVModel", "KVSystem", "KVTiering", "KVServing", "KVTrace", "KVReport", "KVSimulation", "KVFlash",
-                "KVTransport", "KVMemory", "KVStore", "KVIdentity", argumentParser, crypto, lifecycle, logging, yams,
+                "KVTransport", "KVMemory", "KVStore", "KVAgent", "KVIdentity", argumentParser, crypto, lifecycle, logging, yams,
             ],
             swiftSettings: strict),
 
@@ -118,7 +125,7 @@ let package = Package(
             name: "holdfast-bench",
             dependencies: [
                 "KVModel", "KVSystem", "KVTiering", "KVServing", "KVTrace", "KVSimulation", "KVFlash", "KVTransport",
-                "KVMemory", "KVStore", argumentParser,
+                "KVMemory", "KVStore", "KVAgent", argumentParser,
             ],
             path: "Tools/Benchmarks", exclude: ["libcachesim_lru.py"], swiftSettings: strict),
 
@@ -135,6 +142,12 @@ let package = Package(
         tests("KVTransport", ["KVModel", "KVSystem"]),
         tests("KVMemory", ["KVModel", "KVSystem"]),
         tests("KVStore", ["KVModel", "KVSystem", "KVFlash", "KVTransport", "KVMemory", logging]),
+        tests(
+            "KVAgent",
+            [
+                "KVModel", "KVIdentity", "KVSystem", "KVTiering", "KVFlash", "KVTransport", "KVMemory", "KVStore",
+                "KVTrace", "KVReport", "KVServing", "KVSimulation", logging,
+            ]),
         tests("KVTiering", ["KVModel"]),
         tests("KVServing", ["KVModel"], resources: [.embedInCode("known-points.json")]),
         tests("KVTrace", ["KVModel"]),

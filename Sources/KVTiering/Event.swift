@@ -123,18 +123,39 @@ public struct LinkView: Sendable, Equatable {
     }
 }
 
-/// A prompt is computed.
+/// A prompt is computed, or a part of it.
 public struct Computed: Sendable {
+    /// What of it is meant. Whoever sees prompts whole means both at once, in one event; an engine that hands its new
+    /// blocks over piece by piece has each piece kept as it comes, and its prompt booked at the end.
+    public struct Parts: OptionSet, Sendable {
+        /// The parts as bits.
+        public let rawValue: UInt8
+        /// Parts of given bits.
+        public init(rawValue: UInt8) { self.rawValue = rawValue }
+        /// Attribute every token of the prompt in the ledger.
+        public static let booked = Parts(rawValue: 1)
+        /// Show the chain to the tiers' policies and bring what they want out of the engine.
+        public static let kept = Parts(rawValue: 2)
+    }
+
     /// The request concerned.
     public var request: RequestNumber
     /// How many leading blocks of the chain had been computed somewhere in the cluster before this request, by the
     /// caller's oracle; −1 when the caller cannot know (an agent), then a block this agent never met counts as new.
     public var knownBlocks: Int32
+    /// What is meant. Each part counts once a request.
+    public var parts: Parts
+    /// Blocks before this position cannot be brought out of the engine now: it does not hold them for us.
+    public var firstHeld: Int32
 
     /// A computed prompt of given parts.
-    public init(request: RequestNumber, knownBlocks: Int32 = -1) {
+    public init(
+        request: RequestNumber, knownBlocks: Int32 = -1, parts: Parts = [.booked, .kept], firstHeld: Int32 = 0
+    ) {
         self.request = request
         self.knownBlocks = knownBlocks
+        self.parts = parts
+        self.firstHeld = firstHeld
     }
 }
 

@@ -10,7 +10,8 @@ struct Request {
     /// Rises when the slot is used again, so that late deadlines and transfers are told apart.
     var generation: UInt32 = 0
     var state = State.unused
-    var wasComputed = false
+    /// What of it was booked and kept.
+    var computedParts: Computed.Parts = []
     /// Whether the store was asked, or is not to be.
     var asked = false
     /// The question in flight.
@@ -299,7 +300,7 @@ extension TieringManager {
 
     mutating func ended(_ number: RequestNumber, _ reason: StopReason) {
         guard let slot = requestSlots[number] else { return }
-        if requests[Int(slot)].wasComputed {
+        if !requests[Int(slot)].computedParts.isEmpty {
             dramPolicy?.turnEnded(request: number, reason: reason, at: now)
             nvmePolicy?.turnEnded(request: number, reason: reason, at: now)
             turnEnded(slot, reason)

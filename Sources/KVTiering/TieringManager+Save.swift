@@ -5,9 +5,11 @@ import KVModel
 
 extension TieringManager {
     mutating func computed(_ computed: Computed) {
-        guard let slot = requestSlots[computed.request], !requests[Int(slot)].wasComputed else { return }
-        requests[Int(slot)].wasComputed = true
-        book(slot, knownBlocks: computed.knownBlocks)
+        guard let slot = requestSlots[computed.request] else { return }
+        let parts = computed.parts.subtracting(requests[Int(slot)].computedParts)
+        requests[Int(slot)].computedParts.formUnion(parts)
+        if parts.contains(.booked) { book(slot, knownBlocks: computed.knownBlocks) }
+        guard parts.contains(.kept) else { return }
         guard configuration.dram != nil else { return noteNoTier(slot) }
         let blocks = requests[Int(slot)].blocks
         guard !blocks.isEmpty else { return }
@@ -16,7 +18,7 @@ extension TieringManager {
         let evicted = accessDRAM(blocks, context)
         accessNVMe(blocks, context)
         leaveDRAM(evicted)
-        save(slot, blocks)
+        save(slot, blocks, from: Int(computed.firstHeld))
         if configuration.hasStore { offer(blocks, context, from: spillStart(blocks)) }
         learnPath(slot, blocks)
     }
@@ -86,7 +88,7 @@ extension TieringManager {
 
     /// Brings what node memory, or a tier behind it, is to keep out of the engine. Blocks that only pass through use
     /// staging slots, of which loads find at least a half free.
-    private mutating func save(_ slot: Int32, _ blocks: [BlockNumber]) {
+    private mutating func save(_ slot: Int32, _ blocks: [BlockNumber], from firstHeld: Int) {
         var moves: [BlockMove] = []
         for (position, block) in blocks.enumerated() {
             let record = known[block]
@@ -96,7 +98,7 @@ extension TieringManager {
                 if isKept { promoted(block) }
                 continue
             }
-            guard record.dram == .absent else { continue }
+            guard record.dram == .absent, position >= firstHeld else { continue }
             let throughNVMe = configuration.inclusion == .inclusive && record.flags.contains(.keptOnNVMe)
             let isForNVMe = record.flags.contains(.keptOnNVMe) && record.nvme == .absent && (throughNVMe || !isKept)
             let isForStore = configuration.hasStore && configuration.spill != .never && record.flash != .present

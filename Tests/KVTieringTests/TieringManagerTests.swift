@@ -50,6 +50,43 @@ import Testing
         #expect(world.store?.present(keys) == [15])
     }
 
+    @Test func aPieceThatTheEngineHandsOverIsKeptBeforeItsPromptIsBooked() {
+        var manager = TieringManager(smallConfiguration())
+        var world = ScriptedWorld(WorldScript())
+        let keys = chain(0..<8, of: 1)
+        // The front piece, then the whole chain, of which the engine holds only the back for us.
+        for (request, end, first) in [(RequestNumber(7), 3, 0), (8, 8, 3)] {
+            let arrival = Arrival(
+                request: request, chain: keys[..<end], promptTokens: Int32(end * 16), engineBlocks: Int32(end))
+            manager.handle(.arrived(arrival), in: &world)
+            let piece = Computed(request: request, parts: .kept, firstHeld: Int32(first))
+            manager.handle(.computed(piece), in: &world)
+            settle(&manager, &world)
+            manager.handle(.ended(request: request, reason: .endTurn), in: &world)
+            #expect(manager.residentRun(keys[...]) == end)
+        }
+        #expect(manager.ledger.total == 0)
+        // The request itself, of which nothing is held any more.
+        manager.handle(.arrived(Arrival(request: 1, chain: keys[...], promptTokens: 128)), in: &world)
+        manager.handle(.computed(Computed(request: 1, parts: .booked)), in: &world)
+        #expect(manager.ledger.total == 128)
+        #expect(manager.counters.dramWrites == 8)
+        #expect(world.broken == [])
+    }
+
+    @Test func whatTheEngineDoesNotHoldIsNotBroughtOutOfIt() {
+        var manager = TieringManager(smallConfiguration())
+        var world = ScriptedWorld(WorldScript())
+        let keys = chain(0..<8, of: 1)
+        manager.handle(
+            .arrived(Arrival(request: 1, chain: keys[...], promptTokens: 128, engineBlocks: 8)), in: &world)
+        manager.handle(.computed(Computed(request: 1, firstHeld: 5)), in: &world)
+        settle(&manager, &world)
+        #expect(manager.counters.dramWrites == 3)
+        #expect(manager.residentRun(keys[...]) == 0)
+        #expect(world.broken == [])
+    }
+
     @Test func twoRequestsForOneChainMoveItsBytesOnce() {
         var first = TieringManager(smallConfiguration(hasStore: true))
         var manager = TieringManager(smallConfiguration(hasStore: true))
