@@ -136,7 +136,13 @@ public struct Superblock: Sendable, Equatable {
     }
 
     /// Checks that drives make up one store: none of another store, none missing, none twice.
-    public static func check(_ drives: [(path: String, superblock: Superblock)]) throws(FlashError) {
+    ///
+    /// - Parameter needsAll: Whether a drive that is missing is an error.
+    /// - Returns: The numbers of the drives that are missing.
+    @discardableResult
+    public static func check(
+        _ drives: [(path: String, superblock: Superblock)], needsAll: Bool = true
+    ) throws(FlashError) -> [Int] {
         guard let first = drives.first else { throw .mixedDrives("no drives are named") }
         let wanted = first.superblock.identity
         var owners = [String?](repeating: nil, count: wanted.count)
@@ -155,9 +161,10 @@ public struct Superblock: Sendable, Equatable {
             owners[identity.number] = path
         }
         let missing = owners.indices.filter { owners[$0] == nil }
-        guard missing.isEmpty else {
+        guard missing.isEmpty || !needsAll else {
             let numbers = missing.map(String.init).joined(separator: ", ")
             throw .mixedDrives("drive \(numbers) of the store's \(wanted.count) is missing")
         }
+        return missing
     }
 }

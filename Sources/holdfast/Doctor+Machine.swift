@@ -116,7 +116,10 @@ struct MachineChecks {
     }
 
     private var ports: [Finding] {
-        let named = [("listen", settings.listen), ("tlsListen", settings.tlsListen), ("http", settings.http)]
+        let named = [
+            ("listen", settings.listen), ("tlsListen", settings.tlsListen), ("http", settings.http),
+            ("rdmaListen", settings.rdma.isEmpty ? "" : settings.rdmaListen),
+        ]
         return named.filter { !$0.1.isEmpty }.map { name, endpoint in
             do throws(OperatorError) {
                 let (host, port) = try splitEndpoint(endpoint, option: name)

@@ -77,6 +77,13 @@ struct StoreCommand: AsyncParsableCommand {
     @Option(name: .long, help: "Bytes a second that the scrubber reads (default: 20MB).")
     var scrub: String?
 
+    @Option(
+        name: .long,
+        help:
+            "When drives of the store are missing: refuse (default), accept (go on without), or replace (by blank ones)."
+    )
+    var missing: String?
+
     @Flag(name: .long, help: "Format drives although they hold something.")
     var force = false
 
@@ -103,7 +110,7 @@ struct StoreCommand: AsyncParsableCommand {
             ("rdmaListen", "--rdma-listen", rdmaListen),
             ("http", "--http", http), ("dram", "--dram", dram), ("catalogue", "--catalogue", catalogue),
             ("tenants", "--tenants", tenants), ("writePerDay", "--write-per-day", writePerDay),
-            ("scrub", "--scrub", scrub),
+            ("scrub", "--scrub", scrub), ("missing", "--missing", missing),
         ]
         if !data.isEmpty { try settings.set("data", data, at: "--data") }
         for option in options {

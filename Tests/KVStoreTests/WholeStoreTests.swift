@@ -76,8 +76,10 @@ private struct Client {
             sink: { _ in })
     }
 
-    func ask(_ request: Request, slot: MemorySlice? = nil) async -> Response {
-        await client.call(request, slot: slot, within: Self.limit)
+    func ask(
+        _ request: Request, slot: MemorySlice? = nil, within limit: KVModel.Duration = Self.limit
+    ) async -> Response {
+        await client.call(request, slot: slot, within: limit)
     }
 
     /// The store's own account, as of now.
@@ -273,5 +275,71 @@ private func name(_ number: UInt64) -> ObjectName {
         let client = try bench.client()
         let handle = try await client.open("a")
         for number in 0..<40 as Range<UInt64> { #expect(try await client.get(handle, number, bytes: 65_536) == .ok) }
+    }
+
+    @Test func aStoreGoesOnWithoutADriveAndTakesABlankOneInItsPlace() async throws {
+        let second = FileManager.default.temporaryDirectory.appendingPathComponent("hf-\(UUID().uuidString).flash")
+        defer { try? FileManager.default.removeItem(at: second) }
+        let bench = try Bench { $0.data.append(second.path) }
+        do {
+            let client = try bench.client()
+            let handle = try await client.open("a")
+            for number in 0..<40 as Range<UInt64> { #expect(await client.put(handle, number, bytes: 65_536) == .ok) }
+        }
+        bench.stop()
+        try FileManager.default.removeItem(at: second)
+        bench.configuration.missing = .accept
+        try bench.start()
+        var kept = Set<UInt64>()
+        do {
+            let client = try bench.client()
+            let handle = try await client.open("a")
+            for number in 0..<40 as Range<UInt64> {
+                let status = try await client.get(handle, number, bytes: 65_536)
+                #expect(status == .ok || status == .absent)
+                if status == .ok { kept.insert(number) }
+            }
+            #expect(!kept.isEmpty && kept.count < 40)
+        }
+        bench.stop()
+        bench.configuration.missing = .replace
+        try bench.start()
+        do {
+            let client = try bench.client()
+            let handle = try await client.open("a")
+            for number in 0..<40 as Range<UInt64> {
+                let status = try await client.get(handle, number, bytes: 65_536)
+                #expect(status == (kept.contains(number) ? .ok : .absent))
+                #expect(await client.put(handle, number, bytes: 65_536) == (status == .ok ? .alreadyPresent : .ok))
+            }
+            #expect(try await client.status().drives.allSatisfy { $0.freeExtents < $0.extents })
+        }
+        bench.stop()
+        bench.configuration.missing = .refuse
+        try bench.start()
+        let client = try bench.client()
+        let handle = try await client.open("a")
+        for number in 0..<40 as Range<UInt64> { #expect(try await client.get(handle, number, bytes: 65_536) == .ok) }
+    }
+
+    @Test func aRevokedKeyEndsItsSessionsAndANewTenantComesIn() async throws {
+        let bench = try Bench()
+        let guest = try bench.client("guest")
+        #expect(await guest.ask(.stat).status == .ok)
+        var tenants = bench.tenants
+        tenants.byName["guest"]?.secret = Array(repeating: 8, count: 32)
+        tenants.byName["late"] = Tenant(secret: Array(repeating: 5, count: 32), isOperator: true)
+        bench.store?.setTenants(tenants)
+        // The client comes again with the old key, and is refused until its deadline.
+        var last = Status.ok
+        for _ in 0..<1000 where last == .ok {
+            last = await guest.ask(.stat, within: KVModel.Duration(milliseconds: 500)).status
+        }
+        #expect(last != .ok)
+        #expect(await guest.ask(.stat, within: KVModel.Duration(milliseconds: 200)).status != .ok)
+        let late = try bench.client("late", secret: Array(repeating: 5, count: 32))
+        #expect(await late.ask(.administer(verb: "flush", arguments: [])).status == .ok)
+        let renewed = try bench.client("guest", secret: Array(repeating: 8, count: 32))
+        #expect(await renewed.ask(.stat).status == .ok)
     }
 }

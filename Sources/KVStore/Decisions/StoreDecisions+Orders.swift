@@ -32,7 +32,7 @@ extension StoreDecisions {
     /// What a session may see: operators all, others their own namespaces and no drives.
     func statusJSON(for session: SessionID) -> [UInt8] {
         guard let state = sessions[session] else { return [] }
-        if settings.operators.contains(state.peer.tenant) { return Self.json(status()) }
+        if operators.contains(state.peer.tenant) { return Self.json(status()) }
         var own = status(namespaces: Set(state.namespaces))
         own.objects = own.namespaces.reduce(0) { $0 + $1.objects }
         own.drives = []
@@ -112,7 +112,7 @@ extension StoreDecisions {
     // MARK: Orders
 
     mutating func administer(_ request: RequestID, _ verb: String, _ arguments: [UInt8]) {
-        guard let session = sessions[request.session], settings.operators.contains(session.peer.tenant) else {
+        guard let session = sessions[request.session], operators.contains(session.peer.tenant) else {
             totals.requestsRefused += 1
             reply(request, .forbidden, why: "only operators may do this")
             return

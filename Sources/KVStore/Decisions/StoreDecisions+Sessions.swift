@@ -94,7 +94,7 @@ extension StoreDecisions {
     private func mayUse(_ peer: Peer, _ namespace: UInt16) -> Bool {
         let policy = namespaces[Int(namespace)].policy
         if policy.requiresEncryption && !peer.isEncrypted { return false }
-        return settings.operators.contains(peer.tenant) || policy.tenants.contains(peer.tenant)
+        return operators.contains(peer.tenant) || policy.tenants.contains(peer.tenant)
     }
 
     // MARK: Namespaces
@@ -144,7 +144,7 @@ extension StoreDecisions {
     }
 
     /// Blocks without a catalogue belong to nobody but operators.
-    private func mayClaim(_ peer: Peer) -> Bool { settings.operators.contains(peer.tenant) }
+    private func mayClaim(_ peer: Peer) -> Bool { operators.contains(peer.tenant) }
 
     /// A new namespace, or the recovered one of the same name.
     mutating func makeNamespace(_ name: String, _ policy: NamespacePolicy, claimsRecovered: Bool) -> UInt16? {

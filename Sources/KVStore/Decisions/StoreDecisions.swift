@@ -75,6 +75,8 @@ struct SessionState {
 /// count every extent that is not free.
 public struct StoreDecisions: ~Copyable {
     let settings: StoreSettings
+    /// Tenants that may administer.
+    var operators: Set<String>
     var objects: ObjectTable
     var drives: [DriveState] = []
     var buffers: BufferTable
@@ -159,6 +161,7 @@ public struct StoreDecisions: ~Copyable {
         buffers = BufferTable(byteCount: settings.memoryBytes, frameBytes: settings.extentBytes)
         operations = Array(repeating: StoreOperation(), count: settings.operationCountMax)
         self.settings = settings
+        operators = settings.operators
         self.now = now
         self.drives = drives
         self.objects = objects
@@ -180,6 +183,11 @@ public struct StoreDecisions: ~Copyable {
         case .catalogued(let ticket, let succeeded): catalogued(ticket, succeeded)
         case .verified(let tag, let isWhole): verified(tag, isWhole)
         case .tick: passTime()
+        case .tenants(let operators, let revoked):
+            self.operators = operators
+            for (session, state) in sessions where revoked.contains(state.peer.tenant) {
+                output.append(.session(.disconnect(session, reason: "the tenant's key was revoked")))
+            }
         case .drain: isDraining = true
         }
         if roomCameFree { resumeWaiting() }

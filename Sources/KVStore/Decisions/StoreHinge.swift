@@ -17,6 +17,8 @@ public enum StoreInput: Sendable {
     case verified(tag: UInt64, isWhole: Bool)
     /// Time passed.
     case tick
+    /// These tenants may administer from now on, and the sessions of those that were revoked end.
+    case tenants(operators: Set<String>, revoked: Set<String>)
     /// Take no new requests and finish those in flight.
     case drain
 }

@@ -16,7 +16,7 @@ public final class Store: SessionHost {
     /// What it was started with.
     public let configuration: StoreConfiguration
 
-    private let tenants: Tenants
+    private let tenants: Mutex<Tenants>
     private let logger: Logger
     private let signal: WakeSignal
     private let fromSessions: Mailbox<SessionEvent>
@@ -47,7 +47,7 @@ public final class Store: SessionHost {
     ) throws(OperatorError) {
         try configuration.check()
         self.configuration = configuration
-        self.tenants = tenants
+        self.tenants = Mutex(tenants)
         self.logger = logger
         var drives = try StoreDrives(configuration)
         let extentBytes = drives.devices[0].geometry.extentBytes
@@ -68,6 +68,7 @@ public final class Store: SessionHost {
         let started = MonotonicClock.now
         let contents = try catalogue.contents()
         for (name, policy) in contents.namespaces { decisions.value.restoreNamespace(name, policy) }
+        for note in drives.notes { logger.warning("\(note)") }
         try drives.scan { drive, event in decisions.value.recover(event, from: drive) }
         var commands: [StoreOutput] = []
         let recovered = decisions.value.endRecovery(
@@ -115,7 +116,7 @@ public final class Store: SessionHost {
     // MARK: For transports
 
     /// The key of a tenant, or nil.
-    public func secret(ofTenant tenant: String) -> [UInt8]? { tenants.byName[tenant]?.secret }
+    public func secret(ofTenant tenant: String) -> [UInt8]? { tenants.withLock { $0.byName[tenant]?.secret } }
 
     /// Takes an event of a session, from any thread.
     public func deliver(_ event: SessionEvent) -> Acceptance { fromSessions.post(event) }
@@ -133,6 +134,16 @@ public final class Store: SessionHost {
 
     /// How it is doing, some milliseconds ago at most while anything happens.
     public var status: StoreStatus { published.withLock { $0 } }
+
+    /// Takes these tenants from now on. Sessions of tenants that are gone or have another key end.
+    public func setTenants(_ tenants: Tenants) {
+        let before = self.tenants.withLock { current in
+            defer { current = tenants }
+            return current
+        }
+        let revoked = before.byName.filter { tenants.byName[$0.key]?.secret != $0.value.secret }.keys
+        postEnd(.tenants(operators: tenants.operators, revoked: Set(revoked)), to: fromOthers)
+    }
 
     /// Takes no new requests, waits until those under way have ended or the time is over, and stops.
     ///

@@ -54,8 +54,20 @@ public struct StoreConfiguration: Sendable {
     public var drain = 10.0
     /// Whether a tenant that opens an unknown namespace makes it.
     public var makesNamespaces = true
+    /// What a start does when drives of the store are missing.
+    public var missing = MissingDrives.refuse
     /// Whether data that is not ours may be overwritten by formatting.
     public var force = false
+
+    /// What a start does when drives of the store are missing.
+    public enum MissingDrives: String, Sendable, CaseIterable {
+        /// It fails.
+        case refuse
+        /// It goes on without them, and without those that cannot be opened: their blocks are misses.
+        case accept
+        /// Blank drives named among the others are formatted and take their places.
+        case replace
+    }
 
     /// The defaults.
     public init() {}
@@ -65,7 +77,7 @@ public struct StoreConfiguration: Sendable {
         "data", "size", "extent", "payloadMax", "listen", "lanes", "tlsListen", "tlsCertificate", "tlsKey",
         "tlsClientAuthority", "rdma", "rdmaListen", "http", "dram", "catalogue", "tenants", "writePerDay", "scrub",
         "sessions",
-        "credits", "depth", "wait", "drain", "makesNamespaces",
+        "credits", "depth", "wait", "drain", "missing", "makesNamespaces",
     ]
 
     /// Takes all settings of a YAML file.
@@ -148,6 +160,11 @@ public struct StoreConfiguration: Sendable {
         case "depth": depth = try whole(1...1024)
         case "wait": wait = try seconds()
         case "drain": drain = try seconds()
+        case "missing":
+            guard let choice = MissingDrives(rawValue: try word()) else {
+                throw OperatorError("`missing` is `\(words[0])`, not refuse, accept or replace", at: place)
+            }
+            missing = choice
         case "makesNamespaces":
             guard let flag = Bool(try word()) else {
                 throw OperatorError("`\(name)` is `\(words[0])`, not true or false", at: place)

@@ -12,13 +12,16 @@ struct StoreDrives {
     var generationMax: UInt64 = 0
     /// What each scan counted.
     var summaries: [ScanSummary] = []
+    /// What a person should know of drives that the store starts without, or that were put in the place of others.
+    var notes: [String] = []
 
     /// Opens the drives of a configuration, in the order of their numbers; formats them all when all are new.
     init(_ configuration: StoreConfiguration) throws(OperatorError) {
         do {
             try Self.formatNew(configuration)
-            for path in configuration.data { devices.append(try FlashDevice(path: path)) }
-            try Superblock.check(devices.map { ($0.path, $0.superblock) })
+            if configuration.missing == .replace { try replaceMissing(configuration) }
+            for path in configuration.data { try open(path, configuration) }
+            try check(configuration)
         } catch { throw error.operatorError }
         devices.sort { $0.superblock.identity.number < $1.superblock.identity.number }
         let extents = Set(devices.map(\.geometry.extentBytes))
@@ -28,12 +31,64 @@ struct StoreDrives {
         }
     }
 
+    /// Opens a drive; where the store may start without it, one that cannot be opened is noted and left out.
+    private mutating func open(_ path: String, _ configuration: StoreConfiguration) throws(FlashError) {
+        do { devices.append(try FlashDevice(path: path)) } catch {
+            guard configuration.missing == .accept else { throw error }
+            notes.append("\(path) is left out: \(error)")
+        }
+    }
+
+    private mutating func check(_ configuration: StoreConfiguration) throws(FlashError) {
+        guard !devices.isEmpty else {
+            throw .mixedDrives("none of the drives can be opened: \(notes.joined(separator: "; "))")
+        }
+        let missing = try Superblock.check(
+            devices.map { ($0.path, $0.superblock) }, needsAll: configuration.missing != .accept)
+        if !missing.isEmpty {
+            let numbers = missing.map(String.init).joined(separator: ", ")
+            let count = devices[0].superblock.identity.count
+            notes.append("drive \(numbers) of the store's \(count) is missing: the blocks it holds are misses")
+        }
+    }
+
+    /// Formats drives that are none yet with the numbers that the store's other drives leave free.
+    private mutating func replaceMissing(_ configuration: StoreConfiguration) throws(FlashError) {
+        var known: [(path: String, superblock: Superblock)] = []
+        var blank: [String] = []
+        for path in configuration.data {
+            guard FileManager.default.fileExists(atPath: path) else {
+                blank.append(path)
+                continue
+            }
+            do { known.append((path, try FlashDevice.inspect(path: path))) } catch {
+                guard case .notADrive = error else { throw error }
+                blank.append(path)
+            }
+        }
+        guard let first = known.first, !blank.isEmpty else { return }
+        let free = try Superblock.check(known, needsAll: false)
+        guard free.count == blank.count else {
+            throw .mixedDrives(
+                "\(blank.joined(separator: ", ")) cannot replace anything: the store lacks \(free.count) of its drives")
+        }
+        for (path, number) in zip(blank, free) {
+            let identity = DriveIdentity(
+                drive: try Self.uuid(), store: first.superblock.identity.store, number: number,
+                count: first.superblock.identity.count)
+            try FlashDevice.format(
+                path: path, byteCount: configuration.size, extentBytes: first.superblock.geometry.extentBytes,
+                identity: identity, force: configuration.force)
+            notes.append("\(path) takes the place of the store's drive \(number)")
+        }
+    }
+
     /// Formats the drives when none of them is one yet. Drives that are half a store are left alone: opening says so.
     private static func formatNew(_ configuration: StoreConfiguration) throws(FlashError) {
         var areNew = true
         for path in configuration.data {
             guard FileManager.default.fileExists(atPath: path) else {
-                guard configuration.size != nil else {
+                guard configuration.size != nil || configuration.missing == .accept else {
                     throw .geometry("\(path) does not exist; give --size and it is made")
                 }
                 continue
@@ -45,7 +100,7 @@ struct StoreDrives {
                 switch error {
                 case .notADrive: continue
                 default:
-                    if !configuration.force { throw error }
+                    if configuration.missing == .accept { areNew = false } else if !configuration.force { throw error }
                 }
             }
         }

@@ -70,6 +70,8 @@ public struct StoreService: Service {
 
     /// Serves until the process is asked to end; then drains.
     public func run() async throws {
+        let watch = Task { await watchTenants() }
+        defer { watch.cancel() }
         if configuration.http.isEmpty {
             try await gracefulShutdown()
         } else {
@@ -82,5 +84,26 @@ public struct StoreService: Service {
         logger.info("draining")
         let wasQuiet = store.drain(within: KVModel.Duration(seconds: configuration.drain))
         logger.info("stopped", metadata: ["drained": "\(wasQuiet)"])
+    }
+
+    /// Reads the file of tenants again whenever it has changed; a file that is not whole leaves everything as it was.
+    private func watchTenants() async {
+        let path = configuration.tenantsPath
+        func changed() -> Date? {
+            (try? FileManager.default.attributesOfItem(atPath: path))?[.modificationDate] as? Date
+        }
+        var seen = changed()
+        while (try? await Task.sleep(for: .seconds(1))) != nil {
+            let now = changed()
+            guard now != seen else { continue }
+            seen = now
+            do {
+                let tenants = try Tenants(file: path)
+                store.setTenants(tenants)
+                logger.info("tenants were read again", metadata: ["count": "\(tenants.byName.count)"])
+            } catch {
+                logger.error("tenants stay as they were: \(error)")
+            }
+        }
     }
 }
