@@ -50,12 +50,18 @@ public struct EngineRegion: Sendable {
     public var number: Int32
     /// Its bytes, mapped into this process (one region in it). Unmapped when the last holder lets go.
     public var memory: BlockMemory
+    private let watch: @Sendable () -> Bool
 
-    /// A region of given memory.
-    public init(number: Int32, memory: BlockMemory) {
+    /// A region of given memory. `isIntact` asks `watch`, from any thread.
+    public init(number: Int32, memory: BlockMemory, watch: @escaping @Sendable () -> Bool = { true }) {
         self.number = number
         self.memory = memory
+        self.watch = watch
     }
+
+    /// Whether all its pages are still the engine's. An engine that cuts its file short loses pages under whoever reads
+    /// them, and zeros stand in their place: ask after reading and before anybody may see what was read.
+    public var isIntact: Bool { watch() }
 }
 
 /// A prompt whose blocks are looked up.
@@ -162,6 +168,8 @@ public enum EngineMessage: Sendable {
     case cancel(EngineNumber, EngineTicket)
     /// Bring these blocks up: a hint. The chain from its root.
     case prefetch(EngineNumber, [ObjectName])
+    /// These blocks were used without a request: a hint. The chain from its root.
+    case touch(EngineNumber, [ObjectName])
     /// Keep what is here of a chain. Answered by `pinned`.
     case pin(EngineNumber, EngineTicket, [ObjectName], lifetime: Duration)
     /// Take a pin back.
