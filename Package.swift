@@ -122,16 +122,21 @@ let package = Package(
             name: "holdfast",
             dependencies: [
                 "KVModel", "KVSystem", "KVTiering", "KVServing", "KVTrace", "KVReport", "KVSimulation", "KVFlash",
-                "KVTransport", "KVMemory", "KVStore", "KVAgent", "KVIdentity", argumentParser, crypto, lifecycle, logging, yams,
+                "KVTransport", "KVMemory", "KVStore", "KVAgent", "KVIdentity", argumentParser, crypto, lifecycle,
+                logging, yams,
             ],
             swiftSettings: strict),
 
+        // Stands in for the allocator in the benchmarks' program, and counts.
+        .target(
+            name: "CAllocationCount", path: "Tools/AllocationCount",
+            cSettings: [.define("_GNU_SOURCE"), .unsafeFlags(["-Wall", "-Wextra", "-Werror"])]),
         // The benchmarks, one file each; `Tools/bench` runs them.
         .executableTarget(
             name: "holdfast-bench",
             dependencies: [
                 "KVModel", "KVSystem", "KVTiering", "KVServing", "KVTrace", "KVSimulation", "KVFlash", "KVTransport",
-                "KVMemory", "KVStore", "KVAgent", argumentParser,
+                "KVMemory", "KVStore", "KVAgent", "CAllocationCount", argumentParser, logging,
             ],
             path: "Tools/Benchmarks", exclude: ["libcachesim_lru.py"], swiftSettings: strict),
 

@@ -162,9 +162,9 @@ final class ClientConnection {
 
     private func cancel(_ number: UInt32) {
         guard exchanges[number]?.wasCancelled == false else { return }
-        exchanges[number]?.wasCancelled = true
+        exchanges.change(number) { $0.wasCancelled = true }
         let limit = owner.now + cancelLimit
-        exchanges[number]?.cancelDeadline = limit
+        exchanges.change(number) { $0.cancelDeadline = limit }
         nextDeadline = min(nextDeadline, limit)
         guard let grants, exchanges.count < Int(grants.credits) else { return }
         send(Errand(request: .cancel(requestNumber: number), owner: .client, slot: nil, deadline: .distantFuture))
@@ -190,8 +190,7 @@ final class ClientConnection {
     private func flush() {
         if case .ended = phase { return }
         let failure = link.flush { number in
-            guard exchanges[number] != nil else { return }
-            exchanges[number]?.isSending = false
+            exchanges.change(number) { $0.isSending = false }
             if exchanges[number]?.response != nil { finish(number) }
         }
         if let failure { end(SystemError(number: failure, doing: "send to the store").description) }
@@ -245,7 +244,7 @@ final class ClientConnection {
         guard let exchange = exchanges[number], exchange.operation == header.operation, exchange.response == nil
         else { throw FrameError(.value("request number", UInt64(number)), at: 8) }
         let response = try Response.read(header, &reader)
-        exchanges[number]?.response = response
+        exchanges.change(number) { $0.response = response }
         guard header.operation == .get, response.status == .ok,
             case .get(_, let name) = exchange.errand.request,
             case .object(let payloadBytes, let checksum, _) = response.body
@@ -280,7 +279,7 @@ final class ClientConnection {
     /// A block that fails its checksum is a miss, and the store hears of it.
     private func finishGet(_ number: UInt32, isRight: Bool) {
         if !isRight, let request = exchanges[number]?.errand.request {
-            exchanges[number]?.response = .because(.corrupt, "the payload came with a wrong checksum")
+            exchanges.change(number) { $0.response = .because(.corrupt, "the payload came with a wrong checksum") }
             owner.sawCorrupt(request)
         }
         finish(number)
@@ -313,7 +312,7 @@ final class ClientConnection {
         }
         for (number, exchange) in exchanges where now >= exchange.errand.deadline && !exchange.isReported {
             let hasSlot = exchange.errand.slot != nil
-            exchanges[number]?.isReported = true
+            exchanges.change(number) { $0.isReported = true }
             owner.completed(exchange.errand, Response(.deadlinePassed), slotIsFree: !hasSlot, over: self)
             cancel(number)
         }

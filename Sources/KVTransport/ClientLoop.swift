@@ -57,6 +57,7 @@ final class ClientLoop: ClientConnectionOwner {
     private var nextRoute = 0
     private var isStopping = false
     private var batch: [ClientOrder] = []
+    private var turnBatch: [ClientConnection] = []
     private var tags = [UInt64](repeating: 0, count: 64)
     private var events = [UInt32](repeating: 0, count: 64)
     private var random: RandomSource
@@ -81,11 +82,14 @@ final class ClientLoop: ClientConnectionOwner {
             for order in batch { take(order) }
             batch.removeAll(keepingCapacity: true)
             connect()
-            for connection in Array(connections.values) {
+            // A turn may end a connection or begin another.
+            turnBatch.append(contentsOf: connections.values)
+            for connection in turnBatch {
                 connection.tick()
                 connection.turn()
                 judge(connection)
             }
+            turnBatch.removeAll(keepingCapacity: true)
             sendWaiting()
             for connection in connections.values where connection.link.hasOutput { connection.turn() }
             if !isStopping { wait() }

@@ -50,3 +50,13 @@ package struct Queue<Element> {
         head = 0
     }
 }
+
+extension Dictionary {
+    /// Changes the value of a key, if it has one. `self[key]?.field = …` would take a frame from the heap each time.
+    @inline(__always)
+    mutating func change(_ key: Key, _ body: (inout Value) -> Void) {
+        guard var value = self[key] else { return }
+        body(&value)
+        self[key] = value
+    }
+}

@@ -40,11 +40,11 @@ extension ServerPeer {
         precondition(exchange.stage == .awaitsPayload, "the store receives a payload that is not awaited")
         precondition(slice.count == exchange.payloadBytes, "the store receives into a slice of another length")
         if connectionIsGone {
-            exchanges[number]?.stage = .waits
+            exchanges.change(number) { $0.stage = .waits }
             _ = setting.host.deliver(.received(RequestID(session: id, number: number), .aborted))
             return
         }
-        exchanges[number]?.stage = .pulls
+        exchanges.change(number) { $0.stage = .pulls }
         carrier.pull(
             into: slice, from: exchange.slot,
             checksum: .begin(exchange.name, payloadBytes: exchange.payloadBytes), number: number)
@@ -84,7 +84,7 @@ extension ServerPeer {
             _ = setting.host.deliver(.sent(request, .aborted))
             return end(number)
         }
-        exchanges[number]?.stage = .pushes
+        exchanges.change(number) { $0.stage = .pushes }
         pushingCount += 1
         let header = response.header(
             .get, number: number, payloadBytes: slice.count, isInSlot: carrier.isOneSided)
@@ -119,9 +119,9 @@ extension ServerPeer {
         var last = target
         while let next = exchanges[last]?.acknowledge { last = next }
         guard last != number else { return false }
-        exchanges[last]?.acknowledge = number
-        exchanges[number]?.stage = .held
-        exchanges[number]?.heldResponse = response
+        exchanges.change(last) { $0.acknowledge = number }
+        exchanges.change(number) { $0.stage = .held }
+        exchanges.change(number) { $0.heldResponse = response }
         return true
     }
 

@@ -239,7 +239,7 @@ package final class ServerPeer {
             let request = RequestID(session: id, number: number)
             switch exchange.stage {
             case .pulls:
-                exchanges[number]?.stage = .waits
+                exchanges.change(number) { $0.stage = .waits }
                 _ = setting.host.deliver(.received(request, .aborted))
             case .pushes:
                 exchanges[number] = nil

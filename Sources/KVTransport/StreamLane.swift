@@ -110,6 +110,7 @@ final class LaneLoop {
     private let setting: ServerSetting
     private var connections: [UInt32: StreamConnection] = [:]
     private var runnable: [StreamConnection] = []
+    private var turnBatch: [StreamConnection] = []
     /// Connections with a request that the store had no room for.
     private var blocked: [StreamConnection] = []
     private var retriesAt = Instant.zero
@@ -215,22 +216,22 @@ final class LaneLoop {
     private func turns() {
         if !blocked.isEmpty, setting.now >= retriesAt {
             retriesAt = setting.now + Self.retryInterval
-            let batch = blocked
-            blocked.removeAll(keepingCapacity: true)
-            for connection in batch {
+            swap(&turnBatch, &blocked)
+            for connection in turnBatch {
                 connection.isBlocked = false
                 connection.turn()
                 settle(connection)
             }
+            turnBatch.removeAll(keepingCapacity: true)
         }
         guard !runnable.isEmpty else { return }
-        let batch = runnable
-        runnable.removeAll(keepingCapacity: true)
-        for connection in batch {
+        swap(&turnBatch, &runnable)
+        for connection in turnBatch {
             connection.isQueued = false
             connection.turn()
             settle(connection)
         }
+        turnBatch.removeAll(keepingCapacity: true)
     }
 
     /// Queues a connection if it has something to do, forgets it if it is over, and notes its deadline.

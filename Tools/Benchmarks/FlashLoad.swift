@@ -61,7 +61,9 @@ final class FlashLoad {
 
     private func extents(_ block: Int, _ blockBytes: Int) -> ExtentList {
         let count = max(1, blockBytes / Self.extentBytes)
-        return ExtentList(UInt32(block * count)..<UInt32((block + 1) * count))
+        var list = ExtentList()
+        for extent in block * count..<(block + 1) * count { list.append(UInt32(extent)) }
+        return list
     }
 
     private func slice(_ slot: Int, _ blockBytes: Int) -> MemorySlice {

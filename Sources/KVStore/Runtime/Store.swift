@@ -179,6 +179,7 @@ public final class Store: SessionHost {
         var commands = first
         let drives = drives.withLock { $0 }
         var publishAt = Instant.zero
+        var isPublished = false
         var hasMore = false
         while !wantsStop.load(ordering: .acquiring) {
             // Ends before beginnings: what ends gives room to what begins.
@@ -194,15 +195,18 @@ public final class Store: SessionHost {
             hasMore = decisions.value.work(at: now, into: &commands)
             obey(&commands, drives)
             isQuiet.store(decisions.value.isDraining && decisions.value.isQuiet, ordering: .releasing)
-            if now >= publishAt {
+            if !sessionEvents.isEmpty || !otherEvents.isEmpty { isPublished = false }
+            if now >= publishAt, !isPublished {
                 publish(decisions)
+                isPublished = true
                 publishAt = now + Duration(milliseconds: 20)
             }
             guard !hasMore, sessionEvents.isEmpty, otherEvents.isEmpty else { continue }
             signal.prepareToSleep()
             if fromSessions.isEmpty, fromOthers.isEmpty, !wantsStop.load(ordering: .acquiring) {
-                publish(decisions)
-                signal.wait(atMost: max(.zero, decisions.value.nextDeadline - MonotonicClock.now))
+                // What is not published yet is, when its time comes; a store that is idle sleeps on.
+                let until = min(decisions.value.nextDeadline, isPublished ? .distantFuture : publishAt)
+                signal.wait(atMost: max(.zero, until - MonotonicClock.now))
             }
             signal.awake()
         }
