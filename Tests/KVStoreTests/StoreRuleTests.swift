@@ -235,6 +235,24 @@ import Testing
         #expect(world.store.status().objects == 0)
     }
 
+    @Test func retentionHoldsWhileTheStoreIsBusy() throws {
+        var world = try ScriptedStore(seed: 12)
+        var policy = NamespacePolicy()
+        policy.retentionSeconds = 10
+        world.set("n", policy)
+        let handle = world.open("n")
+        _ = world.put(handle, name(1), token: 2)
+        world.runUntilQuiet()
+        // Somebody asks for something else twice a second; nothing but the store's own deadlines makes it look.
+        for _ in 0..<30 {
+            world.now = world.now + Duration(milliseconds: 500)
+            _ = world.request(.get(handle, name(7)))
+            world.runUntilQuiet()
+            if world.store.nextDeadline <= world.now { world.step() }
+        }
+        #expect(world.store.status().objects == 0)
+    }
+
     @Test func wearSteersAdmission() throws {
         var world = try ScriptedStore(seed: 13) { $0.writeBytesPerDay = 24 * 8 * ScriptedStore.extentBytes }
         let handle = world.open("n")

@@ -54,6 +54,10 @@ struct EvictionSweep {
 extension StoreDecisions {
     /// Records looked at in one turn: about 100 µs.
     private static var sliceRecords: Int { 16_384 }
+    /// Records looked through at once for blocks past their retention, some 20 µs, and how long the whole store takes: a
+    /// block outlives its retention by no more.
+    private static var expirySlice: Int { 4096 }
+    private static var expirySweepSeconds: Double { 60 }
     /// A sweep that found too little is not repeated sooner.
     private static var sweepPause: Duration { Duration(milliseconds: 200) }
 
@@ -212,8 +216,8 @@ extension StoreDecisions {
 
     /// Looks at a slice of all records for those whose retention has passed.
     mutating func expireSlice() {
-        guard hasRetention else { return }
-        let end = min(expiryCursor + Self.sliceRecords, objects.extentCount)
+        guard hasRetention, now >= expiresAt else { return }
+        let end = min(expiryCursor + Self.expirySlice, objects.extentCount)
         while expiryCursor < end {
             let number = UInt32(expiryCursor)
             expiryCursor += 1
@@ -222,5 +226,7 @@ extension StoreDecisions {
             remove(number)
         }
         if expiryCursor == objects.extentCount { expiryCursor = 0 }
+        let slices = Double(objects.extentCount) / Double(Self.expirySlice)
+        expiresAt = now + Duration(seconds: min(1, Self.expirySweepSeconds / slices))
     }
 }

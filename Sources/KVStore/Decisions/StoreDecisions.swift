@@ -130,6 +130,8 @@ public struct StoreDecisions: ~Copyable {
     var tenureSeconds: UInt32 = 1
     var sharedExtents = 0
     var expiryCursor = 0
+    /// When the next slice is looked through for blocks past their retention.
+    var expiresAt = Instant.zero
     var scrub = ScrubState()
 
     var nextGeneration: UInt64 = 1
@@ -216,7 +218,7 @@ public struct StoreDecisions: ~Copyable {
         if let first = waiting.first {
             deadline = min(deadline, operations[Int(first)].deadline, now + Duration(milliseconds: 20))
         }
-        if hasRetention { deadline = min(deadline, now + Duration(milliseconds: 1000)) }
+        if hasRetention { deadline = min(deadline, expiresAt) }
         return deadline
     }
 
