@@ -335,13 +335,14 @@ static int unix_address(const char *path, struct sockaddr_un *at) {
     return 0;
 }
 
-static int unix_open(const char *path, int backlog) {
+static int unix_open(const char *path, int backlog, uint32_t mode) {
     struct sockaddr_un at;
     int error = unix_address(path, &at);
     if (error < 0) return error;
     int descriptor = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (descriptor < 0) return -errno;
-    int failed = backlog ? bind(descriptor, (struct sockaddr *)&at, sizeof at) < 0 || listen(descriptor, backlog) < 0
+    // Linux gives the file the mode of the socket's own inode, so that it never stands there with another.
+    int failed = backlog ? fchmod(descriptor, mode) < 0 || bind(descriptor, (struct sockaddr *)&at, sizeof at) < 0 || listen(descriptor, backlog) < 0
                          : connect(descriptor, (struct sockaddr *)&at, sizeof at) < 0;
     if (!failed) return descriptor;
     error = -errno;
@@ -349,9 +350,11 @@ static int unix_open(const char *path, int backlog) {
     return error;
 }
 
-int hf_unix_listen(const char *path, int backlog) { return unix_open(path, backlog > 0 ? backlog : 1); }
+int hf_unix_listen(const char *path, int backlog, uint32_t mode) {
+    return unix_open(path, backlog > 0 ? backlog : 1, mode);
+}
 
-int hf_unix_connect(const char *path) { return unix_open(path, 0); }
+int hf_unix_connect(const char *path) { return unix_open(path, 0, 0); }
 
 enum { descriptors_max = 16 };
 

@@ -13,7 +13,7 @@ public typealias EngineNumber = Int32
 public typealias EngineTicket = UInt64
 
 /// Who an engine is and how its blocks look.
-public struct EngineHello: Sendable {
+public struct EngineHello: Sendable, Equatable {
     /// What speaks: `vllm-tier`, `vllm-connector`, `sglang`, `lmcache`, `replay`.
     public var kind: String
     /// Its process, by the socket's word.
@@ -65,7 +65,7 @@ public struct EngineRegion: Sendable {
 }
 
 /// A prompt whose blocks are looked up.
-public struct EngineLookUp: Sendable {
+public struct EngineLookUp: Sendable, Equatable {
     /// Names the request until `finished` or `cancel`.
     public var ticket: EngineTicket
     /// The chain, root first.
@@ -82,7 +82,7 @@ public struct EngineLookUp: Sendable {
 
 /// Where blocks lie in the engine's memory: `segmentsPerBlock` slices a block, in the order of its bytes. Their `region`
 /// is the engine's number of a region.
-public struct EnginePlaces: Sendable {
+public struct EnginePlaces: Sendable, Equatable {
     /// Slices a block: 1 where a block is one row, more where its parts lie apart.
     public var segmentsPerBlock: Int
     /// The slices, block by block.
@@ -99,7 +99,7 @@ public struct EnginePlaces: Sendable {
 }
 
 /// Blocks that the engine wants in its memory.
-public struct EngineLoad: Sendable {
+public struct EngineLoad: Sendable, Equatable {
     /// The job, answered by one `loaded`.
     public var job: EngineTicket
     /// The request it belongs to, 0 when there is none: then `names` is the chain from its root, or as much as is known.
@@ -117,7 +117,7 @@ public struct EngineLoad: Sendable {
 }
 
 /// New blocks that the engine offers.
-public struct EngineSave: Sendable {
+public struct EngineSave: Sendable, Equatable {
     /// The job, answered by one `saved`. The engine keeps the bytes unchanged until then.
     public var job: EngineTicket
     /// The request it belongs to, 0 when there is none.
@@ -133,7 +133,7 @@ public struct EngineSave: Sendable {
 }
 
 /// A request's end as its engine saw it.
-public struct EngineRequestEnd: Sendable {
+public struct EngineRequestEnd: Sendable, Equatable {
     /// The request.
     public var ticket: EngineTicket
     /// Why its turn ended.

@@ -27,6 +27,20 @@ package struct FrameWriter: Sendable {
         }
     }
 
+    /// Appends a frame of another protocol: room for its header, the body that the closure writes, then the header.
+    package mutating func frame(
+        headerBytes: Int, body: (inout FrameWriter) -> Void,
+        header: (UnsafeMutableRawBufferPointer, _ bodyBytes: Int) -> Void
+    ) {
+        let start = bytes.count
+        bytes.append(contentsOf: repeatElement(0, count: headerBytes))
+        body(&self)
+        let bodyBytes = bytes.count - start - headerBytes
+        unsafe bytes.withUnsafeMutableBytes { all in
+            unsafe header(UnsafeMutableRawBufferPointer(rebasing: all[start..<(start + headerBytes)]), bodyBytes)
+        }
+    }
+
     /// Forgets everything, keeps the memory (up to `keptBytesMax`: one long listing must not stay for ever).
     package mutating func removeAll(keptBytesMax: Int = 1 << 18) {
         bytes.removeAll(keepingCapacity: bytes.capacity <= keptBytesMax)
@@ -44,8 +58,8 @@ package struct FrameWriter: Sendable {
     package mutating func raw(_ more: some Sequence<UInt8>) { bytes.append(contentsOf: more) }
 
     /// A length in two bytes and UTF-8.
-    package mutating func text(_ text: String) {
-        precondition(text.utf8.count <= WireLimit.textBytesMax, "a name longer than the protocol allows")
+    package mutating func text(_ text: String, bytesMax: Int = WireLimit.textBytesMax) {
+        precondition(text.utf8.count <= bytesMax, "a name longer than the protocol allows")
         integer(UInt16(text.utf8.count))
         bytes.append(contentsOf: text.utf8)
     }

@@ -8,12 +8,19 @@ import KVSystem
 @safe
 package struct WireReader {
     private let bytes: UnsafeRawBufferPointer
+    private let headerBytes: Int
     private var offset = 0
 
-    /// A reader at the start of a body.
-    package init(_ bytes: UnsafeRawBufferPointer) { unsafe self.bytes = bytes }
+    /// A reader at the start of a body, which stands behind a header.
+    package init(_ bytes: UnsafeRawBufferPointer, behind headerBytes: Int = WireLimit.headerBytes) {
+        unsafe self.bytes = bytes
+        self.headerBytes = headerBytes
+    }
 
-    private var place: Int { WireLimit.headerBytes + offset }
+    private var place: Int { headerBytes + offset }
+
+    /// Bytes that were not read yet.
+    package var remainingBytes: Int { unsafe bytes.count - offset }
 
     /// An error at the field that comes next.
     package func error(_ kind: FrameError.Kind) -> FrameError { FrameError(kind, at: place) }
@@ -44,9 +51,11 @@ package struct WireReader {
     }
 
     /// A length in two bytes and UTF-8.
-    package mutating func text(_ field: String) throws(FrameError) -> String {
+    package mutating func text(
+        _ field: String, bytesMax: Int = WireLimit.textBytesMax
+    ) throws(FrameError) -> String {
         let count = try integer(UInt16.self, field)
-        guard count <= WireLimit.textBytesMax else { throw error(.tooLong(field, UInt64(count))) }
+        guard count <= bytesMax else { throw error(.tooLong(field, UInt64(count))) }
         let part = unsafe try take(Int(count), field)
         guard let text = unsafe String(validating: part, as: UTF8.self) else {
             offset -= Int(count)

@@ -39,6 +39,13 @@ int hf_unmap(void *address, size_t mapped_bytes);
 int hf_memory_file(const char *name, int64_t bytes, int huge);
 int hf_map_shared(int descriptor, size_t bytes, int writable, void **address);
 int hf_pin(void *address, size_t bytes);
+/// Maps the first `bytes` of a file that another process shares, and watches the mapping: a page that the other takes
+/// away is replaced (with the whole region) by zeros when somebody touches it, instead of ending this process.
+/// *is_sealed: the file cannot shrink. Returns the watch's number; -ERANGE = the file is shorter.
+int hf_region_map(int descriptor, uint64_t bytes, void **address, size_t *mapped_bytes, int *is_sealed);
+/// 1 when zeros stand in for pages that are gone.
+int hf_region_is_lost(int watch);
+int hf_region_unmap(int watch);
 
 // --- waking and waiting
 
@@ -75,7 +82,8 @@ int64_t hf_send_two(int descriptor, const void *first, size_t first_bytes, const
 
 // --- local sockets and descriptor passing
 
-int hf_unix_listen(const char *path, int backlog);
+/// The socket file is made with these permissions.
+int hf_unix_listen(const char *path, int backlog, uint32_t mode);
 int hf_unix_connect(const char *path);
 /// Sends bytes with descriptors (at most 16); receives likewise: *descriptor_count is room on entry, count on return.
 int64_t hf_send_descriptors(int socket, const void *bytes, size_t count, const int *descriptors, int descriptor_count);

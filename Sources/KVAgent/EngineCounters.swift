@@ -1,0 +1,158 @@
+// What engines did, counted at the door.
+
+import KVModel
+
+/// How long something took, in buckets that double: 1 µs, 2 µs, … 33 s, and one for the rest.
+public struct TimeHistogram: Sendable, Equatable {
+    /// Buckets, the last one open.
+    public static let bucketCount = 27
+    /// Ends per bucket.
+    public private(set) var counts = [UInt64](repeating: 0, count: Self.bucketCount)
+    /// All times together.
+    public private(set) var sum = Duration.zero
+
+    /// Nothing measured.
+    public init() {}
+
+    /// The upper end of a bucket; nil of the last.
+    public static func bound(_ bucket: Int) -> Duration? {
+        bucket < bucketCount - 1 ? Duration(nanoseconds: 1_000 << Int64(bucket)) : nil
+    }
+
+    /// One more.
+    public mutating func add(_ time: Duration) {
+        let microseconds = UInt64(max(0, time.nanoseconds - 1) / 1_000)
+        counts[min(Self.bucketCount - 1, UInt64.bitWidth - microseconds.leadingZeroBitCount)] += 1
+        sum = sum + time
+    }
+
+    /// How many.
+    public var count: UInt64 { counts.reduce(0, +) }
+
+    /// The upper end of the bucket in which the given share of all lies; zero of none.
+    public func quantile(_ share: Double) -> Duration {
+        let rank = Double(count) * share
+        var below: UInt64 = 0
+        for (bucket, count) in counts.enumerated() where count > 0 {
+            below += count
+            if Double(below) >= rank { return Self.bound(bucket) ?? Duration(seconds: 60) }
+        }
+        return .zero
+    }
+
+    /// Adds another's.
+    public static func += (left: inout TimeHistogram, right: TimeHistogram) {
+        for bucket in 0..<bucketCount { left.counts[bucket] += right.counts[bucket] }
+        left.sum = left.sum + right.sum
+    }
+}
+
+/// What one engine did, or all of them.
+public struct EngineCounters: Sendable, Equatable {
+    /// Frames that came.
+    public var frames: UInt64 = 0
+    /// Look-ups.
+    public var lookUps: UInt64 = 0
+    /// Keys in them.
+    public var keysLookedUp: UInt64 = 0
+    /// Leading blocks found for them.
+    public var blocksFound: UInt64 = 0
+    /// Loads.
+    public var loads: UInt64 = 0
+    /// Of those: brought nothing.
+    public var loadsEmpty: UInt64 = 0
+    /// Blocks brought.
+    public var blocksLoaded: UInt64 = 0
+    /// Bytes brought.
+    public var bytesLoaded: UInt64 = 0
+    /// Saves.
+    public var saves: UInt64 = 0
+    /// Blocks kept.
+    public var blocksSaved: UInt64 = 0
+    /// Bytes kept.
+    public var bytesSaved: UInt64 = 0
+    /// Cancellations asked for.
+    public var cancels: UInt64 = 0
+    /// Look-ups, loads and saves answered with nothing because the decisions had no room for them.
+    public var busy: UInt64 = 0
+    /// Hints dropped for the same reason.
+    public var hintsDropped: UInt64 = 0
+    /// From a look-up's arrival to its answer.
+    public var lookUpTime = TimeHistogram()
+    /// From a load's arrival to its end.
+    public var loadTime = TimeHistogram()
+    /// From a save's arrival to its end.
+    public var saveTime = TimeHistogram()
+
+    /// Nothing counted.
+    public init() {}
+
+    /// Every plain count with its name, for metrics.
+    public static var fields: [(name: String, path: WritableKeyPath<EngineCounters, UInt64>)] {
+        [
+            ("frames_total", \.frames), ("lookups_total", \.lookUps), ("keys_looked_up_total", \.keysLookedUp),
+            ("blocks_found_total", \.blocksFound), ("loads_total", \.loads), ("loads_empty_total", \.loadsEmpty),
+            ("blocks_loaded_total", \.blocksLoaded), ("bytes_loaded_total", \.bytesLoaded),
+            ("saves_total", \.saves), ("blocks_saved_total", \.blocksSaved), ("bytes_saved_total", \.bytesSaved),
+            ("cancels_total", \.cancels), ("busy_total", \.busy), ("hints_dropped_total", \.hintsDropped),
+        ]
+    }
+
+    /// The times with their names, for metrics.
+    public static var times: [(name: String, path: WritableKeyPath<EngineCounters, TimeHistogram>)] {
+        [("lookup_seconds", \.lookUpTime), ("load_seconds", \.loadTime), ("save_seconds", \.saveTime)]
+    }
+
+    /// Adds another's.
+    public static func += (left: inout EngineCounters, right: EngineCounters) {
+        for field in fields { left[keyPath: field.path] += right[keyPath: field.path] }
+        for time in times { left[keyPath: time.path] += right[keyPath: time.path] }
+    }
+}
+
+/// What the door counted since its start, beside what its engines did.
+public struct EngineDoorCounters: Sendable, Equatable {
+    /// What engines did, those that left included.
+    public var engines = EngineCounters()
+    /// Connections taken.
+    public var connections: UInt64 = 0
+    /// Engines attached since the start.
+    public var attached: UInt64 = 0
+    /// Engines that left without a goodbye.
+    public var lostEngines: UInt64 = 0
+    /// Connections ended by the agent, by code.
+    public var refused: [EngineRefusalCode: UInt64] = [:]
+    /// Changes that a slow engine was not told.
+    public var changesDropped: UInt64 = 0
+    /// Regions mapped since the start.
+    public var regionsMapped: UInt64 = 0
+    /// Of those: in files that can shrink, watched instead of sealed.
+    public var regionsUnsealed: UInt64 = 0
+    /// Regions whose engine cut their file short.
+    public var regionsLost: UInt64 = 0
+
+    /// Nothing counted.
+    public init() {}
+}
+
+/// An engine at the door.
+public struct EngineStatus: Sendable, Equatable {
+    /// The agent's number for it.
+    public var number: EngineNumber
+    /// What speaks.
+    public var kind: String
+    /// Its client.
+    public var client: String
+    /// Its process.
+    public var process: Int32
+    /// Where its blocks are kept.
+    public var storeNamespace: String
+    /// Bytes of its regions.
+    public var regionBytes: Int
+    /// Requests open.
+    public var requests: Int
+    /// Jobs open.
+    public var jobs: Int
+    /// What it did.
+    public var counters: EngineCounters
+}

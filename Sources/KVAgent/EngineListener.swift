@@ -1,0 +1,76 @@
+// The agent's socket in the file system: made with its permissions, taken over only from a dead agent, removed at the end.
+
+import CKernel
+import Glibc
+import KVModel
+import KVSystem
+
+/// A listening local socket and its file.
+final class EngineListener: Sendable {
+    /// The longest path that the kernel takes.
+    static let pathBytesMax = 107
+
+    let descriptor: Int32
+    private let path: String
+    private let file: (device: dev_t, inode: ino_t)?
+
+    /// Listens at a path. A socket file there is removed if nobody answers it.
+    ///
+    /// - Parameter isShared: Whether users other than the agent's own may connect; who really may is asked of the kernel
+    ///   at each connection.
+    init(path: String, isShared: Bool) throws(OperatorError) {
+        let option = "--socket"
+        guard path.utf8.count <= Self.pathBytesMax else {
+            throw OperatorError(
+                "`\(path)` has \(path.utf8.count) bytes, more than the \(Self.pathBytesMax) of a socket's path",
+                at: option, remedy: "choose a shorter one")
+        }
+        let folder = path.split(separator: "/", omittingEmptySubsequences: false).dropLast().joined(separator: "/")
+        let place = folder.isEmpty ? (path.hasPrefix("/") ? "/" : ".") : folder
+        // Two agents that start at once must not take each other's socket for a dead one.
+        let held = unsafe open(place, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        guard held >= 0 else {
+            throw OperatorError(
+                "the folder `\(place)` cannot be opened: \(unsafe String(cString: strerror(errno)))", at: option,
+                remedy: "make it, or choose another path")
+        }
+        defer { close(held) }
+        flock(held, LOCK_EX)
+        try Self.makeWay(path, option)
+        let made = unsafe hf_unix_listen(path, 128, isShared ? 0o666 : 0o600)
+        guard made >= 0 else {
+            throw OperatorError(
+                "`\(path)` cannot be listened on: \(unsafe String(cString: strerror(-made)))", at: option)
+        }
+        descriptor = made
+        self.path = path
+        file = Self.identity(path)
+    }
+
+    private static func makeWay(_ path: String, _ option: String) throws(OperatorError) {
+        var status = stat()
+        guard unsafe lstat(path, &status) == 0 else { return }
+        guard status.st_mode & S_IFMT == S_IFSOCK else {
+            throw OperatorError(
+                "`\(path)` is there and is no socket", at: option, remedy: "remove it, or choose another path")
+        }
+        let probe = unsafe hf_unix_connect(path)
+        if probe >= 0 { hf_close(probe) }
+        guard probe == -ECONNREFUSED else {
+            throw OperatorError(
+                "another process listens on `\(path)`", at: option, remedy: "stop it, or choose another path")
+        }
+        unsafe unlink(path)
+    }
+
+    private static func identity(_ path: String) -> (dev_t, ino_t)? {
+        var status = stat()
+        return unsafe lstat(path, &status) == 0 ? (status.st_dev, status.st_ino) : nil
+    }
+
+    /// Stops listening and removes the file, if it is still ours.
+    func end() {
+        if let file, let now = Self.identity(path), now == file { unsafe unlink(path) }
+        hf_close(descriptor)
+    }
+}

@@ -1,0 +1,434 @@
+// What one engine may say when, and what it is told: the rules of the engine's protocol without sockets. A frame or a reply
+// goes in, what is to be done comes out.
+
+import KVIdentity
+import KVModel
+import KVSystem
+import KVTiering
+
+/// How much of everything an engine may have.
+public struct EngineLimits: Sendable, Equatable {
+    /// Jobs open at once.
+    public var jobsMax = 256
+    /// Requests open at once.
+    public var requestsMax = 4_096
+    /// Regions at once.
+    public var regionsMax = EngineProtocol.regionCountMax
+    /// Bytes that may wait for an engine that does not read.
+    public var outputBytesMax = 8 << 20
+    /// How long a new connection may be silent.
+    public var helloLimit = Duration(seconds: 5)
+
+    /// The defaults.
+    public init() {}
+}
+
+/// One engine's side of the door.
+public struct EngineSession {
+    /// What a frame asks for.
+    public enum Act: Sendable {
+        /// Nothing more.
+        case nothing
+        /// The decisions must hear of it.
+        case forward(EngineMessage)
+        /// The engine is answered at once.
+        case reply(EngineFrame)
+        /// A descriptor that came with the frame is to be mapped; then `forward` the region.
+        case map(region: Int32, byteCount: Int)
+        /// The engine asks for numbers.
+        case statistics(EngineTicket)
+        /// The engine goes when its jobs have ended.
+        case leave
+    }
+
+    /// Where the conversation stands.
+    public enum Phase: Sendable, Equatable {
+        /// The hello has not come.
+        case greeting
+        /// The decisions have not answered it. Nothing is read.
+        case attaching
+        /// Everything may be said.
+        case open
+        /// A goodbye was said by one side; jobs go on to their ends.
+        case leaving
+    }
+
+    private struct Job {
+        var request: EngineTicket
+        var first: Int32
+        var blockCount: Int
+        var since: Instant
+        var isLoad: Bool
+    }
+
+    private struct Request {
+        /// Whether the decisions know it: they do not when they were too busy to hear of it.
+        var isKnown: Bool
+        var since: Instant
+    }
+
+    private struct Region {
+        var byteCount: Int
+        var isDropping = false
+    }
+
+    /// The engine's number.
+    public let number: EngineNumber
+    /// Its process, by the kernel's word.
+    public let process: Int32
+    /// Where the conversation stands.
+    public private(set) var phase = Phase.greeting
+    /// What it said first.
+    public private(set) var greeting: EngineGreeting?
+    /// Whether new work is answered with nothing, because the agent is about to stop.
+    public var isDraining = false
+    /// What it did.
+    public private(set) var counters = EngineCounters()
+
+    private let limits: EngineLimits
+    private let agent: UInt64
+    private let program: String
+    private var jobs: [EngineTicket: Job] = [:]
+    private var requests: [EngineTicket: Request] = [:]
+    private var regions: [Int32: Region] = [:]
+    /// How many CANCELLED are owed for a ticket.
+    private var cancelling: [EngineTicket: Int] = [:]
+
+    /// The session of a new connection.
+    public init(number: EngineNumber, process: Int32, limits: EngineLimits, agent: UInt64, program: String) {
+        self.number = number
+        self.process = process
+        self.limits = limits
+        self.agent = agent
+        self.program = program
+    }
+
+    /// Jobs that have not ended.
+    public var openJobs: Int { jobs.count }
+    /// Requests that have not ended.
+    public var openRequests: Int { requests.count }
+    /// Bytes of its regions.
+    public var regionBytes: Int { regions.values.reduce(0) { $0 + $1.byteCount } }
+    /// Whether it said goodbye, or was told, and nothing of it is open.
+    public var isDone: Bool { phase == .leaving && jobs.isEmpty && cancelling.isEmpty }
+
+    // MARK: what the engine says
+
+    /// Takes a frame of the engine.
+    public mutating func take(_ frame: EngineFrame, at now: Instant) throws(EngineRefusal) -> Act {
+        counters.frames += 1
+        switch (phase, frame) {
+        case (.greeting, .hello(let greeting)): return try greet(greeting)
+        case (.greeting, _): throw EngineRefusal(.frame, "the first frame is not HELLO")
+        case (.attaching, _): throw EngineRefusal(.frame, "a frame before WELCOME was taken")
+        case (.leaving, _) where !isDraining: throw EngineRefusal(.frame, "a frame behind GOODBYE")
+        default: return try takeOpen(frame, now)
+        }
+    }
+
+    private mutating func greet(_ greeting: EngineGreeting) throws(EngineRefusal) -> Act {
+        guard greeting.versions.contains(EngineProtocol.version) else {
+            throw EngineRefusal(
+                .version,
+                "the engine speaks versions \(greeting.versions.lowerBound) to \(greeting.versions.upperBound), "
+                    + "the agent \(EngineProtocol.version)")
+        }
+        let namespace: NamespaceIdentity
+        do { namespace = try NamespaceIdentity(fields: greeting.hello.namespace) } catch {
+            throw EngineRefusal(.hello, error.description)
+        }
+        let stated = namespace.fields["block_tokens"] ?? ""
+        guard stated == "\(greeting.hello.blockTokens)" else {
+            throw EngineRefusal(
+                .hello, "block_tokens is `\(stated)` in the namespace and \(greeting.hello.blockTokens) in the hello")
+        }
+        guard namespace.digest == greeting.digest else {
+            throw EngineRefusal(
+                .layout,
+                "the namespace's digest is \(hexadecimal(greeting.digest)) by the engine and "
+                    + "\(hexadecimal(namespace.digest)) by the agent: the two would name blocks differently")
+        }
+        self.greeting = greeting
+        phase = .attaching
+        var hello = greeting.hello
+        hello.process = process
+        return .forward(.attach(number, hello))
+    }
+
+    private mutating func takeOpen(_ frame: EngineFrame, _ now: Instant) throws(EngineRefusal) -> Act {
+        switch frame {
+        case .addRegion(let region, let byteCount): return try add(region, byteCount)
+        case .dropRegion(let region):
+            guard regions[region]?.isDropping == false else {
+                throw EngineRefusal(.frame, "region \(region) is not open")
+            }
+            regions[region]?.isDropping = true
+            return .forward(.dropRegion(number, region: region))
+        case .lookUp(let lookUp): return try take(lookUp, now)
+        case .load(let load): return try take(load, now)
+        case .save(let save): return try take(save, now)
+        case .finished(let end):
+            let isKnown = requests.removeValue(forKey: end.ticket)?.isKnown ?? false
+            return isKnown ? .forward(.finished(number, end)) : .nothing
+        case .cancel(let ticket): return cancel(ticket)
+        case .prefetch(let names): return isDraining ? .nothing : .forward(.prefetch(number, names))
+        case .touch(let names): return isDraining ? .nothing : .forward(.touch(number, names))
+        case .pin(let ticket, let names, let lifetime):
+            if isDraining { return .reply(.pinned(ticket, .invalid, blocks: 0)) }
+            return .forward(.pin(number, ticket, names, lifetime: lifetime))
+        case .unpin(let ticket): return .forward(.unpin(number, ticket))
+        case .subscribe: return .forward(.subscribe(number))
+        case .askStatistics(let ticket): return .statistics(ticket)
+        case .ping(let ticket, let bytes): return .reply(.pong(ticket, bytes))
+        case .goodbye:
+            phase = .leaving
+            isDraining = false
+            return .leave
+        default: throw EngineRefusal(.frame, "\(frame.header.kind) is not an engine's to say")
+        }
+    }
+
+    private mutating func add(_ region: Int32, _ byteCount: Int) throws(EngineRefusal) -> Act {
+        guard regions[region] == nil else { throw EngineRefusal(.frame, "region \(region) is open already") }
+        guard regions.count < limits.regionsMax else {
+            throw EngineRefusal(.frame, "more than \(limits.regionsMax) regions")
+        }
+        regions[region] = Region(byteCount: byteCount)
+        return .map(region: region, byteCount: byteCount)
+    }
+
+    private mutating func take(_ lookUp: EngineLookUp, _ now: Instant) throws(EngineRefusal) -> Act {
+        try open(lookUp.ticket)
+        guard requests.count < limits.requestsMax else {
+            throw EngineRefusal(.ticket, "more than \(limits.requestsMax) requests open")
+        }
+        counters.lookUps += 1
+        counters.keysLookedUp += UInt64(lookUp.names.count)
+        requests[lookUp.ticket] = Request(isKnown: !isDraining, since: now)
+        return isDraining ? .reply(.found(lookUp.ticket, EngineFound())) : .forward(.lookUp(number, lookUp))
+    }
+
+    private mutating func take(_ load: EngineLoad, _ now: Instant) throws(EngineRefusal) -> Act {
+        try open(load.job)
+        try check(load.places, request: load.request)
+        counters.loads += 1
+        guard !isDraining, requests[load.request]?.isKnown ?? true else {
+            return .reply(nothingLoaded(load.job, first: load.first, since: now, now))
+        }
+        jobs[load.job] = Job(
+            request: load.request, first: load.first, blockCount: load.places.blockCount, since: now, isLoad: true)
+        return .forward(.load(number, load))
+    }
+
+    private mutating func take(_ save: EngineSave, _ now: Instant) throws(EngineRefusal) -> Act {
+        try open(save.job)
+        try check(save.places, request: save.request)
+        counters.saves += 1
+        let count = save.places.blockCount
+        guard !isDraining else { return .reply(nothingSaved(save.job, count: count, since: now, now)) }
+        var save = save
+        // The decisions never heard of the request; the blocks are worth no less.
+        if requests[save.request]?.isKnown == false { save.request = 0 }
+        jobs[save.job] = Job(
+            request: save.request, first: save.first, blockCount: count, since: now, isLoad: false)
+        return .forward(.save(number, save))
+    }
+
+    private func open(_ ticket: EngineTicket) throws(EngineRefusal) {
+        guard jobs[ticket] == nil, requests[ticket] == nil, cancelling[ticket] == nil else {
+            throw EngineRefusal(.ticket, "ticket \(ticket) is open already")
+        }
+        guard jobs.count < limits.jobsMax else {
+            throw EngineRefusal(.ticket, "more than \(limits.jobsMax) jobs open")
+        }
+    }
+
+    private func check(_ places: EnginePlaces, request: EngineTicket) throws(EngineRefusal) {
+        guard request == 0 || (requests[request] != nil && cancelling[request] == nil) else {
+            throw EngineRefusal(.ticket, "request \(request) is not open")
+        }
+        let blockBytes = greeting?.hello.blockBytes ?? 0
+        var known: (number: Int32, byteCount: Int) = (-1, 0)
+        var start = 0
+        while start < places.slices.count {
+            var bytes = 0
+            for slice in places.slices[start..<(start + places.segmentsPerBlock)] {
+                if slice.region != known.number {
+                    guard let region = regions[slice.region], !region.isDropping else {
+                        throw EngineRefusal(.frame, "region \(slice.region) is not open")
+                    }
+                    known = (slice.region, region.byteCount)
+                }
+                guard slice.offset <= known.byteCount - slice.count else {
+                    throw EngineRefusal(
+                        .frame,
+                        "a slice of \(slice.count) bytes at \(slice.offset) lies outside region \(slice.region) of "
+                            + "\(known.byteCount) bytes")
+                }
+                bytes += slice.count
+            }
+            guard bytes == blockBytes else {
+                throw EngineRefusal(.frame, "a block's slices have \(bytes) bytes together, a block \(blockBytes)")
+            }
+            start += places.segmentsPerBlock
+        }
+    }
+
+    private mutating func cancel(_ ticket: EngineTicket) -> Act {
+        counters.cancels += 1
+        if let owed = cancelling[ticket] {
+            cancelling[ticket] = owed + 1
+            return .nothing
+        }
+        if jobs[ticket] != nil || requests[ticket]?.isKnown == true {
+            cancelling[ticket] = 1
+            return .forward(.cancel(number, ticket))
+        }
+        requests[ticket] = nil
+        return .reply(.cancelled(ticket))
+    }
+
+    // MARK: what the decisions are too busy to hear
+
+    /// What becomes of a message for which there was no room.
+    public enum Refuge: Sendable, Equatable {
+        /// The engine is answered as if there were no cache.
+        case reply(EngineFrame)
+        /// It was a hint.
+        case dropped
+        /// It must be heard; until then nothing more is read.
+        case mustWait
+    }
+
+    /// There was no room for a message that `take` wanted forwarded.
+    public mutating func noRoom(for message: EngineMessage, at now: Instant) -> Refuge {
+        switch message {
+        case .lookUp(_, let lookUp):
+            requests[lookUp.ticket]?.isKnown = false
+            counters.busy += 1
+            return .reply(.found(lookUp.ticket, EngineFound()))
+        case .load(_, let load):
+            jobs[load.job] = nil
+            counters.busy += 1
+            return .reply(nothingLoaded(load.job, first: load.first, since: now, now))
+        case .save(_, let save):
+            jobs[save.job] = nil
+            counters.busy += 1
+            return .reply(nothingSaved(save.job, count: save.places.blockCount, since: now, now))
+        case .prefetch, .touch:
+            counters.hintsDropped += 1
+            return .dropped
+        default: return .mustWait
+        }
+    }
+
+    private func nothingLoaded(
+        _ job: EngineTicket, first: Int32, since: Instant, _ now: Instant
+    ) -> EngineFrame {
+        .loaded(job, EngineLoaded(first: first, end: first, bytes: 0, time: now - since))
+    }
+
+    private func nothingSaved(_ job: EngineTicket, count: Int, since: Instant, _ now: Instant) -> EngineFrame {
+        .saved(job, EngineSaved(count: count, bytes: 0, time: now - since, kept: []))
+    }
+
+    // MARK: what the decisions say
+
+    /// Takes a reply of the decisions; gives each frame that the engine is sent.
+    public mutating func take(
+        _ reply: EngineReply, at now: Instant, send: (EngineFrame) -> Void
+    ) throws(EngineRefusal) {
+        switch reply {
+        case .attached:
+            guard phase == .attaching else { return }
+            phase = isDraining ? .leaving : .open
+            var welcome = EngineWelcome()
+            welcome.engine = number
+            welcome.agent = agent
+            welcome.jobsMax = UInt32(limits.jobsMax)
+            welcome.requestsMax = UInt32(limits.requestsMax)
+            welcome.regionsMax = UInt32(limits.regionsMax)
+            welcome.program = program
+            send(.welcome(welcome))
+            if isDraining { send(.farewell("the agent stops")) }
+        case .refused(_, let reason): throw EngineRefusal(.layout, reason)
+        case .regionAdded(_, let region): send(.regionAdded(region))
+        case .regionDropped(_, let region):
+            guard regions.removeValue(forKey: region) != nil else { return }
+            send(.regionDropped(region))
+        case .found(_, let ticket, let answer):
+            guard let request = requests[ticket], request.isKnown else { return }
+            counters.lookUpTime.add(now - request.since)
+            let found = EngineFound(answer)
+            counters.blocksFound += UInt64(found.hitBlocks)
+            send(.found(ticket, found))
+        case .loaded(_, let ticket, let first, let end): loaded(ticket, first, end, now, send)
+        case .saved(_, let ticket, let kept): saved(ticket, kept, now, send)
+        case .cancelled(_, let ticket): cancelled(ticket, send)
+        case .pinned(_, let ticket, let answer):
+            send(.pinned(ticket, answer.outcome, blocks: UInt32(clamping: answer.blocks)))
+        case .changed(_, let added, let removed): send(.changed(added: added, removed: removed, hasGap: false))
+        case .forgotten: break
+        }
+    }
+
+    private mutating func loaded(
+        _ ticket: EngineTicket, _ first: Int32, _ end: Int32, _ now: Instant, _ send: (EngineFrame) -> Void
+    ) {
+        guard let job = jobs[ticket], job.isLoad else { return }
+        jobs[ticket] = nil
+        let bytes = UInt64(max(0, end - first)) * UInt64(greeting?.hello.blockBytes ?? 0)
+        counters.loadTime.add(now - job.since)
+        counters.blocksLoaded += UInt64(max(0, end - first))
+        counters.bytesLoaded += bytes
+        if end <= first { counters.loadsEmpty += 1 }
+        send(
+            .loaded(ticket, EngineLoaded(first: first, end: max(first, end), bytes: bytes, time: now - job.since)))
+    }
+
+    private mutating func saved(
+        _ ticket: EngineTicket, _ kept: [UInt64], _ now: Instant, _ send: (EngineFrame) -> Void
+    ) {
+        guard let job = jobs[ticket], !job.isLoad else { return }
+        jobs[ticket] = nil
+        var saved = EngineSaved(count: job.blockCount, bytes: 0, time: now - job.since, kept: kept)
+        saved.bytes = UInt64(saved.keptCount) * UInt64(greeting?.hello.blockBytes ?? 0)
+        counters.saveTime.add(saved.time)
+        counters.blocksSaved += UInt64(saved.keptCount)
+        counters.bytesSaved += saved.bytes
+        send(.saved(ticket, saved))
+    }
+
+    private mutating func cancelled(_ ticket: EngineTicket, _ send: (EngineFrame) -> Void) {
+        guard let owed = cancelling.removeValue(forKey: ticket) else { return }
+        jobs[ticket] = nil
+        if requests.removeValue(forKey: ticket) != nil {
+            // Its jobs end before it does, each with a reply of its own.
+            for job in jobs.keys.filter({ jobs[$0]?.request == ticket }).sorted() {
+                jobs[job] = nil
+                for _ in 0..<max(1, cancelling.removeValue(forKey: job) ?? 0) { send(.cancelled(job)) }
+            }
+        }
+        for _ in 0..<owed { send(.cancelled(ticket)) }
+    }
+
+    /// The agent is about to stop: the engine is told, and goes when its jobs have ended.
+    public mutating func drain(_ reason: String) -> EngineFrame? {
+        isDraining = true
+        guard phase == .open else { return nil }
+        phase = .leaving
+        return .farewell(reason)
+    }
+}
+
+/// Bytes as hexadecimal digits.
+func hexadecimal(_ bytes: [UInt8]) -> String {
+    let digits = Array("0123456789abcdef".utf8)
+    var text: [UInt8] = []
+    text.reserveCapacity(bytes.count * 2)
+    for byte in bytes {
+        text.append(digits[Int(byte >> 4)])
+        text.append(digits[Int(byte & 15)])
+    }
+    return String(decoding: text, as: UTF8.self)
+}

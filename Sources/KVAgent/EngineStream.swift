@@ -1,0 +1,193 @@
+// Frames and passed descriptors over one local socket, the same at both ends. Belongs to one thread.
+
+import CKernel
+import Glibc
+import KVModel
+import KVSystem
+import KVTransport
+
+/// What came over a local socket.
+@safe
+package enum EngineArrival {
+    /// A frame. The body is valid until the next call.
+    case frame(EngineFrameHeader, body: UnsafeRawBufferPointer)
+    /// Nothing more is there now.
+    case nothing
+    /// There may be more, but others should have their turn.
+    case turnIsOver
+    /// The other end closed; `cleanly` between two frames.
+    case ended(cleanly: Bool)
+}
+
+/// A connected local socket that frames come from and go to.
+@safe
+package final class EngineStream {
+    private static let bufferBytes = 64 << 10
+    /// One turn brings no more: others of the thread wait.
+    private static let turnBytes = 4 << 20
+    /// Descriptors that may wait for their frames.
+    private static let descriptorsMax = 4
+
+    package let descriptor: Int32
+    private var buffer: UnsafeMutableRawBufferPointer
+    private var start = 0
+    private var end = 0
+    private var descriptors: [Int32] = []
+    private var outgoing = FrameWriter()
+    private var outgoingStart = 0
+    private var turnBytesLeft = 0
+
+    /// Cleared when the kernel has nothing more.
+    private var isReadable = true
+    /// Whether a call of `next` may bring something.
+    package private(set) var wantsRead = true
+    /// Set by the poller, cleared when the kernel takes nothing more.
+    package var isWritable = true
+    /// The longest body taken.
+    package var bodyBytesMax = EngineProtocol.helloBytesMax
+
+    /// A stream over a connected socket, which it closes at its end.
+    package init(_ descriptor: Int32) {
+        self.descriptor = descriptor
+        unsafe buffer = .allocate(byteCount: Self.bufferBytes, alignment: 16)
+    }
+
+    deinit {
+        for descriptor in descriptors { hf_close(descriptor) }
+        unsafe buffer.deallocate()
+        hf_close(descriptor)
+    }
+
+    // MARK: coming
+
+    /// The poller says that something came.
+    package func becameReadable() { (isReadable, wantsRead) = (true, true) }
+
+    /// Begins a turn.
+    package func beginTurn() { turnBytesLeft = Self.turnBytes }
+
+    /// The next frame.
+    package func next() throws(FrameError) -> EngineArrival {
+        while true {
+            if end - start >= EngineProtocol.headerBytes {
+                let header = unsafe try EngineFrameHeader(
+                    reading: UnsafeRawBufferPointer(
+                        rebasing: buffer[start..<(start + EngineProtocol.headerBytes)]))
+                guard header.bodyBytes <= bodyBytesMax else {
+                    throw FrameError(.tooLong("body", UInt64(header.bodyBytes)), at: 0)
+                }
+                let whole = EngineProtocol.headerBytes + header.bodyBytes
+                if end - start >= whole {
+                    let bodyStart = start + EngineProtocol.headerBytes
+                    start += whole
+                    return unsafe .frame(
+                        header, body: UnsafeRawBufferPointer(rebasing: buffer[bodyStart..<start]))
+                }
+                makeRoom(whole)
+            } else {
+                makeRoom(EngineProtocol.headerBytes)
+            }
+            if start == end, !descriptors.isEmpty {
+                throw FrameError(.outOfPlace("a descriptor without its frame"), at: 0)
+            }
+            guard turnBytesLeft > 0 else { return .turnIsOver }
+            guard isReadable else {
+                wantsRead = false
+                return .nothing
+            }
+            if let arrival = try receive() { return arrival }
+        }
+    }
+
+    /// The descriptor that came with the last frame.
+    package func takeDescriptor() -> Int32? { descriptors.isEmpty ? nil : descriptors.removeFirst() }
+
+    /// Whether a part of a frame is there.
+    package var isInTheMiddle: Bool { end > start }
+
+    private func makeRoom(_ whole: Int) {
+        if start == end, unsafe buffer.count > Self.bufferBytes, whole <= Self.bufferBytes {
+            // One long frame must not keep its memory for ever.
+            unsafe buffer.deallocate()
+            unsafe buffer = .allocate(byteCount: Self.bufferBytes, alignment: 16)
+            (start, end) = (0, 0)
+        }
+        guard unsafe buffer.count - start < max(whole, EngineProtocol.headerBytes + 4_096) else { return }
+        let waiting = end - start
+        if unsafe whole > buffer.count {
+            let larger = UnsafeMutableRawBufferPointer.allocate(byteCount: whole + 4_096, alignment: 16)
+            unsafe larger.copyMemory(from: UnsafeRawBufferPointer(rebasing: buffer[start..<end]))
+            unsafe buffer.deallocate()
+            unsafe buffer = larger
+        } else if waiting > 0 {
+            unsafe memmove(buffer.baseAddress!, buffer.baseAddress! + start, waiting)
+        }
+        (start, end) = (0, waiting)
+    }
+
+    private func receive() throws(FrameError) -> EngineArrival? {
+        var passed = [Int32](repeating: -1, count: Self.descriptorsMax)
+        var passedCount = Int32(Self.descriptorsMax)
+        let free = unsafe UnsafeMutableRawBufferPointer(rebasing: buffer[end...])
+        let count = unsafe Int(
+            hf_receive_descriptors(descriptor, free.baseAddress!, free.count, &passed, &passedCount))
+        if passedCount > 0 { descriptors.append(contentsOf: passed.prefix(Int(passedCount))) }
+        guard descriptors.count <= Self.descriptorsMax else {
+            throw FrameError(.outOfPlace("more descriptors than frames for them"), at: 0)
+        }
+        if count > 0 {
+            end += count
+            turnBytesLeft -= count
+            return nil
+        }
+        if -count == KernelError.wouldBlock {
+            isReadable = false
+            wantsRead = false
+            return .nothing
+        }
+        return .ended(cleanly: count == 0 && start == end)
+    }
+
+    // MARK: going
+
+    /// Bytes that wait to be sent.
+    package var queuedBytes: Int { outgoing.bytes.count - outgoingStart }
+
+    /// Queues a frame.
+    package func queue(_ frame: EngineFrame, at now: Instant) { frame.write(to: &outgoing, at: now) }
+
+    /// Sends what the kernel takes. False when the connection failed.
+    package func flush() -> Bool {
+        while isWritable, queuedBytes > 0 {
+            let sent = unsafe outgoing.bytes.withUnsafeBytes { bytes in
+                unsafe Int(hf_send(descriptor, bytes.baseAddress! + outgoingStart, bytes.count - outgoingStart, 0))
+            }
+            if -sent == KernelError.wouldBlock {
+                isWritable = false
+            } else if sent < 0 {
+                return false
+            } else {
+                outgoingStart += sent
+            }
+        }
+        if queuedBytes == 0 {
+            outgoing.removeAll()
+            outgoingStart = 0
+        } else if outgoingStart > 1 << 20 {
+            outgoing.removeFirst(outgoingStart)
+            outgoingStart = 0
+        }
+        return true
+    }
+
+    /// Sends a frame with a descriptor at once; everything queued must have gone.
+    package func send(_ frame: EngineFrame, passing passed: Int32, at now: Instant) -> Bool {
+        precondition(queuedBytes == 0, "a descriptor would overtake what waits")
+        let bytes = frame.bytes(at: now)
+        var one = passed
+        let sent = unsafe bytes.withUnsafeBytes { all in
+            unsafe hf_send_descriptors(descriptor, all.baseAddress!, all.count, &one, 1)
+        }
+        return sent == bytes.count
+    }
+}
