@@ -121,7 +121,8 @@ public struct EngineSession {
         case (.greeting, .hello(let greeting)): return try greet(greeting)
         case (.greeting, _): throw EngineRefusal(.frame, "the first frame is not HELLO")
         case (.attaching, _): throw EngineRefusal(.frame, "a frame before WELCOME was taken")
-        case (.leaving, _) where !isDraining: throw EngineRefusal(.frame, "a frame behind GOODBYE")
+        case (.leaving, .cancel), (.leaving, .finished): return try takeOpen(frame, now)
+        case (.leaving, _) where !isDraining: throw EngineRefusal(.frame, "new work behind GOODBYE")
         default: return try takeOpen(frame, now)
         }
     }
