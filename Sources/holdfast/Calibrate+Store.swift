@@ -1,0 +1,140 @@
+// How fast a store is from here: objects of its own put, got and deleted again, through the client that an agent uses.
+
+import Foundation
+import KVModel
+import KVSystem
+import KVTransport
+
+/// What is measured of a store.
+struct StorePlan {
+    var blockBytes: Int
+    var depths: [Int]
+    /// Objects put, and got at each depth.
+    var objectCount: Int
+    /// Times that a small thing is asked for.
+    var roundTrips: Int
+
+    static let quick = StorePlan(blockBytes: 2 << 20, depths: [1, 8], objectCount: 16, roundTrips: 100)
+    static let full = StorePlan(blockBytes: 2 << 20, depths: [1, 4, 16], objectCount: 256, roundTrips: 1000)
+}
+
+/// One measurement of a store.
+struct StorePoint: Encodable {
+    var isPut: Bool
+    var blockBytes: Int
+    var depth: Int
+    var bytesPerSecond: Double
+}
+
+/// Rates of a store as this machine reaches them.
+struct StoreRates {
+    var points: [StorePoint] = []
+    /// From asking for 4 KiB to having them, the median.
+    var firstByteSeconds = 0.0
+    /// A look-up of one key, the median.
+    var roundTripSeconds = 0.0
+
+    var bestGet: Double { points.filter { !$0.isPut }.map(\.bytesPerSecond).max() ?? 0 }
+    var bestPut: Double { points.filter(\.isPut).map(\.bytesPerSecond).max() ?? 0 }
+
+    /// Measures over a connection whose memory has room for `depths.max()` blocks.
+    static func measured(
+        _ connection: StoreConnection, plan: StorePlan, progress: (Double) -> Void
+    ) async throws -> StoreRates {
+        let load = StoreLoad(
+            connection: connection, handle: try await connection.namespace("calibrate"), blockBytes: plan.blockBytes,
+            seed: UInt64.random(in: 0...(.max)))
+        // Content that no device can compress.
+        let words = unsafe connection.memory.regions[0].bindMemory(to: UInt64.self)
+        var source = RandomSource(seed: 2)
+        for index in words.indices { unsafe words[index] = source.next() }
+        let steps = Double(plan.depths.count + 3)
+        var rates = StoreRates()
+        let depth = plan.depths.max() ?? 1
+        do {
+            let put = try await load.seconds(plan.objectCount, depth: depth) { try await load.put($0, slot: $1) }
+            rates.points.append(load.point(plan.objectCount, depth: depth, isPut: true, seconds: put))
+            progress(1 / steps)
+            for (index, depth) in plan.depths.enumerated() {
+                let got = try await load.seconds(plan.objectCount, depth: depth) { try await load.get($0, slot: $1) }
+                rates.points.append(load.point(plan.objectCount, depth: depth, isPut: false, seconds: got))
+                progress(Double(2 + index) / steps)
+            }
+            let small = StoreLoad(
+                connection: connection, handle: load.handle, blockBytes: 4096, seed: load.seed &+ 1)
+            try await small.put(0, slot: 0)
+            rates.firstByteSeconds = try await small.median(of: plan.roundTrips) { try await small.get(0, slot: 0) }
+            rates.roundTripSeconds = try await small.median(of: plan.roundTrips) { try await small.lookUp() }
+            try await small.delete(1)
+            try await load.delete(plan.objectCount)
+        } catch {
+            try? await load.delete(plan.objectCount)
+            throw error
+        }
+        return rates
+    }
+}
+
+/// Objects that nobody else has, and a slot for each request under way.
+private struct StoreLoad {
+    let connection: StoreConnection
+    let handle: NamespaceHandle
+    let blockBytes: Int
+    let seed: UInt64
+
+    func name(_ number: Int) -> ObjectName { ObjectName(FullKey(mixBits(seed &+ UInt64(bitPattern: Int64(number))), seed, 0, 0)) }
+
+    private func slice(_ slot: Int) -> MemorySlice { MemorySlice(offset: slot * blockBytes, count: blockBytes) }
+
+    func put(_ number: Int, slot: Int) async throws {
+        let checksum = unsafe BlockChecksum.of(
+            name(number), UnsafeRawBufferPointer(connection.memory[slice(slot)]))
+        _ = try await connection.ask(
+            .put(handle, name(number), ObjectMetadata(), payloadBytes: blockBytes, checksum: checksum),
+            slot: slice(slot))
+    }
+
+    func get(_ number: Int, slot: Int) async throws {
+        _ = try await connection.ask(.get(handle, name(number)), slot: slice(slot))
+    }
+
+    func lookUp() async throws { _ = try await connection.ask(.lookUp(handle, [name(-1)])) }
+
+    func delete(_ count: Int) async throws {
+        for first in stride(from: 0, to: count, by: 128) {
+            let names = (first..<min(count, first + 128)).map { name($0) }
+            _ = try await connection.ask(.delete(handle, names))
+        }
+    }
+
+    /// Seconds for all objects, `depth` of them under way, each with a slot of its own.
+    func seconds(
+        _ count: Int, depth: Int, _ body: @escaping @Sendable (_ number: Int, _ slot: Int) async throws -> Void
+    ) async throws -> Double {
+        let start = MonotonicClock.now
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            for slot in 0..<depth {
+                group.addTask {
+                    for number in stride(from: slot, to: count, by: depth) { try await body(number, slot) }
+                }
+            }
+            try await group.waitForAll()
+        }
+        return (MonotonicClock.now - start).seconds
+    }
+
+    func median(of count: Int, _ body: () async throws -> Void) async throws -> Double {
+        var taken: [Double] = []
+        for _ in 0..<count {
+            let start = MonotonicClock.now
+            try await body()
+            taken.append((MonotonicClock.now - start).seconds)
+        }
+        return taken.sorted()[count / 2]
+    }
+
+    func point(_ count: Int, depth: Int, isPut: Bool, seconds: Double) -> StorePoint {
+        StorePoint(
+            isPut: isPut, blockBytes: blockBytes, depth: depth, bytesPerSecond: Double(count * blockBytes) / seconds)
+    }
+}

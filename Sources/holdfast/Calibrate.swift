@@ -1,0 +1,144 @@
+// `holdfast calibrate`: measures this machine's memory, its flash and a store that it reaches, and writes the device profile that `replay` takes.
+
+import ArgumentParser
+import Foundation
+import KVModel
+import KVSimulation
+
+struct Calibrate: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Measures memory, flash and a store, and writes a device profile.",
+        discussion: """
+            Flash is measured through the store's own engine, on a scratch file that is removed at the end: every write is
+            flushed, every read passes the page cache. A store is measured through its client, with objects of a namespace
+            `calibrate` that are deleted at the end. The rates of the profile are the best that were reached.
+
+              holdfast calibrate --data /mnt/nvme -o profile.json
+              holdfast calibrate --store 10.0.0.7:9460 --keys store.keys -o profile.json
+              holdfast replay trace.jsonl --profile profile.json
+            """)
+
+    @Option(name: .long, help: "The folder on the flash to be measured; without it, memory alone is.")
+    var data: String?
+
+    @Option(name: .long, help: "The address of a store to be measured from here.")
+    var store: String?
+
+    @Option(name: .long, help: "The file with the key of `--tenant` at that store.")
+    var keys: String?
+
+    @Option(name: .long, help: "Whose key proves who asks.")
+    var tenant = "local"
+
+    @Flag(name: .long, help: "A small file and few sizes: seconds, not minutes.")
+    var quick = false
+
+    @Flag(name: .long, help: "Prints the profile, too.")
+    var json = false
+
+    @Option(name: .shortAndLong, help: "Where the profile is written.")
+    var output: String
+
+    func run() async throws {
+        let bar = ProgressBar("calibrating")
+        let memory = try MemoryRates.measured(byteCount: quick ? 64 << 20 : 1 << 30)
+        var profile = CalibratedProfile(machine: machine, memory: memory)
+        if let data {
+            let plan = quick ? FlashPlan.quick : FlashPlan.full
+            let flash = try FlashRates.measured(folder: data, plan: plan) { bar.update($0) }
+            profile.nvme = CalibratedProfile.Device(
+                readBytesPerSecond: flash.bestRead, writeBytesPerSecond: flash.bestWrite,
+                latencySeconds: flash.firstByteSeconds)
+            profile.points = flash.points
+        }
+        if let store {
+            guard let keys else {
+                throw OperatorError("a store needs a key", at: "--store", remedy: "name the file of keys with --keys")
+            }
+            let plan = quick ? StorePlan.quick : StorePlan.full
+            let options = try StoreConnectionOptions.parse(["--store", store, "--keys", keys, "--tenant", tenant])
+            let connection = try options.connect(payloadBytes: plan.blockBytes * (plan.depths.max() ?? 1))
+            let rates = try await StoreRates.measured(connection, plan: plan) { bar.update($0) }
+            profile.take(rates)
+        }
+        bar.finish()
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.prettyPrinted, .sortedKeys]
+        let text = try encoder.encode(profile) + Data("\n".utf8)
+        // What is written is what `replay` reads.
+        _ = try DeviceProfile(json: text, at: output)
+        do { try text.write(to: URL(fileURLWithPath: output), options: .atomic) } catch {
+            throw OperatorError("cannot be written: \(error.localizedDescription)", at: output)
+        }
+        if json { print(String(decoding: text, as: UTF8.self), terminator: "") } else { print(profile.summary) }
+    }
+
+    /// Processor and how many of it, in words.
+    private var machine: String {
+        let processors = (try? String(contentsOfFile: "/proc/cpuinfo", encoding: .utf8)) ?? ""
+        let line = processors.split(separator: "\n").first { $0.hasPrefix("model name") }
+        let name = line?.split(separator: ":").last?.trimmingCharacters(in: .whitespaces) ?? "unnamed processor"
+        return "\(ProcessInfo.processInfo.activeProcessorCount) × \(name)"
+    }
+}
+
+/// A profile in the schema of `DeviceProfile`, and beside it each point that was measured.
+struct CalibratedProfile: Encodable {
+    struct Rate: Encodable { var bytesPerSecond: Double }
+    struct Device: Encodable {
+        var readBytesPerSecond, writeBytesPerSecond: Double
+        var nicBytesPerSecond: Double?
+        var latencySeconds: Double
+    }
+
+    var schema = DeviceProfile.schemaName
+    var machine: String
+    var hostMemory: Rate
+    /// One thread that copies and takes the checksum on the way.
+    var checkedCopyBytesPerSecond: Double
+    /// A look-up of one key at the store.
+    var storeRoundTripSeconds: Double?
+    var nvme: Device?
+    var flash: Device?
+    var hostNIC: Rate?
+    var points: [FlashPoint] = []
+    var storePoints: [StorePoint] = []
+
+    /// Of a store: what this machine reached alone bounds server and network alike.
+    mutating func take(_ rates: StoreRates) {
+        storeRoundTripSeconds = rates.roundTripSeconds
+        let best = max(rates.bestGet, rates.bestPut)
+        flash = Device(
+            readBytesPerSecond: rates.bestGet, writeBytesPerSecond: rates.bestPut, nicBytesPerSecond: best,
+            latencySeconds: rates.firstByteSeconds)
+        hostNIC = Rate(bytesPerSecond: best)
+        storePoints = rates.points
+    }
+
+    init(machine: String, memory: MemoryRates) {
+        self.machine = machine
+        hostMemory = Rate(bytesPerSecond: memory.copyBytesPerSecond)
+        checkedCopyBytesPerSecond = memory.checkedCopyBytesPerSecond
+    }
+
+    /// What was measured, as a table.
+    var summary: String {
+        func rate(_ value: Double) -> String { String(format: "%7.2f GB/s", value / 1e9) }
+        var text = "\(machine)\nmemory, all processors copy   \(rate(hostMemory.bytesPerSecond))\n"
+        text += "memory, one copies and sums   \(rate(checkedCopyBytesPerSecond))\n"
+        for point in points {
+            let block = ByteSize.text(point.blockBytes).padding(toLength: 7, withPad: " ", startingAt: 0)
+            let depth = "depth \(point.depth)".padding(toLength: 9, withPad: " ", startingAt: 0)
+            text += "flash \(point.isWrite ? "write" : "read ")  \(block) \(depth) \(rate(point.bytesPerSecond))"
+            text += String(format: "  median %.2f ms\n", point.medianSeconds * 1e3)
+        }
+        for point in storePoints {
+            let block = ByteSize.text(point.blockBytes).padding(toLength: 7, withPad: " ", startingAt: 0)
+            let depth = "depth \(point.depth)".padding(toLength: 9, withPad: " ", startingAt: 0)
+            text += "store \(point.isPut ? "put " : "get ")   \(block) \(depth) \(rate(point.bytesPerSecond))\n"
+        }
+        if let flash { text += String(format: "store, first byte  %.0f µs\n", flash.latencySeconds * 1e6) }
+        if let nvme { text += String(format: "flash, first byte  %.0f µs\n", nvme.latencySeconds * 1e6) }
+        return String(text.dropLast())
+    }
+}
