@@ -132,7 +132,7 @@ public struct FrameHeader: Sendable, Equatable {
         }
         let flags = load(6, UInt8.self)
         guard flags & ~(Self.replyFlag | Self.slotFlag) == 0 else { throw FrameError(.reserved("flags"), at: 6) }
-        guard let status = Status(rawValue: load(12, UInt16.self)) else {
+        guard let status = Status(rawValue: load(12, UInt16.self)), status != .disconnected else {
             throw FrameError(.value("status", UInt64(load(12, UInt16.self))), at: 12)
         }
         self.operation = operation
@@ -148,6 +148,18 @@ public struct FrameHeader: Sendable, Equatable {
         guard bodyBytes <= WireLimit.bodyBytesMax else {
             throw FrameError(.tooLong("body", UInt64(bodyBytes)), at: 16)
         }
+    }
+
+    /// Refuses a header that says something in a field that frames of its kind leave zero: those are kept for later
+    /// versions. `used` has what this kind may say, and nothing else.
+    package func refuseUnused(_ used: FrameHeader) throws(FrameError) {
+        guard isReply == used.isReply else { throw FrameError(.outOfPlace(isReply ? "a reply" : "a request"), at: 6) }
+        guard payloadIsInSlot == used.payloadIsInSlot else { throw FrameError(.reserved("the slot's flag"), at: 6) }
+        guard bodyKind == used.bodyKind else { throw FrameError(.reserved("body kind"), at: 7) }
+        guard requestNumber == used.requestNumber else { throw FrameError(.reserved("request number"), at: 8) }
+        guard status == used.status else { throw FrameError(.reserved("status"), at: 12) }
+        guard namespace == used.namespace else { throw FrameError(.reserved("namespace"), at: 14) }
+        guard payloadBytes == used.payloadBytes else { throw FrameError(.reserved("payload length"), at: 24) }
     }
 
     /// Verifies a body that came with this header.

@@ -53,6 +53,14 @@ package struct Grants: Sendable, Equatable {
     /// The longest payload it takes.
     package var payloadBytesMax: UInt32
 
+    /// Grants of their parts.
+    package init(credits: UInt16, session: UInt32, bodyBytesMax: UInt32, payloadBytesMax: UInt32) {
+        self.credits = credits
+        self.session = session
+        self.bodyBytesMax = bodyBytesMax
+        self.payloadBytesMax = payloadBytesMax
+    }
+
     /// Writes them in 16 bytes.
     package func write(to writer: inout FrameWriter) {
         writer.integer(credits)
@@ -110,7 +118,7 @@ package struct ServerHandshake {
     package mutating func take(
         _ header: FrameHeader, _ body: [UInt8], secret: (String) -> [UInt8]?
     ) throws(FrameError) -> Step {
-        guard !header.isReply, header.payloadBytes == 0 else { throw FrameError(.outOfPlace("a payload"), at: 6) }
+        try header.refuseUnused(FrameHeader(header.operation))
         switch (state, header.operation) {
         case (.awaitsHello, .hello): return try takeHello(body)
         case (.awaitsProof(let tenant, let transcript), .proof):
@@ -158,6 +166,13 @@ package struct Hello {
     package var nonce: [UInt8]
     /// Who it says it is.
     package var tenant: String
+
+    /// A hello of its parts.
+    package init(versions: ClosedRange<UInt16>, nonce: [UInt8], tenant: String) {
+        self.versions = versions
+        self.nonce = nonce
+        self.tenant = tenant
+    }
 
     /// Its body.
     package var body: [UInt8] {
@@ -211,6 +226,9 @@ package struct ClientHandshake {
 
     /// Takes the store's next frame.
     package mutating func take(_ header: FrameHeader, _ body: [UInt8]) throws(FrameError) -> Step {
+        var used = FrameHeader(header.operation)
+        if header.operation == .refused { used.status = header.status }
+        try header.refuseUnused(used)
         switch header.operation {
         case .challenge where transcript.isEmpty:
             guard body.count == 36 else { throw FrameError(.truncated("challenge"), at: WireLimit.headerBytes) }

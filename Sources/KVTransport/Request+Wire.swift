@@ -105,15 +105,12 @@ extension Request {
     package static func read(
         _ header: FrameHeader, _ reader: inout WireReader
     ) throws(FrameError) -> (request: Request, slot: RemoteSlot) {
-        guard !header.isReply else { throw FrameError(.outOfPlace("a reply"), at: 6) }
-        guard header.bodyKind == 0 else { throw FrameError(.reserved("body kind"), at: 7) }
-        guard header.status == .ok else { throw FrameError(.reserved("status of a request"), at: 12) }
-        guard header.payloadBytes == 0 || header.operation == .put else {
-            throw FrameError(.reserved("payload length"), at: 24)
-        }
         var slot = RemoteSlot.none
         let request = try readBody(header, &reader, &slot)
         try reader.end()
+        try header.refuseUnused(
+            request.header(
+                number: header.requestNumber, namespace: request.namespace, payloadIsInSlot: header.payloadIsInSlot))
         return (request, slot)
     }
 

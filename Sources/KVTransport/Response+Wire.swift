@@ -27,7 +27,7 @@ extension Response {
         header.status = status
         header.bodyKind = kind.rawValue
         header.payloadBytes = UInt32(payloadBytes)
-        header.payloadIsInSlot = isInSlot
+        header.payloadIsInSlot = isInSlot && payloadBytes > 0
         return header
     }
 
@@ -60,13 +60,20 @@ extension Response {
 
     /// Reads an answer from its header and body.
     package static func read(_ header: FrameHeader, _ reader: inout WireReader) throws(FrameError) -> Response {
-        guard header.isReply else { throw FrameError(.outOfPlace("a request"), at: 6) }
+        guard header.isReply, header.operation.isRequest else { throw FrameError(.outOfPlace("no reply"), at: 6) }
+        guard header.namespace == 0 else { throw FrameError(.reserved("namespace"), at: 14) }
         guard let kind = Kind(rawValue: header.bodyKind) else {
             throw FrameError(.value("body kind", UInt64(header.bodyKind)), at: 7)
         }
         let body = try readBody(kind, &reader)
         try reader.end()
+        guard header.payloadBytes > 0 || !header.payloadIsInSlot else {
+            throw FrameError(.reserved("the slot's flag"), at: 6)
+        }
         if header.payloadBytes > 0 {
+            guard header.operation == .get, header.status == .ok else {
+                throw FrameError(.reserved("payload length"), at: 24)
+            }
             guard case .object(Int(header.payloadBytes), _, _) = body else {
                 throw FrameError(.value("payload length", UInt64(header.payloadBytes)), at: 24)
             }
@@ -92,7 +99,9 @@ extension Response {
             return .statuses(
                 try reader.list("statuses", bytesEach: 2) { reader throws(FrameError) in
                     let raw = try reader.integer(UInt16.self, "status")
-                    guard let status = Status(rawValue: raw) else { throw reader.error(.value("status", UInt64(raw))) }
+                    guard let status = Status(rawValue: raw), status != .disconnected else {
+                        throw reader.error(.value("status", UInt64(raw)))
+                    }
                     return status
                 })
         case .page:
@@ -142,8 +151,6 @@ extension Notification {
 
     /// Reads a notification from its header and body.
     package static func read(_ header: FrameHeader, _ reader: inout WireReader) throws(FrameError) -> Notification {
-        guard !header.isReply else { throw FrameError(.outOfPlace("a reply"), at: 6) }
-        guard header.payloadBytes == 0 else { throw FrameError(.reserved("payload length"), at: 24) }
         let notification: Notification
         switch header.operation {
         case .added: notification = .added(header.namespace, try reader.names("names"))
@@ -152,6 +159,7 @@ extension Notification {
         default: throw FrameError(.outOfPlace("operation \(header.operation)"), at: 5)
         }
         try reader.end()
+        try header.refuseUnused(notification.header)
         return notification
     }
 }

@@ -291,6 +291,8 @@ import Testing
         #expect(ask(2, .get(0, name(1))) == .invalid)
         #expect(ask(3, .administer(verb: "drain", arguments: [])) == .forbidden)
         #expect(ask(4, .openNamespace(name: "own")) == .ok)
-        #expect(ask(5, .get(0, name(1))) == .absent)
+        #expect(ask(5, .get(1, name(1))) == .absent)
+        #expect(ask(6, .get(0, name(1))) == .invalid)
+        #expect(ask(7, .get(2, name(1))) == .invalid)
     }
 }

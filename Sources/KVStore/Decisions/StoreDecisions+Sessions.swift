@@ -72,12 +72,12 @@ extension StoreDecisions {
 
     /// The namespace behind a handle, or an answer and nil.
     private mutating func allowed(_ request: RequestID, _ handle: NamespaceHandle) -> UInt16? {
-        guard let session = sessions[request.session], Int(handle) < session.namespaces.count else {
+        guard let session = sessions[request.session], handle > 0, Int(handle) <= session.namespaces.count else {
             totals.requestsRefused += 1
             reply(request, .invalid, why: "no namespace is open with this handle")
             return nil
         }
-        let namespace = session.namespaces[Int(handle)]
+        let namespace = session.namespaces[Int(handle) - 1]
         guard !namespaces[Int(namespace)].isDeleted else {
             reply(request, .absent, why: "the namespace was deleted")
             return nil
@@ -132,7 +132,7 @@ extension StoreDecisions {
             return
         }
         if let handle = session.namespaces.firstIndex(of: number) {
-            reply(request, .ok, .namespace(NamespaceHandle(handle)))
+            reply(request, .ok, .namespace(NamespaceHandle(handle + 1)))
             return
         }
         guard session.namespaces.count < Self.handlesMax else {
@@ -140,7 +140,7 @@ extension StoreDecisions {
             return
         }
         sessions[request.session]?.namespaces.append(number)
-        reply(request, .ok, .namespace(NamespaceHandle(session.namespaces.count)))
+        reply(request, .ok, .namespace(NamespaceHandle(session.namespaces.count + 1)))
     }
 
     /// Blocks without a catalogue belong to nobody but operators.
@@ -226,7 +226,7 @@ extension StoreDecisions {
         for (namespace, change) in changes {
             for session in subscribers[namespace] ?? [] {
                 guard let handle = sessions[session]?.namespaces.firstIndex(of: namespace) else { continue }
-                let open = NamespaceHandle(handle)
+                let open = NamespaceHandle(handle + 1)
                 if change.hasOverflown {
                     output.append(.session(.notify(session, .overflow(open))))
                     continue

@@ -63,7 +63,7 @@ struct DriveState {
 /// A session as the decisions see it.
 struct SessionState {
     var peer: Peer
-    /// Handle h is namespaces[h].
+    /// Handle h is namespaces[h − 1]; 0 names none.
     var namespaces: [UInt16] = []
     var subscriptions: Set<UInt16> = []
 }
