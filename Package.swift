@@ -150,7 +150,7 @@ let package = Package(
         tests("KVIdentity", ["KVModel"], resources: [.embedInCode("identity-vectors.json")]),
         tests("KVSystem", ["KVModel", "CChecksum"]),
         tests("KVFlash", ["KVModel", "KVSystem"]),
-        tests("KVTransport", ["KVModel", "KVSystem"]),
+        tests("KVTransport", ["KVModel", "KVSystem"], resources: [.embedInCode("frame-vectors.json")]),
         tests("KVMemory", ["KVModel", "KVSystem"]),
         tests("KVStore", ["KVModel", "KVSystem", "KVFlash", "KVTransport", "KVMemory", logging]),
         tests(
