@@ -78,12 +78,14 @@ extension Workload {
         let gap = Self.span(trace) / Int64(max(1, names))
         blocks.reserveCapacity(Int(Double(trace.blocks.count) * load))
         for copy in 0..<copies {
-            // The last copy is partial: of load 2.5, the third copy holds half of the conversations.
+            // The last copy is partial: of load 2.5, the third copy holds half of the conversations. However small the
+            // load, one conversation stays.
             let share = min(1, load - Double(copy))
+            let least = copy == 0 ? keys.min() ?? 0 : 0
             append(
                 trace, sessions: sessions, copy: copy, shared: shared,
                 shift: Int64(Double(gap) * Double(copy) / Double(copies)), sessionOffset: copy * names
-            ) { keys[Int($0)] < share }
+            ) { keys[Int($0)] < share || keys[Int($0)] == least }
         }
         if copies > 1 { requests.sort { $0.arrival != $1.arrival ? $0.arrival < $1.arrival : $0.session < $1.session } }
         linkTurns(trace: trace, thinkTime: thinkTime, random: &random)

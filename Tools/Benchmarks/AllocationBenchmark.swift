@@ -109,10 +109,11 @@ struct AllocationBenchmark: Benchmark {
         let put = try allocations { try bench.put(256..<1280, bytes: blockBytes) }
         let got = try allocations { for _ in 0..<rounds { try bench.get(0..<256, bytes: blockBytes) } }
         let looked = try allocations { for _ in 0..<64 { try bench.lookUp(0..<256) } }
+        // The store publishes its state fifty times a second, which a slow machine does more often for each block.
         let conditions = "64 KiB over TCP from a file, 16 under way; client and store in one process, all threads"
         return [
-            row("store get, both ends", per: got / Double(rounds * 256), bound: 0.1, conditions),
-            row("store put, both ends", per: put / 1024, bound: 0.2, conditions),
+            row("store get, both ends", per: got / Double(rounds * 256), bound: 0.5, conditions),
+            row("store put, both ends", per: put / 1024, bound: 2, conditions),
             row("store look-up of a key, both ends", per: looked / Double(64 * 256), bound: 0.05, "256 keys a call"),
         ]
     }
