@@ -82,7 +82,9 @@ private struct StoreLoad {
     let blockBytes: Int
     let seed: UInt64
 
-    func name(_ number: Int) -> ObjectName { ObjectName(FullKey(mixBits(seed &+ UInt64(bitPattern: Int64(number))), seed, 0, 0)) }
+    func name(_ number: Int) -> ObjectName {
+        ObjectName(FullKey(mixBits(seed &+ UInt64(bitPattern: Int64(number))), seed, 0, 0))
+    }
 
     private func slice(_ slot: Int) -> MemorySlice { MemorySlice(offset: slot * blockBytes, count: blockBytes) }
 
