@@ -37,13 +37,13 @@ public enum FlashError: Error, Equatable, Sendable, CustomStringConvertible {
         case .foreignData(let path, let found):
             OperatorError(
                 "it holds \(found), which formatting would destroy", at: path,
-                remedy: "name another device, or format it by force")
+                remedy: "name another device, or say --force to format it")
         case .notADrive(let path, let found):
             OperatorError("it is not a Holdfast drive: it holds \(found)", at: path, remedy: "format it first")
         case .damagedSuperblock(let path, let why):
             OperatorError(
                 "its superblock is damaged: \(why)", at: path,
-                remedy: "replace the device, or format it by force and lose its blocks")
+                remedy: "replace the device, or say --force to format it and lose its blocks")
         case .unknownVersion(let path, let version):
             OperatorError(
                 "it has format version \(version), this program knows version \(Superblock.version)", at: path,
@@ -51,7 +51,7 @@ public enum FlashError: Error, Equatable, Sendable, CustomStringConvertible {
         case .truncated(let path, let drive, let device):
             OperatorError(
                 "it was formatted with \(drive) bytes and now has \(device)", at: path,
-                remedy: "give it its size back, or format it by force and lose its blocks")
+                remedy: "give it its size back, or say --force to format it and lose its blocks")
         case .geometry(let what):
             OperatorError(what)
         case .busy(let path):

@@ -55,6 +55,8 @@ final class ClientLoop: ClientConnectionOwner {
     private var connectsAt = Instant.zero
     private var climbsAt = Instant.distantFuture
     private var nextRoute = 0
+    /// Why the last try to connect failed, for those whose request it fails.
+    private var lastFailure = "none was tried"
     private var isStopping = false
     private var batch: [ClientOrder] = []
     private var turnBatch: [ClientConnection] = []
@@ -128,7 +130,7 @@ final class ClientLoop: ClientConnectionOwner {
                     report(errand, .because(.unavailable, "the store was sick a moment ago"), slotIsFree: true)
                 }
             } else if current == nil, candidate == nil {
-                report(errand, .because(.disconnected, "no connection to the store"), slotIsFree: true)
+                report(errand, .because(.disconnected, "no connection: \(lastFailure)"), slotIsFree: true)
             } else {
                 break
             }
@@ -212,6 +214,7 @@ final class ClientLoop: ClientConnectionOwner {
 
     /// The next way at once; after the last one a pause.
     private func failedToConnect(_ route: Int, _ reason: String) {
+        lastFailure = reason
         guard current == nil else { return }
         nextRoute = route + 1
         guard nextRoute == configuration.routes.count else { return }

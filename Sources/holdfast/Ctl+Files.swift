@@ -104,7 +104,7 @@ extension Ctl {
             do { try data.write(to: URL(fileURLWithPath: file)) } catch {
                 throw OperatorError("cannot be written: \(error.localizedDescription)", at: file)
             }
-            print("\(count) bytes")
+            print(to.json ? "{\"payloadBytes\":\(count)}" : "\(count) bytes")
         }
     }
 

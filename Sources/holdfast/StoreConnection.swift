@@ -73,12 +73,15 @@ struct StoreConnection {
     }
 
     private func refusal(_ response: Response) -> OperatorError {
-        var what = "the store says \(response.status)"
-        if case .text(let text) = response.body, !text.isEmpty { what += ": " + String(decoding: text, as: UTF8.self) }
+        var what = "the store says `\(response.status)`"
+        if case .text(let text) = response.body, !text.isEmpty { what = String(decoding: text, as: UTF8.self) }
         switch response.status {
-        case .disconnected:
+        case .disconnected where what.contains("unknown tenant or wrong key"):
             return OperatorError(
-                "no store answers", at: address, remedy: "is it running, and is the key the right one?")
+                "the store refuses this tenant, or its key is wrong", at: address,
+                remedy: "--keys must name the file of tenants that this store was started with")
+        case .disconnected:
+            return OperatorError("no store answers (\(what))", at: address, remedy: "is it running there?")
         case .deadlinePassed:
             return OperatorError(
                 "the store did not answer in time", at: address, remedy: "give it longer with --within")

@@ -196,7 +196,7 @@ extension StoreDecisions {
         }
         let state = namespaces[Int(number)]
         guard state.usedBytes == 0 || order.force == true else {
-            reply(request, .overBudget, why: "it has \(state.presentCount) blocks; say --force to remove them, too")
+            reply(request, .invalid, why: "it has \(state.presentCount) blocks; say --force to remove them, too")
             return
         }
         guard state.pinnedBytes == 0 else {

@@ -22,7 +22,7 @@ extension StoreDecisions {
     ) {
         totals.puts += 1
         guard !isDraining else {
-            reply(request, .unavailable, why: "the store is shutting down")
+            reply(request, .unavailable, why: "the store is draining: it takes no new objects")
             return
         }
         guard payloadBytes > 0, payloadBytes <= settings.payloadBytesMax else {
