@@ -1,0 +1,223 @@
+// `store` and `ctl` as operators and their scripts meet them: exit codes, sentences, JSON; and the store's protocol as a client
+// meets it that was written from its page alone, in another language.
+
+import Foundation
+import Testing
+
+@Suite struct StoreCommandTests {
+    /// 300,000 bytes that are not all alike: five blocks of 64 KiB.
+    private func file(_ scratch: Scratch) throws -> String {
+        var bytes = Data(capacity: 300_000)
+        var word: UInt32 = 1
+        for _ in 0..<300_000 {
+            word = word &* 1_664_525 &+ 1_013_904_223
+            bytes.append(UInt8(truncatingIfNeeded: word >> 24))
+        }
+        return try scratch.file("words", bytes).path
+    }
+
+    private func list(_ run: CommandRun) throws -> [[String: Any]] {
+        try JSONSerialization.jsonObject(with: Data(run.output.utf8)) as? [[String: Any]] ?? []
+    }
+
+    private func counts(_ run: CommandRun) throws -> [String: Int] {
+        try run.object.compactMapValues { $0 as? Int }
+    }
+
+    @Test func aFileIsPutListedGotAndChecked() throws {
+        let scratch = try Scratch()
+        let store = try StoreProcess(scratch)
+        let file = try file(scratch)
+        #expect(try counts(store.ctl("put", "demo", file, "--block", "64KiB", "--json")) == ["blocks": 5, "stored": 5])
+        // The first writer wins.
+        #expect(try counts(store.ctl("put", "demo", file, "--block", "64KiB", "--json")) == ["blocks": 5, "stored": 0])
+        let checked = try store.ctl("check", "demo", file, "--block", "64KiB", "--json")
+        #expect(try counts(checked) == ["right": 5, "missing": 0, "wrong": 0])
+        #expect(checked.exitCode == 0)
+
+        let listed = try list(store.ctl("ls", "demo", "--json"))
+        #expect(listed.count == 5)
+        #expect(listed.compactMap { $0["payloadBytes"] as? Int }.reduce(0, +) == 300_000)
+        #expect(try list(store.ctl("ls", "demo", "--json", "--limit", "2")).count == 2)
+        let lines = try store.ctl("ls", "demo").output.split(separator: "\n")
+        #expect(lines.count == 5)
+        #expect(lines.allSatisfy { $0.hasSuffix(" -r") })
+
+        let key = try #require(listed.first?["key"] as? String)
+        let described = try store.ctl("stat", "demo", key)
+        #expect(try described.object["payloadBytes"] as? Int == 65536)
+        #expect(try described.object["durability"] as? String == "restart-safe")
+        let copy = scratch.folder.appendingPathComponent("copy")
+        #expect(try counts(store.ctl("get", "demo", key, copy.path, "--json")) == ["payloadBytes": 65536])
+        #expect(try Data(contentsOf: copy) == Data(contentsOf: URL(filePath: file)).prefix(65536))
+
+        let status = try store.ctl("status", "--json")
+        #expect(try status.object["state"] as? String == "serving")
+        #expect(try status.object["objects"] as? Int == 5)
+        #expect(try store.ctl("status").output.contains("drive 0      healthy, "))
+
+        #expect(try counts(store.ctl("verify", "--json"))["damagedFound"] == 0)
+        #expect(try counts(store.ctl("flush", "--json")) == ["removed": 5])
+        let gone = try store.ctl("check", "demo", file, "--block", "64KiB")
+        #expect(gone.exitCode == 1)
+        #expect(gone.output == "0 blocks right, 5 missing, 0 wrong\n")
+        let missed = try store.ctl("stat", "demo", key)
+        #expect(missed.exitCode == 1)
+        #expect(missed.errors == "Error: \(store.address): the store says `absent`\n")
+    }
+
+    @Test func pinsAndNamespacesSurviveAnOrderlyRestart() throws {
+        let scratch = try Scratch()
+        let file = try file(scratch)
+        do {
+            let store = try StoreProcess(scratch)
+            #expect(store.start.contains("a tenant `local` with a new key was made"))
+            _ = try store.ctl("put", "demo", file, "--block", "64KiB")
+            let key = try #require(try list(store.ctl("ls", "demo", "--json")).first?["key"] as? String)
+            #expect(try store.ctl("pin", "demo", key, "--owner", "me").output == "\(key) ok\n")
+            let absent = String(repeating: "0", count: 64)
+            let both = try store.ctl("pin", "demo", key, absent, "--owner", "me", "--json")
+            #expect(both.exitCode == 1)
+            #expect(try list(both).compactMap { $0["status"] as? String } == ["ok", "absent"])
+            let short = try store.ctl("pin", "demo", "00")
+            #expect(short.exitCode == 1)
+            #expect(short.errors.hasPrefix("Error: `00` is not a key of 64 hexadecimal digits"))
+
+            let made = try store.ctl(
+                "namespace", "set", "other", "--quota", "1MiB", "--durability", "volatile", "--json")
+            #expect((try made.object["namespace"] as? [String: Any])?["name"] as? String == "other")
+            // Quotas hold: five blocks and no more than sixteen extents.
+            #expect(try store.ctl("put", "other", file, "--block", "128KiB").exitCode == 0)
+            let unknown = try store.ctl("namespace", "set", "other", "--durability", "eternal")
+            #expect(unknown.exitCode != 0)
+            #expect(unknown.errors.contains("eternal"))
+            let full = try store.ctl("namespace", "delete", "demo")
+            #expect(full.exitCode == 1)
+            #expect(full.errors == "Error: \(store.address): it has 5 blocks; say --force to remove them, too\n")
+            let end = store.end(SIGTERM)
+            #expect(end.exitCode == 0)
+            #expect(end.log.contains("draining"))
+            #expect(end.log.contains("drained=true"))
+        }
+        let store = try StoreProcess(scratch)
+        #expect(store.start.contains("objects=5"))
+        let pins = try #require(try store.ctl("pins", "--json").object["pins"] as? [[String: Any]])
+        #expect(pins.count == 1)
+        #expect(pins.first?["owner"] as? String == "me")
+        let spaces = try list(store.ctl("namespace", "ls", "--json"))
+        #expect(spaces.compactMap { $0["name"] as? String }.sorted() == ["demo", "other"])
+        // What was volatile is gone, what was not is there.
+        #expect(spaces.compactMap { $0["objects"] as? Int }.sorted() == [0, 5])
+        #expect(try store.ctl("check", "demo", file, "--block", "64KiB").exitCode == 0)
+        let key = try #require(pins.first?["key"] as? String)
+        #expect(try store.ctl("flush").output == "4 objects removed\n")
+        #expect(try store.ctl("unpin", "demo", key, "--owner", "me", "--json").exitCode == 0)
+        #expect(try store.ctl("namespace", "delete", "demo", "--force").output == "deleted, 1 objects removed\n")
+    }
+
+    @Test func aDrainingStoreTakesNothingNewAndGivesWhatItHas() throws {
+        let scratch = try Scratch()
+        let store = try StoreProcess(scratch)
+        let file = try file(scratch)
+        _ = try store.ctl("put", "demo", file, "--block", "64KiB")
+        #expect(try store.ctl("drain").output == "drained\n")
+        let refused = try store.ctl("put", "demo", file, "--block", "32KiB")
+        #expect(refused.exitCode == 1)
+        #expect(refused.errors == "Error: \(store.address): the store is draining: it takes no new objects\n")
+        #expect(try store.ctl("check", "demo", file, "--block", "64KiB").exitCode == 0)
+        #expect(try store.ctl("drain", "--resume", "--json").object["isQuiet"] as? Bool == true)
+        #expect(try store.ctl("put", "demo", file, "--block", "32KiB").exitCode == 0)
+    }
+
+    @Test func whoDoesNotKnowTheKeyIsToldSoInOneSentence() throws {
+        let scratch = try Scratch()
+        let store = try StoreProcess(scratch)
+        let wrong = try scratch.path("wrong", "local: {key: 00112233445566778899aabbccddeeff, operator: true}\n")
+        try FileManager.default.setAttributes([.posixPermissions: 0o600], ofItemAtPath: wrong)
+        let refused = try store.ctl("status", keys: wrong)
+        #expect(refused.exitCode == 1)
+        #expect(refused.output.isEmpty)
+        #expect(
+            refused.errors == "Error: \(store.address): the store refuses this tenant, or its key is wrong; "
+                + "--keys must name the file of tenants that this store was started with\n")
+        let nobody = try store.ctl("status", tenant: "nobody")
+        #expect(nobody.exitCode == 1)
+        #expect(nobody.errors == "Error: \(store.keys): there is no tenant `nobody`\n")
+        // Keys that others can read are no keys.
+        try FileManager.default.setAttributes([.posixPermissions: 0o644], ofItemAtPath: wrong)
+        #expect(try store.ctl("status", keys: wrong).errors.contains("chmod 600"))
+        let file = try scratch.path("none", "")
+        let nowhere = try CommandRun.holdfast(["ctl", "status", "--store", "127.0.0.1:1", "--keys", store.keys])
+        #expect(nowhere.exitCode == 1)
+        #expect(nowhere.errors.hasPrefix("Error: 127.0.0.1:1: no store answers ("))
+        #expect(try store.ctl("put", "demo", file).errors.contains("\(file): is empty"))
+        // And the store serves on.
+        #expect(try store.ctl("status").exitCode == 0)
+    }
+
+    @Test func foreignDataIsRefusedAndStaysUntouched() throws {
+        let scratch = try Scratch()
+        let words = Data(String(repeating: "somebody's words\n", count: 200_000).utf8)
+        let drive = try scratch.file("store.flash", words)
+        #expect {
+            _ = try StoreProcess(scratch)
+        } throws: { error in
+            guard let ended = error as? StoreDidNotStart else { return false }
+            return ended.exitCode == 1 && ended.log.contains("--force")
+        }
+        #expect(try Data(contentsOf: drive) == words)
+        let store = try StoreProcess(scratch, ["--force"])
+        #expect(try store.ctl("status").exitCode == 0)
+    }
+
+    @Test(arguments: [
+        (["--dram", "1MiB"], "too little for four payloads"),
+        (["--extent", "100KiB"], "not a multiple of 64 KiB"),
+        (["--payload-max", "1GiB"], "--payload-max: `payloadMax` is 1 GiB, not from 64 KiB to 64 MiB"),
+        (["--listen", "nowhere"], "--listen: `nowhere` is not address:port"),
+        (["--listen", "192.0.2.1:0"], "--listen: "), (["--listen", ""], "the store listens nowhere"),
+        (["--tls-listen", "127.0.0.1:0"], "TLS without a certificate"), (["--scrub", "fast"], "`scrub`"),
+        (["--missing", "perhaps"], "not refuse, accept or replace"), (["--no-such-option"], "--no-such-option"),
+        (["--config", "/no/such/file"], "/no/such/file: cannot be read"),
+    ])
+    func settingsThatMakeNoSenseAreRefusedInOneSentence(options: [String], sentence: String) throws {
+        let scratch = try Scratch()
+        let drive = scratch.folder.appendingPathComponent("store.flash").path
+        let run = try CommandRun.holdfast(
+            ["store", "--data", drive, "--size", "32MiB", "--listen", "127.0.0.1:0", "--http", ""] + options)
+        #expect(run.exitCode != 0)
+        #expect(run.errors.contains(sentence), "\(run.errors)")
+        #expect(!run.errors.contains("Fatal error"))
+    }
+
+    @Test func aDriveThatDoesNotExistYetNeedsASize() throws {
+        let scratch = try Scratch()
+        let drive = scratch.folder.appendingPathComponent("new.flash").path
+        let run = try CommandRun.holdfast(["store", "--data", drive, "--listen", "127.0.0.1:0", "--http", ""])
+        #expect(run.exitCode == 1)
+        #expect(run.errors.contains("--size"))
+        #expect(try CommandRun.holdfast(["store"]).errors.contains("no drive is named"))
+        #expect(try CommandRun.holdfast(["ctl", "status"]).errors.contains("--keys"))
+    }
+
+    @Test func aClientWrittenFromThePageAloneWorks() throws {
+        let scratch = try Scratch()
+        let store = try StoreProcess(scratch)
+        let top = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+            .deletingLastPathComponent()
+        let process = Process()
+        let output = Pipe()
+        process.executableURL = URL(filePath: "/usr/bin/env")
+        process.currentDirectoryURL = top
+        process.arguments = ["python3", "Tools/python/tests/check_store_client.py", store.address, store.keys]
+        process.standardOutput = output
+        process.standardError = output
+        try process.run()
+        let said = String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
+        process.waitUntilExit()
+        #expect(process.terminationStatus == 0, "\(said)")
+        #expect(said.hasSuffix(" checks hold\n"), "\(said)")
+        // Nothing that it sent did the store any harm.
+        #expect(store.end(SIGTERM).exitCode == 0)
+    }
+}
