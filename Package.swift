@@ -157,8 +157,8 @@ let package = Package(
             "KVAgent",
             [
                 "KVModel", "KVIdentity", "KVSystem", "KVTiering", "KVFlash", "KVTransport", "KVMemory", "KVStore",
-                "KVTrace", "KVReport", "KVServing", "KVSimulation", logging,
-            ]),
+                "KVTrace", "KVReport", "KVServing", "KVSimulation", "CKernel", logging,
+            ], resources: [.embedInCode("engine-protocol-vectors.json")]),
         tests("KVTiering", ["KVModel"]),
         tests("KVServing", ["KVModel"], resources: [.embedInCode("known-points.json")]),
         tests("KVTrace", ["KVModel"]),

@@ -44,6 +44,11 @@ int hf_open_direct(const char *path, uint32_t flags) {
     return descriptor < 0 ? -errno : descriptor;
 }
 
+int hf_duplicate(int descriptor) {
+    int copy = fcntl(descriptor, F_DUPFD_CLOEXEC, 0);
+    return copy < 0 ? -errno : copy;
+}
+
 int hf_close(int descriptor) { return OR_ERRNO(close(descriptor)); }
 
 int64_t hf_size(int descriptor) {
@@ -137,11 +142,12 @@ int hf_map_pages(size_t bytes, int want_huge, void **address, size_t *mapped_byt
 
 int hf_unmap(void *address, size_t mapped_bytes) { return OR_ERRNO(munmap(address, mapped_bytes)); }
 
-int hf_memory_file(const char *name, int64_t bytes, int huge) {
-    unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING | (huge ? MFD_HUGETLB : 0);
-    int descriptor = memfd_create(name, flags);
+int hf_memory_file(const char *name, int64_t bytes, int flags) {
+    int descriptor = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | (flags & 1 ? MFD_HUGETLB : 0));
     if (descriptor < 0) return -errno;
-    if (ftruncate(descriptor, bytes) < 0 || fcntl(descriptor, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0) {
+    int is_sealed = !(flags & 2);
+    if (ftruncate(descriptor, bytes) < 0
+        || (is_sealed && fcntl(descriptor, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)) {
         int error = -errno;
         close(descriptor);
         return error;

@@ -78,6 +78,19 @@ public struct EngineLookUp: Sendable, Equatable {
     public var session: UInt64
     /// Its place in the conversation, or −1.
     public var turn: Int32
+
+    /// A look-up of its parts.
+    public init(
+        ticket: EngineTicket, names: [ObjectName], promptTokens: Int32, engineBlocks: Int32 = 0, session: UInt64 = 0,
+        turn: Int32 = -1
+    ) {
+        self.ticket = ticket
+        self.names = names
+        self.promptTokens = promptTokens
+        self.engineBlocks = engineBlocks
+        self.session = session
+        self.turn = turn
+    }
 }
 
 /// Where blocks lie in the engine's memory: `segmentsPerBlock` slices a block, in the order of its bytes. Their `region`
@@ -114,6 +127,20 @@ public struct EngineLoad: Sendable, Equatable {
     public var computeWait: Duration
     /// When the engine stops waiting. The agent's own deadline counts too.
     public var deadline: Instant
+
+    /// A load of its parts.
+    public init(
+        job: EngineTicket, request: EngineTicket = 0, names: [ObjectName], first: Int32, places: EnginePlaces,
+        computeWait: Duration = .zero, deadline: Instant = .distantFuture
+    ) {
+        self.job = job
+        self.request = request
+        self.names = names
+        self.first = first
+        self.places = places
+        self.computeWait = computeWait
+        self.deadline = deadline
+    }
 }
 
 /// New blocks that the engine offers.
@@ -130,6 +157,19 @@ public struct EngineSave: Sendable, Equatable {
     public var places: EnginePlaces
     /// The eviction class, as namespaces define it: 0 = per-user state, 1 = shared prefix.
     public var evictionClass: UInt8
+
+    /// A save of its parts.
+    public init(
+        job: EngineTicket, request: EngineTicket = 0, names: [ObjectName], first: Int32, places: EnginePlaces,
+        evictionClass: UInt8 = 0
+    ) {
+        self.job = job
+        self.request = request
+        self.names = names
+        self.first = first
+        self.places = places
+        self.evictionClass = evictionClass
+    }
 }
 
 /// A request's end as its engine saw it.
@@ -146,6 +186,19 @@ public struct EngineRequestEnd: Sendable, Equatable {
     public var resumesAfter: Duration
     /// Tokens of the answer.
     public var answerTokens: Int32
+
+    /// An end of its parts.
+    public init(
+        ticket: EngineTicket, reason: StopReason = .unknown, cachedTokens: Int32 = -1,
+        timeToFirstToken: Duration = .zero, resumesAfter: Duration = .zero, answerTokens: Int32 = 0
+    ) {
+        self.ticket = ticket
+        self.reason = reason
+        self.cachedTokens = cachedTokens
+        self.timeToFirstToken = timeToFirstToken
+        self.resumesAfter = resumesAfter
+        self.answerTokens = answerTokens
+    }
 }
 
 /// What an engine says.

@@ -41,6 +41,9 @@ public struct Answer: Sendable, Equatable {
     public var nvmeBlocks: Int32 = 0
     /// Of those: in the shared store, as far as is known.
     public var flashBlocks: Int32 = 0
+
+    /// Nothing found for a request.
+    public init(request: RequestNumber) { self.request = request }
 }
 
 /// A load that was decided.
@@ -189,6 +192,13 @@ public struct PinAnswer: Sendable, Equatable {
     public var outcome: Outcome
     /// Blocks that it holds.
     public var blocks: Int32
+
+    /// An answer of its parts.
+    public init(pin: UInt32, outcome: Outcome, blocks: Int32) {
+        self.pin = pin
+        self.outcome = outcome
+        self.blocks = blocks
+    }
 
     /// What became of a request to pin.
     public enum Outcome: UInt8, Sendable {

@@ -13,6 +13,8 @@
 /// page cache (file systems without O_DIRECT).
 int hf_open_direct(const char *path, uint32_t flags);
 int hf_close(int descriptor);
+/// Another descriptor of the same open file.
+int hf_duplicate(int descriptor);
 /// Bytes of a regular file or a block device.
 int64_t hf_size(int descriptor);
 /// 1 for a block device, 0 for a regular file, -ENOTSUP for anything else.
@@ -35,8 +37,8 @@ int hf_sync_data(int descriptor);
 /// first (reserved ones, then transparent ones) when wanted.
 int hf_map_pages(size_t bytes, int want_huge, void **address, size_t *mapped_bytes, size_t *page_bytes);
 int hf_unmap(void *address, size_t mapped_bytes);
-/// A sealed-size memory file for sharing between processes; huge = 1 wants reserved huge pages.
-int hf_memory_file(const char *name, int64_t bytes, int huge);
+/// A memory file for sharing between processes, its size sealed. flags: 1 = reserved huge pages, 2 = left unsealed.
+int hf_memory_file(const char *name, int64_t bytes, int flags);
 int hf_map_shared(int descriptor, size_t bytes, int writable, void **address);
 int hf_pin(void *address, size_t bytes);
 /// Maps the first `bytes` of a file that another process shares, and watches the mapping: a page that the other takes

@@ -171,7 +171,7 @@ public struct StoreConfiguration: Sendable {
             }
             makesNamespaces = flag
         default:
-            let near = Self.names.min { distance(name, $0) < distance(name, $1) } ?? ""
+            let near = nearestName(to: name, among: Self.names)
             throw OperatorError("there is no setting `\(name)`", at: place, remedy: "the nearest is `\(near)`")
         }
     }
@@ -215,29 +215,4 @@ public struct StoreConfiguration: Sendable {
         guard first.hasPrefix("/dev/") else { return "\(first).\(kind)" }
         return "/var/lib/holdfast/\(first.dropFirst(5).replacingOccurrences(of: "/", with: "-")).\(kind)"
     }
-
-    private func distance(_ left: String, _ right: String) -> Int {
-        let right = Array(right.lowercased())
-        var row = Array(0...right.count)
-        for (index, letter) in left.lowercased().enumerated() {
-            var corner = row[0]
-            row[0] = index + 1
-            for place in right.indices {
-                let change = corner + (letter == right[place] ? 0 : 1)
-                corner = row[place + 1]
-                row[place + 1] = min(change, row[place] + 1, row[place + 1] + 1)
-            }
-        }
-        return row[right.count]
-    }
-}
-
-/// `address:port` taken apart; an IPv6 address stands in brackets.
-public func splitEndpoint(_ text: String, option: String) throws(OperatorError) -> (host: String, port: UInt16) {
-    guard let colon = text.lastIndex(of: ":"), let port = UInt16(text[text.index(after: colon)...]) else {
-        throw OperatorError("`\(text)` is not address:port", at: option)
-    }
-    let host = text[..<colon].trimmingCharacters(in: CharacterSet(charactersIn: "[]"))
-    guard !host.isEmpty else { throw OperatorError("`\(text)` has no address", at: option) }
-    return (host, port)
 }

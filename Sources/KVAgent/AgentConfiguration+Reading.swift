@@ -1,0 +1,184 @@
+// An agent's settings as they are read: unknown names are refused with the nearest one, values with what they may be.
+
+import Foundation
+import KVModel
+import KVTiering
+import Yams
+
+extension AgentConfiguration {
+    /// Takes all settings of a YAML file.
+    public mutating func read(file: String) throws(OperatorError) {
+        let text: String
+        do { text = try String(contentsOfFile: file, encoding: .utf8) } catch {
+            throw OperatorError("cannot be read: \(error.localizedDescription)", at: file)
+        }
+        try read(yaml: text, file: file)
+    }
+
+    /// Takes all settings of a YAML text.
+    public mutating func read(yaml text: String, file: String) throws(OperatorError) {
+        let node: Node?
+        do { node = try compose(yaml: text) } catch { throw OperatorError("is not YAML: \(error)", at: file) }
+        guard let node else { return }
+        guard let mapping = node.mapping else {
+            throw OperatorError("holds no settings", at: file, remedy: "write `name: value` lines")
+        }
+        for (key, value) in mapping {
+            let place = key.mark.map { "\(file):\($0.line)" } ?? file
+            guard let name = key.string else { throw OperatorError("a name of a setting is text", at: place) }
+            let words = value.sequence.map { $0.compactMap(\.scalar?.string) } ?? value.scalar.map { [$0.string] }
+            guard let words else { throw OperatorError("`\(name)` is a value or a list of values", at: place) }
+            try set(name, words, at: place)
+        }
+    }
+
+    /// Takes one setting by its name.
+    public mutating func set(_ name: String, _ words: [String], at place: String) throws(OperatorError) {
+        let value = SettingValue(name: name, words: words, place: place)
+        switch name {
+        case "socket": socket = try value.word()
+        case "users": users = try value.numbers()
+        case "engines": engines = try value.whole(1...1024)
+        case "dram": dram = try value.bytes((1 << 20)...(1 << 46))
+        case "nvme": nvme = try value.word()
+        case "nvmeSize": nvmeSize = words == [""] ? nil : try value.bytes((1 << 20)...(1 << 52))
+        case "nvmeWritePerDay": nvmeWritePerDay = try value.bytes(0...(1 << 56))
+        case "store": store = try value.word()
+        case "namespace": namespace = try value.word()
+        case "tenant": tenant = try value.word()
+        case "keys": keys = try value.word()
+        case "rdma": rdma = try value.word()
+        case "rdmaStore": rdmaStore = try value.word()
+        case "tlsAuthority": tlsAuthority = try value.word()
+        case "policy": policy = try value.choice(PolicyName.deployable)
+        case "inclusion": inclusion = try value.choice(InclusionMode.allCases)
+        case "spill": spill = try value.choice(SpillRule.allCases)
+        case "planner": planner = try value.choice(PlannerRule.allCases)
+        case "prefill":
+            guard words.count == 3 else {
+                throw OperatorError("`prefill` is three numbers, not \(words.count)", at: place)
+            }
+            let parts = try words.map { word throws(OperatorError) in
+                try SettingValue(name: name, words: [word], place: place).number(0...10)
+            }
+            prefill = PrefillCost(base: parts[0], linear: parts[1], quadratic: parts[2])
+        case "layers": layers = try value.whole(1...1000)
+        case "overlap": overlap = try value.choice(Overlap.allCases)
+        case "prefetch": prefetch = try value.flag()
+        case "prefetchShare": prefetchShare = try value.number(0...1)
+        case "ask": ask = try value.number(0...60)
+        case "profile": profile = try value.word()
+        case "http": http = try value.word()
+        case "copyThreads": copyThreads = try value.whole(1...64)
+        case "pins": pins = try value.bytes(0...(1 << 46))
+        case "drain": drain = try value.number(0...3600)
+        case "journal": journal = try value.word()
+        case "journalSize": journalSize = try value.bytes((1 << 20)...(1 << 46))
+        default:
+            let near = nearestName(to: name, among: Self.all.map(\.name))
+            throw OperatorError("there is no setting `\(name)`", at: place, remedy: "the nearest is `\(near)`")
+        }
+    }
+
+    /// Checks what one setting cannot know of another.
+    public func check() throws(OperatorError) {
+        guard socket.utf8.count <= 107, !socket.isEmpty else {
+            throw OperatorError(
+                "`socket` has \(socket.utf8.count) bytes, not from 1 to 107", at: "--socket",
+                remedy: "choose a shorter path")
+        }
+        if !nvme.isEmpty, !nvme.hasPrefix("/dev/"), nvmeSize == nil {
+            throw OperatorError(
+                "the file `\(nvme)` has no size", at: "--nvme-size", remedy: "say how large it may become")
+        }
+        guard nvmeSize == nil || !nvme.isEmpty else {
+            throw OperatorError("a size of no local flash", at: "--nvme-size", remedy: "name a file with --nvme")
+        }
+        if store.isEmpty {
+            for (name, value) in [("keys", keys), ("namespace", namespace), ("rdma", rdma)] where !value.isEmpty {
+                throw OperatorError("`\(name)` without a store", at: "--\(name)", remedy: "name one with --store")
+            }
+        } else {
+            _ = try splitEndpoint(store, option: "--store")
+            guard !keys.isEmpty else {
+                throw OperatorError(
+                    "the store asks for a key", at: "--keys", remedy: "name the file of keys that the store made")
+            }
+            guard rdma.isEmpty || !rdmaStore.isEmpty else {
+                throw OperatorError(
+                    "RDMA to an unknown place", at: "--rdma-store", remedy: "name the store's `rdmaListen`")
+            }
+            guard rdma.isEmpty || tlsAuthority.isEmpty else {
+                throw OperatorError("RDMA is not encrypted, and TLS is asked for", at: "--rdma")
+            }
+        }
+        if !http.isEmpty { _ = try splitEndpoint(http, option: "--http") }
+    }
+}
+
+/// The words of one setting and what they may mean.
+struct SettingValue {
+    var name: String
+    var words: [String]
+    var place: String
+
+    func word() throws(OperatorError) -> String {
+        guard words.count == 1 else { throw OperatorError("`\(name)` is one value", at: place) }
+        return words[0]
+    }
+
+    func bytes(_ range: ClosedRange<Int>) throws(OperatorError) -> Int {
+        let value = try ByteSize.read(try word(), name: name, at: place)
+        guard range.contains(value) else {
+            let (low, high) = (ByteSize.text(range.lowerBound), ByteSize.text(range.upperBound))
+            throw OperatorError("`\(name)` is \(ByteSize.text(value)), not from \(low) to \(high)", at: place)
+        }
+        return value
+    }
+
+    func whole(_ range: ClosedRange<Int>) throws(OperatorError) -> Int {
+        guard let value = Int(try word()), range.contains(value) else {
+            throw OperatorError(
+                "`\(name)` is `\(words[0])`, not a whole number from \(range.lowerBound) to \(range.upperBound)",
+                at: place)
+        }
+        return value
+    }
+
+    func number(_ range: ClosedRange<Double>) throws(OperatorError) -> Double {
+        guard let value = Double(try word()), range.contains(value) else {
+            throw OperatorError(
+                "`\(name)` is `\(words[0])`, not a number from \(range.lowerBound) to \(range.upperBound)", at: place)
+        }
+        return value
+    }
+
+    func numbers() throws(OperatorError) -> [UInt32] {
+        var numbers: [UInt32] = []
+        for word in words {
+            guard let number = UInt32(word) else {
+                throw OperatorError("`\(name)` holds `\(word)`, which is no number", at: place)
+            }
+            numbers.append(number)
+        }
+        return numbers
+    }
+
+    func flag() throws(OperatorError) -> Bool {
+        guard let flag = Bool(try word()) else {
+            throw OperatorError("`\(name)` is `\(words[0])`, not true or false", at: place)
+        }
+        return flag
+    }
+
+    func choice<Choice: RawRepresentable>(_ choices: [Choice]) throws(OperatorError) -> Choice
+    where Choice.RawValue == String {
+        guard let choice = Choice(rawValue: try word()) else {
+            let names = choices.map(\.rawValue)
+            throw OperatorError(
+                "`\(name)` is `\(words[0])`, not \(names.dropLast().joined(separator: ", ")) or \(names.last ?? "")",
+                at: place)
+        }
+        return choice
+    }
+}

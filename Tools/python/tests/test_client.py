@@ -1,0 +1,189 @@
+"""The client against an agent that misbehaves, dies and comes back."""
+
+import os
+import sys
+import tempfile
+import time
+import unittest
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+
+from conformance import BLOCK, FIELDS, keys_of  # noqa: E402
+from memory_agent import MemoryAgent  # noqa: E402
+
+from holdfast_kv import protocol as p  # noqa: E402
+from holdfast_kv.client import Client, Settings  # noqa: E402
+from holdfast_kv.regions import SharedMemory, StagingRegion  # noqa: E402
+
+
+class ClientTest(unittest.TestCase):
+    """Each test has an agent of its own."""
+
+    def setUp(self) -> None:
+        self.folder = tempfile.TemporaryDirectory()
+        self.addCleanup(self.folder.cleanup)
+        self.path = os.path.join(self.folder.name, "s")
+        self.agent = MemoryAgent(self.path)
+        self.addCleanup(self.agent.stop)
+
+    def client(self, **settings: float) -> Client:
+        patience = {"lookup_deadline": 10.0, "load_deadline": 10.0, "backoff": 0.01, "backoff_max": 0.02} | settings
+        client = Client(
+            self.path, kind="replay", store_namespace="d", fields=FIELDS, block_bytes=BLOCK,
+            settings=Settings(**patience),
+        )  # fmt: skip
+        self.addCleanup(client.close, 0.1)
+        return client
+
+    def shared(self, client: Client, blocks: int = 8) -> tuple[SharedMemory, int]:
+        memory = SharedMemory(blocks * BLOCK)
+        self.addCleanup(memory.close)
+        return memory, client.add_region(memory.fd, memory.length)
+
+    def wait(self, condition: object) -> None:
+        self.assertTrue(self.agent.wait(condition))
+
+    def test_without_agent_everything_misses_at_once(self) -> None:
+        self.agent.stop()
+        os.unlink(self.path)
+        client = self.client()
+        _, region = self.shared(client)
+        began = time.monotonic()
+        ticket, found = client.lookup(keys_of("x", 3), prompt_tokens=48)
+        self.assertEqual(found.result(0).hit_blocks, 0)
+        self.assertEqual(client.load(keys_of("x", 3), 0, p.Places.rows(region, [0, 1, 2], BLOCK)).result(0).end, 0)
+        self.assertEqual(client.save(keys_of("x", 1), 0, p.Places.rows(region, [0], BLOCK)).result(0).kept, 0)
+        self.assertIsNone(client.cancel(ticket).result(0))
+        client.finished(ticket)
+        client.touch(keys_of("x", 1))
+        self.assertFalse(client.ping().result(0))
+        self.assertLess(time.monotonic() - began, 0.5)
+
+    def test_agent_that_comes_later_is_used(self) -> None:
+        self.agent.stop()
+        client = self.client()
+        memory, region = self.shared(client)
+        self.assertFalse(client.wait_open(0.05))
+        self.agent = MemoryAgent(self.path)
+        self.assertTrue(client.wait_open(5))
+        memory.view[:BLOCK] = b"7" * BLOCK
+        self.assertEqual(client.save(keys_of("y", 1), 0, p.Places.rows(region, [0], BLOCK)).result(5).kept, 1)
+        self.assertEqual(next(iter(self.agent.blocks.values())), b"7" * BLOCK)
+
+    def test_late_lookup_is_a_miss_and_the_next_one_does_not_wait(self) -> None:
+        client = self.client(lookup_deadline=0.02)
+        self.assertTrue(client.wait_open(5))
+        self.agent.holds = True
+        ticket, found = client.lookup(keys_of("z", 2), prompt_tokens=32)
+        self.assertEqual(found.result(5).hit_blocks, 0)
+        self.assertEqual(client.counters.lookups_late, 1)
+        client.finished(ticket)
+        # The cancellation's answer shows that somebody listens again.
+        self.wait(lambda: not client._is_stalled)
+        self.agent.holds = False
+        _, found = client.lookup(keys_of("z", 2), prompt_tokens=32, deadline=5)
+        found.result(5)
+        self.assertEqual(client.counters.lookups_late, 1)
+
+    def test_place_comes_back_only_with_the_acknowledgement(self) -> None:
+        client = self.client(load_deadline=0.02)
+        self.assertTrue(client.wait_open(5))
+        _, region = self.shared(client)
+        self.agent.holds = self.agent.holds_cancels = True
+        loaded = client.load(keys_of("c", 1), 0, p.Places.rows(region, [0], BLOCK))
+        self.wait(lambda: client.counters.loads_cancelled == 1)
+        self.assertFalse(loaded.done())
+        self.assertFalse(client.drain(0.01))
+        peer, job = self.agent.held[0]
+        peer.say(p.Cancelled(job.ticket))
+        self.assertEqual(loaded.result(5).end, 0)
+        self.assertTrue(client.drain(1))
+
+    def test_jobs_of_a_crashed_agent_end_when_nobody_listens(self) -> None:
+        client = self.client()
+        self.assertTrue(client.wait_open(5))
+        _, region = self.shared(client)
+        self.agent.holds = True
+        loaded = client.load(keys_of("k", 1), 0, p.Places.rows(region, [0], BLOCK))
+        saved = client.save(keys_of("k", 1), 0, p.Places.rows(region, [1], BLOCK))
+        _, found = client.lookup(keys_of("k", 1), prompt_tokens=16)
+        self.wait(lambda: len(self.agent.held) == 3)
+        self.agent.stop()
+        self.assertEqual(found.result(5).hit_blocks, 0)
+        self.assertEqual((loaded.result(5).end, saved.result(5).kept), (0, 0))
+        self.assertEqual(client.counters.orphaned_jobs, 2)
+
+    def test_jobs_of_a_cut_connection_end_with_the_next_welcome(self) -> None:
+        client = self.client()
+        self.assertTrue(client.wait_open(5))
+        _, region = self.shared(client)
+        self.agent.holds = True
+        loaded = client.load(keys_of("k", 1), 0, p.Places.rows(region, [0], BLOCK))
+        self.wait(lambda: len(self.agent.held) == 1)
+        self.agent.cut()
+        self.assertEqual(loaded.result(5).end, 0)
+        self.wait(lambda: client.counters.connections == 2)
+        self.agent.holds = False
+        self.assertEqual(client.save(keys_of("k", 1), 0, p.Places.rows(region, [1], BLOCK)).result(5).kept, 1)
+
+    def test_refusal_is_told_and_tried_again(self) -> None:
+        self.agent.refuses = p.Refused(0, p.Refusal.LAYOUT, "dtype: bf16 | fp8")
+        with self.assertLogs("holdfast_kv", "ERROR"):
+            client = self.client()
+            self.wait(lambda: client.counters.refusals >= 2)
+        self.assertEqual(client.refusal, self.agent.refuses)
+        self.agent.refuses = None
+        self.assertTrue(client.wait_open(5))
+
+    def test_full_queue_is_a_miss(self) -> None:
+        client = self.client(queue_bytes=1000)
+        self.assertTrue(client.wait_open(5))
+        _, found = client.lookup(keys_of("q", 100), prompt_tokens=1600)
+        self.assertEqual(found.result(0).hit_blocks, 0)
+        self.assertEqual(client.counters.queue_full, 1)
+
+    def test_region_is_free_when_it_was_dropped(self) -> None:
+        client = self.client()
+        self.assertTrue(client.wait_open(5))
+        _, region = self.shared(client)
+        client.region_added(region).result(5)
+        client.drop_region(region).result(5)
+        _, again = self.shared(client)
+        self.assertEqual(again, region)
+
+    def test_goodbye_waits_for_jobs(self) -> None:
+        client = self.client()
+        self.assertTrue(client.wait_open(5))
+        _, region = self.shared(client)
+        saved = client.save(keys_of("g", 1), 0, p.Places.rows(region, [0], BLOCK))
+        self.assertTrue(client.close(5))
+        self.assertEqual(saved.result(0).kept, 1)
+        self.assertEqual(client.lookup(keys_of("g", 1), prompt_tokens=16)[1].result(0).hit_blocks, 0)
+
+    def test_slots_are_never_given_twice(self) -> None:
+        staging = StagingRegion(BLOCK, 3)
+        self.addCleanup(staging.close)
+        one, other = staging.acquire(2), staging.acquire(1)
+        assert one is not None and other is not None
+        self.assertEqual(sorted(one + other), [0, 1, 2])
+        self.assertIsNone(staging.acquire(1))
+        staging.release(one)
+        self.assertEqual(staging.free, 2)
+
+    def test_child_process_has_no_cache_and_does_not_disturb(self) -> None:
+        client = self.client()
+        self.assertTrue(client.wait_open(5))
+        child = os.fork()
+        if child == 0:
+            try:
+                hit = client.lookup(keys_of("f", 1), prompt_tokens=16)[1].result(1).hit_blocks
+                os._exit(0 if hit == 0 and client.close() else 1)
+            finally:
+                os._exit(2)
+        self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), 0)
+        self.assertTrue(client.ping().result(5))
+
+
+if __name__ == "__main__":
+    unittest.main()
