@@ -72,3 +72,16 @@ def canonical_key(
 def engine_key(digest: bytes, block_hash: bytes) -> bytes:
     """The key of a block from the engine's own chained hash."""
     return hashlib.sha256(b"".join([*_begin(digest, b"engine"), _field(block_hash)])).digest()
+
+
+class EngineKeys:
+    """``engine_key`` of one namespace, with the digest's part hashed once: about a microsecond a key."""
+
+    def __init__(self, digest: bytes) -> None:
+        self._begun = hashlib.sha256(b"".join(_begin(digest, b"engine")))
+
+    def __call__(self, block_hash: bytes) -> bytes:
+        """The key of a block from the engine's own chained hash."""
+        hash = self._begun.copy()
+        hash.update(_field(block_hash))
+        return hash.digest()
