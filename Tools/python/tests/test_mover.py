@@ -1,0 +1,150 @@
+"""Blocks between an engine's memory and an agent in memory: shared, staged, in parts, in pieces."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import mmap
+import os
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
+
+from memory_agent import MemoryAgent
+
+from holdfast_kv.client import Client, Settings
+from holdfast_kv.mover import Mover, canary, shared_mapping
+from holdfast_kv.namespace import REQUIRED_FIELDS, namespace_digest
+from holdfast_kv.protocol import Chain
+from holdfast_kv.regions import SharedMemory
+
+FIELDS = dict.fromkeys(REQUIRED_FIELDS, "1") | {"block_tokens": "16"}
+BLOCK = 4096
+
+
+def address_of(view: memoryview) -> int:
+    return ctypes.addressof(ctypes.c_char.from_buffer(view))
+
+
+class MoverTest(unittest.TestCase):
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.agent = MemoryAgent(os.path.join(folder.name, "agent.sock"))
+        self.addCleanup(self.agent.stop)
+        self.mover = self.mover_of()
+
+    def mover_of(self, staging_bytes: int = 8 * BLOCK) -> Mover:
+        client = Client(self.agent.path, kind="sglang", store_namespace="default", fields=FIELDS, block_bytes=BLOCK,
+                        settings=Settings(lookup_deadline=5.0))  # fmt: skip
+        self.assertTrue(client.wait_open(5.0))
+        mover = Mover(client, block_bytes=BLOCK, staging_bytes=staging_bytes)
+        self.addCleanup(mover.close)
+        return mover
+
+    def chain(self, text: str, count: int, group: int = 0) -> Chain:
+        return Chain(tuple(hashlib.sha256(f"{text}{number}".encode()).digest() for number in range(count)), group)
+
+    def round_trip(self, view: memoryview, size: int, count: int, cuts: tuple[int, ...] = ()) -> None:
+        base = address_of(view)
+
+        def pieces(at: int) -> list[tuple[int, int]]:
+            ends = [*cuts, size]
+            return [(base + at + start, end - start) for start, end in zip([0, *ends], ends, strict=False)]
+
+        view[: size * count] = os.urandom(size * count)
+        before = bytes(view[: size * count])
+        chain = self.chain(f"{size}{cuts}{view.nbytes}", count)
+        payloads = [pieces(size * number) for number in range(count)]
+        self.assertEqual(self.mover.save(chain, 0, payloads), [True] * count)
+        self.assertEqual(self.mover.look_up(chain, prompt_tokens=16 * count), count)
+        view[: size * count] = bytes(size * count)
+        # The later half into the places of the earlier one, then all.
+        half = count // 2
+        self.assertEqual(self.mover.load(chain, half, payloads[: count - half]), count - half)
+        self.assertEqual(bytes(view[: size * (count - half)]), before[size * half :])
+        self.assertEqual(self.mover.load(chain, 0, payloads), count)
+        self.assertEqual(bytes(view[: size * count]), before)
+
+    def test_private_memory_is_staged(self) -> None:
+        memory = memoryview(bytearray(BLOCK * 40))
+        self.assertFalse(self.mover.share(address_of(memory), memory.nbytes))
+        self.round_trip(memory, BLOCK, 30)
+        self.assertEqual(self.mover.bytes_shared, 0)
+
+    def test_shared_memory_is_not_copied(self) -> None:
+        with SharedMemory(BLOCK * 40) as memory:
+            self.assertTrue(self.mover.share(address_of(memory.view), memory.length))
+            self.round_trip(memory.view, BLOCK, 30)
+            self.assertEqual(self.mover.bytes_copied, 0)
+            self.mover.close()
+
+    def test_payloads_of_other_sizes_travel_in_parts(self) -> None:
+        for size in (1, 100, BLOCK - 1, BLOCK + 1, 3 * BLOCK, 3 * BLOCK + 7):
+            self.round_trip(memoryview(bytearray(size * 9)), size, 9)
+            with SharedMemory(size * 9) as memory:
+                mover = self.mover
+                self.mover = self.mover_of()
+                self.assertTrue(self.mover.share(address_of(memory.view), memory.length))
+                self.round_trip(memory.view, size, 9)
+                self.assertEqual(self.mover.bytes_copied, 0)
+                self.mover.close()
+                self.mover = mover
+
+    def test_pieces_keep_their_order(self) -> None:
+        self.round_trip(memoryview(bytearray(BLOCK * 9)), BLOCK, 9, (1, 100, 2000, 4000))
+        self.round_trip(memoryview(bytearray(BLOCK * 27)), 3 * BLOCK, 9, (5000, 5001, 9000))
+
+    def test_parts_do_not_meet_other_groups(self) -> None:
+        memory = memoryview(bytearray(os.urandom(BLOCK * 4)))
+        base = address_of(memory)
+        for group in (0, 1):
+            self.assertEqual(
+                self.mover.save(self.chain("groups", 1, group), 0, [[(base + group * 2 * BLOCK, 2 * BLOCK)]]), [True]
+            )
+        self.assertEqual(len(self.agent.blocks), 4)
+
+    def test_a_gap_ends_a_load(self) -> None:
+        memory = memoryview(bytearray(BLOCK * 4))
+        payloads = [[(address_of(memory) + BLOCK * number, BLOCK)] for number in range(4)]
+        chain = self.chain("gap", 4)
+        self.mover.save(chain, 0, payloads[:2])
+        self.mover.save(chain, 3, payloads[3:])
+        self.assertEqual(self.mover.load(chain, 0, payloads), 2)
+
+    def test_the_check_finds_an_agent_that_mixes_bytes_up(self) -> None:
+        digest = namespace_digest(FIELDS)
+        self.assertIs(self.mover.check(digest), True)
+        for key in self.agent.blocks:
+            self.assertEqual(self.agent.blocks[key], canary(digest, BLOCK))
+        save = dict.__setitem__
+
+        class Mixed(dict):  # type: ignore[type-arg]
+            def __setitem__(self, key: object, block: bytes) -> None:
+                save(self, key, block[1:] + block[:1])
+
+        self.agent.blocks = Mixed()
+        self.assertIs(self.mover.check(digest), False)
+        self.agent.cut()
+        self.agent.stop()
+        self.assertTrue(self.agent.wait(lambda: self.mover.check(digest) is None))
+
+    def test_files_behind_memory_are_found(self) -> None:
+        with tempfile.NamedTemporaryFile(dir="/dev/shm") as file:
+            file.truncate(3 * mmap.PAGESIZE)
+            view = memoryview(mmap.mmap(file.fileno(), 2 * mmap.PAGESIZE, offset=mmap.PAGESIZE))
+            found = shared_mapping(address_of(view) + 100, 200)
+            assert found is not None
+            self.assertEqual(found[1], mmap.PAGESIZE + 100)
+            self.assertTrue(os.path.samestat(os.fstat(found[0]), os.fstat(file.fileno())))
+            os.close(found[0])
+            private = memoryview(mmap.mmap(file.fileno(), mmap.PAGESIZE, flags=mmap.MAP_PRIVATE))
+            self.assertIsNone(shared_mapping(address_of(private), 1))
+        self.assertIsNone(shared_mapping(address_of(memoryview(bytearray(100))), 100))
+
+
+if __name__ == "__main__":
+    unittest.main()
