@@ -1,0 +1,288 @@
+"""Holdfast as a storage plug-in of LMCache inside an engine (``LMCacheConnectorV1``):
+
+    storage_plugins: [holdfast]
+    extra_config:
+      storage_plugin.holdfast.module_path: holdfast_kv.lmcache.storage
+      storage_plugin.holdfast.class_name: HoldfastStorage
+      holdfast.socket: /run/holdfast/agent.sock
+
+Chunks are copied through slots shared with the agent. Only whole chunks are kept. Without an agent nothing is found.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+from lmcache.v1.storage_backend.abstract_backend import StoragePluginInterface
+
+from ..namespace import EngineKeys, namespace_digest
+from ..protocol import Chain, Loaded, Saved
+from .l2 import _PIECE, _fields, _Link
+
+if TYPE_CHECKING:
+    from lmcache.utils import CacheEngineKey
+    from lmcache.v1.memory_management import MemoryObj
+
+_log = logging.getLogger("holdfast_kv.lmcache")
+
+
+class HoldfastStorage(StoragePluginInterface):
+    """The agent as a storage backend, one instance an engine's worker."""
+
+    def __init__(
+        self,
+        config: Any = None,
+        metadata: Any = None,
+        local_cpu_backend: Any = None,
+        loop: asyncio.AbstractEventLoop | None = None,
+        dst_device: str = "cpu",
+    ) -> None:
+        super().__init__(
+            dst_device=dst_device, config=config, metadata=metadata, local_cpu_backend=local_cpu_backend, loop=loop
+        )
+        if config is None or metadata is None or local_cpu_backend is None:
+            raise ValueError("holdfast: LMCache gave no config, metadata or CPU backend")
+        extra = config.extra_config or {}
+        self._params: dict[str, Any] = {
+            name.removeprefix("holdfast."): value for name, value in extra.items() if name.startswith("holdfast.")
+        }
+        self._params |= {"chunk_tokens": config.chunk_size, "memory_order": "layerwise" if config.use_layerwise else ""}
+        self._deadline = float(self._params.get("transfer_deadline", 5.0))
+        self._link = _Link(
+            self._params,
+            int(local_cpu_backend.get_full_chunk_size_bytes()),
+            int(self._params.get("staging_bytes", 256 << 20)),
+            None,
+        )
+        self._lock = threading.Lock()
+        self._putting: set[CacheEngineKey] = set()
+        self._pins: dict[CacheEngineKey, int] = {}
+        self._makers: dict[tuple[Any, ...], EngineKeys] = {}
+
+    def __str__(self) -> str:
+        return "HoldfastStorage"
+
+    # ---- look-ups
+
+    def contains(self, key: CacheEngineKey, pin: bool = False) -> bool:
+        """Whether a chunk can be loaded."""
+        return self.batched_contains([key], pin) == 1
+
+    def batched_contains(self, keys: list[CacheEngineKey], pin: bool = False) -> int:
+        """How many chunks from the first on can be loaded. Waits for the agent as long as a look-up may take."""
+        if not keys or not self._link.client.is_open:
+            return 0
+        ticket, answer = self._link.client.lookup(self._chain(keys), prompt_tokens=len(keys) * self._link.block_tokens)
+        hits = min(len(keys), answer.result().hit_blocks)
+        self._link.client.finished(ticket)
+        if pin:
+            for key in keys[:hits]:
+                self.pin(key)
+        return hits
+
+    async def batched_async_contains(self, lookup_id: str, keys: list[CacheEngineKey], pin: bool = False) -> int:
+        """``batched_contains`` without blocking the loop."""
+        return await asyncio.to_thread(self.batched_contains, keys, pin)
+
+    def exists_in_put_tasks(self, key: CacheEngineKey) -> bool:
+        """Whether a chunk is on its way to the agent."""
+        with self._lock:
+            return key in self._putting
+
+    # ---- puts
+
+    def batched_submit_put_task(
+        self,
+        keys: Sequence[CacheEngineKey],
+        objs: list[MemoryObj],
+        transfer_spec: Any = None,
+        on_complete_callback: Callable[[CacheEngineKey], None] | None = None,
+    ) -> list[Future[None]] | None:
+        """Offers chunks; their buffers are held until they were copied."""
+        with self._lock:
+            wanted = [at for at, key in enumerate(keys) if key not in self._putting]
+            wanted = [at for at in wanted if objs[at].get_size() == self._link.block_bytes]
+            self._putting.update(keys[at] for at in wanted)
+        if not wanted or not self._link.client.is_open:
+            self._forget([keys[at] for at in wanted])
+            return None
+        chain = self._chain(keys)
+        futures: list[Future[None]] = []
+        for run in _runs(wanted):
+            for first in range(0, len(run), _PIECE):
+                futures.append(self._put(keys, objs, chain, run[first : first + _PIECE], on_complete_callback))
+        return futures
+
+    def _put(
+        self,
+        keys: Sequence[CacheEngineKey],
+        objs: Sequence[MemoryObj],
+        chain: Chain,
+        members: list[int],
+        told: Callable[[CacheEngineKey], None] | None,
+    ) -> Future[None]:
+        done: Future[None] = Future()
+        for at in members:
+            objs[at].ref_count_up()
+
+        def begin() -> None:
+            try:
+                slots = self._link.lend(
+                    [objs[at] for at in members], fills=True, deadline=time.monotonic() + self._deadline
+                )
+            finally:
+                for at in members:
+                    objs[at].ref_count_down()
+            if slots is None:
+                self._forget([keys[at] for at in members])
+                done.set_result(None)
+                return
+
+            def saved(future: Future[Saved]) -> None:
+                self._link.give_back(slots)
+                self._forget([keys[at] for at in members])
+                done.set_result(None)
+                if told is not None:
+                    for place, at in enumerate(members):
+                        if future.result().is_kept(place):
+                            told(keys[at])
+
+            cut = Chain(chain.keys[: members[-1] + 1], chain.group, chain.shard, chain.shards)
+            self._link.client.save(cut, members[0], slots.places, deadline=self._deadline).add_done_callback(saved)
+
+        self._link.begin(begin)
+        return done
+
+    def _forget(self, keys: Sequence[CacheEngineKey]) -> None:
+        with self._lock:
+            self._putting.difference_update(keys)
+
+    # ---- gets
+
+    def get_blocking(self, key: CacheEngineKey) -> MemoryObj | None:
+        """A chunk in a buffer of LMCache's, or None."""
+        return self.batched_get_blocking([key])[0]
+
+    def batched_get_blocking(self, keys: list[CacheEngineKey]) -> list[MemoryObj | None]:
+        """Chunks in buffers of LMCache's, None for those that did not come."""
+        got: list[MemoryObj | None] = [None] * len(keys)
+        if not self._link.client.is_open:
+            return got
+        chain = self._chain(keys)
+        for first in range(0, len(keys), _PIECE):
+            count = min(_PIECE, len(keys) - first)
+            if self._get(chain, first, count, got) < count:
+                break
+        return got
+
+    def _get(self, chain: Chain, first: int, count: int, got: list[MemoryObj | None]) -> int:
+        assert self.local_cpu_backend is not None and self.metadata is not None
+        buffers: list[MemoryObj] = []
+        for _ in range(count):
+            thing = self.local_cpu_backend.allocate(self.metadata.get_shapes(), self.metadata.get_dtypes())
+            if thing is None:
+                break
+            buffers.append(thing)
+        end = 0
+        slots = (
+            self._link.lend(buffers, fills=False, deadline=time.monotonic() + self._deadline) if buffers else None
+        )
+        if slots is not None:
+            cut = Chain(chain.keys[: first + len(buffers)], chain.group, chain.shard, chain.shards)
+            loaded: Loaded = self._link.client.load(cut, first, slots.places, deadline=self._deadline).result()
+            end = max(0, loaded.end - first) if loaded.first == first else 0
+            self._link.bring(slots, buffers[:end])
+            self._link.give_back(slots)
+        for at, thing in enumerate(buffers):
+            if at < end:
+                got[first + at] = thing
+            else:
+                thing.ref_count_down()
+        return end
+
+    async def batched_get_non_blocking(
+        self, lookup_id: str, keys: list[CacheEngineKey], transfer_spec: Any = None
+    ) -> list[MemoryObj]:
+        """The leading chunks that came."""
+        got = await asyncio.to_thread(self.batched_get_blocking, keys)
+        leading: list[MemoryObj] = []
+        for thing in got:
+            if thing is None:
+                break
+            leading.append(thing)
+        return leading
+
+    # ---- the rest
+
+    def pin(self, key: CacheEngineKey) -> bool:
+        """Keeps what this node has of a chunk for a minute at most."""
+        ticket, answer = self._link.client.pin(self._chain([key]), 60.0)
+        granted = answer.result().blocks > 0
+        if granted:
+            with self._lock:
+                self._pins[key] = ticket
+        return granted
+
+    def unpin(self, key: CacheEngineKey) -> bool:
+        """Takes a pin back."""
+        with self._lock:
+            ticket = self._pins.pop(key, None)
+        if ticket is None:
+            return False
+        self._link.client.unpin(ticket)
+        return True
+
+    def remove(self, key: CacheEngineKey, force: bool = True) -> bool:
+        """Blocks are immutable and shared; which of them leave is the agent's to decide."""
+        return False
+
+    def get_allocator_backend(self) -> Any:
+        """Where buffers of gets come from."""
+        return self.local_cpu_backend
+
+    def touch_cache(self) -> None:
+        """The agent sees uses as they happen."""
+
+    def close(self) -> None:
+        """Leaves the agent, after the last byte."""
+        self._link.close()
+
+    def _chain(self, keys: Sequence[CacheEngineKey]) -> Chain:
+        return Chain(tuple(self._maker(key)(_hash_bytes(key.chunk_hash)) for key in keys))
+
+    def _maker(self, key: CacheEngineKey) -> EngineKeys:
+        name = (key.model_name, key.world_size, key.worker_id, str(key.dtype), key.tags)
+        maker = self._makers.get(name)
+        if maker is None:
+            fields = _fields(self._params, self._link.block_bytes)
+            fields |= {
+                "model": key.model_name,
+                "kv_dtype": str(key.dtype),
+                "tenant_salt": "" if key.tags is None else repr(key.tags),
+                "lmcache_rank": f"{key.worker_id} of {key.world_size}",
+            }
+            maker = self._makers[name] = EngineKeys(namespace_digest(fields))
+        return maker
+
+
+def _hash_bytes(chunk_hash: int | bytes) -> bytes:
+    if isinstance(chunk_hash, bytes):
+        return chunk_hash
+    return (chunk_hash & (1 << 256) - 1).to_bytes(32, "big")
+
+
+def _runs(places: Sequence[int]) -> list[list[int]]:
+    """Neighbours together."""
+    runs: list[list[int]] = []
+    for place in places:
+        if runs and runs[-1][-1] == place - 1:
+            runs[-1].append(place)
+        else:
+            runs.append([place])
+    return runs

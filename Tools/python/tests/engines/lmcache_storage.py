@@ -1,0 +1,167 @@
+"""The storage plug-in and the L2 adapter with LMCache's own buffers and keys, against the agent at ``HOLDFAST_SOCKET`` (or
+one in memory). Runs where LMCache is installed; needs no GPU."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import sys
+import tempfile
+import unittest
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
+
+import torch
+from lmcache.utils import CacheEngineKey
+from lmcache.v1.config import LMCacheEngineConfig
+from lmcache.v1.distributed.api import MemoryLayoutDesc, ObjectKey
+from lmcache.v1.metadata import LMCacheMetadata
+from lmcache.v1.storage_backend.local_cpu_backend import LocalCPUBackend
+from memory_agent import MemoryAgent
+
+from holdfast_kv.lmcache.l2 import HoldfastL2
+from holdfast_kv.lmcache.storage import HoldfastStorage
+
+CHUNK = 64
+SHAPE = (4, 2, CHUNK, 2, 32)
+
+
+class Agents(unittest.TestCase):
+    def setUp(self) -> None:
+        self.folder = tempfile.TemporaryDirectory()
+        self.addCleanup(self.folder.cleanup)
+        self.socket = os.environ.get("HOLDFAST_SOCKET", "")
+        self.agent: MemoryAgent | None = None
+        if not self.socket:
+            self.socket = os.path.join(self.folder.name, "agent.sock")
+            self.agent = MemoryAgent(self.socket)
+            self.addCleanup(self.agent.stop)
+        self.config = LMCacheEngineConfig.from_defaults(
+            chunk_size=CHUNK,
+            local_cpu=True,
+            max_local_cpu_size=0.1,
+            extra_config={"holdfast.socket": self.socket, "holdfast.staging_bytes": 8 << 20},
+        )
+        self.metadata = LMCacheMetadata(
+            model_name="m/m", world_size=1, local_world_size=1, worker_id=0, local_worker_id=0,
+            kv_dtype=torch.bfloat16, kv_shape=SHAPE, chunk_size=CHUNK,
+        )  # fmt: skip
+        self.cpu = LocalCPUBackend(self.config, self.metadata, dst_device="cpu")
+
+    def buffer(self, value: int):  # type: ignore[no-untyped-def]
+        thing = self.cpu.allocate(self.metadata.get_shapes(), self.metadata.get_dtypes())
+        self.assertIsNotNone(thing)
+        memoryview(thing.byte_array).cast("B")[: thing.get_size()] = bytes([value]) * thing.get_size()
+        return thing
+
+    def byte(self, thing) -> set[int]:  # type: ignore[no-untyped-def]
+        return set(memoryview(thing.byte_array).cast("B")[: thing.get_size()])
+
+
+class StorageTest(Agents):
+    def setUp(self) -> None:
+        super().setUp()
+        self.storage = HoldfastStorage(self.config, self.metadata, self.cpu, asyncio.new_event_loop())
+        self.addCleanup(self.storage.close)
+        self.assertTrue(self.storage._link.client.wait_open(10))
+
+    def keys(self, text: str, count: int) -> list[CacheEngineKey]:
+        return [
+            CacheEngineKey("m/m", 1, 0, hash((os.getpid(), text, number)) & (1 << 62) - 1, torch.bfloat16)
+            for number in range(count)
+        ]
+
+    def test_chunks_come_back(self) -> None:
+        keys = self.keys("a", 40)
+        told: list[CacheEngineKey] = []
+        things = [self.buffer(number + 1) for number in range(40)]
+        counts = [thing.get_ref_count() for thing in things]
+        futures = self.storage.batched_submit_put_task(keys, things, on_complete_callback=told.append)
+        assert futures is not None
+        for future in futures:
+            future.result(10)
+        self.assertEqual(len(told), 40)
+        self.assertEqual([thing.get_ref_count() for thing in things], counts)
+        self.assertFalse(self.storage.exists_in_put_tasks(keys[0]))
+        self.assertEqual(self.storage.batched_contains(keys), 40)
+        got = self.storage.batched_get_blocking(keys)
+        self.assertEqual([self.byte(thing) for thing in got], [{number + 1} for number in range(40)])
+        self.assertEqual(asyncio.run(self.storage.batched_async_contains("x", keys)), 40)
+
+    def test_what_was_never_put_is_absent(self) -> None:
+        keys = self.keys("b", 3)
+        self.assertEqual(self.storage.batched_contains(keys), 0)
+        self.assertIsNone(self.storage.get_blocking(keys[0]))
+
+    def test_pins_are_taken_back(self) -> None:
+        keys = self.keys("c", 1)
+        for future in self.storage.batched_submit_put_task(keys, [self.buffer(9)]) or []:
+            future.result(10)
+        self.storage.pin(keys[0])
+        self.storage.unpin(keys[0])
+        self.assertFalse(self.storage.unpin(keys[0]))
+
+
+class AdapterTest(Agents):
+    def setUp(self) -> None:
+        super().setUp()
+        self.adapter = HoldfastL2({"socket": self.socket, "staging_bytes": 8 << 20, "chunk_tokens": CHUNK})
+        self.addCleanup(self.adapter.close)
+        self.layout = {0: MemoryLayoutDesc(self.metadata.get_shapes(), self.metadata.get_dtypes())}
+
+    def keys(self, text: str, count: int, rank: int = 0x01000100) -> list[ObjectKey]:
+        return [ObjectKey(f"{os.getpid()}{text}{n}".encode().ljust(32, b"."), "m/m", rank) for n in range(count)]
+
+    def wait(self, event: int) -> None:
+        ready, _, _ = select.select([event], [], [], 20)
+        self.assertTrue(ready, "an event descriptor stays silent")
+        os.eventfd_read(event)
+
+    def store(self, keys: list[ObjectKey]) -> bool:
+        things = [self.buffer(number + 1) for number in range(len(keys))]
+        task = self.adapter.submit_store_task(keys, things)
+        self.wait(self.adapter.get_store_event_fd())
+        return self.adapter.pop_completed_store_tasks()[task].is_successful()
+
+    def look_up(self, keys: list[ObjectKey]) -> list[bool]:
+        task = self.adapter.submit_lookup_and_lock_task(keys, self.layout)
+        self.wait(self.adapter.get_lookup_and_lock_event_fd())
+        bits = self.adapter.query_lookup_and_lock_result(task)
+        self.assertIsNone(self.adapter.query_lookup_and_lock_result(task))
+        return [bits.test(at) for at in range(len(keys))]
+
+    def load(self, keys: list[ObjectKey]) -> list[set[int] | None]:
+        things = [self.buffer(0) for _ in keys]
+        task = self.adapter.submit_load_task(keys, things)
+        self.wait(self.adapter.get_load_event_fd())
+        bits = self.adapter.query_load_result(task)
+        return [self.byte(thing) if bits.test(at) else None for at, thing in enumerate(things)]
+
+    def connected(self) -> None:
+        self.look_up(self.keys("none", 1))
+        assert self.adapter._link is not None
+        self.assertTrue(self.adapter._link.client.wait_open(10))
+
+    def test_objects_come_back_rank_by_rank(self) -> None:
+        self.connected()
+        ranks = self.keys("a", 20, 0x02000200) + self.keys("a", 20, 0x02010201)
+        self.assertTrue(self.store(ranks))
+        more = self.keys("b", 1)
+        self.assertEqual(self.look_up(ranks + more), [True] * 40 + [False])
+        self.assertEqual(self.load(ranks), [{number + 1} for number in range(40)])
+        self.adapter.submit_unlock(ranks)
+
+    def test_without_agent_all_ends_at_once(self) -> None:
+        if self.agent is None:
+            self.skipTest("stops its own agent")
+        self.connected()
+        self.agent.stop()
+        keys = self.keys("c", 3)
+        self.assertFalse(self.store(keys))
+        self.assertEqual(self.look_up(keys), [False] * 3)
+        self.assertEqual(self.load(keys), [None] * 3)
+
+
+if __name__ == "__main__":
+    unittest.main()
