@@ -108,6 +108,11 @@ package final class FrameStream {
         }
     }
 
+    /// Whether a payload is next and the owner has not said where to: until then nothing is read.
+    package var awaitsOwner: Bool {
+        if case .awaitsPayload = incoming { true } else { false }
+    }
+
     /// Whether a payload is being read or thrown away.
     package var isInPayload: Bool {
         switch incoming {

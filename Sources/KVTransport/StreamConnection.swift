@@ -54,7 +54,8 @@ final class StreamConnection: ServerCarrier {
     }
 
     private var mayRead: Bool {
-        if finishDeadline != nil { return false }
+        // A put that waits for room must not keep the thread spinning over what it cannot read yet.
+        if finishDeadline != nil || stream.awaitsOwner { return false }
         if case .refused = peer.phase { return true }
         return peer.takesFrames || stream.isInPayload
     }
