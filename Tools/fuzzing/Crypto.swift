@@ -1,5 +1,5 @@
-// Stands in for swift-crypto while fuzzing, so that the reader is built with the sanitizers and nothing else is. Not a
-// cryptographic digest.
+// Stands in for swift-crypto while fuzzing, so that what is fuzzed is built with the sanitizers and nothing else is. Not
+// cryptographic at all.
 
 /// A digest with the shape of SHA-256's interface.
 public struct SHA256 {
@@ -24,5 +24,20 @@ public struct SHA256 {
         var digest = SHA256()
         digest.update(data: data)
         return digest.finalize()
+    }
+}
+
+/// A key with the shape of swift-crypto's.
+public struct SymmetricKey {
+    let bytes: [UInt8]
+    /// A key of these bytes.
+    public init(data: [UInt8]) { bytes = data }
+}
+
+/// A code with the shape of HMAC's interface.
+public enum HMAC<Digest> {
+    /// 32 bytes that depend on key and message.
+    public static func authenticationCode(for data: [UInt8], using key: SymmetricKey) -> [UInt8] {
+        SHA256.hash(data: key.bytes + data)
     }
 }
