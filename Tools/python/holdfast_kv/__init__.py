@@ -1,1 +1,3 @@
-"""Holdfast for Python: identity of blocks, the same as in Swift."""
+"""Holdfast for Python: what engines need to keep their KV cache on Holdfast's tiers."""
+
+__version__ = "0.1.0"

@@ -1,8 +1,8 @@
 """Blocks between an engine's own memory and the agent, whatever that memory is and however large a block.
 
 Memory that is a shared mapping of a file (memfd, ``/dev/shm``) is handed to the agent by its descriptor: then no byte
-passes through this process. Any other memory is copied through a staging region. A payload that is not as long as the agent's
-blocks travels in parts, the last one filled up; a payload of several pieces keeps their order.
+passes through this process. Any other memory is copied through a staging region. A payload that is not as long as the
+agent's blocks travels in parts, the last one filled up; a payload of several pieces keeps their order.
 
 Calls wait for the agent, each within its deadline: they are for an engine's I/O threads.
 """

@@ -21,6 +21,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from . import store_frames as wire
 from .store_frames import (
@@ -34,6 +35,8 @@ from .store_frames import (
     Operation,
     Status,
 )
+
+NO_METADATA = Metadata()
 
 
 class StoreError(Exception):
@@ -112,7 +115,7 @@ class StoreClient:
         """Which of the objects could be got now."""
         return self._ask(Operation.LOOK_UP, wire.names(names), namespace)[: len(names)]
 
-    def put(self, namespace: int, name: ObjectName, payload: bytes, metadata: Metadata = Metadata()) -> bool:
+    def put(self, namespace: int, name: ObjectName, payload: bytes, metadata: Metadata = NO_METADATA) -> bool:
         """Stores an object; returns when it is as durable as its namespace promises. False: it was there already."""
         body = wire.put_body(name, metadata, name.checksum(payload), len(payload))
         return self._ask(Operation.PUT, body, namespace, payload, also=(Status.ALREADY_PRESENT,)) is Status.OK
@@ -155,12 +158,12 @@ class StoreClient:
             if cursor == 0:
                 return
 
-    def describe(self, namespace: int, name: ObjectName) -> dict | None:
+    def describe(self, namespace: int, name: ObjectName) -> dict[str, Any] | None:
         """All that is known of one object; None if there is none."""
         answer = self._ask(Operation.DESCRIBE, bytes(name), namespace, also=(Status.ABSENT,))
         return None if isinstance(answer, Status) else json.loads(answer)
 
-    def stat(self) -> dict:
+    def stat(self) -> dict[str, Any]:
         """How the store is doing."""
         return json.loads(self._ask(Operation.STAT))
 
@@ -173,7 +176,7 @@ class StoreClient:
         also = (Status.CORRUPT, Status.ABSENT, Status.FAILED, Status.BUSY)
         return self._ask(Operation.REPORT_CORRUPT, bytes(name), namespace, also=also)
 
-    def administer(self, verb: str, **arguments: object) -> dict:
+    def administer(self, verb: str, **arguments: object) -> dict[str, Any]:
         """An operator's order."""
         body = wire.administer_body(verb, json.dumps(arguments) if arguments else "")
         return json.loads(self._ask(Operation.ADMINISTER, body))
@@ -209,7 +212,7 @@ class StoreClient:
         namespace: int = 0,
         payload: bytes = b"",
         also: Sequence[Status] = (),
-    ):
+    ) -> Any:
         """Sends a request and takes its reply: the value of its body, or the status of one without.
 
         A status that is neither OK nor one of ``also`` is raised.
@@ -242,7 +245,7 @@ class StoreClient:
         body = wire.Body(data)
         match header.operation:
             case Operation.ADDED | Operation.REMOVED:
-                told = tuple(body.list(body.name))
+                told = tuple(body.many(body.name))
             case Operation.OVERFLOW:
                 told = ()
             case Operation.GOODBYE:

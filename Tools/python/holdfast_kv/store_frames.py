@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any, TypeVar
 
 MAGIC = b"HFW1"
 VERSION = 1
@@ -196,6 +197,9 @@ def names(values: Sequence[ObjectName]) -> bytes:
         raise ValueError(f"{len(values)} names in one request; {NAMES_MAX} are allowed")
     return struct.pack("<I", len(values)) + b"".join(map(bytes, values))
 
+Item = TypeVar("Item")
+
+
 
 class Body:
     """The fields of a body, read in order."""
@@ -211,7 +215,7 @@ class Body:
         self._offset += count
         return part
 
-    def fields(self, form: str) -> tuple:
+    def fields(self, form: str) -> tuple[Any, ...]:
         return struct.unpack("<" + form, self.take(struct.calcsize("<" + form)))
 
     def name(self) -> ObjectName:
@@ -224,7 +228,7 @@ class Body:
     def metadata(self) -> Metadata:
         return Metadata(self.take(32), *self.fields("QII"))
 
-    def list(self, read) -> list:
+    def many(self, read: Callable[[], Item]) -> list[Item]:
         (count,) = self.fields("I")
         if count > NAMES_MAX:
             raise FrameError(f"a list of {count}")
@@ -347,26 +351,27 @@ def cancel_body(number: int) -> bytes:
 # Replies
 
 
-def read_reply(header: Header, data: bytes):
+def read_reply(header: Header, data: bytes) -> Any:
     """What a reply says beside its status: by kind None, a handle, a list of booleans, an ``Object``, a list of
     statuses, (objects, next cursor), or text."""
     body = Body(data)
-    value = None
+    value: Any = None
     match header.kind:
         case 0:
             pass
         case 1:
             (value,) = body.fields("H")
         case 2:
-            words = body.list(lambda: body.fields("Q")[0])
+            words = body.many(lambda: body.fields("Q")[0])
             value = [bool(word >> bit & 1) for word in words for bit in range(64)]
         case 3:
-            value = Object(*body.fields("QQ"), body.metadata())
+            size, checksum = body.fields("QQ")
+            value = Object(size, checksum, body.metadata())
         case 4:
-            value = [Status(status) for status in body.list(lambda: body.fields("H")[0])]
+            value = [Status(status) for status in body.many(lambda: body.fields("H")[0])]
         case 5:
             (following,) = body.fields("Q")
-            value = (body.list(lambda: _listed(body)), following)
+            value = (body.many(lambda: _listed(body)), following)
         case 6:
             value = body.rest().decode()
         case _:

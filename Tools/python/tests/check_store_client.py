@@ -77,13 +77,13 @@ with connect() as store, connect() as listener:
     expect(store.look_up(demo, names) == [False] * len(names), "nothing is there yet")
     expect(store.get(demo, names[0]) is None, "a miss is a miss")
     parent = bytes(32)
-    for index, (name, block) in enumerate(zip(names, blocks)):
+    for index, (name, block) in enumerate(zip(names, blocks, strict=True)):
         metadata = Metadata(parent, session=42, index=index, eviction_class=index % 2)
         expect(store.put(demo, name, block, metadata), "a new object is stored")
         parent = name.key
     expect(not store.put(demo, names[2], blocks[2]), "the first writer wins")
     expect(store.look_up(demo, [*names, missing]) == [True] * len(names) + [False], "all are found, and no other")
-    for index, (name, block) in enumerate(zip(names, blocks)):
+    for index, (name, block) in enumerate(zip(names, blocks, strict=True)):
         found = store.get_with_metadata(demo, name)
         expect(found is not None and found[0] == block, "an object comes back as it went")
         expect(found is not None and found[1] == Metadata(index=index, eviction_class=index % 2), "so does its place")

@@ -114,7 +114,7 @@ for vector in vectors:
         assert header.operation == operation(what) and not header.is_reply
         if "names" in f:
             fields = wire.Body(body)
-            assert fields.list(fields.name) == [name(each) for each in f["names"]]
+            assert fields.many(fields.name) == [name(each) for each in f["names"]]
             fields.end()
         if "text" in f:
             assert (body.decode(), header.status) == (f["text"], f.get("status", 0))

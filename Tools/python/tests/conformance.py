@@ -22,7 +22,7 @@ from holdfast_kv.namespace import REQUIRED_FIELDS, namespace_digest
 from holdfast_kv.regions import SharedMemory, StagingRegion
 
 BLOCK = 4096
-FIELDS = {name: "1" for name in REQUIRED_FIELDS} | {"block_tokens": "16", "model": "test"}
+FIELDS = dict.fromkeys(REQUIRED_FIELDS, "1") | {"block_tokens": "16", "model": "test"}
 
 
 def keys_of(text: str, count: int) -> list[bytes]:

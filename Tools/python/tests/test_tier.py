@@ -14,7 +14,7 @@ from holdfast_kv.namespace import REQUIRED_FIELDS, EngineKeys, engine_key, names
 from holdfast_kv.regions import SharedMemory
 from holdfast_kv.tier import Block, JobEnd, Tier
 
-FIELDS = {name: "" for name in REQUIRED_FIELDS} | {"block_tokens": "16", "engine": "test"}
+FIELDS = dict.fromkeys(REQUIRED_FIELDS, "") | {"block_tokens": "16", "engine": "test"}
 ROW = 4096
 
 

