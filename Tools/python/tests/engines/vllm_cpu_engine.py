@@ -35,6 +35,15 @@ MODEL = {
 }  # fmt: skip
 
 
+def sensitive(model: torch.nn.Module) -> None:
+    """Weights with which tokens depend on what attention reads: norms of one, small embeddings."""
+    for name, weight in model.named_parameters():
+        if "norm" in name:
+            weight.data.fill_(1.0)
+        elif "embed_tokens" in name:
+            weight.data.mul_(1e-3)
+
+
 class EngineTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls) -> None:
@@ -57,9 +66,9 @@ class EngineTest(unittest.TestCase):
             max_num_seqs=4, block_size=32, kv_transfer_config=transfer, enable_prefix_caching=True, dtype="bfloat16",
             num_gpu_blocks_override=64, kv_events_config=KVEventsConfig(enable_kv_cache_events=False),
         )  # fmt: skip
-        # Dummy weights drown attention in the residual, and tokens would be equal whatever the cache holds. With small
-        # embeddings what attention reads decides; the test with damaged blocks shows that it does.
-        cls.engine.apply_model(lambda model: model.model.embed_tokens.weight.data.mul_(1e-3).shape)
+        # Dummy norms make what attention reads vanish, and the residual would decide: tokens were equal whatever the cache
+        # held. The test with damaged blocks shows that they are not.
+        cls.engine.apply_model(sensitive)
         cls.worker = get_kv_transfer_group().worker
         assert cls.worker.client.wait_open(10.0)
 
