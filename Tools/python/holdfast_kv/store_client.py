@@ -113,7 +113,7 @@ class StoreClient:
 
     def look_up(self, namespace: int, names: Sequence[ObjectName]) -> list[bool]:
         """Which of the objects could be got now."""
-        return self._ask(Operation.LOOK_UP, wire.names(names), namespace)[: len(names)]
+        return self._each(self._ask(Operation.LOOK_UP, wire.names(names), namespace)[: len(names)], names)
 
     def put(self, namespace: int, name: ObjectName, payload: bytes, metadata: Metadata = NO_METADATA) -> bool:
         """Stores an object; returns when it is as durable as its namespace promises. False: it was there already."""
@@ -139,15 +139,15 @@ class StoreClient:
 
     def pin(self, namespace: int, names: Sequence[ObjectName], owner: str, seconds: int = 0) -> list[Status]:
         """Keeps objects for ``owner``, for ever or for so many seconds."""
-        return self._ask(Operation.PIN, wire.pin_body(seconds, owner, names), namespace)
+        return self._each(self._ask(Operation.PIN, wire.pin_body(seconds, owner, names), namespace), names)
 
     def unpin(self, namespace: int, names: Sequence[ObjectName], owner: str) -> list[Status]:
         """Ends pins of ``owner``."""
-        return self._ask(Operation.UNPIN, wire.unpin_body(owner, names), namespace)
+        return self._each(self._ask(Operation.UNPIN, wire.unpin_body(owner, names), namespace), names)
 
     def delete(self, namespace: int, names: Sequence[ObjectName]) -> list[Status]:
         """Forgets objects."""
-        return self._ask(Operation.DELETE, wire.names(names), namespace)
+        return self._each(self._ask(Operation.DELETE, wire.names(names), namespace), names)
 
     def list(self, namespace: int, page: int = 1000) -> Iterator[ListedObject]:
         """All objects of the namespace; the second half of each key is zero."""
@@ -240,6 +240,11 @@ class StoreClient:
         if header.status is not Status.OK and header.status not in also:
             raise StoreError(header.status, value or "")
         return header.status if value is None or header.status is not Status.OK else value
+
+    def _each(self, answers: list, names: Sequence[ObjectName]) -> list:
+        if len(answers) != len(names):
+            raise self._broken(f"{len(answers)} answers for {len(names)} names")
+        return answers
 
     def _take_notification(self, header: Header, data: bytes) -> None:
         body = wire.Body(data)
