@@ -70,6 +70,13 @@ public struct Ready: Sendable, Equatable {
     public var first: Int32
     /// One past the last block of it. Blocks `first ..< end` are in the engine's memory; `end == first`: none.
     public var end: Int32
+
+    /// A run of its parts.
+    public init(request: RequestNumber, first: Int32, end: Int32) {
+        self.request = request
+        self.first = first
+        self.end = end
+    }
 }
 
 /// Why bytes move. The order is the order of urgency.

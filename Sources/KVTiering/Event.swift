@@ -31,6 +31,8 @@ public enum Event: Sendable {
     case storeWants(StoreWant)
     /// What the store's stream says of keys that came and went since the last such event.
     case storeChanged(added: [BlockKey], removed: [BlockKey])
+    /// The store's stream broke, or lost something: nothing that it said so far is believed any more.
+    case storeForgotten
     /// Somebody wants blocks kept. Answered by one `Command.pinned`.
     case pin(PinRequest)
     /// Takes a pin back before its time. Unknown pins are ignored.
@@ -77,6 +79,8 @@ public struct LoadRequest: Sendable {
     public var request: RequestNumber
     /// How many leading blocks the engine has itself by now.
     public var engineBlocks: Int32
+    /// One past the last block that the engine has a place for; what was found behind it the engine computes.
+    public var endMax: Int32
     /// How long the engine would need before it could compute the first token of this prompt anyway: loading for that
     /// long costs nothing.
     public var computeWait: Duration
@@ -84,9 +88,13 @@ public struct LoadRequest: Sendable {
     public var links: LinkView
 
     /// A load of given parts.
-    public init(request: RequestNumber, engineBlocks: Int32, computeWait: Duration = .zero, links: LinkView) {
+    public init(
+        request: RequestNumber, engineBlocks: Int32, endMax: Int32 = .max, computeWait: Duration = .zero,
+        links: LinkView
+    ) {
         self.request = request
         self.engineBlocks = engineBlocks
+        self.endMax = endMax
         self.computeWait = computeWait
         self.links = links
     }
@@ -218,11 +226,14 @@ public struct StoreAnswer: Sendable {
     public var question: TransferNumber
     /// Bit i % 64 of word i / 64 is set when key i is there.
     public var present: [UInt64]
+    /// The store did not say: nothing is learned, and what was asked for is a miss this time.
+    public var isSilent: Bool
 
     /// An answer of given parts.
-    public init(question: TransferNumber, present: [UInt64]) {
+    public init(question: TransferNumber, present: [UInt64], isSilent: Bool = false) {
         self.question = question
         self.present = present
+        self.isSilent = isSilent
     }
 }
 

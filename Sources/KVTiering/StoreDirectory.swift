@@ -16,6 +16,8 @@ struct StoreDirectory {
     private let presentAge: Int64
     private let absentAge: Int64
     private let isSubscribed: Bool
+    /// When everything heard before was forgotten, in the records' milliseconds; nil: never.
+    private var forgottenAt: UInt32?
 
     init(hasStore: Bool, _ configuration: DirectoryConfiguration) {
         self.hasStore = hasStore
@@ -31,10 +33,15 @@ struct StoreDirectory {
         if record.nvme == .present { return .here(.nvme) }
         guard hasStore else { return .absent }
         let age = Int64(milliseconds &- record.flashHeard)
+        // What was heard in the same millisecond may be older than the break: it is asked for again.
+        if let forgottenAt, age >= Int64(milliseconds &- forgottenAt) { return .unknown }
         switch record.flash {
         case .present: return isSubscribed || age <= presentAge ? .here(.flash) : .unknown
         case .absent: return isSubscribed || age <= absentAge ? .absent : .unknown
         case .unknown: return .unknown
         }
     }
+
+    /// Believes nothing that was heard until now.
+    mutating func forget(at milliseconds: UInt32) { forgottenAt = milliseconds }
 }

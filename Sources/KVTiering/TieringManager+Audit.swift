@@ -70,6 +70,11 @@ extension TieringManager {
         )
     }
 
+    /// Slots of node memory and of local flash: those in use, blocks on their way included, and all.
+    public var slotCounts: (dramUsed: Int, dram: Int, nvmeUsed: Int, nvme: Int) {
+        (dram.usedCount, dram.count, nvme.usedCount, nvme.count)
+    }
+
     /// Whether a block can be found in a tier, and in which slot.
     public func slot(of key: BlockKey, in tier: Tier) -> SlotIndex? {
         guard let block = known.find(key) else { return nil }

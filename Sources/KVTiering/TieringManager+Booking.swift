@@ -17,7 +17,9 @@ extension TieringManager {
         let end = wasLoaded ? request.end : request.engineBlocks
         let first = wasLoaded ? request.first : request.engineBlocks
         let planned = max(end, wasLoaded ? request.planned : end)
-        let isKnown = knownBlocks >= 0 ? knownBlocks : count
+        // Without an oracle the node's own memory of the moment of arrival decides what was computed before: by now the
+        // prompt's own blocks may have been saved.
+        let isKnown = knownBlocks >= 0 ? knownBlocks : min(count, max(request.metBlocks, request.foundOnArrival, found))
         let gapCause = found < named ? cause(of: request.blocks[Int(found)], knowsAll: knownBlocks < 0) : .firstSeen
 
         book(blocks: 0..<request.engineBlocks, of: request, as: .hbm)

@@ -27,6 +27,7 @@ extension TieringManager {
         let start = requests[index].engineBlocks
         _ = scan(slot, from: Int(start))
         requests[index].found = max(start, scratchRuns.last?.end ?? start)
+        limitRuns(to: load.endMax)
         let choice = choose(slot, load)
         requests[index].first = choice.first
         requests[index].end = choice.end
@@ -60,6 +61,18 @@ extension TieringManager {
         leaseWhatIsHere(slot)
         releaseStaged(slot)
         pump(slot)
+    }
+
+    /// Cuts the found runs where the engine's places end.
+    private mutating func limitRuns(to end: Int32) {
+        while let last = scratchRuns.last, last.end > end {
+            let start = scratchRuns.count > 1 ? scratchRuns[scratchRuns.count - 2].end : 0
+            if start < end {
+                scratchRuns[scratchRuns.count - 1].end = end
+            } else {
+                scratchRuns.removeLast()
+            }
+        }
     }
 
     private func choose(_ slot: Int32, _ load: LoadRequest) -> LoadChoice {

@@ -28,6 +28,8 @@ struct Request {
     var chainCount: Int32 = 0
     /// Leading blocks that the engine has itself; they need no name.
     var engineBlocks: Int32 = 0
+    /// Leading blocks that this node had met before it arrived.
+    var metBlocks: Int32 = 0
     /// Leading blocks found when it arrived.
     var foundOnArrival: Int32 = 0
     /// Leading blocks found when it was loaded.
@@ -117,6 +119,8 @@ extension TieringManager {
             blocks.append(number)
             parent = number
         }
+        let met = blocks.firstIndex { known[$0].uses == 0 } ?? blocks.count
+        requests[Int(slot)].metBlocks = Int32(truncatingIfNeeded: met)
         swap(&blocks, &requests[Int(slot)].blocks)
     }
 
@@ -217,6 +221,12 @@ extension TieringManager {
         return length
     }
 
+    /// Whether some tier has the block, the shared store by what it last said.
+    public func isKept(_ key: BlockKey) -> Bool {
+        guard let block = known.find(key) else { return false }
+        return known[block].dram == .present || known[block].nvme == .present || known[block].flash == .present
+    }
+
     // MARK: Asking the store
 
     /// Asks the store for every block from `position` on whose place is unknown. At most once a request.
@@ -250,6 +260,7 @@ extension TieringManager {
     mutating func storeAnswered(_ answer: StoreAnswer) {
         let question = Int(answer.question)
         precondition(transfers[question].use == .question, "the store answers what was not asked")
+        guard !answer.isSilent else { return storeSilent(answer.question) }
         let slot = transfers[question].requestSlot
         // The numbers asked for are still those of the request, unless it has ended.
         if isCurrent(slot, transfers[question].generation) {

@@ -170,6 +170,9 @@ extension TieringManager {
             var isLost = end.outcome != .done
             if lost < end.lost.endIndex, Int(end.lost[lost].move) == position {
                 isLost = true
+                // The store takes nothing that does not fit its checksum: then it is our copy that is wrong.
+                if end.lost[lost].cause == .corrupt { distrustDRAM(block) }
+                if end.lost[lost].cause == .refused { noteLoss(block, .refused) }
                 lost += 1
             }
             known[block].flags.remove(.promised)

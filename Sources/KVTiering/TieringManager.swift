@@ -30,7 +30,7 @@ public struct TieringManager: ~Copyable {
     var nvmePolicy: (any TierPolicy)?
     var nvmeBudget: WriteBudget
     let planner: Planner
-    let directory: StoreDirectory
+    var directory: StoreDirectory
     /// Slots of node memory that no policy fills.
     let stagingCount: Int
 
@@ -119,6 +119,7 @@ public struct TieringManager: ~Copyable {
         case .storeAnswered(let answer): storeAnswered(answer)
         case .storeWants(let want): storeWants(want)
         case .storeChanged(let added, let removed): storeChanged(added: added, removed: removed)
+        case .storeForgotten: directory.forget(at: milliseconds)
         case .pin(let request): pin(request)
         case .unpin(let pin): unpin(pin)
         case .deadline: break
