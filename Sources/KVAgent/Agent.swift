@@ -1,0 +1,242 @@
+// The agent at work: one thread that owns the decisions, between engines, copies, a drive and a store. Each of them has
+// threads of its own and speaks through mailboxes; nobody waits for anybody.
+
+import KVFlash
+import KVModel
+import KVSystem
+import KVTiering
+import KVTransport
+import Logging
+import Synchronization
+
+/// An agent that runs in this process.
+public final class Agent: Sendable {
+    /// Where a reply goes. Called on the agent's thread: leave it in a mailbox and return.
+    public typealias ReplySink = @Sendable (EngineReply) -> Void
+
+    /// Node memory: the slots' own.
+    public let memory: BlockMemory
+
+    private let logger: Logger
+    private let inbox: AgentInbox
+    private let workers: CopyWorkers
+    private let drive: (any Drive)?
+    private let client: StoreClient?
+    private let journal: JournalOutput?
+    private let published = Mutex(AgentStatus())
+    private let thread = Mutex<EngineThread?>(nil)
+    private let wasShutDown = Atomic<Bool>(false)
+
+    /// Takes memory, formats the drive, starts to reach the store, and begins to decide.
+    public init(_ settings: AgentSettings, logger: Logger) throws(OperatorError) {
+        self.logger = logger
+        var tiering = settings.tiering
+        let limits = settings.limits
+        guard let dram = tiering.dram else {
+            throw OperatorError("an agent needs node memory", at: "dram", remedy: "give it at least two blocks")
+        }
+        guard tiering.blockBytes > 0, tiering.blockBytes % 4096 == 0 else {
+            throw OperatorError("blocks have \(tiering.blockBytes) bytes, not a multiple of 4 KiB", at: "blockBytes")
+        }
+        guard tiering.limits.sliceBlocks <= 65_535, tiering.limits.transfersMax < 1 << 22 else {
+            throw OperatorError("transfers of more than 65,535 blocks, or more than 4 million of them", at: "limits")
+        }
+        let slotCount = dram.bytes / tiering.blockBytes
+        let storeRequestsMax = limits.getsMax + limits.putsMax + 64
+        var access = settings.store
+        if let given = access { access?.client.inFlightMax = max(given.client.inFlightMax, storeRequestsMax) }
+        do {
+            inbox = try AgentInbox(limits, storeRequestsMax: access?.client.inFlightMax ?? 0)
+            if let given = settings.memory {
+                let count = unsafe given.regions[0].count
+                guard count >= slotCount * tiering.blockBytes else {
+                    throw OperatorError(
+                        "the arena has \(ByteSize.text(count)), node memory needs \(ByteSize.text(dram.bytes))",
+                        at: "dram")
+                }
+                memory = given
+            } else {
+                memory = try BlockMemory(byteCount: slotCount * tiering.blockBytes)
+            }
+        } catch let error as OperatorError { throw error } catch {
+            throw OperatorError("\(error)", at: "the agent's memory")
+        }
+
+        let (inbox, memory) = (inbox, memory)
+        var flashSlots: FlashSlots?
+        var opened: (any Drive)?
+        if let local = settings.localFlash {
+            (opened, flashSlots) = try Self.open(local, &tiering, memory, inbox, limits)
+        } else {
+            tiering.nvme = nil
+        }
+        drive = opened
+        tiering.hasStore = access != nil
+        do {
+            workers = try CopyWorkers(
+                memory: memory, count: max(1, limits.copyWorkers),
+                ordersMax: limits.copyWorkers * limits.copyDepth + limits.flashReadsMax
+            ) { inbox.postEnd(.copied($0)) }
+            client = try access.map { access throws(SystemError) in
+                try StoreClient(access.client, memory: memory) { inbox.take($0) }
+            }
+        } catch { throw OperatorError("\(error)", at: "the agent's threads") }
+        journal = try settings.journal.map { settings throws(OperatorError) in try JournalOutput(path: settings.path) }
+
+        let world = LiveWorld(
+            desk: EngineDesk(tiering, limits: limits, storeNamespace: access?.namespace),
+            slots: MemorySlots(memory: memory, blockBytes: tiering.blockBytes, count: slotCount),
+            settings: LiveSettings(
+                clock: settings.clock, links: settings.links, limits: limits, blockBytes: tiering.blockBytes,
+                store: access),
+            inbox: inbox, workers: workers, drive: opened, flashSlots: flashSlots, client: client,
+            journal: journal.map { JournalWriter($0, bytesMax: settings.journal?.bytesMax ?? 0) })
+        let core = AgentCore(world: world, manager: TieringManager(tiering), blockBytes: tiering.blockBytes)
+        do {
+            let started = try EngineThread("hf-agent") { [self] in run(core) }
+            thread.withLock { $0 = started }
+        } catch { throw OperatorError(error.description, at: "the agent's thread") }
+    }
+
+    /// Formats and opens the drive, and makes the tier as large as its slots come to.
+    private static func open(
+        _ local: LocalFlash, _ tiering: inout TieringConfiguration, _ memory: BlockMemory, _ inbox: AgentInbox,
+        _ limits: AgentLimits
+    ) throws(OperatorError) -> (any Drive, FlashSlots) {
+        let perSlot = (tiering.blockBytes + local.extentBytes - 1) / local.extentBytes
+        do {
+            // Our own drive of an earlier run is ours to overwrite.
+            let isOurs = (try? FlashDevice.inspect(path: local.path))?.identity.store == Self.driveOwner
+            let identity = DriveIdentity(drive: try FlashUUID.random(), store: Self.driveOwner, number: 0, count: 1)
+            try FlashDevice.format(
+                path: local.path, byteCount: local.byteCount, extentBytes: local.extentBytes, identity: identity,
+                force: local.force || isOurs)
+            let device = try FlashDevice(path: local.path)
+            let count = device.geometry.extentCount / perSlot
+            guard count > 0, perSlot <= ExtentList.countMax else {
+                throw OperatorError("it has no room for a block of \(tiering.blockBytes) bytes", at: local.path)
+            }
+            tiering.nvme?.bytes = count * tiering.blockBytes
+            var configuration = FlashDriveConfiguration.standard
+            configuration.commandCountMax = limits.flashReadsMax + limits.flashWritesMax
+            let drive = try local.makeDrive(device, memory, configuration) { inbox.postEnd(.drive($0)) }
+            return (drive, FlashSlots(count: count, extentsPerSlot: perSlot, extentBytes: local.extentBytes))
+        } catch let error as FlashError {
+            throw error.operatorError
+        } catch let error as OperatorError { throw error } catch {
+            throw OperatorError("\(error)", at: local.path)
+        }
+    }
+
+    /// What agents' drives name as their store, so that the next agent knows them for its own.
+    static let driveOwner = FlashUUID(0x686f_6c64_6661_7374, 0x6167_656e_7400_0001)
+
+    // MARK: For engines
+
+    /// Says where the replies to an engine go, before its first message. The caller chooses the number, and never twice.
+    public func connect(engine: EngineNumber, sink: @escaping ReplySink) {
+        inbox.sinks.withLock { $0[engine] = sink }
+    }
+
+    /// Takes a message, from any thread.
+    ///
+    /// - Parameter time: Its time, in lock step and only there.
+    public func post(_ message: EngineMessage, at time: Instant? = nil) -> Acceptance {
+        inbox.messages.post(AgentInbox.Posted(message: message, time: time))
+    }
+
+    // MARK: For operators
+
+    /// How it is doing.
+    public var status: AgentStatus { published.withLock { $0 } }
+
+    /// Waits until nothing is under way and no message waits. `false`: the time was over first.
+    public func waitUntilQuiet(within limit: Duration) -> Bool {
+        guard let signal = try? WakeSignal() else { return false }
+        let isQuiet = QuietFlag(signal)
+        inbox.quietWaiters.withLock { $0.append { isQuiet.set() } }
+        inbox.messages.wakeOwner()
+        return isQuiet.wait(within: limit)
+    }
+
+    /// The journal, if it is kept in memory: complete after `shutDown`.
+    public var journalBytes: [UInt8] { journal?.contents ?? [] }
+
+    /// Takes no more, waits for the wire and the drive to let go of every slot, and ends all threads. Once.
+    public func shutDown() {
+        guard !wasShutDown.exchange(true, ordering: .sequentiallyConsistent) else { return }
+        inbox.wantsStop.store(true, ordering: .releasing)
+        inbox.signal.wake()
+        thread.withLock { $0.take() }?.join()
+        client?.shutDown()
+        drive?.shutDown()
+        workers.shutDown()
+        journal?.shutDown()
+    }
+
+    deinit { shutDown() }
+
+    // MARK: The thread
+
+    private func run(_ core: AgentCore) {
+        var publishAt = Instant.zero
+        let started = MonotonicClock.now
+        while !inbox.wantsStop.load(ordering: .acquiring) {
+            let event = core.world.next(until: core.manager.nextDeadline, publishing: publishAt)
+            core.manager.handle(event, in: &core.world)
+            core.world.settle(event) { core.manager.isKept($0) }
+            let now = MonotonicClock.now
+            if now >= publishAt || core.world.wantsPublishing {
+                publish(core, uptime: (now - started).seconds)
+                core.world.isPublished = true
+                publishAt = now + Duration(milliseconds: 20)
+            }
+        }
+        core.world.journal?.flush()
+        publish(core, uptime: (MonotonicClock.now - started).seconds)
+    }
+
+    private func publish(_ core: AgentCore, uptime: Double) {
+        var status = core.status()
+        status.uptimeSeconds = uptime
+        status.store?.reason = inbox.storeReason.withLock { $0 }
+        published.withLock { $0 = status }
+    }
+}
+
+/// World and decisions, which only the agent's thread touches once it runs.
+final class AgentCore: @unchecked Sendable {
+    var world: LiveWorld
+    var manager: TieringManager
+    let blockBytes: Int
+
+    init(world: consuming LiveWorld, manager: consuming TieringManager, blockBytes: Int) {
+        self.world = world
+        self.manager = manager
+        self.blockBytes = blockBytes
+    }
+}
+
+/// Something that happens once, waited for by one thread.
+private final class QuietFlag: Sendable {
+    private let isSet = Atomic<Bool>(false)
+    private let signal: WakeSignal
+    init(_ signal: WakeSignal) { self.signal = signal }
+
+    func set() {
+        isSet.store(true, ordering: .sequentiallyConsistent)
+        signal.wake()
+    }
+
+    func wait(within limit: Duration) -> Bool {
+        let deadline = MonotonicClock.now + limit
+        while true {
+            signal.prepareToSleep()
+            if isSet.load(ordering: .sequentiallyConsistent) { return true }
+            let left = deadline - MonotonicClock.now
+            guard left > .zero else { return false }
+            signal.wait(atMost: left)
+            signal.awake()
+        }
+    }
+}

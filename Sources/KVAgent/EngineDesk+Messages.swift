@@ -1,0 +1,361 @@
+// What each message of an engine means for the decisions.
+
+import KVModel
+import KVSystem
+import KVTiering
+
+extension EngineDesk {
+    /// Takes a message. What comes of it is in `events`, `replies` and `cutRequests`.
+    ///
+    /// - Parameter links: The paths as they look now.
+    package mutating func take(_ message: EngineMessage, links: LinkView, at now: Instant) {
+        switch message {
+        case .attach(let engine, let hello): attach(engine, hello)
+        case .addRegion(let engine, let region): add(engine, region)
+        case .dropRegion(let engine, let region):
+            engines[engine]?.leaving.insert(region)
+            settleRegion(engine, region)
+        case .lookUp(let engine, let lookUp): self.lookUp(engine, lookUp)
+        case .load(let engine, let load): self.load(engine, load, links)
+        case .save(let engine, let save): self.save(engine, save)
+        case .finished(let engine, let end): finished(engine, end)
+        case .cancel(let engine, let ticket): cancel(engine, ticket)
+        case .prefetch(let engine, let names): hint(engine, names)
+        case .touch(let engine, let names): touch(engine, names)
+        case .pin(let engine, let ticket, let names, let lifetime):
+            guard engines[engine] != nil else { return }
+            pin(engine, ticket, names, expires: now + lifetime, at: now)
+        case .unpin(let engine, let ticket):
+            if let pin = pins.take(engine, ticket) { events.append(.unpin(pin: pin)) }
+        case .subscribe(let engine): engines[engine]?.isSubscribed = true
+        case .gone(let engine): gone(engine)
+        }
+    }
+
+    // MARK: Engines and regions
+
+    private mutating func attach(_ engine: EngineNumber, _ hello: EngineHello) {
+        func refuse(_ reason: String) { counters.refused += 1; replies.append(.refused(engine, reason: reason)) }
+        guard engines[engine] == nil else { return refuse("engine \(engine) is attached already") }
+        guard engines.count < limits.enginesMax else { return refuse("\(limits.enginesMax) engines are attached") }
+        guard hello.blockTokens == blockTokens else {
+            return refuse("its blocks have \(hello.blockTokens) tokens, the agent's \(blockTokens)")
+        }
+        guard hello.blockBytes > 0, hello.blockBytes <= slotBytes else {
+            return refuse("its blocks have \(hello.blockBytes) bytes, the agent's slots \(slotBytes)")
+        }
+        if let ours = storeNamespace, ours != hello.storeNamespace {
+            return refuse("its store namespace is `\(hello.storeNamespace)`, the agent's `\(ours)`")
+        }
+        for other in engines.values {
+            guard let theirs = other.hello else { continue }
+            for (field, value) in hello.namespace.sorted(by: { $0.key < $1.key }) {
+                guard let ours = theirs.namespace[field], ours != value else { continue }
+                return refuse("its \(field) is `\(value)`, that of engine \(other.number) (\(theirs.kind)) `\(ours)`")
+            }
+        }
+        if storeNamespace == nil { adopt(namespace: hello.storeNamespace) }
+        var attached = Engine(number: engine)
+        attached.hello = hello
+        engines[engine] = attached
+        replies.append(.attached(engine))
+    }
+
+    private mutating func add(_ engine: EngineNumber, _ region: EngineRegion) {
+        guard var regions = engines[engine]?.regions.byNumber else { return }
+        regions[region.number] = region
+        engines[engine]?.regions = EngineRegions(regions)
+        engines[engine]?.leaving.remove(region.number)
+        replies.append(.regionAdded(engine, region: region.number))
+    }
+
+    /// Lets a region go whose end was asked for, when no job names it any more.
+    mutating func settleRegion(_ engine: EngineNumber, _ region: Int32) {
+        guard let record = engines[engine], record.leaving.contains(region) else { return }
+        guard record.regionUses[region, default: 0] == 0 else { return }
+        var regions = record.regions.byNumber
+        regions[region] = nil
+        engines[engine]?.regions = EngineRegions(regions)
+        engines[engine]?.regionUses[region] = nil
+        engines[engine]?.leaving.remove(region)
+        if !record.isGone { replies.append(.regionDropped(engine, region: region)) }
+    }
+
+    private mutating func gone(_ engine: EngineNumber) {
+        guard engines[engine] != nil else { return replies.append(.forgotten(engine)) }
+        engines[engine]?.isGone = true
+        for number in records.indices where records[number].engine == engine && records[number].purpose != .unused {
+            giveUp(RequestNumber(number))
+        }
+        settleEngine(engine)
+    }
+
+    /// Forgets an engine that is gone when the last of its requests has ended.
+    mutating func settleEngine(_ engine: EngineNumber) {
+        guard let record = engines[engine], record.isGone, record.openCount == 0 else { return }
+        engines[engine] = nil
+        replies.append(.forgotten(engine))
+    }
+
+    // MARK: Requests
+
+    private func isSensible(_ names: [ObjectName]) -> Bool {
+        names.count <= limits.chainBlocksMax && !names.contains { $0.shardCount == 0 }
+    }
+
+    private mutating func lookUp(_ engine: EngineNumber, _ lookUp: EngineLookUp) {
+        counters.lookUps += 1
+        let nothing = EngineReply.found(engine, lookUp.ticket, Answer(request: noRequest))
+        guard isSensible(lookUp.names), lookUp.promptTokens >= 0, find(engine, lookUp.ticket) == nil else {
+            counters.invalid += 1
+            return replies.append(nothing)
+        }
+        guard let number = open(.request, engine, lookUp.ticket) else { return replies.append(nothing) }
+        name(number, lookUp.ticket)
+        records[Int(number)].names = lookUp.names
+        records[Int(number)].session = lookUp.session
+        records[Int(number)].turn = lookUp.turn
+        arrive(
+            number, promptTokens: max(lookUp.promptTokens, Int32(lookUp.names.count - 1) * blockTokens + 1),
+            engineBlocks: max(0, lookUp.engineBlocks))
+    }
+
+    /// Tells the decisions of a request.
+    private mutating func arrive(_ number: RequestNumber, promptTokens: Int32, engineBlocks: Int32) {
+        let record = records[Int(number)]
+        events.append(
+            .arrived(
+                Arrival(
+                    request: number, engine: record.engine, chain: record.names.map(\.blockKey)[...],
+                    promptTokens: promptTokens, engineBlocks: engineBlocks,
+                    session: sessions.number(of: record.session), turn: record.turn)))
+    }
+
+    private mutating func finished(_ engine: EngineNumber, _ end: EngineRequestEnd) {
+        counters.finished += 1
+        guard let number = find(engine, end.ticket), records[Int(number)].purpose == .request,
+            !records[Int(number)].isEnding
+        else { return }
+        if records[Int(number)].job != nil { cut(number) }
+        var parts: Computed.Parts = [.booked]
+        if !records[Int(number)].wasSaved { parts.insert(.kept) }
+        let count = Int32(truncatingIfNeeded: records[Int(number)].names.count)
+        records[Int(number)].isBooked = true
+        events.append(.computed(Computed(request: number, parts: parts, firstHeld: count)))
+        self.end(number, end.reason)
+    }
+
+    private mutating func cancel(_ engine: EngineNumber, _ ticket: EngineTicket) {
+        counters.cancels += 1
+        guard let number = find(engine, ticket) else { return replies.append(.cancelled(engine, ticket)) }
+        let record = records[Int(number)]
+        if let job = record.job, job.ticket == ticket {
+            records[Int(number)].job?.owesCancelled = true
+            if record.purpose == .request { return cut(number) }
+            giveUp(number)
+        } else {
+            records[Int(number)].owesCancelled = true
+            giveUp(number)
+        }
+    }
+
+    /// Ends a request or a job of its own as soon as what is under way for it has come to rest.
+    private mutating func giveUp(_ number: RequestNumber) {
+        if records[Int(number)].job != nil {
+            if records[Int(number)].job?.kind == .load {
+                cut(number)
+            } else {
+                records[Int(number)].job?.isCancelled = true
+                cutRequests.append(number)
+            }
+        }
+        abandon(number)
+        settle(number)
+    }
+
+    // MARK: Jobs
+
+    private mutating func load(_ engine: EngineNumber, _ load: EngineLoad, _ links: LinkView) {
+        counters.loads += 1
+        let nothing = EngineReply.loaded(engine, job: load.job, first: load.first, end: load.first)
+        let asked = load.request == 0 ? nil : find(engine, load.request)
+        let chain = load.names.isEmpty ? asked.map { records[Int($0)].names } ?? [] : load.names
+        let count = load.places.blockCount
+        let end = load.first + Int32(truncatingIfNeeded: count)
+        guard let regions = check(engine, load.places), load.first >= 0, count > 0, Int(end) <= chain.count,
+            isSensible(chain), find(engine, load.job) == nil
+        else {
+            counters.invalid += 1
+            return replies.append(nothing)
+        }
+        let job = Job(
+            kind: .load, ticket: load.job, first: load.first, places: load.places, deadline: load.deadline,
+            regions: regions)
+        if let asked, canLoad(asked, load) {
+            records[Int(asked)].wasLoaded = true
+            begin(job, on: asked)
+            events.append(
+                .load(
+                    LoadRequest(
+                        request: asked, engineBlocks: load.first, endMax: end, computeWait: load.computeWait,
+                        links: links)))
+            return
+        }
+        guard let number = open(.load, engine, load.job) else { return replies.append(nothing) }
+        records[Int(number)].names = Array(chain.prefix(Int(end)))
+        records[Int(number)].session = asked.map { records[Int($0)].session } ?? 0
+        begin(job, on: number)
+        arrive(number, promptTokens: end * blockTokens, engineBlocks: load.first)
+        events.append(
+            .load(
+                LoadRequest(
+                    request: number, engineBlocks: load.first, endMax: end, computeWait: load.computeWait,
+                    links: links)))
+    }
+
+    /// Whether a load can be that of the request that was looked up: its first, of the same chain.
+    private func canLoad(_ number: RequestNumber, _ load: EngineLoad) -> Bool {
+        let record = records[Int(number)]
+        guard record.purpose == .request, !record.wasLoaded, !record.isEnding, !record.isBooked else { return false }
+        if load.names.isEmpty { return true }
+        return load.names.count <= record.names.count && load.names.last == record.names[load.names.count - 1]
+    }
+
+    private mutating func save(_ engine: EngineNumber, _ save: EngineSave) {
+        counters.saves += 1
+        let count = save.places.blockCount
+        let nothing = EngineReply.saved(
+            engine, job: save.job, kept: [UInt64](repeating: 0, count: (max(0, count) + 63) / 64))
+        guard let regions = check(engine, save.places), save.first >= 0, count > 0,
+            Int(save.first) + count == save.names.count, isSensible(save.names), find(engine, save.job) == nil
+        else {
+            counters.invalid += 1
+            return replies.append(nothing)
+        }
+        guard let number = open(.save, engine, save.job) else { return replies.append(nothing) }
+        counters.blocksOffered += count
+        records[Int(number)].names = save.names
+        records[Int(number)].evictionClass = save.evictionClass
+        if save.request != 0, let asked = find(engine, save.request), records[Int(asked)].purpose == .request {
+            records[Int(number)].session = records[Int(asked)].session
+            records[Int(number)].turn = records[Int(asked)].turn
+            records[Int(asked)].wasSaved = true
+            // The prompt is booked before its own blocks are here and would count as found.
+            if !records[Int(asked)].isBooked, !records[Int(asked)].isEnding, records[Int(asked)].job == nil {
+                records[Int(asked)].isBooked = true
+                events.append(.computed(Computed(request: asked, parts: [.booked])))
+            }
+        }
+        begin(
+            Job(
+                kind: .save, ticket: save.job, first: save.first, places: save.places, deadline: .distantFuture,
+                regions: regions), on: number)
+        let blocks = Int32(truncatingIfNeeded: save.names.count)
+        arrive(number, promptTokens: blocks * blockTokens, engineBlocks: blocks)
+        events.append(.computed(Computed(request: number, parts: [.kept], firstHeld: save.first)))
+        end(number, .unknown)
+    }
+
+    /// The regions that places name, if each block's slices lie in them and come to a block.
+    private func check(_ engine: EngineNumber, _ places: EnginePlaces) -> [Int32]? {
+        guard let record = engines[engine], !record.isGone, let hello = record.hello else { return nil }
+        let segments = places.segmentsPerBlock
+        guard segments > 0, places.slices.count % segments == 0 else { return nil }
+        var named: [Int32] = []
+        var bytes = 0
+        var index = 0
+        var last: (number: Int32, count: Int) = (-1, 0)
+        for slice in places.slices {
+            if slice.region != last.number {
+                guard let region = record.regions.byNumber[slice.region], !record.leaving.contains(slice.region) else {
+                    return nil
+                }
+                last = (slice.region, unsafe region.memory.regions[0].count)
+                if !named.contains(slice.region) { named.append(slice.region) }
+            }
+            guard slice.offset >= 0, slice.count > 0, slice.offset <= last.count,
+                slice.count <= last.count - slice.offset
+            else { return nil }
+            bytes += slice.count
+            index += 1
+            guard index == segments else { continue }
+            guard bytes == hello.blockBytes else { return nil }
+            bytes = 0
+            index = 0
+        }
+        return named
+    }
+
+    // MARK: Hints and pins
+
+    private mutating func hint(_ engine: EngineNumber, _ names: [ObjectName]) {
+        counters.hints += 1
+        guard isSensible(names), !names.isEmpty, let number = open(.hint, engine, 0) else { return }
+        records[Int(number)].names = names
+        arrive(number, promptTokens: Int32(names.count) * blockTokens, engineBlocks: 0)
+    }
+
+    private mutating func touch(_ engine: EngineNumber, _ names: [ObjectName]) {
+        counters.hints += 1
+        guard isSensible(names), !names.isEmpty, let number = open(.touch, engine, 0) else { return }
+        records[Int(number)].names = names
+        let count = Int32(truncatingIfNeeded: names.count)
+        arrive(number, promptTokens: count * blockTokens, engineBlocks: count)
+        events.append(.computed(Computed(request: number, parts: [.kept], firstHeld: count)))
+        end(number, .unknown)
+    }
+
+    private mutating func pin(
+        _ engine: EngineNumber, _ ticket: EngineTicket, _ names: [ObjectName], expires: Instant, at now: Instant
+    ) {
+        guard isSensible(names), let pin = pins.open(engine, ticket, expires: expires, at: now) else {
+            counters.refused += 1
+            return replies.append(.pinned(engine, ticket, PinAnswer(pin: 0, outcome: .tooMany, blocks: 0)))
+        }
+        events.append(
+            .pin(PinRequest(pin: pin, owner: 0, chain: names.map(\.blockKey)[...], expires: expires)))
+    }
+}
+
+/// Pins by the engine's ticket. They outlive their engines, until they expire: that is what they are for.
+struct PinTable {
+    private struct Entry {
+        var engine: EngineNumber
+        var ticket: EngineTicket
+        var expires: Instant
+    }
+
+    private static let countMax = 4096
+    private var entries: [UInt32: Entry] = [:]
+    private var next: UInt32 = 0
+
+    var count: Int { entries.count }
+
+    mutating func open(
+        _ engine: EngineNumber, _ ticket: EngineTicket, expires: Instant, at now: Instant
+    ) -> UInt32? {
+        if entries.count >= Self.countMax { entries = entries.filter { $0.value.expires > now } }
+        guard entries.count < Self.countMax else { return nil }
+        while entries[next] != nil { next &+= 1 }
+        let pin = next
+        next &+= 1
+        entries[pin] = Entry(engine: engine, ticket: ticket, expires: expires)
+        return pin
+    }
+
+    /// Whose pin was answered; one that was not granted is forgotten.
+    mutating func answered(_ answer: PinAnswer) -> (EngineNumber, EngineTicket)? {
+        guard let entry = entries[answer.pin] else { return nil }
+        if answer.outcome != .granted { entries[answer.pin] = nil }
+        return (entry.engine, entry.ticket)
+    }
+
+    /// Takes a pin back by its ticket.
+    mutating func take(_ engine: EngineNumber, _ ticket: EngineTicket) -> UInt32? {
+        guard let pin = entries.first(where: { $0.value.engine == engine && $0.value.ticket == ticket })?.key else {
+            return nil
+        }
+        entries[pin] = nil
+        return pin
+    }
+}

@@ -1,0 +1,361 @@
+// What engines say becomes events for the decisions, and what the decisions say becomes replies. It knows engines,
+// their requests and their jobs, and where a job's blocks lie in its engine; it moves nothing and reads no clock, so that
+// the simulated world can be asked the very same way.
+
+import KVModel
+import KVSystem
+import KVTiering
+
+/// The agent's side of the border to its engines.
+package struct EngineDesk {
+    /// An engine that is attached, or was.
+    struct Engine {
+        let number: EngineNumber
+        var hello: EngineHello?
+        var regions = EngineRegions([:])
+        /// Open jobs that name a region.
+        var regionUses: [Int32: Int] = [:]
+        /// Regions whose end was asked for.
+        var leaving: Set<Int32> = []
+        /// Requests and jobs.
+        var openCount = 0
+        var isSubscribed = false
+        var isGone = false
+    }
+
+    /// What a request number of the decisions stands for.
+    struct Record {
+        enum Purpose { case unused, request, load, save, hint, touch }
+
+        var purpose = Purpose.unused
+        var engine: EngineNumber = -1
+        /// Names the request; of a load or save of its own, the job's.
+        var ticket: EngineTicket = 0
+        var names: [ObjectName] = []
+        var session: UInt64 = 0
+        var turn: Int32 = -1
+        var evictionClass: UInt8 = 0
+        var job: Job?
+        /// Whether the decisions were given a load for it.
+        var wasLoaded = false
+        /// Whether its prompt is in the ledger.
+        var isBooked = false
+        /// Whether blocks of it were saved piece by piece.
+        var wasSaved = false
+        /// Whether its last event is on its way to the decisions, and whether they have had it.
+        var isEnding = false
+        var isEnded = false
+        /// Whether its end is to be told: of a request that was cancelled.
+        var owesCancelled = false
+        /// Transfers of it that have not ended.
+        var flights = 0
+        /// Whether the decisions have answered its look-up.
+        var isAnswered = false
+    }
+
+    /// A load or a save.
+    struct Job {
+        enum Kind { case load, save }
+
+        var kind: Kind
+        var ticket: EngineTicket
+        /// Position of the first block that has a place.
+        var first: Int32
+        var places: EnginePlaces
+        var deadline: Instant
+        /// Of a load: what the decisions say has come.
+        var ready: Ready?
+        /// Whether its engine, or its time, ended it.
+        var isCancelled = false
+        /// Whether `cancelled` is its reply.
+        var owesCancelled = false
+        /// The different regions of its places.
+        var regions: [Int32]
+    }
+
+    struct TicketName: Hashable {
+        var engine: EngineNumber
+        var ticket: EngineTicket
+    }
+
+    let blockTokens: Int32
+    let slotBytes: Int
+    let ownership: Ownership
+    let limits: AgentLimits
+    /// The store's namespace; that of the first engine unless it was given.
+    package private(set) var storeNamespace: String?
+
+    var engines: [EngineNumber: Engine] = [:]
+    var records: [Record] = []
+    private var freeRecords: [RequestNumber] = []
+    private var numbers: [TicketName: RequestNumber] = [:]
+    var sessions: SessionTable
+    var names: BlockNames
+    var pins = PinTable()
+    /// Requests and jobs that are open.
+    private(set) var openCount = 0
+    private(set) var jobCount = 0
+    /// Loads whose engines wait until some time.
+    private var openLoads: [(number: RequestNumber, deadline: Instant)] = []
+    /// What was refused for want of room or sense.
+    var counters = DeskCounters()
+
+    // What came of the messages and commands in hand.
+    /// Events for the decisions, in order.
+    package var events: [Event] = []
+    /// Replies to engines, in order.
+    package var replies: [EngineReply] = []
+    /// Saves that ended; the decisions are asked which blocks they keep, then `answerSave` tells the engine.
+    package var endedSaves: [RequestNumber] = []
+    /// Requests whose transfers are to be cancelled by the world.
+    package var cutRequests: [RequestNumber] = []
+
+    /// A desk without engines.
+    package init(_ tiering: TieringConfiguration, limits: AgentLimits, storeNamespace: String? = nil) {
+        blockTokens = Int32(truncatingIfNeeded: tiering.blockTokens)
+        slotBytes = tiering.blockBytes
+        ownership = tiering.ownership
+        self.limits = limits
+        self.storeNamespace = storeNamespace
+        sessions = SessionTable(countMax: limits.sessionsMax)
+        names = BlockNames(countMax: limits.namesMax)
+    }
+
+    // MARK: Records
+
+    /// A number for a request or a job; nil when its engine or the agent has too many.
+    mutating func open(_ purpose: Record.Purpose, _ engine: EngineNumber, _ ticket: EngineTicket) -> RequestNumber? {
+        guard let open = engines[engine]?.openCount, open < limits.openPerEngineMax, openCount < limits.openMax else {
+            counters.refused += 1
+            return nil
+        }
+        let number: RequestNumber
+        if let free = freeRecords.popLast() {
+            number = free
+        } else {
+            number = RequestNumber(records.count)
+            records.append(Record())
+        }
+        engines[engine]?.openCount += 1
+        openCount += 1
+        records[Int(number)].purpose = purpose
+        records[Int(number)].engine = engine
+        records[Int(number)].ticket = ticket
+        return number
+    }
+
+    func find(_ engine: EngineNumber, _ ticket: EngineTicket) -> RequestNumber? {
+        numbers[TicketName(engine: engine, ticket: ticket)]
+    }
+
+    mutating func name(_ number: RequestNumber, _ ticket: EngineTicket) {
+        numbers[TicketName(engine: records[Int(number)].engine, ticket: ticket)] = number
+    }
+
+    mutating func forget(_ engine: EngineNumber, _ ticket: EngineTicket) {
+        numbers[TicketName(engine: engine, ticket: ticket)] = nil
+    }
+
+    /// Whether a number has nothing more to wait for; then it is free again.
+    mutating func settle(_ number: RequestNumber) {
+        let record = records[Int(number)]
+        guard record.purpose != .unused, record.flights == 0 else { return }
+        endJob(number)
+        guard records[Int(number)].isEnded, records[Int(number)].job == nil else { return }
+        // Names outlive their requests, for what is fetched and written later.
+        for name in record.names { names.remember(name) }
+        if record.owesCancelled { replies.append(.cancelled(record.engine, record.ticket)) }
+        if record.purpose == .request { forget(record.engine, record.ticket) }
+        records[Int(number)] = Record()
+        freeRecords.append(number)
+        openCount -= 1
+        engines[record.engine]?.openCount -= 1
+        settleEngine(record.engine)
+    }
+
+    /// Tells a job's end when nothing touches its places any more.
+    private mutating func endJob(_ number: RequestNumber) {
+        let record = records[Int(number)]
+        guard let job = record.job, record.flights == 0 else { return }
+        switch job.kind {
+        case .load:
+            // A request that ended without being ready never will be.
+            guard job.ready != nil || record.isEnded else { return }
+            let first = job.first
+            let ready = job.ready ?? Ready(request: number, first: first, end: first)
+            if job.owesCancelled {
+                replies.append(.cancelled(record.engine, job.ticket))
+            } else {
+                counters.blocksLoaded += Int(ready.end - ready.first)
+                replies.append(.loaded(record.engine, job: job.ticket, first: ready.first, end: ready.end))
+            }
+            closeJob(number)
+            if record.purpose == .load, !record.isEnding { end(number, .unknown) }
+        case .save:
+            guard record.isEnded else { return }
+            if job.owesCancelled {
+                replies.append(.cancelled(record.engine, job.ticket))
+                closeJob(number)
+            } else if !endedSaves.contains(number) {
+                endedSaves.append(number)
+            }
+        }
+    }
+
+    /// Answers a save that ended: which offered blocks are kept somewhere.
+    package mutating func answerSave(_ number: RequestNumber, isKept: (BlockKey) -> Bool) {
+        guard let job = records[Int(number)].job else { return }
+        let record = records[Int(number)]
+        let offered = record.names[Int(job.first)...]
+        var kept = [UInt64](repeating: 0, count: (offered.count + 63) / 64)
+        for (index, name) in offered.enumerated() where isKept(name.blockKey) {
+            kept[index / 64] |= 1 << UInt64(index % 64)
+        }
+        replies.append(.saved(record.engine, job: job.ticket, kept: kept))
+        closeJob(number)
+        settle(number)
+    }
+
+    private mutating func closeJob(_ number: RequestNumber) {
+        let record = records[Int(number)]
+        guard let job = record.job else { return }
+        forget(record.engine, job.ticket)
+        records[Int(number)].job = nil
+        jobCount -= 1
+        if job.kind == .load, !job.isCancelled { openLoads.removeAll { $0.number == number } }
+        for region in job.regions {
+            engines[record.engine]?.regionUses[region]? -= 1
+            settleRegion(record.engine, region)
+        }
+    }
+
+    /// Gives a request's last event to the decisions.
+    mutating func end(_ number: RequestNumber, _ reason: StopReason) {
+        precondition(!records[Int(number)].isEnding, "a request ends twice")
+        records[Int(number)].isEnding = true
+        events.append(.ended(request: number, reason: reason))
+    }
+
+    mutating func abandon(_ number: RequestNumber) {
+        guard !records[Int(number)].isEnding else { return }
+        records[Int(number)].isEnding = true
+        events.append(.cancelled(request: number))
+    }
+
+    // MARK: What the world tells
+
+    /// The decisions have had an event: what it ended is settled.
+    package mutating func handled(_ event: Event) {
+        switch event {
+        case .ended(let number, _), .cancelled(let number):
+            records[Int(number)].isEnded = true
+            settle(number)
+        default: break
+        }
+    }
+
+    /// A transfer for a request began, and ended.
+    package mutating func flightBegan(_ number: RequestNumber) {
+        guard number != noRequest else { return }
+        records[Int(number)].flights += 1
+    }
+
+    /// See `flightBegan`.
+    package mutating func flightEnded(_ number: RequestNumber) {
+        guard number != noRequest else { return }
+        records[Int(number)].flights -= 1
+        if records[Int(number)].purpose == .hint { endHint(number) }
+        settle(number)
+    }
+
+    /// Takes a command that is meant for engines.
+    package mutating func take(_ command: Command) {
+        switch command {
+        case .answer(let answer):
+            let record = records[Int(answer.request)]
+            records[Int(answer.request)].isAnswered = true
+            if record.purpose == .request {
+                replies.append(.found(record.engine, record.ticket, answer))
+            } else if record.purpose == .hint {
+                endHint(answer.request)
+            }
+        case .ready(let ready):
+            records[Int(ready.request)].job?.ready = ready
+            settle(ready.request)
+        case .pinned(let answer):
+            if let (engine, ticket) = pins.answered(answer) { replies.append(.pinned(engine, ticket, answer)) }
+        default: break
+        }
+    }
+
+    /// A hint ends when what it set in motion has come to rest.
+    private mutating func endHint(_ number: RequestNumber) {
+        let record = records[Int(number)]
+        if record.isAnswered, record.flights == 0, !record.isEnding { end(number, .unknown) }
+    }
+
+    /// Whether nothing is under way for any engine but open requests that wait for their engine.
+    package var isQuiet: Bool {
+        events.isEmpty && replies.isEmpty && endedSaves.isEmpty && jobCount == 0
+    }
+
+    /// When the next load's engine stops waiting.
+    package var nextDeadline: Instant { openLoads.reduce(.distantFuture) { min($0, $1.deadline) } }
+
+    /// Cuts loads whose engines have stopped waiting.
+    package mutating func meetDeadlines(at now: Instant) {
+        for (number, deadline) in openLoads where deadline <= now {
+            counters.loadsLate += 1
+            cut(number)
+        }
+    }
+
+    /// A load gets no more blocks; it ends when those on their way have come to rest.
+    mutating func cut(_ number: RequestNumber) {
+        guard records[Int(number)].job?.isCancelled == false else { return }
+        records[Int(number)].job?.isCancelled = true
+        openLoads.removeAll { $0.number == number }
+        cutRequests.append(number)
+    }
+
+    /// Gives a number a job.
+    mutating func begin(_ job: Job, on number: RequestNumber) {
+        records[Int(number)].job = job
+        jobCount += 1
+        name(number, job.ticket)
+        for region in job.regions { engines[records[Int(number)].engine]?.regionUses[region, default: 0] += 1 }
+        if job.kind == .load, job.deadline < .distantFuture { openLoads.append((number, job.deadline)) }
+    }
+
+    /// Adopts the first engine's store namespace.
+    mutating func adopt(namespace: String) { storeNamespace = namespace }
+}
+
+/// What engines did, counted.
+public struct DeskCounters: Sendable, Codable, Equatable {
+    /// Messages by kind.
+    public internal(set) var lookUps = 0
+    /// See `lookUps`.
+    public internal(set) var loads = 0
+    /// See `lookUps`.
+    public internal(set) var saves = 0
+    /// See `lookUps`.
+    public internal(set) var finished = 0
+    /// See `lookUps`.
+    public internal(set) var cancels = 0
+    /// See `lookUps`.
+    public internal(set) var hints = 0
+    /// Blocks that engines were given, and that they offered.
+    public internal(set) var blocksLoaded = 0
+    /// See `blocksLoaded`.
+    public internal(set) var blocksOffered = 0
+    /// Requests and jobs for which there was no room.
+    public internal(set) var refused = 0
+    /// Jobs whose places or names made no sense.
+    public internal(set) var invalid = 0
+    /// Loads cut because their engine waited no longer.
+    public internal(set) var loadsLate = 0
+
+    /// Nothing happened yet.
+    public init() {}
+}

@@ -1,0 +1,427 @@
+// The world as it is: engines' messages, threads that copy, a drive, a store. The same decisions run over it as over the
+// simulated one. It lives on the agent's thread, never waits for an effect, and bounds everything it has under way.
+
+import KVFlash
+import KVModel
+import KVSystem
+import KVTiering
+import KVTransport
+import Synchronization
+
+/// What reaches the agent's thread from others.
+final class AgentInbox: Sendable {
+    /// A message with its time, which only lock step gives.
+    struct Posted: Sendable {
+        var message: EngineMessage
+        var time: Instant?
+    }
+
+    /// The end of an effect.
+    enum End: Sendable {
+        case copied(CopyOrder)
+        case drive(FlashEvent)
+        case store(StoreEvent)
+    }
+
+    let signal: WakeSignal
+    let messages: Mailbox<Posted>
+    let ends: Mailbox<End>
+    let stream: Mailbox<Notification>
+    /// The stream had no room: what it told so far is worth nothing.
+    let streamBroke = Atomic<Bool>(false)
+    let storeIsConnected = Atomic<Bool>(false)
+    let storeReason = Mutex(AgentInbox.notConnectedYet)
+    static let notConnectedYet = "not connected yet"
+    let wantsStop = Atomic<Bool>(false)
+    /// Where replies go, by engine.
+    let sinks = Mutex<[EngineNumber: Agent.ReplySink]>([:])
+    /// Called once when nothing is under way.
+    let quietWaiters = Mutex<[@Sendable () -> Void]>([])
+
+    init(_ limits: AgentLimits, storeRequestsMax: Int) throws(SystemError) {
+        signal = try WakeSignal()
+        messages = Mailbox(capacity: limits.messagesMax, waking: signal)
+        let copies = limits.copyWorkers * limits.copyDepth + limits.flashReadsMax
+        let drive = 2 * (limits.flashReadsMax + limits.flashWritesMax) + 8
+        ends = Mailbox(capacity: copies + drive + 2 * storeRequestsMax + 64, waking: signal)
+        stream = Mailbox(capacity: 256, waking: signal)
+    }
+
+    /// Posts what must never be refused.
+    func postEnd(_ end: End) { precondition(ends.post(end) == .accepted, "more ends than effects") }
+
+    func take(_ event: StoreEvent) {
+        switch event {
+        case .notified(let notification):
+            if stream.post(notification) == .full {
+                streamBroke.store(true, ordering: .releasing)
+                messages.wakeOwner()
+            }
+        case .connected:
+            storeIsConnected.store(true, ordering: .releasing)
+            messages.wakeOwner()
+        case .lost(let reason):
+            storeReason.withLock { $0 = reason }
+            storeIsConnected.store(false, ordering: .releasing)
+            messages.wakeOwner()
+        case .completed, .slotReturned: postEnd(.store(event))
+        }
+    }
+}
+
+/// Real bytes, real time.
+struct LiveWorld: World, ~Copyable {
+    /// A transfer under way.
+    struct Flight {
+        var order: TransferOrder
+        var path: Path
+        /// Tells transfers of one number apart.
+        var serial: UInt32
+        var isOpen = false
+        var isCancelled = false
+        /// The first move that has not begun.
+        var next = 0
+        /// Moves begun that have not ended.
+        var outstanding = 0
+        var lost: [LostMove] = []
+    }
+
+    /// Blocks that the store is asked for.
+    struct Inquiry {
+        enum Purpose { case question, offer(StoreOffer) }
+
+        var purpose: Purpose
+        /// Positions among what is asked, of the names sent.
+        var sent: [Int32]
+        var present: [UInt64]
+        var count: Int
+        var partsLeft: Int
+        var isSilent = false
+    }
+
+    /// The time of the event in hand.
+    private(set) var now = Instant.zero
+
+    var desk: EngineDesk
+    var slots: MemorySlots
+    var flashSlots: FlashSlots?
+    var counters = WorldCounters()
+    var journal: JournalWriter?
+
+    let settings: LiveSettings
+    let inbox: AgentInbox
+    var workers: CopyWorkers
+    var drive: (any Drive)?
+    var client: StoreClient?
+    var flashIsReadOnly = false
+    var storeHandle: NamespaceHandle?
+    var isOpeningNamespace = false
+
+    // What is under way.
+    var flights: [Flight] = []
+    var openFlights = 0
+    var queues = [PathQueue](repeating: PathQueue(), count: Path.allCases.count)
+    /// Pieces under way, by path.
+    var underWay = [Int](repeating: 0, count: Path.allCases.count)
+    var meters: [LinkMeter]
+    var inquiries: [UInt64: Inquiry] = [:]
+    /// Moves that failed while the store's client or the drive still holds their slot.
+    var returning: [UInt64: LostMove.Cause] = [:]
+    var generation: UInt64 = 1
+
+    // Events for the decisions: those of messages go first.
+    private var urgent = Queue<DueEvent>()
+    var ordinary = Queue<DueEvent>()
+    private var urgentRun = 0
+    /// The request of the transfer whose end is in hand.
+    private var requestInHand = noRequest
+
+    private var backlog = Queue<AgentInbox.Posted>()
+    private var messageBatch: [AgentInbox.Posted] = []
+    private var endBatch: [AgentInbox.End] = []
+    private var streamBatch: [Notification] = []
+
+    /// Messages taken before a completion is looked at, at most.
+    private static let urgentRunMax = 16
+
+    init(
+        desk: EngineDesk, slots: MemorySlots, settings: LiveSettings, inbox: AgentInbox, workers: CopyWorkers,
+        drive: (any Drive)?, flashSlots: FlashSlots?, client: StoreClient?, journal: JournalWriter?
+    ) {
+        self.desk = desk
+        self.slots = slots
+        self.settings = settings
+        self.inbox = inbox
+        self.workers = workers
+        self.drive = drive
+        self.flashSlots = flashSlots
+        self.client = client
+        self.journal = journal
+        let first = settings.links.first
+        meters = Path.allCases.map { path in
+            switch path {
+            case .outOfEngine, .intoEngine: LinkMeter(first: first.dram)
+            case .flashRead, .flashWrite: LinkMeter(first: first.nvme)
+            case .storeGet, .storePut: LinkMeter(first: first.flash)
+            }
+        }
+        if case .monotonic = settings.clock { now = MonotonicClock.now }
+    }
+
+    // MARK: What happens
+
+    mutating func next(until deadline: Instant) -> Event { next(until: deadline, publishing: .distantFuture) }
+
+    /// What happened next. When nothing did, and the state has not been published since something did, it comes back with
+    /// `.deadline` to have it published.
+    mutating func next(until deadline: Instant, publishing: Instant) -> Event {
+        while true {
+            for path in Path.allCases where queues[path.rawValue].count > 0 { advance(path) }
+            collect()
+            if let event = takeDue() { return hand(event) }
+            if inbox.wantsStop.load(ordering: .acquiring) { return hand(.deadline) }
+            switch settings.clock {
+            case .monotonic:
+                now = max(now, MonotonicClock.now)
+                if desk.nextDeadline <= now {
+                    desk.meetDeadlines(at: now)
+                    takeCuts()
+                    continue
+                }
+                if deadline <= now || wantsPublishing { return hand(.deadline) }
+                if !isPublished, publishing <= now { return hand(.deadline) }
+                sleep(until: min(min(deadline, desk.nextDeadline), isPublished ? .distantFuture : publishing))
+            case .given:
+                guard isAtRest, !isWaitingForStore else {
+                    sleep(until: .distantFuture)
+                    continue
+                }
+                guard let posted = backlog.first else {
+                    if wantsPublishing { return hand(.deadline) }
+                    sleep(until: .distantFuture)
+                    continue
+                }
+                // What the decisions wanted to do before comes before, at its own time.
+                if let time = posted.time, deadline <= time {
+                    now = max(now, deadline)
+                    return hand(.deadline)
+                }
+                take(posted)
+            }
+        }
+    }
+
+    /// Gives an event out: it is in the journal, with its time, before anybody acts on it.
+    private mutating func hand(_ event: Event) -> Event {
+        if case .monotonic = settings.clock { now = max(now, MonotonicClock.now) }
+        isPublished = false
+        journal?.record(event, at: now)
+        return event
+    }
+
+    /// The decisions have had the event in hand.
+    ///
+    /// - Parameter isKept: Whether a block is in some tier.
+    mutating func settle(_ event: Event, isKept: (BlockKey) -> Bool) {
+        desk.handled(event)
+        if case .transferEnded = event { desk.flightEnded(requestInHand) }
+        while !desk.endedSaves.isEmpty {
+            let ended = desk.endedSaves
+            desk.endedSaves.removeAll(keepingCapacity: true)
+            for number in ended { desk.answerSave(number, isKept: isKept) }
+        }
+        takeEvents()
+        tell()
+    }
+
+    /// Hands replies out.
+    private mutating func tell() {
+        guard !desk.replies.isEmpty else { return }
+        let sinks = inbox.sinks.withLock { $0 }
+        for reply in desk.replies {
+            sinks[reply.engine]?(reply)
+            if case .forgotten(let engine) = reply { inbox.sinks.withLock { $0[engine] = nil } }
+        }
+        desk.replies.removeAll(keepingCapacity: true)
+    }
+
+    /// Nothing is under way: no transfer, no question, no event, no job.
+    var isAtRest: Bool {
+        openFlights == 0 && inquiries.isEmpty && !isOpeningNamespace && urgent.isEmpty && ordinary.isEmpty
+            && desk.isQuiet
+    }
+
+    private mutating func takeDue() -> Event? {
+        if !urgent.isEmpty, ordinary.isEmpty || urgentRun < Self.urgentRunMax {
+            urgentRun += 1
+            return urgent.removeFirst()?.event
+        }
+        urgentRun = 0
+        guard let entry = ordinary.removeFirst() else { return nil }
+        requestInHand = entry.request
+        return entry.event
+    }
+
+    /// Takes what others left.
+    private mutating func collect() {
+        inbox.messages.drain(into: &messageBatch)
+        for posted in messageBatch { backlog.append(posted) }
+        if case .monotonic = settings.clock {
+            if backlog.count > 0 { now = max(now, MonotonicClock.now) }
+            while urgent.count < Self.urgentRunMax, let posted = backlog.first { take(posted) }
+        }
+        inbox.ends.drain(into: &endBatch)
+        if !endBatch.isEmpty, case .monotonic = settings.clock { now = max(now, MonotonicClock.now) }
+        for end in endBatch {
+            switch end {
+            case .copied(let order): copied(order)
+            case .drive(let event): take(event)
+            case .store(let event): take(event)
+            }
+        }
+        inbox.stream.drain(into: &streamBatch)
+        for notification in streamBatch { take(notification) }
+        if inbox.streamBroke.exchange(false, ordering: .acquiringAndReleasing) { streamBroke() }
+        lookAfterStore()
+    }
+
+    private mutating func take(_ posted: AgentInbox.Posted) {
+        _ = backlog.removeFirst()
+        if let time = posted.time { now = max(now, time) }
+        desk.take(posted.message, links: links, at: now)
+        takeCuts()
+        takeEvents()
+        tell()
+    }
+
+    /// Takes over what the desk made of a message or a command.
+    private mutating func takeEvents() {
+        for event in desk.events { urgent.append(DueEvent(event: event, request: noRequest)) }
+        desk.events.removeAll(keepingCapacity: true)
+    }
+
+    private mutating func takeCuts() {
+        for number in desk.cutRequests {
+            for transfer in flights.indices where flights[transfer].isOpen && flights[transfer].order.request == number
+            {
+                let kind = flights[transfer].order.kind
+                if kind == .load || kind == .save { cancel(transfer) }
+            }
+        }
+        desk.cutRequests.removeAll(keepingCapacity: true)
+    }
+
+    private var hasMail: Bool {
+        !inbox.messages.isEmpty || !inbox.ends.isEmpty || !inbox.stream.isEmpty
+            || inbox.streamBroke.load(ordering: .acquiring) || inbox.wantsStop.load(ordering: .acquiring)
+            || inbox.storeIsConnected.load(ordering: .acquiring) != wasConnected
+    }
+
+    var wasConnected = false
+    /// Whether nothing has happened since the state was published.
+    var isPublished = false
+
+    /// Whether somebody waits for the state of an agent at rest.
+    var wantsPublishing: Bool {
+        !isPublished && isAtRest && backlog.isEmpty && !inbox.quietWaiters.withLock { $0.isEmpty }
+    }
+
+    private mutating func sleep(until deadline: Instant) {
+        if isAtRest, backlog.isEmpty, isPublished { tellQuiet() }
+        inbox.signal.prepareToSleep()
+        if !hasMail {
+            counters.sleeps += 1
+            let limit = deadline == .distantFuture ? nil : max(.zero, deadline - MonotonicClock.now)
+            inbox.signal.wait(atMost: limit)
+        }
+        inbox.signal.awake()
+    }
+
+    private func tellQuiet() {
+        guard !hasMail, !isWaitingForStore else { return }
+        let waiters = inbox.quietWaiters.withLock { waiters in
+            defer { waiters = [] }
+            return waiters
+        }
+        for waiter in waiters { waiter() }
+    }
+
+    // MARK: What is wanted
+
+    mutating func perform(_ command: Command) -> Submission {
+        let submission = begin(command)
+        journal?.record(command, submission)
+        return submission
+    }
+
+    private mutating func begin(_ command: Command) -> Submission {
+        switch command {
+        case .answer, .loading, .ready, .pinned:
+            desk.take(command)
+            return .accepted
+        case .transfer(let order): return start(order)
+        case .cancel(let transfer):
+            if flights.indices.contains(Int(transfer)), flights[Int(transfer)].isOpen { cancel(Int(transfer)) }
+            return .accepted
+        case .askStore(let question): return ask(question)
+        case .offer(let offer): return self.offer(offer)
+        case .withdraw: return .accepted
+        }
+    }
+
+    /// The paths up as they look now.
+    var links: LinkView {
+        switch settings.links {
+        case .given(let view): view
+        case .measured:
+            LinkView(
+                dram: meters[Path.intoEngine.rawValue].state, nvme: meters[Path.flashRead.rawValue].state,
+                flash: meters[Path.storeGet.rawValue].state)
+        }
+    }
+}
+
+/// What of an agent's settings its world keeps.
+struct LiveSettings: Sendable {
+    var clock: AgentClock
+    var links: AgentLinks
+    var limits: AgentLimits
+    var blockBytes: Int
+    var store: StoreAccess?
+}
+
+/// An event that waits for the decisions, with the request of the transfer that ended.
+struct DueEvent {
+    var event: Event
+    var request: RequestNumber
+}
+
+/// What the world did, counted.
+public struct WorldCounters: Sendable, Codable, Equatable {
+    /// Blocks and bytes that came through, by path: out of engines, into engines, from and to local flash, from and to the
+    /// store.
+    public internal(set) var blocks = [Int](repeating: 0, count: 6)
+    /// See `blocks`.
+    public internal(set) var bytes = [Int](repeating: 0, count: 6)
+    /// Blocks whose bytes were wrong, and that failed otherwise, by path.
+    public internal(set) var corrupt = [Int](repeating: 0, count: 6)
+    /// See `corrupt`.
+    public internal(set) var failed = [Int](repeating: 0, count: 6)
+    /// Blocks that were not at their source, and that the store did not take, by path.
+    public internal(set) var absent = [Int](repeating: 0, count: 6)
+    /// See `absent`.
+    public internal(set) var refused = [Int](repeating: 0, count: 6)
+    /// Slots that a failed path kept for a while.
+    public internal(set) var quarantined = 0
+    /// Keys whose full name was not known any more.
+    public internal(set) var namesMissing = 0
+    /// Times the store was lost, and times its stream broke.
+    public internal(set) var storeLost = 0
+    /// See `storeLost`.
+    public internal(set) var streamBroken = 0
+    /// Times the thread had nothing to do.
+    public internal(set) var sleeps = 0
+
+    /// Nothing happened yet.
+    public init() {}
+}
