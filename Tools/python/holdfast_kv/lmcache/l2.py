@@ -136,9 +136,7 @@ class HoldfastL2(L2AdapterInterface):
 
     # ---- look-ups
 
-    def submit_lookup_and_lock_task(
-        self, keys: list[ObjectKey], group_layout_descs: dict[int, MemoryLayoutDesc]
-    ) -> int:
+    def submit_lookup_and_lock_task(self, keys: list[ObjectKey], group_layout_descs: dict[int, MemoryLayoutDesc]) -> int:
         """Asks which objects can be loaded. What is found stays looked after until it is unlocked; a load may still miss."""
         number, task = self._begin(len(keys))
         link = self._attach(_layout_bytes(group_layout_descs))
@@ -371,6 +369,8 @@ class _Link:
         ]
         for thread in self._threads:
             thread.start()
+        # The first stores come right behind the first connection: they wait for it, once, on the thread that begins them.
+        self.begin(lambda: _log.debug("attached: %s", self.client.wait_open(float(params.get("attach_seconds", 2.0)))))
 
     def takes(self, objects: Sequence[MemoryObj]) -> bool:
         """Whether these objects have the size that the agent was told."""

@@ -133,9 +133,7 @@ class HoldfastStorage(StoragePluginInterface):
 
         def begin() -> None:
             try:
-                slots = self._link.lend(
-                    [objs[at] for at in members], fills=True, deadline=time.monotonic() + self._deadline
-                )
+                slots = self._link.lend([objs[at] for at in members], fills=True, deadline=time.monotonic() + self._deadline)
             finally:
                 for at in members:
                     objs[at].ref_count_down()
@@ -190,9 +188,7 @@ class HoldfastStorage(StoragePluginInterface):
                 break
             buffers.append(thing)
         end = 0
-        slots = (
-            self._link.lend(buffers, fills=False, deadline=time.monotonic() + self._deadline) if buffers else None
-        )
+        slots = self._link.lend(buffers, fills=False, deadline=time.monotonic() + self._deadline) if buffers else None
         if slots is not None:
             cut = Chain(chain.keys[: first + len(buffers)], chain.group, chain.shard, chain.shards)
             loaded: Loaded = self._link.client.load(cut, first, slots.places, deadline=self._deadline).result()

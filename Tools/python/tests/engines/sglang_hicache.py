@@ -9,6 +9,7 @@ import hashlib
 import os
 import sys
 import tempfile
+import threading
 import time
 import unittest
 
@@ -27,6 +28,8 @@ from sglang.srt.mem_cache.pool_host import common
 from sglang.srt.mem_cache.pool_host.mha import MHATokenToKVPoolHost
 from sglang.srt.mem_cache.storage.backend_factory import StorageBackendFactory
 
+from holdfast_kv.protocol import Refusal, Refused
+
 PAGE, SIZE = 4, 256
 
 
@@ -38,9 +41,7 @@ def pool_of(layout: str = "page_first", shared: bool = True, layers: int = 3, he
     pool.head_num, pool.head_dim, pool.dtype = heads, 16, torch.bfloat16
     shape = (2, SIZE, layers, heads, 16) if layout == "page_first" else (2, layers, SIZE, heads, 16)
     pool.allocator = common.ShmHostTensorAllocator() if shared else None
-    pool.kv_buffer = (
-        pool.allocator.allocate(shape, pool.dtype, "cpu") if shared else torch.empty(shape, dtype=pool.dtype)
-    )
+    pool.kv_buffer = pool.allocator.allocate(shape, pool.dtype, "cpu") if shared else torch.empty(shape, dtype=pool.dtype)
     return pool
 
 
@@ -162,20 +163,36 @@ class HiCacheTest(unittest.TestCase):
         got = backend.batch_get_v2(sets)
         self.assertTrue(all(all(results) for results in got.values()))
         for each, copy, tokens in zip((pool, window, large), copies, (32, 8, 32), strict=True):
-            self.assertTrue(
-                torch.equal(each.kv_buffer.view(torch.int16)[:, :tokens], copy.view(torch.int16)[:, :tokens])
-            )
+            self.assertTrue(torch.equal(each.kv_buffer.view(torch.int16)[:, :tokens], copy.view(torch.int16)[:, :tokens]))
 
-    def test_ranks_do_not_meet_and_replicated_pages_do(self) -> None:
-        pools = [pool_of() for _ in range(2)]
-        for mla, found in ((False, 0), (True, 4)):
-            first, second = (self.backend(pool, rank=rank, ranks=2, mla=mla) for rank, pool in enumerate(pools))
-            keys = keys_of(f"ranks {mla}", 4)
-            self.assertTrue(all(first.batch_set_v1(keys, torch.arange(0, 16))))
-            self.assertEqual(second.batch_exists(keys), found)
-            if mla:
-                self.assertTrue(all(second.batch_set_v1(keys_of("written by none", 4), torch.arange(0, 16))))
-                self.assertEqual(first.batch_exists(keys_of("written by none", 4)), 0)
+    def two_ranks(self, mla: bool):  # type: ignore[no-untyped-def]
+        first, second = (self.backend(pool_of(), rank=rank, ranks=2, mla=mla) for rank in range(2))
+        keys = keys_of(f"ranks {mla}", 4)
+        self.assertTrue(all(first.batch_set_v1(keys, torch.arange(0, 16))))
+        self.assertEqual(first.batch_exists(keys), 4)
+        return first, second, keys
+
+    def test_ranks_do_not_meet(self) -> None:
+        _, second, keys = self.two_ranks(mla=False)
+        self.assertEqual(second.batch_exists(keys), 0)
+
+    def test_replicated_pages_are_written_once_and_read_by_all(self) -> None:
+        first, second, keys = self.two_ranks(mla=True)
+        self.assertEqual(second.batch_exists(keys), 4)
+        self.assertEqual(second.batch_get_v1(keys, torch.arange(0, 16)), [True] * 4)
+        self.assertTrue(all(second.batch_set_v1(keys_of("written by none", 4), torch.arange(0, 16))))
+        self.assertEqual(first.batch_exists(keys_of("written by none", 4)), 0)
+
+    def test_another_layout_is_refused_with_both_sides_named(self) -> None:
+        if self.agent is None:
+            self.skipTest("the conformance suite has real refusals; here the backend's side of one")
+        self.agent.refuses = Refused(0, Refusal.LAYOUT, "its kv_heads is `4`, that of engine 1 (sglang) `2`")
+        backend = self.backend(pool_of(heads=4), attach_seconds=2.0)
+        self.assertTrue(self.agent.wait(lambda: backend._mover.client.refusal))
+        self.assertEqual(backend._mover.client.refusal, self.agent.refuses)
+        keys = keys_of("refused", 4)
+        self.assertFalse(any(backend.batch_set_v1(keys, torch.arange(0, 16))))
+        self.assertEqual(backend.batch_exists(keys), 0)
 
     def test_two_engines_share_pages(self) -> None:
         one, two = pool_of(), pool_of()
@@ -206,6 +223,22 @@ class HiCacheTest(unittest.TestCase):
         self.agent.cut()
         self.assertIn(backend.batch_exists(keys), (0, 4))
         self.assertTrue(self.agent.wait(lambda: backend.batch_exists(keys) == 4))
+
+    def test_z_the_agent_is_killed_in_the_middle(self) -> None:
+        process = os.environ.get("HOLDFAST_AGENT_PROCESS")
+        if not process:
+            self.skipTest("needs an agent that may be killed")
+        backend = self.backend(pool_of())
+        keys = keys_of("killed", 40)
+        self.assertTrue(all(backend.batch_set_v1(keys, torch.arange(0, 160))))
+        threading.Timer(0.05, os.kill, (int(process), 9)).start()
+        ended = time.monotonic() + 1.0
+        outcomes: set[int] = set()
+        while time.monotonic() < ended:
+            outcomes.add(sum(backend.batch_get_v1(keys, torch.arange(0, 160))))
+            backend.batch_set_v1(keys_of(str(time.monotonic()), 4), torch.arange(0, 16))
+        self.assertLessEqual(outcomes, {0, 40})
+        self.assertEqual(backend.batch_exists(keys), 0)
 
 
 if __name__ == "__main__":

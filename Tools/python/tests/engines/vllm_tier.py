@@ -33,9 +33,7 @@ def config(socket: str, engine: str, **tier: object) -> OffloadingConfig:
     extra = {
         "spec_name": "TieringOffloadingSpec",
         "cpu_bytes_to_use": ROWS * ROW,
-        "secondary_tiers": [
-            {"type": "HoldfastTier", "module_path": "holdfast_kv.vllm.tier", "socket": socket, **tier}
-        ],
+        "secondary_tiers": [{"type": "HoldfastTier", "module_path": "holdfast_kv.vllm.tier", "socket": socket, **tier}],
     }
     return OffloadingConfig(
         groups=(OffloadingGroupConfig(16, ("l0", "l1"), 0),),
