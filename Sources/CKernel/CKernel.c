@@ -164,6 +164,106 @@ int hf_map_shared(int descriptor, size_t bytes, int writable, void **address) {
 
 int hf_pin(void *address, size_t bytes) { return OR_ERRNO(mlock(address, bytes)); }
 
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23  // Linux 5.14; the C library's header may be older.
+#endif
+
+int hf_populate(void *address, size_t bytes) {
+    int result;
+    do result = madvise(address, bytes, MADV_POPULATE_WRITE);
+    while (result < 0 && (errno == EINTR || errno == EAGAIN));
+    if (result == 0 || errno != EINVAL) return OR_ERRNO(result);
+    // An older kernel: one touch a page, which writes back what is there.
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    for (size_t at = 0; at < bytes; at += page) __atomic_fetch_add((char *)address + at, 0, __ATOMIC_RELAXED);
+    return 0;
+}
+
+int hf_advise_huge(void *address, size_t bytes) { return OR_ERRNO(madvise(address, bytes, MADV_HUGEPAGE)); }
+
+int hf_map_shared_aligned(int descriptor, size_t bytes, void **address) {
+    // Address space first, a huge page more than is needed; then the file over its aligned part, and the ends go.
+    size_t wide_bytes = rounded(bytes, huge_bytes) + huge_bytes;
+    char *wide = mmap(NULL, wide_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (wide == MAP_FAILED) return -errno;
+    char *start = (char *)rounded((uintptr_t)wide, huge_bytes);
+    if (mmap(start, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, descriptor, 0) == MAP_FAILED) {
+        int error = -errno;
+        munmap(wide, wide_bytes);
+        return error;
+    }
+    char *end = start + rounded(bytes, huge_bytes);
+    if (start > wide) munmap(wide, (size_t)(start - wide));
+    munmap(end, (size_t)(wide + wide_bytes - end));
+    *address = start;
+    return 0;
+}
+
+int64_t hf_huge_bytes_at(const void *address) {
+    FILE *maps = fopen("/proc/self/smaps", "re");
+    if (!maps) return -errno;
+    char line[512];
+    int64_t found = -ENOENT;
+    int is_inside = 0;
+    while (fgets(line, sizeof line, maps)) {
+        unsigned long start, end;
+        long long kilobytes;
+        char name[64];
+        if (sscanf(line, "%lx-%lx ", &start, &end) == 2) {
+            is_inside = (uintptr_t)address >= start && (uintptr_t)address < end;
+            if (is_inside) found = 0;
+        } else if (is_inside && sscanf(line, "%63[^:]: %lld kB", name, &kilobytes) == 2) {
+            if (!strcmp(name, "ShmemPmdMapped") || !strcmp(name, "AnonHugePages") || !strcmp(name, "Shared_Hugetlb")
+                || !strcmp(name, "Private_Hugetlb"))
+                found += kilobytes * 1024;
+        }
+    }
+    fclose(maps);
+    return found;
+}
+
+static int64_t number_in(const char *path) {
+    FILE *file = fopen(path, "re");
+    if (!file) return -1;
+    long long number = -1;
+    if (fscanf(file, "%lld", &number) != 1) number = -1;
+    fclose(file);
+    return number;
+}
+
+int64_t hf_available_bytes(void) {
+    int64_t available = INT64_MAX;
+    char line[512];
+    FILE *file = fopen("/proc/meminfo", "re");
+    if (file) {
+        long long kilobytes;
+        while (fgets(line, sizeof line, file))
+            if (sscanf(line, "MemAvailable: %lld kB", &kilobytes) == 1) available = kilobytes * 1024;
+        fclose(file);
+    }
+    // The control group (version 2) this process is in, and those around it.
+    file = fopen("/proc/self/cgroup", "re");
+    if (!file) return available;
+    char group[400] = "";
+    while (fgets(line, sizeof line, file))
+        if (sscanf(line, "0::%399s", group) == 1) break;
+    fclose(file);
+    for (;;) {
+        char path[512];
+        snprintf(path, sizeof path, "/sys/fs/cgroup%s/memory.max", group);
+        int64_t most = number_in(path);
+        snprintf(path, sizeof path, "/sys/fs/cgroup%s/memory.current", group);
+        int64_t now = number_in(path);
+        if (most >= 0 && now >= 0) {
+            int64_t left = most > now ? most - now : 0;
+            if (left < available) available = left;
+        }
+        char *parent = strrchr(group, '/');
+        if (!parent) return available;
+        *parent = 0;
+    }
+}
+
 // --- waking and waiting
 
 int hf_event_create(void) {

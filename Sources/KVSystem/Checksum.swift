@@ -18,8 +18,10 @@ public struct BlockChecksum: Sendable, Equatable {
         value = unsafe hf_crc64(value, start, bytes.count)
     }
 
-    /// Copies `source` to `target` (as long) and goes on over the bytes as copied, piece by piece while they are in
-    /// the cache.
+    /// Copies `source` to `target` (as long) and goes on over the source, piece by piece while it is in the cache. A
+    /// long block goes past the cache to its target, which makes the copy faster than one without a checksum that does
+    /// not. Bytes that somebody changes meanwhile may be copied as they were and summed as they are: such a block fails
+    /// when it is next verified.
     public mutating func copy(_ source: UnsafeRawBufferPointer, to target: UnsafeMutableRawBufferPointer) {
         precondition(source.count == target.count, "a copy between different lengths")
         guard let from = source.baseAddress, let to = target.baseAddress else { return }
@@ -45,6 +47,13 @@ public struct BlockChecksum: Sendable, Equatable {
         unsafe checksum.add(payload)
         return checksum.value
     }
+}
+
+/// Copies `source` to `target` (as long), past the cache where it is long.
+public func copyBlock(_ source: UnsafeRawBufferPointer, to target: UnsafeMutableRawBufferPointer) {
+    precondition(source.count == target.count, "a copy between different lengths")
+    guard let from = source.baseAddress, let to = target.baseAddress else { return }
+    unsafe hf_copy(to, from, source.count)
 }
 
 /// CRC32C (Castagnoli) of small headers.

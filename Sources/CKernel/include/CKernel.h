@@ -41,6 +41,16 @@ int hf_unmap(void *address, size_t mapped_bytes);
 int hf_memory_file(const char *name, int64_t bytes, int flags);
 int hf_map_shared(int descriptor, size_t bytes, int writable, void **address);
 int hf_pin(void *address, size_t bytes);
+/// Faults all pages of a writable mapping in; -ENOMEM or -EFAULT when there is no memory for them, instead of a signal.
+int hf_populate(void *address, size_t bytes);
+/// Asks for transparent huge pages; -EINVAL where the kernel gives none to such a mapping.
+int hf_advise_huge(void *address, size_t bytes);
+/// Maps a memory file at an address that huge pages can begin at.
+int hf_map_shared_aligned(int descriptor, size_t bytes, void **address);
+/// Bytes of the mapping at an address that lie on huge pages at this moment.
+int64_t hf_huge_bytes_at(const void *address);
+/// Bytes this process could have now without others losing theirs: the machine's, or its control group's if fewer.
+int64_t hf_available_bytes(void);
 /// Maps the first `bytes` of a file that another process shares, and watches the mapping: a page that the other takes
 /// away is replaced (with the whole region) by zeros when somebody touches it, instead of ending this process.
 /// *is_sealed: the file cannot shrink. Returns the watch's number; -ERANGE = the file is shorter.

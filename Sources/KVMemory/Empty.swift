@@ -1,1 +1,0 @@
-// KVMemory: filled in next.
