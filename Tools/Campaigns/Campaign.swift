@@ -4,10 +4,10 @@ import ArgumentParser
 import Foundation
 
 @main
-struct Campaign: ParsableCommand {
+struct Campaign: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "Tools/campaign", abstract: "Crashes, damages and tortures the parts of a store, and counts.",
-        subcommands: [Crash.self, Corruption.self, Power.self, FlashWorker.self])
+        subcommands: [Crash.self, Corruption.self, Power.self, Soak.self, FlashWorker.self])
 }
 
 /// What a campaign found. All counts but `trials` and `detected` are to be zero.
@@ -26,7 +26,7 @@ struct CampaignResult: Encodable {
 
 /// The options of every campaign.
 struct CampaignOptions: ParsableArguments {
-    @Flag(help: "A slice of a minute or less instead of the long form.")
+    @Flag(help: "A slice of a few minutes or less instead of the long form.")
     var quick = false
 
     @Flag(help: "Print a JSON array.")
@@ -53,14 +53,39 @@ struct CampaignOptions: ParsableArguments {
     }
 }
 
-struct Crash: ParsableCommand {
+struct Crash: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Kills a writing process at every step of a write and at random, and looks what is left.")
+        abstract:
+            "Kills a writing process at every step of a write, and a whole store at random, and looks what is left.")
 
     @OptionGroup var options: CampaignOptions
 
-    func run() throws {
-        let result = try FlashCrashCampaign(quick: options.quick, seed: options.seed).run()
+    func run() async throws {
+        let results = [
+            try FlashCrashCampaign(quick: options.quick, seed: options.seed).run(),
+            try await StoreCrashCampaign(quick: options.quick, seed: options.seed).run(),
+        ]
+        try options.report(results, areRight: results.allSatisfy(\.isClean))
+    }
+}
+
+struct Soak: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Puts, gets, deletes and evicts in a store for an hour, and looks whether anything piles up.")
+
+    @OptionGroup var options: CampaignOptions
+
+    @Option(help: "How long (default: 3600, with --quick 180).")
+    var seconds: Double?
+
+    func validate() throws {
+        if let seconds, !(8...86_400).contains(seconds) { throw ValidationError("--seconds: 8 to 86400") }
+    }
+
+    func run() async throws {
+        let result = try await StoreSoakCampaign(
+            seconds: seconds ?? (options.quick ? 180 : 3600), seed: options.seed
+        ).run()
         try options.report([result], areRight: result.isClean)
     }
 }
