@@ -241,7 +241,7 @@ class StoreClient:
             raise StoreError(header.status, value or "")
         return header.status if value is None or header.status is not Status.OK else value
 
-    def _each(self, answers: list, names: Sequence[ObjectName]) -> list:
+    def _each(self, answers: Any, names: Sequence[ObjectName]) -> Any:
         if len(answers) != len(names):
             raise self._broken(f"{len(answers)} answers for {len(names)} names")
         return answers
