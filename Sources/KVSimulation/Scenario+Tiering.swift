@@ -96,7 +96,7 @@ extension Scenario.Policy {
 extension PrefillCost {
     /// The curve through the serving model's first chunk and one behind eight others. Its fixed part is 0: every prompt
     /// is computed in part, so what an iteration costs at least is paid whatever is loaded.
-    init(of model: ServingModel, chunk: Int) {
+    public init(of model: ServingModel, chunk: Int) {
         let tokens = Double(chunk)
         let first = model.prefillSeconds(tokens: chunk, after: 0)
         let late = model.prefillSeconds(tokens: chunk, after: 8 * chunk)

@@ -1,4 +1,4 @@
-// `holdfast ctl`: asks a running store, and gives it orders.
+// `holdfast ctl`: asks a running store or agent, and gives orders.
 
 import ArgumentParser
 import Foundation
@@ -9,16 +9,22 @@ import KVTransport
 
 struct Ctl: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "ctl", abstract: "Asks a running store, and gives it orders.",
+        commandName: "ctl", abstract: "Asks a running store or agent, and gives orders.",
         discussion: """
             All orders go over the store's own protocol, with the key of a tenant; those that change more than one's own
             blocks need an operator's.
 
               holdfast ctl status --keys store.flash.tenants
               holdfast ctl ls demo --keys store.flash.tenants
+
+            An agent is asked over its HTTP address:
+
+              holdfast ctl status --agent 127.0.0.1:9471
+              holdfast ctl top --agent 127.0.0.1:9471
             """,
         subcommands: [
-            Status.self, List.self, Stat.self, Pin.self, Unpin.self, Pins.self, Namespace.self, Verify.self, Drain.self,
+            Status.self, Top.self, List.self, Stat.self, Pin.self, Unpin.self, Pins.self, Namespace.self, Verify.self,
+            Drain.self,
             Flush.self, Put.self, Get.self, Check.self,
         ])
 
@@ -33,10 +39,12 @@ struct Ctl: AsyncParsableCommand {
     }
 
     struct Status: AsyncParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "How the store is doing.")
+        static let configuration = CommandConfiguration(abstract: "How the store, or an agent, is doing.")
+        @Option(name: .long, help: "An agent's address (its `http`) in place of a store.") var agent: String?
         @OptionGroup var to: StoreConnectionOptions
 
         func run() async throws {
+            if let agent { return try AgentQuestion(address: agent, limit: to.within).show(json: to.json) }
             let connection = try to.connect()
             let response = try await connection.ask(.stat)
             guard case .text(let json) = response.body else { return }

@@ -9,6 +9,8 @@ import KVSystem
 /// The machine against what the settings want of it.
 struct MachineChecks {
     let settings: StoreConfiguration
+    /// Whose memory it is, in words.
+    var owner = "store"
 
     /// One finding for each thing, in the order of a start.
     var findings: [Finding] {
@@ -52,7 +54,7 @@ struct MachineChecks {
         let capabilities = UInt64(value("CapEff", in: "/proc/self/status") ?? "", radix: 16) ?? 0
         if capabilities >> 14 & 1 == 1 { return Finding("locked memory", .ok, "no limit holds (CAP_IPC_LOCK)") }
         guard let limit = limit("Max locked memory") else { return Finding("locked memory", .ok, "no limit") }
-        let words = "\(ByteSize.text(limit)) may be locked, the store's buffers are \(ByteSize.text(settings.dram))"
+        let words = "\(ByteSize.text(limit)) may be locked, the \(owner)'s buffers are \(ByteSize.text(settings.dram))"
         if limit >= settings.dram { return Finding("locked memory", .ok, words) }
         let remedy = "set LimitMEMLOCK=infinity in the unit, or `ulimit -l unlimited`"
         return settings.rdma.isEmpty
@@ -81,7 +83,7 @@ struct MachineChecks {
         guard count > 1 else { return Finding("NUMA", .ok, "one memory node") }
         return Finding(
             "NUMA", .warning, "\(count) memory nodes",
-            remedy: "run one store a node, under numactl, beside its drives and its network card")
+            remedy: "run one \(owner) a node, under numactl, beside its drives and its network card")
     }
 
     private var descriptors: Finding {

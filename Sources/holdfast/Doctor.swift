@@ -7,7 +7,7 @@ import KVStore
 
 struct Doctor: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Says what is wrong with a machine or a store's settings, and what to do.",
+        abstract: "Says what is wrong with a machine or the settings of a store or an agent, and what to do.",
         discussion: """
             Looks, and changes nothing: limits, huge pages, io_uring, drives, ports, memory and settings. A warning costs
             speed or comfort; a problem keeps a store from starting or from keeping its promises, and ends with exit
@@ -15,6 +15,7 @@ struct Doctor: ParsableCommand {
 
               holdfast doctor --data /dev/nvme0n1
               holdfast doctor --config store.yaml --json
+              holdfast doctor --agent-config agent.yaml --engine-region 32GiB
             """)
 
     @Option(name: .long, help: "The YAML file of settings that the store will be given.")
@@ -26,10 +27,17 @@ struct Doctor: ParsableCommand {
     @Option(name: .long, help: "Bytes of a file that does not exist yet, like 100GiB.")
     var size: String?
 
+    @Option(name: .long, help: "The YAML file of settings that an agent will be given.")
+    var agentConfig: String?
+
+    @Option(name: .long, help: "Bytes of the engine's own host region, like 32GiB; vLLM's is found by itself.")
+    var engineRegion: String?
+
     @Flag(name: .long, help: "Prints JSON.")
     var json = false
 
     func run() throws {
+        if let agentConfig { return try show(AgentChecks(file: agentConfig, engineRegion: engineRegion).findings) }
         var settings = StoreConfiguration()
         var findings: [Finding] = []
         do {
@@ -43,6 +51,10 @@ struct Doctor: ParsableCommand {
         }
         findings += MachineChecks(settings: settings).findings
         findings += settings.data.flatMap { DriveChecks(path: $0, size: settings.size).findings }
+        try show(findings)
+    }
+
+    private func show(_ findings: [Finding]) throws {
         if json {
             print(String(decoding: try encodeJSON(findings), as: UTF8.self))
         } else {

@@ -9,7 +9,7 @@ struct Holdfast: AsyncParsableCommand {
         abstract: "Keeps the KV cache that LLM servers throw away, and shows what that is worth.",
         version: "0.1.0",
         subcommands: [
-            Replay.self, ReportCommand.self, PlanCommand.self, ModelCommand.self, TraceCommand.self, StoreCommand.self,
-            Ctl.self, Calibrate.self, Doctor.self,
+            Replay.self, ReportCommand.self, PlanCommand.self, ModelCommand.self, TraceCommand.self, AgentCommand.self,
+            StoreCommand.self, Ctl.self, Calibrate.self, Doctor.self,
         ])
 }

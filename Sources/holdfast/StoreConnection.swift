@@ -16,7 +16,7 @@ struct StoreConnectionOptions: ParsableArguments {
     var tenant = "local"
 
     @Option(name: .long, help: "The file of keys that the store made or was given (`--tenants` there).")
-    var keys: String
+    var keys: String?
 
     @Option(name: .long, help: "Seconds that an answer may take.")
     var within = 10.0
@@ -27,6 +27,10 @@ struct StoreConnectionOptions: ParsableArguments {
     /// A client with room for `payloadBytes` of payload.
     func connect(payloadBytes: Int = 4096) throws(OperatorError) -> StoreConnection {
         let (host, port) = try splitEndpoint(store, option: "--store")
+        guard let keys else {
+            throw OperatorError(
+                "a store answers only who has a key", at: "--keys", remedy: "name the file of keys that the store made")
+        }
         guard let own = try Tenants(file: keys).byName[tenant] else {
             throw OperatorError("there is no tenant `\(tenant)`", at: keys)
         }

@@ -1,0 +1,71 @@
+// An agent's settings in the words of the tiering decisions and of the transport.
+
+import KVModel
+import KVTiering
+import KVTransport
+
+extension AgentConfiguration {
+    /// What the decisions are made with, for blocks of one size.
+    func tiering(
+        slotBytes: Int, blockTokens: Int32, ownership: Ownership
+    ) throws(OperatorError) -> TieringConfiguration {
+        let slots = dram / slotBytes
+        guard slots >= 16 else {
+            throw OperatorError(
+                "node memory of \(ByteSize.text(dram)) has room for \(slots) blocks of \(ByteSize.text(slotBytes))",
+                at: "dram", remedy: "give it at least \(ByteSize.text(16 * slotBytes))")
+        }
+        let policy = policy
+        func tier(_ bytes: Int, stagingShare: Double) -> TierConfiguration {
+            TierConfiguration(bytes: bytes, stagingShare: stagingShare) { capacity in
+                guard let made = policy.makePolicy(capacity: capacity, reportsForgotten: true) else {
+                    preconditionFailure("a policy that cannot run a tier was let through")
+                }
+                return made
+            }
+        }
+        let flashSlots = nvme.isEmpty ? 0 : (nvmeSize ?? 1 << 40) / slotBytes
+        let known = max(1 << 16, min(32 << 20, 4 * (slots + flashSlots)))
+        return TieringConfiguration(
+            blockTokens: Int(blockTokens), blockBytes: slotBytes, ownership: ownership,
+            dram: tier(slots * slotBytes, stagingShare: 0.1),
+            nvme: nvme.isEmpty ? nil : tier(max(1, flashSlots) * slotBytes, stagingShare: 0),
+            inclusion: inclusion,
+            nvmeWriteBudget: nvmeWritePerDay == 0
+                ? nil
+                : WriteBudgetConfiguration(
+                    bytesPerDay: Double(nvmeWritePerDay), burstBytes: Double(nvmeWritePerDay) / 24),
+            hasStore: !store.isEmpty, spill: store.isEmpty ? .never : spill,
+            directory: DirectoryConfiguration(
+                presentAge: Duration(seconds: 10), absentAge: Duration(seconds: 0.1),
+                askDeadline: Duration(seconds: ask), isSubscribed: !store.isEmpty),
+            planner: PlannerConfiguration(
+                rule: planner, prefixOnly: true, prefill: prefill, gpuSecondWeight: 0, gpusPerEngine: 1,
+                overlap: overlap, layers: layers, loadGraceMin: Duration(milliseconds: 20),
+                loadGraceMax: Duration(seconds: 2)),
+            prefetch: prefetch
+                ? PrefetchConfiguration(
+                    reasons: Set(PrefetchReason.allCases), bytesInFlightMax: max(slotBytes, dram / 20),
+                    linkShare: prefetchShare, stagingShare: 0.5, probabilityMin: 0.3, sessionsMax: 65_536) : nil,
+            pinBudgetBytes: [pins],
+            limits: TieringLimits(
+                requestsMax: 16_384, transfersMax: 8_192, knownBlocksMax: known, pinsMax: 1_024, sliceBlocks: 64))
+    }
+
+    /// The ways to the store, the best first.
+    func routes() throws(OperatorError) -> [StoreRoute] {
+        let (host, port) = try splitEndpoint(store, option: "--store")
+        if !tlsAuthority.isEmpty {
+            return [
+                try .tls(
+                    host: host, port: port,
+                    TLSClientConfiguration(
+                        authority: tlsAuthority, serverName: host, certificateChain: nil, privateKey: nil))
+            ]
+        }
+        guard !rdma.isEmpty else { return [.tcp(host: host, port: port)] }
+        let (rdmaHost, rdmaPort) = try splitEndpoint(rdmaStore, option: "--rdma-store")
+        let place = VerbsPlace(device: rdma == "auto" ? nil : rdma)
+        return [.verbs(host: rdmaHost, port: rdmaPort, place: place), .tcp(host: host, port: port)]
+    }
+}

@@ -1,0 +1,264 @@
+// The agent as a process beside its engines: the door, and the decisions that are made when the first engine says how large its
+// blocks are.
+
+import Foundation
+import KVFlash
+import KVModel
+import KVSystem
+import KVTiering
+import KVTransport
+import Logging
+import Synchronization
+
+/// What an agent needs that its settings only name: read by the command, which knows where such things lie.
+public struct AgentSurroundings: Sendable {
+    /// The tenant's key at the store.
+    public var storeSecret: [UInt8] = []
+    /// What the planner is told of paths until bytes have moved.
+    public var links: LinkView
+    /// The program, for engines' logs.
+    public var program = "holdfast"
+
+    /// Surroundings in which paths look as given.
+    public init(links: LinkView) { self.links = links }
+}
+
+/// A door with decisions behind it.
+///
+/// One agent has blocks of one size. The first engine's hello says which, and the memory of all tiers is cut by it; an engine with
+/// other blocks is refused with both sizes named, until the agent is started anew.
+public final class AgentSidecar: Sendable {
+    /// Where the decisions stand.
+    private enum Making {
+        /// No engine has come.
+        case none
+        /// They are being made for the first engine; these wait.
+        case making([(EngineNumber, EngineHello)])
+        /// They run.
+        case made(Agent, blockBytes: Int, blockTokens: Int32)
+        /// The sidecar ends.
+        case ended
+    }
+
+    /// The settings.
+    public let configuration: AgentConfiguration
+    private let surroundings: AgentSurroundings
+    private let logger: Logger
+    private let making = Mutex(Making.none)
+    private let opened = Mutex<EngineDoor?>(nil)
+    private let isDraining = Atomic<Bool>(false)
+    private let started = MonotonicClock.now
+
+    /// Opens the door.
+    public init(
+        _ configuration: AgentConfiguration, in surroundings: AgentSurroundings, logger: Logger
+    ) throws(OperatorError) {
+        self.configuration = configuration
+        self.surroundings = surroundings
+        self.logger = logger
+        var door = EngineDoorConfiguration(path: configuration.socket)
+        door.users = configuration.users
+        door.enginesMax = configuration.engines
+        door.program = surroundings.program
+        let made = try EngineDoor(door, statistics: { [weak self] in self?.statistics ?? [] }) { [weak self] in
+            self?.take($0) ?? .full
+        }
+        opened.withLock { $0 = made }
+        logger.info("engines may come", metadata: ["socket": "\(configuration.socket)"])
+    }
+
+    // MARK: what engines say, on the door's thread
+
+    private func take(_ message: EngineMessage) -> Acceptance {
+        switch message {
+        case .attach(let engine, let hello): return attach(engine, hello)
+        case .gone(let engine):
+            if forget(engine) { return .accepted }
+        default: break
+        }
+        guard let agent else { return .full }
+        return agent.post(message)
+    }
+
+    private func attach(_ engine: EngineNumber, _ hello: EngineHello) -> Acceptance {
+        enum Step {
+            case make, wait
+            case join(Agent)
+            case refuse(String)
+        }
+        let step = making.withLock { making -> Step in
+            switch making {
+            case .none:
+                making = .making([(engine, hello)])
+                return .make
+            case .making(let waiting):
+                making = .making(waiting + [(engine, hello)])
+                return .wait
+            case .made(let agent, let blockBytes, let blockTokens):
+                guard hello.blockBytes == blockBytes, hello.blockTokens == blockTokens else {
+                    return .refuse(
+                        "blocks of \(hello.blockBytes) bytes and \(hello.blockTokens) tokens | "
+                            + "\(blockBytes) bytes and \(blockTokens) tokens, for which this agent was started")
+                }
+                return .join(agent)
+            case .ended: return .refuse("the agent stops")
+            }
+        }
+        logger.info(
+            "an engine says hello",
+            metadata: ["engine": "\(engine)", "kind": "\(hello.kind)", "process": "\(hello.process)"])
+        switch step {
+        case .wait: return .accepted
+        case .join(let agent): return join(agent, engine, hello)
+        case .refuse(let reason):
+            door?.post(.refused(engine, reason: reason))
+            return .accepted
+        case .make:
+            // Taking memory and formatting a drive takes a while; the door goes on meanwhile.
+            Thread.detachNewThread { [self] in make(for: hello) }
+            return .accepted
+        }
+    }
+
+    private func join(_ agent: Agent, _ engine: EngineNumber, _ hello: EngineHello) -> Acceptance {
+        agent.connect(engine: engine) { [weak self] reply in self?.door?.post(reply) }
+        return agent.post(.attach(engine, hello))
+    }
+
+    /// An engine that left before there were decisions is forgotten at once.
+    private func forget(_ engine: EngineNumber) -> Bool {
+        let wasWaiting = making.withLock { making -> Bool in
+            switch making {
+            case .making(let waiting):
+                making = .making(waiting.filter { $0.0 != engine })
+                return true
+            case .none, .ended: return true
+            case .made: return false
+            }
+        }
+        if wasWaiting { door?.post(.forgotten(engine)) }
+        return wasWaiting
+    }
+
+    // MARK: making the decisions
+
+    private func make(for hello: EngineHello) {
+        let began = MonotonicClock.now
+        do throws(OperatorError) {
+            let agent = try Agent(try settings(for: hello), logger: logger)
+            let took = (MonotonicClock.now - began).seconds
+            logger.info(
+                "node memory is ready",
+                metadata: [
+                    "blockBytes": "\(hello.blockBytes)", "dram": "\(ByteSize.text(configuration.dram))",
+                    "seconds": "\(took)",
+                ])
+            let waiting = making.withLock { making -> [(EngineNumber, EngineHello)]? in
+                guard case .making(let waiting) = making else { return nil }
+                making = .made(agent, blockBytes: hello.blockBytes, blockTokens: hello.blockTokens)
+                return waiting
+            }
+            guard let waiting else { return agent.shutDown() }
+            for (engine, other) in waiting {
+                if other.blockBytes == hello.blockBytes, other.blockTokens == hello.blockTokens {
+                    // The mailbox of a new agent has room for all engines that there may be.
+                    _ = join(agent, engine, other)
+                } else {
+                    door?.post(.refused(engine, reason: "another engine with other blocks came first"))
+                }
+            }
+        } catch { end(with: error.description) }
+    }
+
+    /// The decisions cannot be made: whoever waits is refused, and the next engine may try again.
+    private func end(with reason: String) {
+        logger.error("the agent cannot serve: \(reason)")
+        let waiting = making.withLock { making -> [(EngineNumber, EngineHello)] in
+            guard case .making(let waiting) = making else { return [] }
+            making = .none
+            return waiting
+        }
+        for (engine, _) in waiting { door?.post(.refused(engine, reason: reason)) }
+    }
+
+    private func settings(for hello: EngineHello) throws(OperatorError) -> AgentSettings {
+        let slotBytes = (hello.blockBytes + 4095) / 4096 * 4096
+        var settings = AgentSettings(
+            tiering: try configuration.tiering(
+                slotBytes: slotBytes, blockTokens: hello.blockTokens, ownership: hello.ownership),
+            links: .measured(first: surroundings.links))
+        settings.limits.enginesMax = configuration.engines
+        settings.limits.copyWorkers = configuration.copyThreads
+        if !configuration.nvme.isEmpty {
+            let extent = max(64 << 10, min(16 << 20, (slotBytes + 65_535) / 65_536 * 65_536))
+            settings.localFlash = LocalFlash(
+                path: configuration.nvme, byteCount: configuration.nvmeSize, extentBytes: extent)
+        }
+        if !configuration.store.isEmpty {
+            let namespace = configuration.namespace.isEmpty ? nil : configuration.namespace
+            settings.store = StoreAccess(
+                client: StoreClientConfiguration(
+                    routes: try configuration.routes(), tenant: configuration.tenant,
+                    secret: surroundings.storeSecret), namespace: namespace)
+        }
+        if !configuration.journal.isEmpty {
+            settings.journal = JournalSettings(path: configuration.journal, bytesMax: configuration.journalSize)
+        }
+        return settings
+    }
+
+    // MARK: for operators
+
+    private var door: EngineDoor? { opened.withLock { $0 } }
+
+    /// The decisions, once an engine has come.
+    public var agent: Agent? {
+        making.withLock { making in
+            if case .made(let agent, _, _) = making { agent } else { nil }
+        }
+    }
+
+    /// What the door counted.
+    public var view: EngineDoorView { door?.view ?? EngineDoorView() }
+
+    /// Since the start.
+    public var uptimeSeconds: Double { (MonotonicClock.now - started).seconds }
+
+    /// Whether engines may come.
+    public var isReady: Bool { !isDraining.load(ordering: .relaxed) }
+
+    private var statistics: [EngineStatistic] {
+        guard let status = agent?.status else { return [] }
+        let tiers = [("dram", status.dram), ("nvme", status.nvme)]
+        var numbers = tiers.flatMap { name, tier in
+            [
+                EngineStatistic("\(name)_bytes", UInt64(clamping: tier.totalBytes)),
+                EngineStatistic("\(name)_used_bytes", UInt64(clamping: tier.usedBytes)),
+            ]
+        }
+        for (name, value) in status.totals.sorted(by: { $0.key < $1.key }) {
+            numbers.append(EngineStatistic("\(name)_total", UInt64(clamping: value)))
+        }
+        return numbers
+    }
+
+    /// Says farewell to engines, waits until their jobs have ended (at most `limit`), and ends everything. Whether all jobs ended.
+    public func drain(within limit: Duration) -> Bool {
+        isDraining.store(true, ordering: .relaxed)
+        guard let door else { return true }
+        door.drain(reason: "the agent stops")
+        let deadline = MonotonicClock.now + limit
+        while !(door.view.engines.isEmpty && door.view.leaving == 0), MonotonicClock.now < deadline {
+            Thread.sleep(forTimeInterval: 0.02)
+        }
+        let isQuiet = door.view.engines.isEmpty
+        // The decisions still run: they forget the engines, and only then is the socket taken away.
+        door.stop(within: limit)
+        let agent = making.withLock { making -> Agent? in
+            defer { making = .ended }
+            if case .made(let agent, _, _) = making { return agent } else { return nil }
+        }
+        agent?.shutDown()
+        return isQuiet
+    }
+}

@@ -1,0 +1,87 @@
+// One question over HTTP to a server of our own, for a command that asks a running agent. No redirects, no encryption.
+
+import CKernel
+import Glibc
+import KVModel
+
+/// What a server answered.
+public struct PlainResponse: Sendable {
+    /// 200, 404, …
+    public var status: Int
+    /// The body as it came.
+    public var body: [UInt8]
+}
+
+/// Asks `GET path` of a server and waits for the whole answer.
+public func plainGet(
+    host: String, port: UInt16, path: String, within limit: Duration
+) throws(SystemError) -> PlainResponse {
+    let place = "\(host):\(port)"
+    let deadline = MonotonicClock.now + limit
+    let descriptor = unsafe try checked(hf_tcp_connect(host, port), "connect to \(place)")
+    defer { hf_close(descriptor) }
+    func wait(for events: Int32) throws(SystemError) {
+        var waiting = pollfd(fd: descriptor, events: Int16(events), revents: 0)
+        let left = max(0, (deadline - MonotonicClock.now).nanoseconds / 1_000_000)
+        guard unsafe poll(&waiting, 1, Int32(clamping: left)) > 0 else {
+            throw SystemError(number: ETIMEDOUT, doing: "reach \(place)")
+        }
+    }
+    try wait(for: POLLOUT)
+    _ = try checked(hf_socket_error(descriptor), "connect to \(place)")
+    // The server of this protocol version closes when it has answered.
+    var request = Array("GET \(path) HTTP/1.1\r\nHost: \(place)\r\nConnection: close\r\n\r\n".utf8)[...]
+    while !request.isEmpty {
+        let sent = unsafe request.withUnsafeBytes { unsafe hf_send(descriptor, $0.baseAddress, $0.count, 0) }
+        if sent == -Int64(EAGAIN) {
+            try wait(for: POLLOUT)
+        } else {
+            request = request.dropFirst(Int(try checked(sent, "ask \(place)")))
+        }
+    }
+    var answer: [UInt8] = []
+    var piece = [UInt8](repeating: 0, count: 64 << 10)
+    while true {
+        let count = unsafe piece.withUnsafeMutableBytes { unsafe hf_receive(descriptor, $0.baseAddress, $0.count) }
+        if count == -Int64(EAGAIN) {
+            try wait(for: POLLIN)
+        } else {
+            guard try checked(count, "hear \(place)") > 0 else { break }
+            answer += piece[..<Int(count)]
+        }
+    }
+    guard let response = PlainResponse(answer) else { throw SystemError(number: EPROTO, doing: "understand \(place)") }
+    return response
+}
+
+extension PlainResponse {
+    /// Takes an answer apart; a body in chunks is put together.
+    init?(_ answer: [UInt8]) {
+        let end = Array("\r\n\r\n".utf8)
+        guard let split = answer.indices.dropLast(3).first(where: { Array(answer[$0..<($0 + 4)]) == end }) else {
+            return nil
+        }
+        let head = String(decoding: answer[..<split], as: UTF8.self)
+        let words = head.split(separator: " ", maxSplits: 2)
+        guard words.count >= 2, words[0].hasPrefix("HTTP/1."), let status = Int(words[1]) else { return nil }
+        self.status = status
+        let rest = answer[(split + 4)...]
+        let isChunked = head.split(separator: "\r\n").contains {
+            $0.lowercased().hasPrefix("transfer-encoding:") && $0.lowercased().hasSuffix("chunked")
+        }
+        guard isChunked else {
+            body = Array(rest)
+            return
+        }
+        body = []
+        var left = rest
+        while let line = left.firstIndex(of: 0x0A) {
+            let digits = String(decoding: left[..<line], as: UTF8.self).filter { $0.isHexDigit }
+            guard let count = Int(digits, radix: 16), count <= left.endIndex - line - 1 else { return nil }
+            if count == 0 { return }
+            body += left[(line + 1)..<(line + 1 + count)]
+            left = left[(line + 1 + count)...].dropFirst(2)
+        }
+        return nil
+    }
+}

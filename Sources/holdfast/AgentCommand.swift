@@ -1,0 +1,173 @@
+// `holdfast agent`: the sidecar beside inference engines.
+
+import ArgumentParser
+import Foundation
+import KVAgent
+import KVModel
+import KVServing
+import KVSimulation
+import KVStore
+import KVTiering
+import Logging
+import ServiceLifecycle
+
+struct AgentCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "agent", abstract: "Keeps KV blocks of the engines beside it: in memory, on flash, in a store.",
+        discussion: """
+            Engines come through a local socket and share their memory by passing its descriptor; blocks never travel over
+            the socket. The agent serves until SIGTERM, which lets jobs under way end.
+
+              holdfast agent --dram 64GiB
+              holdfast agent --dram 64GiB --nvme /mnt/nvme/blocks --nvme-size 2TiB --store 10.0.0.7:9460 --keys store.keys
+
+            A YAML file may hold the same settings under the same names (`nvme-size` is `nvmeSize` there) and more;
+            options overrule it. `--print-config` writes all of them with what they mean; `holdfast doctor
+            --agent-config` checks them beforehand.
+            """)
+
+    @Option(name: .long, help: "A YAML file of settings.")
+    var config: String?
+
+    @Option(name: .long, help: "Where engines come (default: /run/holdfast/agent.sock).")
+    var socket: String?
+
+    @Option(name: .long, help: "Node memory for blocks, like 64GiB (default: 8GiB).")
+    var dram: String?
+
+    @Option(name: .long, help: "A file or block device for blocks of this node; it is formatted at each start.")
+    var nvme: String?
+
+    @Option(name: .long, help: "Bytes of that file, like 2TiB.")
+    var nvmeSize: String?
+
+    @Option(name: .long, help: "The shared store, address:port.")
+    var store: String?
+
+    @Option(name: .long, help: "The file with the tenant's key at the store.")
+    var keys: String?
+
+    @Option(name: .long, help: "Who the agent is at the store (default: local).")
+    var tenant: String?
+
+    @Option(name: .long, help: "The store's namespace (default: the one that engines name).")
+    var namespace: String?
+
+    @Option(name: .long, help: "Where /metrics, /healthz, /readyz and /status are served (default: 127.0.0.1:9471).")
+    var http: String?
+
+    @Option(name: .long, help: "The profile that `holdfast calibrate` wrote of this machine.")
+    var profile: String?
+
+    @Option(name: .long, help: "The model that is served, of the catalogue; with --gpu it says what computing costs.")
+    var model: String?
+
+    @Option(name: .long, help: "The GPU that serves it, of the catalogue.")
+    var gpu: String?
+
+    @Option(name: .long, help: "GPUs of one copy of the model.")
+    var tensorParallel = 1
+
+    @Option(name: .customLong("set"), help: "Any other setting, like planner=always; repeat it.")
+    var assignments: [String] = []
+
+    @Flag(name: .long, help: "Writes all settings with what they mean and their defaults, and ends.")
+    var printConfig = false
+
+    func run() async throws {
+        if printConfig {
+            print(AgentConfiguration.documented, terminator: "")
+            return
+        }
+        let settings = try readSettings()
+        var logger = Logger(label: "holdfast.agent")
+        logger.logLevel = .info
+        var surroundings = AgentSurroundings(links: try AgentSettingsReading.links(settings))
+        surroundings.program = "holdfast \(Holdfast.configuration.version)"
+        surroundings.storeSecret = try AgentSettingsReading.secret(settings)
+        let service = try AgentService(settings, in: surroundings, logger: logger)
+        let group = ServiceGroup(
+            configuration: .init(
+                services: [service], gracefulShutdownSignals: [.sigterm, .sigint], logger: logger))
+        try await group.run()
+    }
+
+    /// The file's settings, overruled by the options.
+    func readSettings() throws(OperatorError) -> AgentConfiguration {
+        var settings = AgentConfiguration()
+        if let config { try settings.read(file: config) }
+        let options: [(name: String, option: String, value: String?)] = [
+            ("socket", "--socket", socket), ("dram", "--dram", dram), ("nvme", "--nvme", nvme),
+            ("nvmeSize", "--nvme-size", nvmeSize), ("store", "--store", store), ("keys", "--keys", keys),
+            ("tenant", "--tenant", tenant), ("namespace", "--namespace", namespace), ("http", "--http", http),
+            ("profile", "--profile", profile),
+        ]
+        for option in options {
+            if let value = option.value { try settings.set(option.name, [value], at: option.option) }
+        }
+        for assignment in assignments {
+            guard let equals = assignment.firstIndex(of: "=") else {
+                throw OperatorError("`\(assignment)` is not name=value", at: "--set")
+            }
+            let words = assignment[assignment.index(after: equals)...].split(separator: ",").map(String.init)
+            try settings.set(String(assignment[..<equals]), words.isEmpty ? [""] : words, at: "--set")
+        }
+        if model != nil || gpu != nil {
+            guard let model, let gpu else {
+                throw OperatorError("model and GPU go together", at: model == nil ? "--model" : "--gpu")
+            }
+            try settings.price(model: model, gpu: gpu, tensorParallel: tensorParallel)
+        }
+        try settings.check()
+        return settings
+    }
+}
+
+/// What settings of an agent name, read from where it lies.
+enum AgentSettingsReading {
+    /// The tenant's key at the store; empty without a store.
+    static func secret(_ settings: AgentConfiguration) throws(OperatorError) -> [UInt8] {
+        guard !settings.store.isEmpty else { return [] }
+        guard let own = try Tenants(file: settings.keys).byName[settings.tenant] else {
+            throw OperatorError("there is no tenant `\(settings.tenant)`", at: settings.keys)
+        }
+        return own.secret
+    }
+
+    /// What paths look like before bytes have moved: the profile's figures, else cautious ones.
+    static func links(_ settings: AgentConfiguration) throws(OperatorError) -> LinkView {
+        var view = LinkView(
+            dram: LinkState(bandwidth: 5e9, delay: Duration(nanoseconds: 15_000)),
+            nvme: LinkState(bandwidth: 2e9, delay: Duration(nanoseconds: 100_000)),
+            flash: LinkState(bandwidth: 1e9, delay: Duration(nanoseconds: 300_000)))
+        guard !settings.profile.isEmpty else { return view }
+        let json: Data
+        do { json = try Data(contentsOf: URL(fileURLWithPath: settings.profile)) } catch {
+            throw OperatorError("cannot be read: \(error.localizedDescription)", at: settings.profile)
+        }
+        let profile = try DeviceProfile(json: json, at: settings.profile)
+        if let rate = profile.hostMemory?.bytesPerSecond { view.dram.bandwidth = rate }
+        if let seconds = profile.dram?.latencySeconds { view.dram.delay = Duration(seconds: seconds) }
+        if let rate = profile.nvme?.readBytesPerSecond { view.nvme.bandwidth = rate }
+        if let seconds = profile.nvme?.latencySeconds { view.nvme.delay = Duration(seconds: seconds) }
+        let rates = [
+            profile.flash?.readBytesPerSecond, profile.flash?.nicBytesPerSecond, profile.hostNIC?.bytesPerSecond,
+        ]
+        if let rate = rates.compactMap({ $0 }).min() { view.flash.bandwidth = rate }
+        if let seconds = profile.flash?.latencySeconds { view.flash.delay = Duration(seconds: seconds) }
+        return view
+    }
+}
+
+extension AgentConfiguration {
+    /// What computing costs on a GPU of the catalogue, with weights and KV in eight bits where the GPU has them.
+    mutating func price(model: String, gpu: String, tensorParallel: Int) throws(OperatorError) {
+        let catalogue = Catalogue.builtIn
+        let shape = try catalogue.model(named: model)
+        let serving = try ServingModel(
+            shape, gpu: try catalogue.gpu(named: gpu), tensorParallel: tensorParallel, weights: .fp8, kv: .fp8,
+            engine: try catalogue.engine(named: "vllm"))
+        prefill = PrefillCost(of: serving, chunk: 8192)
+        layers = shape.layers
+    }
+}

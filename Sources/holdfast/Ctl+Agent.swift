@@ -1,0 +1,169 @@
+// What an agent says of itself, for people: once, or again and again.
+
+import ArgumentParser
+import Foundation
+import KVAgent
+import KVModel
+import KVSystem
+
+/// A question to a running agent.
+struct AgentQuestion {
+    let address: String
+    /// Seconds that an answer may take.
+    let limit: Double
+
+    /// The agent's state, as JSON.
+    func ask() throws(OperatorError) -> [UInt8] {
+        let (host, port) = try splitEndpoint(address, option: "--agent")
+        let response: PlainResponse
+        do {
+            response = try plainGet(host: host, port: port, path: "/status", within: Duration(seconds: limit))
+        } catch {
+            throw OperatorError(
+                error.description, at: "--agent", remedy: "is the agent running, and is this its `http`?")
+        }
+        guard response.status == 200 else {
+            throw OperatorError("the answer is \(response.status), not that of an agent", at: address)
+        }
+        return response.body
+    }
+
+    /// The agent's state.
+    func status() throws(OperatorError) -> SidecarStatus {
+        let json = try ask()
+        do { return try JSONDecoder().decode(SidecarStatus.self, from: Data(json)) } catch {
+            throw OperatorError("the answer is not that of an agent of this version", at: address)
+        }
+    }
+
+    /// Prints it.
+    func show(json: Bool) throws {
+        if json {
+            print(String(decoding: try ask(), as: UTF8.self))
+        } else {
+            print(AgentPicture(try status()).text)
+        }
+    }
+}
+
+extension Ctl {
+    struct Top: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Shows an agent live: tiers, engines, paths, rates. Ends with Ctrl-C.")
+        @Option(name: .long, help: "The agent's address (its `http`).") var agent = "127.0.0.1:9471"
+        @Option(name: .long, help: "Seconds between two looks.") var every = 1.0
+        @Option(name: .long, help: "So many looks; 0 is for ever.") var count = 0
+
+        func validate() throws {
+            guard (0.1...3600).contains(every) else { throw ValidationError("--every is from 0.1 to 3600 seconds") }
+        }
+
+        func run() async throws {
+            let question = AgentQuestion(address: agent, limit: max(2, every))
+            var before: SidecarStatus?
+            var looks = 0
+            while true {
+                let now = try question.status()
+                // Home and clear below: a screen that does not flicker.
+                if isatty(STDOUT_FILENO) == 1 { print("\u{1B}[H\u{1B}[J", terminator: "") }
+                print(AgentPicture(now, since: before).text)
+                before = now
+                looks += 1
+                if looks == count { return }
+                try await Task.sleep(for: .seconds(every))
+            }
+        }
+    }
+}
+
+/// An agent's state in lines of text; with an earlier one, rates beside the sums.
+struct AgentPicture {
+    private let now: SidecarStatus
+    private let before: SidecarStatus?
+
+    init(_ now: SidecarStatus, since before: SidecarStatus? = nil) {
+        self.now = now
+        self.before = before
+    }
+
+    private func row(_ name: String, _ value: String) -> String {
+        name.padding(toLength: 14, withPad: " ", startingAt: 0) + value
+    }
+
+    /// A count, and what came a second since the earlier look.
+    private func count(_ name: String) -> String {
+        let value = now.counts[name] ?? 0
+        guard let before, now.uptimeSeconds > before.uptimeSeconds else { return "\(value)" }
+        let more = Double(value) - Double(before.counts[name] ?? 0)
+        return "\(value) (\(Int((more / (now.uptimeSeconds - before.uptimeSeconds)).rounded()))/s)"
+    }
+
+    private func bytes(_ name: String) -> String {
+        let value = Int(clamping: now.counts[name] ?? 0)
+        guard let before, now.uptimeSeconds > before.uptimeSeconds else { return ByteSize.text(value) }
+        let more = Double(value) - Double(before.counts[name] ?? 0)
+        return "\(ByteSize.text(value)) (\(ByteSize.text(Int(more / (now.uptimeSeconds - before.uptimeSeconds))))/s)"
+    }
+
+    private func time(_ name: String) -> String {
+        guard let times = now.times[name], times.count > 0 else { return "" }
+        func text(_ seconds: Double) -> String {
+            seconds < 1e-3 ? String(format: "%.0f µs", seconds * 1e6) : String(format: "%.1f ms", seconds * 1e3)
+        }
+        return ", mean \(text(times.meanSeconds)), p50 < \(text(times.p50Seconds)), p99 < \(text(times.p99Seconds))"
+    }
+
+    var text: String {
+        var lines = [
+            row("state", "\(now.state), up \(Int(now.uptimeSeconds)) s, \(now.engines.count) engines at \(now.socket)"),
+            row("look-ups", count("lookups_total") + time("lookup")),
+            row("found", "\(count("blocks_found_total")) of \(count("keys_looked_up_total")) blocks"),
+            row("loads", "\(count("loads_total")), \(bytes("bytes_loaded_total"))" + time("load")),
+            row("saves", "\(count("saves_total")), \(bytes("bytes_saved_total"))" + time("save")),
+        ]
+        let busy = now.counts["busy_total"] ?? 0
+        if busy > 0 { lines.append(row("busy", "\(busy) answered with nothing")) }
+        if let agent = now.agent { lines += tiers(agent) }
+        for engine in now.engines {
+            lines.append(
+                row(
+                    "engine \(engine.number)",
+                    "\(engine.kind) \(engine.client), process \(engine.process), "
+                        + "\(ByteSize.text(engine.regionBytes)) shared, \(engine.requests) requests, \(engine.jobs) jobs"
+                ))
+        }
+        for (code, count) in now.refused.sorted(by: { $0.key < $1.key }) {
+            lines.append(row("refused", "\(count) for \(code)"))
+        }
+        return lines.joined(separator: "\n")
+    }
+
+    private func tiers(_ agent: AgentStatus) -> [String] {
+        func tier(_ tier: AgentStatus.Tier) -> String {
+            "\(ByteSize.text(tier.usedBytes)) of \(ByteSize.text(tier.totalBytes)), \(tier.hitTokens) tokens served"
+        }
+        var lines = [row("dram", tier(agent.dram))]
+        if agent.nvme.totalBytes > 0 { lines.append(row("nvme", tier(agent.nvme))) }
+        if let store = agent.store {
+            let state = store.isUsable ? "reached" : "not reached\(store.reason.isEmpty ? "" : ": \(store.reason)")"
+            lines.append(
+                row("store", "\(state), namespace \(store.namespace ?? "?"), \(agent.flash.hitTokens) tokens served"))
+        }
+        let prompt = max(1, agent.promptTokens)
+        let hit = agent.dram.hitTokens + agent.nvme.hitTokens + agent.flash.hitTokens
+        lines.append(
+            row(
+                "prompts",
+                String(
+                    format: "%d tokens, %.1f %% from our tiers, %.1f %% from the engine", agent.promptTokens,
+                    100 * Double(hit) / Double(prompt), 100 * Double(agent.hbmHitTokens) / Double(prompt))))
+        for link in agent.links where link.bytesPerSecond > 0 || link.underWay > 0 {
+            lines.append(
+                row(
+                    link.name,
+                    "\(ByteSize.text(Int(link.bytesPerSecond)))/s, \(ByteSize.text(link.waitingBytes)) waiting, "
+                        + "\(link.underWay) under way"))
+        }
+        return lines
+    }
+}
