@@ -104,7 +104,13 @@ final class EngineClientLoop {
         var (wasOpen, saidGoodbye) = (false, false)
         while true {
             now = MonotonicClock.now
-            guard !client.state.withLock({ $0.isClosing }) else { return wasOpen }
+            guard !client.state.withLock({ $0.isClosing }) else {
+                if wasOpen, !saidGoodbye {
+                    stream.queue(.goodbye, at: now)
+                    _ = stream.flush()
+                }
+                return wasOpen
+            }
             guard send(stream) else { return wasOpen }
             if wasOpen, !saidGoodbye, client.state.withLock({ $0.leaves }) {
                 saidGoodbye = true

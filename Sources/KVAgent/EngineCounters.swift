@@ -77,6 +77,14 @@ public struct EngineCounters: Sendable, Equatable {
     public var busy: UInt64 = 0
     /// Hints dropped for the same reason.
     public var hintsDropped: UInt64 = 0
+    /// Requests whose end the engine told.
+    public var finished: UInt64 = 0
+    /// Prompt tokens that engines did not compute, as they told it.
+    public var cachedTokens: UInt64 = 0
+    /// Tokens of answers, as they told it.
+    public var answerTokens: UInt64 = 0
+    /// From a request's arrival to its first token, as engines told it.
+    public var firstTokenTime = TimeHistogram()
     /// From a look-up's arrival to its answer.
     public var lookUpTime = TimeHistogram()
     /// From a load's arrival to its end.
@@ -95,12 +103,17 @@ public struct EngineCounters: Sendable, Equatable {
             ("blocks_loaded_total", \.blocksLoaded), ("bytes_loaded_total", \.bytesLoaded),
             ("saves_total", \.saves), ("blocks_saved_total", \.blocksSaved), ("bytes_saved_total", \.bytesSaved),
             ("cancels_total", \.cancels), ("busy_total", \.busy), ("hints_dropped_total", \.hintsDropped),
+            ("finished_total", \.finished), ("cached_tokens_total", \.cachedTokens),
+            ("answer_tokens_total", \.answerTokens),
         ]
     }
 
     /// The times with their names, for metrics.
     public static var times: [(name: String, path: WritableKeyPath<EngineCounters, TimeHistogram>)] {
-        [("lookup_seconds", \.lookUpTime), ("load_seconds", \.loadTime), ("save_seconds", \.saveTime)]
+        [
+            ("lookup_seconds", \.lookUpTime), ("load_seconds", \.loadTime), ("save_seconds", \.saveTime),
+            ("first_token_seconds", \.firstTokenTime),
+        ]
     }
 
     /// Adds another's.

@@ -169,6 +169,7 @@ public struct EngineSession {
         case .load(let load): return try take(load, now)
         case .save(let save): return try take(save, now)
         case .finished(let end):
+            count(end)
             let isKnown = requests.removeValue(forKey: end.ticket)?.isKnown ?? false
             return isKnown ? .forward(.finished(number, end)) : .nothing
         case .cancel(let ticket): return cancel(ticket)
@@ -187,6 +188,13 @@ public struct EngineSession {
             return .leave
         default: throw EngineRefusal(.frame, "\(frame.header.kind) is not an engine's to say")
         }
+    }
+
+    private mutating func count(_ end: EngineRequestEnd) {
+        counters.finished += 1
+        counters.cachedTokens += UInt64(max(0, end.cachedTokens))
+        counters.answerTokens += UInt64(max(0, end.answerTokens))
+        if end.timeToFirstToken > .zero { counters.firstTokenTime.add(end.timeToFirstToken) }
     }
 
     private mutating func add(_ region: Int32, _ byteCount: Int) throws(EngineRefusal) -> Act {

@@ -57,7 +57,7 @@ public struct SidecarStatus: Codable, Sendable {
     public var engines: [Engine]
     /// What engines did since the start.
     public var counts: [String: UInt64]
-    /// How long they waited, by `lookup`, `load`, `save`.
+    /// How long they waited, by `lookup`, `load`, `save`, `first_token` (the last as engines told it).
     public var times: [String: Times]
     /// Connections ended by the agent, by code.
     public var refused: [String: UInt64]
@@ -85,6 +85,7 @@ public struct SidecarStatus: Codable, Sendable {
         times = [
             "lookup": Times(view.counters.engines.lookUpTime), "load": Times(view.counters.engines.loadTime),
             "save": Times(view.counters.engines.saveTime),
+            "first_token": Times(view.counters.engines.firstTokenTime),
         ]
         refused = Dictionary(uniqueKeysWithValues: view.counters.refused.map { ($0.key.name, $0.value) })
     }

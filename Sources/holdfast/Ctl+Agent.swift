@@ -87,7 +87,7 @@ struct AgentPicture {
     }
 
     private func row(_ name: String, _ value: String) -> String {
-        name.padding(toLength: 14, withPad: " ", startingAt: 0) + value
+        name.padding(toLength: 16, withPad: " ", startingAt: 0) + value
     }
 
     /// A count, and what came a second since the earlier look.

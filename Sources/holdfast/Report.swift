@@ -11,10 +11,15 @@ struct ReportCommand: AsyncParsableCommand {
         discussion: """
             A record is what `holdfast replay -o FILE` leaves behind. Several records are compared with the first. Gains are \
             stated against a baseline that needs nothing bought (C: HBM + DRAM with sticky routing), never against no cache.
+
+            `--agent` shows what a running agent counted since its start in place of records.
             """)
 
     @Argument(help: ArgumentHelp("Records to show, at most four on a page.", valueName: "record"), completion: .file())
-    var records: [String]
+    var records: [String] = []
+
+    @Option(help: ArgumentHelp("A running agent's address (its `http`) in place of records.", valueName: "address"))
+    var agent: String?
 
     @Flag(help: "Print the report as one JSON object.")
     var json = false
@@ -36,12 +41,25 @@ struct ReportCommand: AsyncParsableCommand {
     @OptionGroup var terminal: TerminalOptions
 
     func validate() throws {
+        guard records.isEmpty != (agent == nil) else {
+            throw ValidationError(
+                agent == nil ? "Missing expected argument '<record> ...'" : "--agent takes no records.")
+        }
+        guard agent == nil || html == nil else { throw ValidationError("--html needs records.") }
         if let wrong = section.first(where: { !(1...9).contains($0) }) {
             throw ValidationError("--section \(wrong): the questions are 1 to 9.")
         }
     }
 
     func run() async throws {
+        if let agent {
+            let question = AgentQuestion(address: agent, limit: 10)
+            terminal.print(
+                json
+                    ? String(decoding: try question.ask(), as: UTF8.self)
+                    : AgentReport(status: try question.status()).text)
+            return terminal.print("\n")
+        }
         var read: [Record] = []
         for path in records { read.append(try Record(contentsOf: path)) }
         let comparison = try Comparison(read, against: against)

@@ -79,6 +79,14 @@ import Testing
         }
     }
 
+    @Test func theAgentsDashboardNamesOnlyMetricsThatAnAgentHas() throws {
+        let code =
+            try text("Sources/KVAgent/EngineCounters.swift") + text("Sources/KVAgent/AgentMetrics.swift")
+        let names = try text("Tools/deploy/grafana-agent.json").matches(of: /holdfast_agent_(\w+?)(_bucket)?\b/)
+        #expect(!names.isEmpty)
+        for name in names { #expect(code.contains("\"\(name.output.1)\""), "\(name.output.0) is no metric") }
+    }
+
     @Test func nothingIsLeftUnfinished() throws {
         // Spelled in two parts, so that this file does not hold what it looks for.
         let words = ["TO" + "DO", "FIX" + "ME", "XX" + "X", "HA" + "CK", "not yet " + "implemented"]

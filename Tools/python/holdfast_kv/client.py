@@ -572,6 +572,9 @@ class Client:
                 self._expire(now)
             elif now >= hello_deadline:
                 return False
+        if was_open and not said_goodbye and not waiting:
+            with contextlib.suppress(OSError):
+                connection.send(protocol.encode(protocol.Goodbye()))
         return was_open
 
     def _open(self, welcome: protocol.Welcome) -> None:

@@ -1,0 +1,165 @@
+// `agent` as operators and engines meet it: the built command, a real client in another language, HTTP, signals.
+
+import Foundation
+import Testing
+
+@Suite struct AgentCommandTests {
+    /// A running `holdfast agent` in a folder of its own. Ends with its owner.
+    private final class AgentProcess {
+        let socket: String
+        /// Where it answers HTTP.
+        let http: String
+        private let process: Process
+        private let errors: Pipe
+
+        init(_ scratch: Scratch, _ more: [String] = []) throws {
+            let folder = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath().deletingLastPathComponent()
+            socket = scratch.folder.appendingPathComponent("s").path
+            process = Process()
+            process.executableURL = folder.appendingPathComponent("holdfast")
+            process.arguments = ["agent", "--socket", socket, "--dram", "256MiB", "--http", "127.0.0.1:0"] + more
+            errors = Pipe()
+            process.standardInput = FileHandle.nullDevice
+            process.standardOutput = errors
+            process.standardError = errors
+            try process.run()
+            let watch = DispatchWorkItem { [process] in process.terminate() }
+            DispatchQueue.global().asyncAfter(deadline: .now() + .seconds(60), execute: watch)
+            defer { watch.cancel() }
+            var log = ""
+            var address: String?
+            while address == nil {
+                let more = errors.fileHandleForReading.availableData
+                guard !more.isEmpty else { break }
+                log += String(decoding: more, as: UTF8.self)
+                address = log.firstMatch(of: /listening on (127\.0\.0\.1:\d+)/).map { String($0.1) }
+            }
+            http = try #require(address, "the agent did not start: \(log)")
+        }
+
+        deinit {
+            guard process.isRunning else { return }
+            kill(process.processIdentifier, SIGKILL)
+            process.waitUntilExit()
+        }
+
+        /// Asks it to end; its exit code and what it logged.
+        func end() -> (exitCode: Int32, log: String) {
+            kill(process.processIdentifier, SIGTERM)
+            let watch = DispatchWorkItem { [process] in kill(process.processIdentifier, SIGKILL) }
+            DispatchQueue.global().asyncAfter(deadline: .now() + .seconds(60), execute: watch)
+            let log = errors.fileHandleForReading.readDataToEndOfFile()
+            process.waitUntilExit()
+            watch.cancel()
+            let code = process.terminationReason == .exit ? process.terminationStatus : -process.terminationStatus
+            return (code, String(decoding: log, as: UTF8.self))
+        }
+    }
+
+    private func python(_ arguments: [String]) throws -> (exitCode: Int32, said: String) {
+        let process = Process()
+        process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
+        process.currentDirectoryURL = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
+            .deletingLastPathComponent().deletingLastPathComponent()
+        process.arguments = ["python3"] + arguments
+        let output = Pipe()
+        process.standardOutput = output
+        process.standardError = output
+        try process.run()
+        let said = String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
+        process.waitUntilExit()
+        return (process.terminationStatus, said)
+    }
+
+    @Test func anEngineInPythonUsesARealAgent() throws {
+        let scratch = try Scratch()
+        let agent = try AgentProcess(scratch)
+        let run = try python(["Tools/python/tests/conformance.py", agent.socket])
+        #expect(run.exitCode == 0 && run.said.split(separator: "\n").count == 7, "\(run.said)")
+        let status = try CommandRun.holdfast(["ctl", "status", "--agent", agent.http, "--json"])
+        #expect(status.exitCode == 0, "\(status.errors)")
+        #expect(try status.object["state"] as? String == "serving")
+        let counts = try #require(try status.object["counts"] as? [String: Any])
+        #expect((counts["blocks_loaded_total"] as? Int ?? 0) >= 36)
+        let top = try CommandRun.holdfast(["ctl", "top", "--agent", agent.http, "--count", "2", "--every", "0.1"])
+        #expect(top.exitCode == 0 && top.output.contains("look-ups") && top.output.contains("/s)"), "\(top.output)")
+        let report = try CommandRun.holdfast(["report", "--agent", agent.http])
+        #expect(report.exitCode == 0 && report.output.contains("adds up"), "\(report.output)\(report.errors)")
+        let (code, log) = agent.end()
+        #expect(code == 0 && log.contains("drained=true"), "\(log)")
+        #expect(!FileManager.default.fileExists(atPath: agent.socket))
+    }
+
+    @Test func metricsProbesAndStatusAreServed() throws {
+        let scratch = try Scratch()
+        let agent = try AgentProcess(scratch)
+        func get(_ path: String) throws -> String {
+            try String(contentsOf: #require(URL(string: "http://\(agent.http)\(path)")), encoding: .utf8)
+        }
+        #expect(try get("/healthz") == "ok\n")
+        #expect(try get("/readyz") == "ready\n")
+        let metrics = try get("/metrics")
+        for line in metrics.split(separator: "\n") where !line.hasPrefix("#") {
+            #expect(line.wholeMatch(of: /holdfast_agent_\w+(\{[^}]*\})? -?[0-9.e+-]+/) != nil, "\(line)")
+        }
+        #expect(metrics.contains("holdfast_agent_ready 1\n"))
+        #expect(metrics.contains("holdfast_agent_lookup_seconds_bucket{le=\"+Inf\"} 0\n"))
+        #expect(metrics.contains("holdfast_agent_refused_total{code=\"layout\"} 0\n"))
+        #expect(try get("/status").contains("\"state\":\"waiting\""))
+    }
+
+    @Test func aSecondAgentAtTheSameSocketIsRefused() throws {
+        let scratch = try Scratch()
+        let agent = try AgentProcess(scratch)
+        let second = try CommandRun.holdfast(["agent", "--socket", agent.socket, "--http", ""])
+        #expect(second.exitCode == 1)
+        #expect(second.errors.contains("another process listens on"))
+    }
+
+    @Test func everySettingIsDocumentedAndReadBack() throws {
+        let documented = try CommandRun.holdfast(["agent", "--print-config"])
+        #expect(documented.exitCode == 0)
+        let scratch = try Scratch()
+        // Its own folder for the socket, so that the documented file holds on any machine.
+        let text = documented.output.replacing("/run/holdfast/agent.sock", with: scratch.folder.path + "/s")
+            .replacing("127.0.0.1:9471", with: "127.0.0.1:0").replacing("dram: 8GiB", with: "dram: 16MiB")
+        let config = try scratch.path("agent.yaml", text)
+        let run = try CommandRun.holdfast(["doctor", "--agent-config", config, "--json"])
+        #expect(!run.output.contains("\"about\":\"settings\",\"found\":\"there is no"), "\(run.output)")
+        #expect(run.output.contains("all of them are known"), "\(run.output)")
+    }
+
+    @Test func aWrongSettingIsNamedWithItsLineAndTheNearestOne() throws {
+        let scratch = try Scratch()
+        let config = try scratch.path("agent.yaml", "dram: 64MiB\nsoket: /tmp/x\n")
+        let run = try CommandRun.holdfast(["agent", "--config", config])
+        #expect(run.exitCode == 1)
+        #expect(
+            run.errors.contains("\(config):2: there is no setting `soket`; the nearest is `socket`"), "\(run.errors)")
+        for (arguments, words) in [
+            (["--set", "planner=never"], "`planner` is `never`, not always, threshold or split"),
+            (["--nvme", "/tmp/blocks"], "has no size"), (["--store", "nowhere"], "is not address:port"),
+            (["--store", "127.0.0.1:1"], "the store asks for a key"), (["--keys", "/tmp/k"], "`keys` without a store"),
+            (["--dram", "1KiB"], "`dram` is 1 KiB, not from 1 MiB"),
+            (["--model", "Llama-3.1-70B"], "model and GPU go together"),
+        ] {
+            let run = try CommandRun.holdfast(["agent"] + arguments)
+            #expect(run.exitCode == 1 && run.errors.contains(words), "\(arguments): \(run.errors)")
+        }
+    }
+
+    @Test func doctorWarnsOfMemoryThatOnlyHoldsTheEnginesBlocksAgain() throws {
+        let scratch = try Scratch()
+        let config = try scratch.path("agent.yaml", "dram: 64MiB\nsocket: \(scratch.folder.path)/s\nhttp: \"\"\n")
+        let run = try CommandRun.holdfast(["doctor", "--agent-config", config, "--engine-region", "128MiB"])
+        #expect(run.output.contains("warning  double caching"), "\(run.output)")
+        let larger = try CommandRun.holdfast(["doctor", "--agent-config", config, "--engine-region", "16MiB"])
+        #expect(larger.output.contains("ok       double caching"), "\(larger.output)")
+    }
+
+    @Test func noAgentIsSaidInOneSentence() throws {
+        let run = try CommandRun.holdfast(["ctl", "status", "--agent", "127.0.0.1:1"])
+        #expect(run.exitCode == 1)
+        #expect(run.errors.contains("is the agent running"), "\(run.errors)")
+    }
+}
