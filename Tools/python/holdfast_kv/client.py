@@ -1,7 +1,7 @@
 """The agent's client for engines: never blocks its engine, never fails it, never gives a place back too early.
 
-One thread owns the socket. Calls leave bytes in a bounded queue and return futures; futures always end, and never with an
-error: without an agent a look-up finds nothing, a load loads nothing, a save keeps nothing. The rules are those of
+One thread owns the socket. Calls leave bytes in a bounded queue and return futures; futures always end, and never with
+an error: without an agent a look-up finds nothing, a load loads nothing, a save keeps nothing. The rules are those of
 ``Sources/KVAgent/KVAgent.docc/EngineProtocol.md``, section "What a client owes its engine".
 """
 

@@ -279,7 +279,15 @@ class Hello:
                 raise ProtocolError(f"the field {name} is given twice")
             fields[name] = reader.text(16_384)
         return cls(
-            kind, store_namespace, block_tokens, block_bytes, digest, fields, client, Ownership(ownership), oldest,
+            kind,
+            store_namespace,
+            block_tokens,
+            block_bytes,
+            digest,
+            fields,
+            client,
+            Ownership(ownership),
+            oldest,
             newest,
         )
 

@@ -12,6 +12,7 @@ import os
 import socket
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -30,12 +31,10 @@ def keys_of(text: str, count: int) -> list[bytes]:
     return [hashlib.sha256(f"{text}/{index}".encode()).digest() for index in range(count)]
 
 
-def client_of(path: str, **more: object) -> Client:
+def client_of(path: str) -> Client:
     """A client with patience."""
     settings = Settings(lookup_deadline=10.0, load_deadline=10.0, save_deadline=10.0)
-    client = Client(
-        path, kind="replay", store_namespace="default", fields=FIELDS, block_bytes=BLOCK, settings=settings, **more
-    )  # type: ignore[arg-type]
+    client = Client(path, kind="replay", store_namespace="default", fields=FIELDS, block_bytes=BLOCK, settings=settings)
     assert client.wait_open(10.0), f"not welcome: {client.refusal}"
     return client
 
@@ -188,10 +187,10 @@ def liars_are_refused(path: str) -> None:
         cases: list[tuple[p.Refusal, tuple[p.Frame | bytes, ...]]] = [
             (p.Refusal.FRAME, (b"\xff" * 64,)),
             (p.Refusal.FRAME, (p.Ping(1),)),
-            (p.Refusal.VERSION, (p.Hello(**{**_parts(hello), "oldest": 2, "newest": 9}),)),
-            (p.Refusal.LAYOUT, (p.Hello(**{**_parts(hello), "digest": bytes(32)}),)),
-            (p.Refusal.HELLO, (p.Hello(**{**_parts(hello), "fields": {"model": "x"}}),)),
-            (p.Refusal.HELLO, (p.Hello(**{**_parts(hello), "block_tokens": 17}),)),
+            (p.Refusal.VERSION, (replace(hello, oldest=2, newest=9),)),
+            (p.Refusal.LAYOUT, (replace(hello, digest=bytes(32)),)),
+            (p.Refusal.HELLO, (replace(hello, fields={"model": "x"}),)),
+            (p.Refusal.HELLO, (replace(hello, block_tokens=17),)),
             (p.Refusal.FRAME, (hello, p.LookUp(5, p.Chain(keys, 0, 0, 1), 32), p.Found(5))),
             (p.Refusal.TICKET, (hello, p.LookUp(5, chain, 32), p.LookUp(5, chain, 32))),
             (p.Refusal.FRAME, (hello, p.Load(6, chain, 0, p.Places.rows(3, [0], BLOCK)))),
@@ -209,11 +208,6 @@ def liars_are_refused(path: str) -> None:
                 assert last is None or isinstance(last, (p.Refused, p.Welcome)), last
                 continue
             assert isinstance(last, p.Refused) and last.code == code, f"{code.name} for {frames[1:]}: {last}"
-
-
-def _parts(hello: p.Hello) -> dict[str, object]:
-    names = ("kind", "store_namespace", "block_tokens", "block_bytes", "digest", "fields", "client", "ownership")
-    return {name: getattr(hello, name) for name in names}
 
 
 RULES = (
