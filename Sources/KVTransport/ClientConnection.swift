@@ -62,8 +62,8 @@ final class ClientConnection {
         var wasCancelled = false
     }
 
-    /// Requests that only cancel or report: they must find a credit when all others are in use.
-    private static let reservedCredits = 4
+    /// Credits that only the client's own requests may take: cancels must get through when all others are in use.
+    private static let reservedCreditsMax = 4
 
     let routeIndex: Int
     private(set) var phase = Phase.connecting
@@ -71,8 +71,12 @@ final class ClientConnection {
     var handles: [NamespaceHandle: NamespaceHandle] = [:]
     /// The client's handles by the session's.
     var clientHandles: [NamespaceHandle: NamespaceHandle] = [:]
-    /// Set while namespaces are named again.
+    /// Why the store did not open a namespace again, by the client's handle.
+    var refusals: [NamespaceHandle: Response] = [:]
+    /// Namespaces and subscriptions of an earlier connection that the store has not yet confirmed.
     var openingCount = 0
+    /// Whether it did what a connection is for: answered a request of the owner, or everything that it began with.
+    var isProven = false
     let link: any ClientLink
     private unowned let owner: any ClientConnectionOwner
     private let memory: BlockMemory
@@ -80,6 +84,9 @@ final class ClientConnection {
     private var grants: Grants?
     private var exchanges: [UInt32: Exchange] = [:]
     private var nextNumber: UInt32 = 1
+    /// The client's own requests that wait for a credit, and requests whose cancel does.
+    private var ownWaiting = Queue<Errand>()
+    private var cancelsWaiting = Queue<UInt32>()
     private var incoming: UInt32?
     private let connectDeadline: Instant
     private let cancelLimit: Duration
@@ -104,11 +111,12 @@ final class ClientConnection {
     /// Whether a further request finds a credit.
     var hasCredit: Bool {
         guard case .open = phase, let grants else { return false }
-        return exchanges.count < Int(grants.credits) - Self.reservedCredits
+        let credits = Int(grants.credits)
+        return exchanges.count < credits - min(Self.reservedCreditsMax, credits / 4)
     }
 
     /// Whether nothing is under way.
-    var isIdle: Bool { exchanges.isEmpty && !link.hasOutput }
+    var isIdle: Bool { exchanges.isEmpty && ownWaiting.isEmpty && !link.hasOutput }
 
     /// Whether it should get a turn without waiting for the poller.
     var wantsTurn: Bool {
@@ -118,7 +126,29 @@ final class ClientConnection {
 
     // MARK: asking
 
-    /// Sends a request. The caller saw `hasCredit`, except for the client's own.
+    /// Sends a request of the client itself, as soon as there is a credit for it.
+    func sendOwn(_ errand: Errand) {
+        ownWaiting.append(errand)
+        sendOwnWaiting()
+    }
+
+    /// Cancels first: they free credits.
+    private func sendOwnWaiting() {
+        guard let grants else { return }
+        while case .open = phase, exchanges.count < Int(grants.credits) {
+            if let target = cancelsWaiting.removeFirst() {
+                guard exchanges[target] != nil else { continue }
+                let request = Request.cancel(requestNumber: target)
+                send(Errand(request: request, owner: .client, slot: nil, deadline: .distantFuture))
+            } else if let errand = ownWaiting.removeFirst() {
+                send(errand)
+            } else {
+                return
+            }
+        }
+    }
+
+    /// Sends a request. The caller saw `hasCredit`.
     func send(_ errand: Errand) {
         let number = nextNumber
         nextNumber = nextNumber == .max ? 1 : nextNumber + 1
@@ -138,8 +168,8 @@ final class ClientConnection {
         }
         let client = errand.request.namespace
         guard client == 0 || handles[client] != nil else {
-            return owner.completed(
-                errand, .because(.invalid, "this namespace was not opened"), slotIsFree: true, over: self)
+            let response = refusals[client] ?? .because(.invalid, "this namespace was not opened")
+            return owner.completed(errand, response, slotIsFree: true, over: self)
         }
         var exchange = Exchange(errand: errand, operation: errand.request.operation)
         exchange.isSending = payload != nil && !link.isOneSided
@@ -166,8 +196,8 @@ final class ClientConnection {
         let limit = owner.now + cancelLimit
         exchanges.change(number) { $0.cancelDeadline = limit }
         nextDeadline = min(nextDeadline, limit)
-        guard let grants, exchanges.count < Int(grants.credits) else { return }
-        send(Errand(request: .cancel(requestNumber: number), owner: .client, slot: nil, deadline: .distantFuture))
+        cancelsWaiting.append(number)
+        sendOwnWaiting()
     }
 
     // MARK: turns
@@ -184,6 +214,7 @@ final class ClientConnection {
         }
         flush()
         read()
+        sendOwnWaiting()
         flush()
     }
 
@@ -193,7 +224,8 @@ final class ClientConnection {
             exchanges.change(number) { $0.isSending = false }
             if exchanges[number]?.response != nil { finish(number) }
         }
-        if let failure { end(SystemError(number: failure, doing: "send to the store").description) }
+        guard let failure else { return }
+        end(link.endReason ?? SystemError(number: failure, doing: "send to the store").description)
     }
 
     private func read() {
@@ -210,10 +242,11 @@ final class ClientConnection {
                     turnWasCut = true
                     return
                 case .ended(.failed(let number)):
-                    return end(SystemError(number: number, doing: "receive from the store").description)
-                case .ended: return end("the store closed the connection")
+                    return end(
+                        link.endReason ?? SystemError(number: number, doing: "receive from the store").description)
+                case .ended: return end(link.endReason ?? "the store closed the connection")
                 }
-            } catch { return end("the store sent what is no frame: \(error)") }
+            } catch { return end("the store broke the protocol: \(error)") }
         }
     }
 
@@ -244,6 +277,12 @@ final class ClientConnection {
         guard let exchange = exchanges[number], exchange.operation == header.operation, exchange.response == nil
         else { throw FrameError(.value("request number", UInt64(number)), at: 8) }
         let response = try Response.read(header, &reader)
+        guard response.answers(exchange.errand.request) else {
+            throw FrameError(.value("body kind", UInt64(header.bodyKind)), at: 7)
+        }
+        guard header.payloadBytes == 0 || header.payloadIsInSlot == link.isOneSided else {
+            throw FrameError(.value("payload's place", header.payloadIsInSlot ? 1 : 0), at: 6)
+        }
         exchanges.change(number) { $0.response = response }
         guard header.operation == .get, response.status == .ok,
             case .get(_, let name) = exchange.errand.request,
@@ -252,16 +291,16 @@ final class ClientConnection {
         guard let slot = exchange.errand.slot, payloadBytes <= slot.count else {
             throw FrameError(.tooLong("payload", UInt64(payloadBytes)), at: 24)
         }
-        if header.payloadIsInSlot || (payloadBytes == 0 && link.isOneSided) {
+        guard header.payloadBytes == payloadBytes else {
+            throw FrameError(.value("payload length", UInt64(header.payloadBytes)), at: 24)
+        }
+        if link.isOneSided {
             let bytes = unsafe UnsafeRawBufferPointer(memory[slot.prefix(payloadBytes)])
             finishGet(number, isRight: unsafe BlockChecksum.of(name, bytes) == checksum)
         } else if exchange.isReported {
             link.skipPayload()
             finish(number)
         } else {
-            guard header.inlinePayloadBytes == payloadBytes else {
-                throw FrameError(.value("payload length", UInt64(header.payloadBytes)), at: 24)
-            }
             incoming = number
             link.receivePayload(
                 into: slot.prefix(payloadBytes), checksum: .begin(name, payloadBytes: payloadBytes))
@@ -311,6 +350,13 @@ final class ClientConnection {
         case .ended: return
         }
         for (number, exchange) in exchanges where now >= exchange.errand.deadline && !exchange.isReported {
+            if case .client = exchange.errand.owner {
+                if exchange.errand.request.isReopening {
+                    return end("a namespace was not opened again within the limit")
+                }
+                exchanges.change(number) { $0.isReported = true }
+                continue
+            }
             let hasSlot = exchange.errand.slot != nil
             exchanges.change(number) { $0.isReported = true }
             owner.completed(exchange.errand, Response(.deadlinePassed), slotIsFree: !hasSlot, over: self)
@@ -339,6 +385,16 @@ final class ClientConnection {
             } else {
                 owner.completed(exchange.errand, .because(.disconnected, reason), slotIsFree: true, over: self)
             }
+        }
+    }
+}
+
+extension Request {
+    /// Whether it brings back what an earlier connection had.
+    fileprivate var isReopening: Bool {
+        switch self {
+        case .openNamespace, .subscribe: true
+        default: false
         }
     }
 }

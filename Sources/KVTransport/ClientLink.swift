@@ -34,6 +34,8 @@ package protocol ClientLink: AnyObject {
     func receivePayload(into slice: MemorySlice, checksum: BlockChecksum)
     /// Throws the payload away that comes next, in a stream.
     func skipPayload()
+    /// Why the peer's end closed, where the link knows more than that it did.
+    var endReason: String? { get }
     /// Ends the connection: afterwards nobody touches a slot that was named over it.
     func close()
 }
@@ -42,31 +44,43 @@ extension ClientLink {
     /// Nothing to set up: payloads travel by the connection itself.
     package func welcomed() {}
     package var isReady: Bool { true }
+    package var endReason: String? { nil }
 }
 
 /// A link over a socket. TLS ends in such a socket, too.
-final class StreamLink: ClientLink {
+package final class StreamLink: ClientLink {
     private let stream: FrameStream
     private var isConnected = false
     private var sawWritable: Bool
     private var isClosed = false
+    private let reason: () -> String?
     private let onClose: () -> Void
 
-    /// - Parameter isConnected: A pair's end is; a TCP socket that just began to connect is not.
-    init(_ descriptor: Int32, memory: BlockMemory, isConnected: Bool, onClose: @escaping () -> Void = {}) {
+    /// - Parameters:
+    ///   - isConnected: A pair's end is; a TCP socket that just began to connect is not.
+    ///   - reason: Why the other end closed, if something between knows.
+    init(
+        _ descriptor: Int32, memory: BlockMemory, isConnected: Bool, reason: @escaping () -> String? = { nil },
+        onClose: @escaping () -> Void = {}
+    ) {
         stream = FrameStream(descriptor, memory: memory)
         sawWritable = isConnected
+        self.reason = reason
         self.onClose = onClose
         stream.isWritable = isConnected
         stream.isReadable = isConnected
     }
 
-    var isOneSided: Bool { false }
-    func remoteSlot(_ slice: MemorySlice) -> RemoteSlot { RemoteSlot(byteCount: UInt32(clamping: slice.count)) }
+    /// Its socket.
+    package var descriptor: Int32 { stream.descriptor }
+    package var isOneSided: Bool { false }
+    package func remoteSlot(_ slice: MemorySlice) -> RemoteSlot { RemoteSlot(byteCount: UInt32(clamping: slice.count)) }
 
-    func register(with poller: Int32, tag: UInt64) { hf_poller_set(poller, stream.descriptor, 1 | 2 | 4, tag, 0) }
+    package func register(with poller: Int32, tag: UInt64) {
+        hf_poller_set(poller, stream.descriptor, 1 | 2 | 4, tag, 0)
+    }
 
-    func polled(_ events: UInt32) {
+    package func polled(_ events: UInt32) {
         if events & (1 | 8) != 0 { stream.isReadable = true }
         if events & (2 | 8) != 0 {
             stream.isWritable = true
@@ -74,7 +88,7 @@ final class StreamLink: ClientLink {
         }
     }
 
-    func connected() throws(SystemError) -> Bool {
+    package func connected() throws(SystemError) -> Bool {
         if isConnected { return true }
         guard sawWritable else { return false }
         _ = try checked(hf_socket_error(stream.descriptor), "connect to the store")
@@ -82,26 +96,27 @@ final class StreamLink: ClientLink {
         return true
     }
 
-    var wantsTurn: Bool { !isClosed && (stream.isReadable || (stream.isWritable && stream.hasOutput)) }
-    var hasOutput: Bool { stream.hasOutput }
+    package var wantsTurn: Bool { !isClosed && (stream.isReadable || (stream.isWritable && stream.hasOutput)) }
+    package var hasOutput: Bool { stream.hasOutput }
 
-    func queue(_ header: FrameHeader, payload: MemorySlice?, body: (inout FrameWriter) -> Void) {
+    package func queue(_ header: FrameHeader, payload: MemorySlice?, body: (inout FrameWriter) -> Void) {
         stream.queue(header, payload: payload, body: body)
     }
 
-    func flush(_ sent: (UInt32) -> Void) -> Int32? { stream.flush(sent) }
+    package func flush(_ sent: (UInt32) -> Void) -> Int32? { stream.flush(sent) }
 
-    func next(payloadBytesMax: Int) throws(FrameError) -> Arrival {
+    package func next(payloadBytesMax: Int) throws(FrameError) -> Arrival {
         try stream.next(bodyBytesMax: WireLimit.bodyBytesMax, payloadBytesMax: payloadBytesMax)
     }
 
-    func receivePayload(into slice: MemorySlice, checksum: BlockChecksum) {
+    package func receivePayload(into slice: MemorySlice, checksum: BlockChecksum) {
         stream.receivePayload(into: slice, checksum: checksum)
     }
 
-    func skipPayload() { stream.skipPayload() }
+    package func skipPayload() { stream.skipPayload() }
+    package var endReason: String? { reason() }
 
-    func close() {
+    package func close() {
         guard !isClosed else { return }
         isClosed = true
         hf_shut_down(stream.descriptor)

@@ -41,7 +41,8 @@ final class ClientLoop: ClientConnectionOwner {
     private let configuration: StoreClientConfiguration
     private let poller: Int32
     private(set) var now = MonotonicClock.now
-    private var connections: [UInt64: ClientConnection] = [:]
+    /// All that stand: the current one, one on its way, some that end.
+    private var connections: [(tag: UInt64, connection: ClientConnection)] = []
     private var nextTag: UInt64 = 1
     /// Carries new requests.
     private var current: ClientConnection?
@@ -57,9 +58,11 @@ final class ClientLoop: ClientConnectionOwner {
     private var nextRoute = 0
     /// Why the last try to connect failed, for those whose request it fails.
     private var lastFailure = "none was tried"
+    private var promotedAt = Instant.zero
     private var isStopping = false
+    /// Whether a connection began to carry or ended in this turn: what follows from it must not wait for the poller.
+    private var hasChanged = false
     private var batch: [ClientOrder] = []
-    private var turnBatch: [ClientConnection] = []
     private var tags = [UInt64](repeating: 0, count: 64)
     private var events = [UInt32](repeating: 0, count: 64)
     private var random: RandomSource
@@ -80,23 +83,27 @@ final class ClientLoop: ClientConnectionOwner {
     func run() {
         while !isStopping {
             now = MonotonicClock.now
+            hasChanged = false
             shared.orders.drain(into: &batch)
             for order in batch { take(order) }
             batch.removeAll(keepingCapacity: true)
             connect()
-            // A turn may end a connection or begin another.
-            turnBatch.append(contentsOf: connections.values)
-            for connection in turnBatch {
+            // From the last: judging may remove the one that is judged.
+            for place in connections.indices.reversed() {
+                let connection = connections[place].connection
                 connection.tick()
                 connection.turn()
-                judge(connection)
+                judge(connection, at: place)
             }
-            turnBatch.removeAll(keepingCapacity: true)
             sendWaiting()
-            for connection in connections.values where connection.link.hasOutput { connection.turn() }
+            for place in connections.indices.reversed() where connections[place].connection.link.hasOutput {
+                let connection = connections[place].connection
+                connection.turn()
+                judge(connection, at: place)
+            }
             if !isStopping { wait() }
         }
-        for connection in Array(connections.values) { connection.end("the client shuts down") }
+        for (_, connection) in connections { connection.end("the client shuts down") }
         failWaiting(.disconnected, "the client shuts down")
     }
 
@@ -109,7 +116,7 @@ final class ClientLoop: ClientConnectionOwner {
             if let place = waiting.firstIndex(where: { $0.tag == tag }) {
                 return report(waiting.remove(at: place), Response(.cancelled), slotIsFree: true)
             }
-            for connection in connections.values where connection.cancel(tag: tag) { return }
+            for (_, connection) in connections where connection.cancel(tag: tag) { return }
         case .stop: isStopping = true
         }
     }
@@ -136,11 +143,10 @@ final class ClientLoop: ClientConnectionOwner {
             }
             sent += 1
         }
-        waiting.removeFirst(sent)
+        if sent > 0 { waiting.removeFirst(sent) }
         // Those that wait for a credit still have deadlines.
-        for (place, errand) in waiting.enumerated().reversed() where now >= errand.deadline {
-            waiting.remove(at: place)
-            report(errand, Response(.deadlinePassed), slotIsFree: true)
+        for place in waiting.indices.reversed() where now >= waiting[place].deadline {
+            report(waiting.remove(at: place), Response(.deadlinePassed), slotIsFree: true)
         }
     }
 
@@ -171,21 +177,23 @@ final class ClientLoop: ClientConnectionOwner {
                 link, routeIndex: route, configuration: configuration, memory: shared.memory, owner: self)
             let tag = nextTag
             nextTag += 1
-            connections[tag] = connection
+            connections.append((tag, connection))
             candidate = connection
             link.register(with: poller, tag: tag)
         } catch { failedToConnect(route, error.description) }
     }
 
     /// Looks at where a connection stands after its turn.
-    private func judge(_ connection: ClientConnection) {
+    private func judge(_ connection: ClientConnection, at place: Int) {
         switch connection.phase {
         case .connecting, .handshake, .settingUp: break
         case .open:
+            hasChanged = hasChanged || connection === candidate
             if connection === candidate, current !== connection { promote(connection) }
             if connection !== current, connection.isIdle { connection.end("a better way was found") }
         case .ended(let reason):
-            connections = connections.filter { $0.value !== connection }
+            hasChanged = true
+            connections.remove(at: place)
             if connection === candidate {
                 candidate = nil
                 if connection !== current { return failedToConnect(connection.routeIndex, reason) }
@@ -193,22 +201,43 @@ final class ClientLoop: ClientConnectionOwner {
             guard connection === current else { return }
             current = nil
             breaker.failed(at: now)
-            nextRoute = 0
-            connectsAt = now
+            lost(connection)
             shared.sink(.lost(reason: reason))
         }
+    }
+
+    /// Where to try next, and when. A way that broke at once may break at once again: the next one gets a chance, and
+    /// the better one is tried again when it is time to climb. A store that welcomes and then answers nothing right
+    /// must not be asked in a loop.
+    private func lost(_ connection: ClientConnection) {
+        let brokeAtOnce = now < promotedAt + configuration.climbInterval
+        let next = connection.routeIndex + 1
+        nextRoute = brokeAtOnce && next < configuration.routes.count ? next : 0
+        if connection.isProven || nextRoute > 0 { connectsAt = now } else { pause() }
+    }
+
+    /// Puts off the next try.
+    private func pause() {
+        // Between half and the whole of the pause, so that many clients do not come back at once.
+        connectsAt = now + Duration(nanoseconds: Int64(Double(backoff.nanoseconds) * (0.5 + 0.5 * random.uniform())))
+        backoff = min(backoff + backoff, configuration.backoffMax)
+    }
+
+    private func proved(_ connection: ClientConnection) {
+        guard !connection.isProven else { return }
+        connection.isProven = true
+        backoff = configuration.backoff
     }
 
     /// New requests go over this connection; an older one ends when its last request has.
     private func promote(_ connection: ClientConnection) {
         candidate = nil
         current = connection
-        backoff = configuration.backoff
+        promotedAt = now
         climbsAt = now + configuration.climbInterval
-        for name in namespaces {
-            connection.openingCount += 1
-            connection.send(own(.openNamespace(name: name)))
-        }
+        // All are counted before the first is sent: requests of the owner wait until everything is as it was.
+        connection.openingCount = namespaces.count + subscriptions.count
+        for name in namespaces { connection.sendOwn(own(.openNamespace(name: name))) }
         shared.sink(.connected(configuration.routes[connection.routeIndex].carrier))
     }
 
@@ -219,15 +248,16 @@ final class ClientLoop: ClientConnectionOwner {
         nextRoute = route + 1
         guard nextRoute == configuration.routes.count else { return }
         nextRoute = 0
-        // Between half and the whole of the pause, so that many clients do not come back at once.
-        connectsAt = now + Duration(nanoseconds: Int64(Double(backoff.nanoseconds) * (0.5 + 0.5 * random.uniform())))
-        backoff = min(backoff + backoff, configuration.backoffMax)
+        pause()
         shared.sink(.lost(reason: reason))
     }
 
     // MARK: what connections tell
 
     func completed(_ errand: Errand, _ response: Response, slotIsFree: Bool, over connection: ClientConnection) {
+        // What the client asks by itself says nothing about its owner's requests: a store may acknowledge every cancel
+        // and answer nothing else.
+        if case .client = errand.owner { return reopened(errand, response, over: connection) }
         switch response.status {
         case .deadlinePassed: breaker.failed(at: now)
         // Counted once, where the connection is judged.
@@ -236,11 +266,13 @@ final class ClientLoop: ClientConnectionOwner {
         }
         var response = response
         switch errand.request {
-        case .openNamespace(let name):
-            response = remember(name, response, over: connection)
-            if case .client = errand.owner { connection.openingCount -= 1 }
+        case .openNamespace(let name): response = remember(name, response, over: connection)
         case .subscribe(let namespace) where response.status == .ok: subscriptions.insert(namespace)
         default: break
+        }
+        switch response.status {
+        case .deadlinePassed, .disconnected: break
+        default: proved(connection)
         }
         report(errand, response, slotIsFree: slotIsFree)
     }
@@ -248,21 +280,39 @@ final class ClientLoop: ClientConnectionOwner {
     /// Gives a namespace the client's own handle, which outlives the connection.
     private func remember(_ name: String, _ response: Response, over connection: ClientConnection) -> Response {
         guard response.status == .ok, case .namespace(let theirs) = response.body else { return response }
-        let place =
-            namespaces.firstIndex(of: name)
-            ?? {
-                namespaces.append(name)
-                return namespaces.count - 1
-            }()
-        let ours = NamespaceHandle(place + 1)
+        if !namespaces.contains(name) { namespaces.append(name) }
+        let ours = handle(of: name)
         connection.handles[ours] = theirs
         connection.clientHandles[theirs] = ours
-        if subscriptions.contains(ours), connection.openingCount > 0 {
-            // What happened between the two connections is not known.
-            connection.send(own(.subscribe(ours)))
-            shared.sink(.notified(.overflow(ours)))
-        }
         return Response(.ok, .namespace(ours))
+    }
+
+    private func handle(of name: String) -> NamespaceHandle {
+        guard let place = namespaces.firstIndex(of: name) else { preconditionFailure("a namespace never opened") }
+        return NamespaceHandle(place + 1)
+    }
+
+    /// Something that an earlier connection had is there again, or is refused. Where that may pass, the connection ends
+    /// and everything is tried once more; a namespace that is gone stays refused as the store refused it.
+    private func reopened(_ errand: Errand, _ response: Response, over connection: ClientConnection) {
+        guard response.status != .disconnected else { return }
+        switch errand.request {
+        case .openNamespace(let name):
+            if response.mayPass { return connection.end("a namespace is not open again: \(response.status)") }
+            let ours = handle(of: name)
+            connection.openingCount -= 1
+            if remember(name, response, over: connection).status != .ok { connection.refusals[ours] = response }
+            if subscriptions.contains(ours) { connection.sendOwn(own(.subscribe(ours))) }
+        case .subscribe(let ours):
+            if response.mayPass { return connection.end("a subscription is not there again: \(response.status)") }
+            connection.openingCount -= 1
+            if response.status != .ok { subscriptions.remove(ours) }
+            // What happened between the two connections is not known. From here on nothing is missed, so what is told
+            // now can be acted on.
+            shared.sink(.notified(.overflow(ours)))
+        default: return
+        }
+        if connection.openingCount == 0 { proved(connection) }
     }
 
     private func own(_ request: Request) -> Errand {
@@ -293,7 +343,7 @@ final class ClientLoop: ClientConnectionOwner {
 
     func sawCorrupt(_ request: Request) {
         guard case .get(let namespace, let name) = request, let current else { return }
-        current.send(own(.reportCorrupt(namespace, name)))
+        current.sendOwn(own(.reportCorrupt(namespace, name)))
     }
 
     private func report(_ errand: Errand, _ response: Response, slotIsFree: Bool) {
@@ -315,13 +365,27 @@ final class ClientLoop: ClientConnectionOwner {
         var until = Instant.distantFuture
         if current == nil, candidate == nil { until = connectsAt }
         if let current, current.routeIndex > 0, candidate == nil { until = min(until, climbsAt) }
-        for connection in connections.values { until = min(until, connection.nextDeadline) }
+        for (_, connection) in connections { until = min(until, connection.nextDeadline) }
         for errand in waiting { until = min(until, errand.deadline) }
         var timeout = until == .distantFuture ? -1 : max(0, until.nanoseconds - now.nanoseconds)
         shared.signal.prepareToSleep()
-        if !shared.orders.isEmpty || connections.values.contains(where: { $0.wantsTurn }) { timeout = 0 }
+        if hasChanged || !shared.orders.isEmpty || connections.contains(where: { $0.connection.wantsTurn }) {
+            timeout = 0
+        }
         let count = unsafe hf_poller_wait(poller, &tags, &events, 64, timeout)
         shared.signal.awake()
-        for index in 0..<max(0, Int(count)) { connections[tags[index]]?.link.polled(events[index]) }
+        for index in 0..<max(0, Int(count)) {
+            for (tag, connection) in connections where tag == tags[index] { connection.link.polled(events[index]) }
+        }
+    }
+}
+
+extension Response {
+    /// Whether the same request may end well a little later.
+    fileprivate var mayPass: Bool {
+        switch status {
+        case .busy, .unavailable, .failed, .overBudget, .deadlinePassed, .cancelled: true
+        default: false
+        }
     }
 }

@@ -116,6 +116,25 @@ extension Response {
         }
     }
 
+    /// Whether it can be the answer to this request: with `ok` the body that belongs to it, one word, status or line
+    /// for each thing asked for; otherwise that or a reason or nothing. Who looks at an answer need not count again.
+    package func answers(_ request: Request) -> Bool {
+        switch (body, request) {
+        case (.text, _) where status != .ok: true
+        case (.none, .put), (.none, .subscribe), (.none, .reportCorrupt), (.none, .cancel): true
+        case (.none, _): status != .ok
+        case (.namespace, .openNamespace): true
+        case (.presence(let words), .lookUp(_, let names)): words.count == (names.count + 63) / 64
+        case (.object, .get): true
+        case (.statuses(let statuses), .pin(_, let names, _, _)), (.statuses(let statuses), .unpin(_, let names, _)),
+            (.statuses(let statuses), .delete(_, let names)):
+            statuses.count == names.count
+        case (.page(let objects, _), .list(_, _, let countMax)): objects.count <= Int(countMax)
+        case (.text, .stat), (.text, .describe), (.text, .administer): true
+        default: false
+        }
+    }
+
     /// An answer that says why.
     package static func because(_ status: Status, _ why: String) -> Response {
         Response(status, .text(Array(why.utf8)))

@@ -10,7 +10,7 @@ public struct StoreRoute: Sendable {
     /// Where it leads, for people: `tcp 10.0.0.7:9460`.
     public let address: String
     /// Begins a connection; `signal` wakes the client's thread.
-    let connect: @Sendable (BlockMemory, WakeSignal) throws(SystemError) -> any ClientLink
+    package let connect: @Sendable (BlockMemory, WakeSignal) throws(SystemError) -> any ClientLink
 
     /// A way of its parts; carriers of other files make theirs by it.
     package init(
