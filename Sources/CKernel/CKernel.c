@@ -543,6 +543,17 @@ void hf_name_thread(const char *name) {
     pthread_setname_np(pthread_self(), cut);
 }
 
+int hf_join_thread(unsigned long thread, int64_t limit_ns) {
+    struct timespec end;
+    clock_gettime(CLOCK_REALTIME, &end);
+    int64_t nanoseconds = end.tv_nsec + limit_ns;
+    end.tv_sec += nanoseconds / 1000000000;
+    end.tv_nsec = nanoseconds % 1000000000;
+    int error = pthread_timedjoin_np(thread, NULL, &end);
+    if (error) pthread_detach(thread);
+    return -error;
+}
+
 int hf_pin_thread(int cpu) {
     cpu_set_t only;
     CPU_ZERO(&only);

@@ -3,9 +3,10 @@
 
 import CKernel
 import Glibc
+import KVModel
 import Synchronization
 
-/// One thread that runs one function. `join` waits for its end; it is called exactly once.
+/// One thread that runs one function. One of the two `join`s is called, exactly once.
 public final class EngineThread: Sendable {
     private final class Start {
         let name: String
@@ -38,12 +39,22 @@ public final class EngineThread: Sendable {
     }
 
     /// Waits until the function has returned.
-    public func join() {
+    public func join() { pthread_join(take(), nil) }
+
+    /// Waits until the function has returned, but not longer than this. A thread that still runs then goes on by itself.
+    ///
+    /// - Returns: Whether it has ended.
+    @discardableResult
+    public func join(atMost limit: Duration) -> Bool {
+        hf_join_thread(UInt(take()), limit.nanoseconds) == 0
+    }
+
+    private func take() -> pthread_t {
         let thread = handle.withLock { handle -> pthread_t? in
             defer { handle = nil }
             return handle
         }
         guard let thread else { preconditionFailure("a thread joined twice") }
-        pthread_join(thread, nil)
+        return thread
     }
 }

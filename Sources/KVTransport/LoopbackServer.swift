@@ -21,11 +21,15 @@ final class LoopbackPipe: Sendable {
     let memory: BlockMemory
     /// To the client.
     let answers: Mailbox<LoopbackMessage>
+    /// Answers that the client has taken so far.
+    let takenCount = Atomic<Int>(0)
+    let capacity: Int
     private let isOpen = Mutex(true)
 
     init(number: UInt32, memory: BlockMemory, clientSignal: WakeSignal, capacity: Int) {
         self.number = number
         self.memory = memory
+        self.capacity = capacity
         answers = Mailbox(capacity: capacity, waking: clientSignal)
     }
 
@@ -53,7 +57,7 @@ public final class LoopbackServer: SessionServer {
     /// `loopback`.
     public let address = "loopback"
     fileprivate let shared: Shared
-    private let thread: EngineThread
+    private let thread: Mutex<EngineThread?>
 
     /// What the server's thread shares with clients and store.
     fileprivate final class Shared: Sendable {
@@ -87,7 +91,8 @@ public final class LoopbackServer: SessionServer {
     public init(limits: ServerLimits, transport: UInt16, host: any SessionHost) throws(SystemError) {
         let shared = try Shared(host, limits, transport)
         self.shared = shared
-        thread = try EngineThread("kv-loopback") { LoopbackLoop(shared).run() }
+        let started = try EngineThread("kv-loopback") { LoopbackLoop(shared).run() }
+        thread = Mutex(started)
     }
 
     /// Takes a command of the store.
@@ -100,7 +105,12 @@ public final class LoopbackServer: SessionServer {
     public func shutDown() {
         shared.isStopping.store(true, ordering: .sequentiallyConsistent)
         shared.signal.wake()
-        thread.join()
+        // When the store owes answers, the thread takes them and ends by itself after the last.
+        let running = thread.withLock { thread -> EngineThread? in
+            defer { thread = nil }
+            return thread
+        }
+        running?.join(atMost: shared.limits.stallLimit)
     }
 }
 
@@ -167,6 +177,7 @@ private final class LoopbackLink: ClientLink {
     func next(payloadBytesMax: Int) throws(FrameError) -> Arrival {
         if nextIncoming == incoming.count {
             pipe.answers.drain(into: &incoming)
+            pipe.takenCount.add(incoming.count, ordering: .relaxed)
             nextIncoming = 0
         }
         guard nextIncoming < incoming.count else { return pipe.stands ? .nothing : .ended(.closed) }
@@ -206,6 +217,7 @@ private final class LoopbackConnection: ServerCarrier {
     private(set) var isClosed = false
     /// Frames that the store had no room for, or that came meanwhile.
     private var waiting: [LoopbackMessage] = []
+    private var sentCount = 0
 
     init(_ pipe: LoopbackPipe, id: SessionID, setting: ServerSetting) {
         self.pipe = pipe
@@ -214,12 +226,21 @@ private final class LoopbackConnection: ServerCarrier {
         peer = ServerPeer(id, kind: .loopback, address: "loopback", setting: setting, carrier: self)
     }
 
-    var queuedBytes: Int { 0 }
+    /// Messages take no room by their bytes but by their count: half of what fits counts as much as a session may have
+    /// waiting, so that answers find room even when the other half is notifications.
+    var queuedBytes: Int {
+        let waiting = sentCount - pipe.takenCount.load(ordering: .relaxed)
+        return 2 * setting.limits.outputBytesMax / pipe.capacity * waiting
+    }
     var isOneSided: Bool { true }
     var isOver: Bool { if case .over = peer.phase { true } else { false } }
-    var waits: Bool { peer.isRefusedByHost }
+    var waits: Bool { peer.isRefusedByHost || (!waiting.isEmpty && !isClosed) }
 
     func take(_ message: LoopbackMessage) {
+        guard waiting.count <= setting.limits.credits else {
+            peer.count(FrameError(.credits, at: 8))
+            return end()
+        }
         waiting.append(message)
         takeWaiting()
     }
@@ -252,6 +273,7 @@ private final class LoopbackConnection: ServerCarrier {
         body(&writer)
         setting.counters.framesSent += 1
         setting.counters.bytesSent += UInt64(WireLimit.headerBytes + writer.bytes.count)
+        sentCount += 1
         if pipe.answers.post(LoopbackMessage(header: header, body: writer.bytes)) == .full {
             // It asks and does not listen.
             setting.counters.deadlinesPassed += 1
@@ -304,7 +326,7 @@ private final class LoopbackLoop {
     private let setting: ServerSetting
     private var connections: [UInt32: LoopbackConnection] = [:]
     private var batch: [LoopbackInput] = []
-    private var stopDeadline: Instant?
+    private var isEnding = false
 
     init(_ shared: LoopbackServer.Shared) {
         self.shared = shared
@@ -333,10 +355,9 @@ private final class LoopbackLoop {
             shared.published.withLock { $0 = setting.counters }
             if shared.isStopping.load(ordering: .sequentiallyConsistent), stop() { return }
             var timeout = next == .distantFuture ? -1 : max(0, next.nanoseconds - setting.now.nanoseconds)
-            if stopDeadline != nil { timeout = 10_000_000 }
             shared.signal.prepareToSleep()
             if !shared.inputs.isEmpty
-                || (stopDeadline == nil && shared.isStopping.load(ordering: .sequentiallyConsistent))
+                || (!isEnding && shared.isStopping.load(ordering: .sequentiallyConsistent))
             {
                 timeout = 0
             }
@@ -348,7 +369,7 @@ private final class LoopbackLoop {
     private func take(_ input: LoopbackInput) {
         switch input {
         case .connect(let pipe):
-            guard stopDeadline == nil, connections.count < setting.limits.sessionsMax else {
+            guard !isEnding, connections.count < setting.limits.sessionsMax else {
                 setting.counters.connectionsRefused += 1
                 pipe.close()
                 return pipe.answers.wakeOwner()
@@ -378,15 +399,16 @@ private final class LoopbackLoop {
         setting.counters.connectionsOpen -= 1
     }
 
+    /// Ends all connections; true when the store has answered everything.
     private func stop() -> Bool {
-        if stopDeadline == nil {
-            stopDeadline = setting.now + Duration(seconds: 5)
+        if !isEnding {
+            isEnding = true
             for connection in Array(connections.values) {
                 connection.end()
                 forgetIfOver(connection)
             }
         }
         shared.published.withLock { $0 = setting.counters }
-        return connections.isEmpty || setting.now >= stopDeadline!
+        return connections.isEmpty
     }
 }

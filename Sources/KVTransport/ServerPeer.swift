@@ -156,8 +156,8 @@ package final class ServerPeer {
         case .handshake(let deadline):
             if setting.now >= deadline {
                 setting.counters.deadlinesPassed += 1
-                carrier.finish()
                 phase = .ending
+                carrier.finish()
                 return .distantFuture
             }
             return deadline

@@ -64,7 +64,8 @@ package final class StreamLane: Sendable {
         thread.withLock { $0 = started }
     }
 
-    /// Ends all connections and joins the thread.
+    /// Ends all connections and joins the thread. When the store owes answers, the thread is left behind after a while:
+    /// it takes them, gives the buffers back that they bring, and ends by itself after the last.
     package func stop() {
         isStopping.store(true, ordering: .sequentiallyConsistent)
         signal.wake()
@@ -72,7 +73,11 @@ package final class StreamLane: Sendable {
             defer { thread = nil }
             return thread
         }
-        running?.join()
+        running?.join(atMost: limits.stallLimit)
+        // Nobody takes these any more.
+        var left: [AcceptedSocket] = []
+        sockets.drain(into: &left)
+        for socket in left { hf_close(socket.descriptor) }
     }
 
     /// Takes a command of the store.
@@ -92,6 +97,7 @@ package final class SharedCount: Sendable {
         count.subtract(1, ordering: .relaxed)
         return false
     }
+    package func increment() { count.add(1, ordering: .relaxed) }
     package func decrement() { count.subtract(1, ordering: .relaxed) }
     package var value: Int { count.load(ordering: .relaxed) }
 }
@@ -118,7 +124,7 @@ final class LaneLoop {
     private var socketBatch: [AcceptedSocket] = []
     private var nextNumber: UInt32
     private var nextSweep = Instant.distantFuture
-    private var stopDeadline: Instant?
+    private var isEnding = false
     /// Set while there are no descriptors left: accepting would fail at once, again and again.
     private var acceptsAgainAt: Instant?
     private var tags = [UInt64](repeating: 0, count: 64)
@@ -179,7 +185,7 @@ final class LaneLoop {
     }
 
     private func add(_ socket: AcceptedSocket) {
-        guard stopDeadline == nil else {
+        guard !isEnding else {
             lane.connectionCount.decrement()
             hf_close(socket.descriptor)
             return
@@ -277,10 +283,9 @@ final class LaneLoop {
             let retry = Self.retryInterval.nanoseconds
             timeout = timeout < 0 ? retry : min(timeout, retry)
         }
-        if stopDeadline != nil { timeout = timeout < 0 ? 10_000_000 : min(timeout, 10_000_000) }
         lane.signal.prepareToSleep()
         if !runnable.isEmpty || !lane.commands.isEmpty || !lane.notifications.isEmpty || !lane.sockets.isEmpty
-            || (stopDeadline == nil && lane.isStopping.load(ordering: .sequentiallyConsistent))
+            || (!isEnding && lane.isStopping.load(ordering: .sequentiallyConsistent))
         {
             timeout = 0
         }
@@ -304,7 +309,7 @@ final class LaneLoop {
     }
 
     private func accept() {
-        guard let listener, stopDeadline == nil else { return }
+        guard let listener, !isEnding else { return }
         var name = [CChar](repeating: 0, count: 80)
         for _ in 0..<64 {
             let descriptor = unsafe hf_accept(listener, &name, name.count)
@@ -331,10 +336,10 @@ final class LaneLoop {
 
     // MARK: ending
 
-    /// Ends all connections; true when nothing is left, or the store took too long to answer.
+    /// Ends all connections; true when the store has answered everything.
     private func stop() -> Bool {
-        if stopDeadline == nil {
-            stopDeadline = setting.now + Duration(seconds: 5)
+        if !isEnding {
+            isEnding = true
             if let listener, acceptsAgainAt == nil { hf_poller_set(poller, listener, 0, Self.listenerTag, 0) }
             acceptsAgainAt = nil
             for connection in Array(connections.values) {
@@ -343,7 +348,7 @@ final class LaneLoop {
             }
         }
         publish()
-        return connections.isEmpty || setting.now >= stopDeadline!
+        return connections.isEmpty
     }
 
     private func publish() {

@@ -40,7 +40,7 @@ final class VerbsLane {
     private var nextNumber: UInt32 = 1
     private var nextSweep = Instant.distantFuture
     private var nextPublication = Instant.zero
-    private var stopDeadline: Instant?
+    private var isEnding = false
     private var lastWork = Instant.zero
     private var tags = [UInt64](repeating: 0, count: 64)
     private var events = [UInt32](repeating: 0, count: 64)
@@ -120,7 +120,7 @@ final class VerbsLane {
     }
 
     private func accept() {
-        guard stopDeadline == nil else { return }
+        guard !isEnding else { return }
         var name = [CChar](repeating: 0, count: 80)
         for _ in 0..<64 {
             let descriptor = unsafe hf_accept(start.listener, &name, name.count)
@@ -229,7 +229,6 @@ final class VerbsLane {
         var timeout = nextSweep == .distantFuture ? -1 : max(0, nextSweep.nanoseconds - setting.now.nanoseconds)
         let retry = Self.retryInterval.nanoseconds
         if !blocked.isEmpty { timeout = timeout < 0 ? retry : min(timeout, retry) }
-        if stopDeadline != nil { timeout = timeout < 0 ? 10_000_000 : min(timeout, 10_000_000) }
         port.counters.sleeps += 1
         nextPublication = .zero
         publish()
@@ -241,7 +240,7 @@ final class VerbsLane {
         var timeout = timeout
         border.signal.prepareToSleep()
         if !runnable.isEmpty || !border.commands.isEmpty || !border.notifications.isEmpty
-            || (stopDeadline == nil && border.isStopping.load(ordering: .sequentiallyConsistent))
+            || (!isEnding && border.isStopping.load(ordering: .sequentiallyConsistent))
         {
             timeout = 0
         }
@@ -267,10 +266,10 @@ final class VerbsLane {
 
     // MARK: ending
 
-    /// Ends all connections; true when nothing is left, or the store took too long to answer.
+    /// Ends all connections; true when the queue pairs are drained and the store has answered everything.
     private func stop() -> Bool {
-        if stopDeadline == nil {
-            stopDeadline = setting.now + Duration(seconds: 10)
+        if !isEnding {
+            isEnding = true
             hf_poller_set(start.poller, start.listener, 0, Self.listenerTag, 0)
             for connection in Array(connections.values) {
                 connection.end("the store shuts down")
@@ -279,7 +278,7 @@ final class VerbsLane {
         }
         nextPublication = .zero
         publish()
-        return connections.isEmpty || setting.now >= stopDeadline!
+        return connections.isEmpty
     }
 
     /// Shows the counters to other threads, a few times a second.

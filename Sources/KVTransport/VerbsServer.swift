@@ -90,7 +90,8 @@ public final class VerbsServer: SessionServer {
             defer { thread = nil }
             return thread
         }
-        running?.join()
+        // When the store owes answers, the thread takes them and ends by itself after the last.
+        running?.join(atMost: border.stopLimit)
     }
 }
 
@@ -102,7 +103,11 @@ final class VerbsBorder: Sendable {
     let isStopping = Atomic<Bool>(false)
     let published = Mutex((transport: TransportCounters(), verbs: VerbsCounters()))
 
+    /// Draining queue pairs takes up to five seconds.
+    let stopLimit: Duration
+
     init(limits: ServerLimits) throws(SystemError) {
+        stopLimit = limits.stallLimit + Duration(seconds: 5)
         signal = try WakeSignal()
         commands = Mailbox(capacity: limits.commandCountMax, waking: signal)
         notifications = Mailbox(capacity: 4096, waking: signal)

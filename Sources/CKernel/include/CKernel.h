@@ -110,6 +110,8 @@ int64_t hf_realtime_ns(void);
 /// CPU time of the whole process.
 int64_t hf_process_cpu_ns(void);
 void hf_name_thread(const char *name);
+/// Waits for the end of a thread (a pthread_t), but not longer than this; one that still runs then is let go.
+int hf_join_thread(unsigned long thread, int64_t limit_ns);
 /// Binds the calling thread to one CPU.
 int hf_pin_thread(int cpu);
 /// Fills bytes from the kernel's random source.
