@@ -73,6 +73,8 @@ package final class StreamLanes: Sendable {
     private let turn = SharedCount()
     /// Connections of all lanes.
     package let connectionCount = SharedCount()
+    /// Connections that broke before they came to a lane.
+    package let brokenCount = SharedCount()
 
     /// Lanes that do not run yet.
     package init(
@@ -116,6 +118,7 @@ package final class StreamLanes: Sendable {
     package var counters: TransportCounters {
         var sum = TransportCounters()
         for lane in lanes { sum += lane.published.withLock { $0 } }
+        sum.connectionsBroken += UInt64(brokenCount.value)
         return sum
     }
 

@@ -24,21 +24,35 @@ final class PumpHandler: ChannelDuplexHandler {
     private var isReady: Bool
     /// Called once when TLS is up.
     private let onReady: (PumpHandler, ChannelHandlerContext) -> Void
+    /// Hears of what goes wrong, before the channel closes.
+    private let onError: (any Error) -> Void
 
     /// - Parameter isEncrypted: The side of the network; it pumps only after the handshake.
-    init(isEncrypted: Bool, onReady: @escaping (PumpHandler, ChannelHandlerContext) -> Void = { _, _ in }) {
+    init(
+        isEncrypted: Bool, onError: @escaping (any Error) -> Void = { _ in },
+        onReady: @escaping (PumpHandler, ChannelHandlerContext) -> Void = { _, _ in }
+    ) {
         self.isEncrypted = isEncrypted
         isReady = !isEncrypted
         self.onReady = onReady
+        self.onError = onError
     }
 
     /// Joins two sides of one event loop.
     static func join(_ one: PumpHandler, _ other: PumpHandler) {
+        guard one.isActive, other.isActive else {
+            // One side ended while the other was set up.
+            one.context?.close(promise: nil)
+            other.context?.close(promise: nil)
+            return
+        }
         one.partner = other
         other.partner = one
         one.partnerIsThere()
         other.partnerIsThere()
     }
+
+    private var isActive: Bool { context?.channel.isActive ?? false }
 
     private func partnerIsThere() {
         for buffer in waiting { partner?.write(buffer) }
@@ -81,11 +95,23 @@ final class PumpHandler: ChannelDuplexHandler {
         let other = partner
         partner = nil
         other?.partner = nil
-        other?.context?.close(promise: nil)
+        other?.finish()
         context.fireChannelInactive()
     }
 
-    func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
+    /// Closes this side behind what was written to it. TLS does that by itself; on a socket an empty write is done when
+    /// all before it are.
+    private func finish() {
+        guard let context else { return }
+        if isEncrypted { return context.close(promise: nil) }
+        let channel = context.channel
+        context.writeAndFlush(wrapOutboundOut(ByteBuffer())).whenComplete { _ in channel.close(promise: nil) }
+    }
+
+    func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        onError(error)
+        context.close(promise: nil)
+    }
 
     func channelWritabilityChanged(context: ChannelHandlerContext) {
         if context.channel.isWritable { partner?.resumeReading() }
@@ -110,16 +136,15 @@ enum TLSPump {
     static func attach(_ side: PumpHandler, _ context: ChannelHandlerContext, descriptor: Int32) {
         let channel = context.channel
         let loop = context.eventLoop
-        let bound = NIOLoopBound(side, eventLoop: loop)
+        let outer = NIOLoopBound(side, eventLoop: loop)
+        let inner = NIOLoopBound(PumpHandler(isEncrypted: false), eventLoop: loop)
         ClientBootstrap(group: loop).channelInitializer { local in
-            local.eventLoop.makeCompletedFuture {
-                let inner = PumpHandler(isEncrypted: false)
-                try local.pipeline.syncOperations.addHandler(inner)
-                PumpHandler.join(bound.value, inner)
+            local.eventLoop.makeCompletedFuture { try local.pipeline.syncOperations.addHandler(inner.value) }
+        }.withConnectedSocket(descriptor).whenComplete { result in
+            switch result {
+            case .success: PumpHandler.join(outer.value, inner.value)
+            case .failure: channel.close(promise: nil)
             }
-        }.withConnectedSocket(descriptor).whenFailure { _ in
-            hf_close(descriptor)
-            channel.close(promise: nil)
         }
     }
 

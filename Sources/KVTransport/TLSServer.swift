@@ -7,6 +7,7 @@ import KVSystem
 import NIOCore
 import NIOPosix
 import NIOSSL
+import Synchronization
 
 /// Where and how a TLS server listens.
 public struct TLSServerConfiguration: Sendable {
@@ -49,6 +50,7 @@ public final class TLSServer: SessionServer {
     private let lanes: StreamLanes
     private let group: MultiThreadedEventLoopGroup
     private let listener: any Channel
+    private let wasShutDown = Atomic<Bool>(false)
 
     /// Listens, and serves until `shutDown`.
     public init(
@@ -103,31 +105,36 @@ public final class TLSServer: SessionServer {
         let wasHandedOver = NIOLoopBoundBox(false, eventLoop: channel.eventLoop)
         channel.closeFuture.whenComplete { _ in
             limit.cancel()
-            if !wasHandedOver.value { lanes.connectionCount.decrement() }
+            guard !wasHandedOver.value else { return }
+            lanes.connectionCount.decrement()
+            lanes.brokenCount.increment()
         }
         return channel.eventLoop.makeCompletedFuture {
             try channel.pipeline.syncOperations.addHandler(NIOSSLServerHandler(context: context))
             try channel.pipeline.syncOperations.addHandler(
-                PumpHandler(isEncrypted: true) { side, context in
-                    limit.cancel()
-                    var inner: Int32 = -1
-                    var outer: Int32 = -1
-                    guard unsafe hf_socket_pair(&inner, &outer) == 0 else { return context.close(promise: nil) }
-                    wasHandedOver.value = true
-                    TLSPump.attach(side, context, descriptor: outer)
-                    lanes.adopt(AcceptedSocket(descriptor: inner, carrier: .tls, address: address))
-                })
+                PumpHandler(
+                    isEncrypted: true,
+                    onReady: { side, context in
+                        limit.cancel()
+                        var inner: Int32 = -1
+                        var outer: Int32 = -1
+                        guard unsafe hf_socket_pair(&inner, &outer) == 0 else { return context.close(promise: nil) }
+                        wasHandedOver.value = true
+                        TLSPump.attach(side, context, descriptor: outer)
+                        lanes.adopt(AcceptedSocket(descriptor: inner, carrier: .tls, address: address))
+                    }))
         }
     }
 
     /// Takes a command of the store.
     public func post(_ command: SessionCommand) -> Acceptance { lanes.post(command) }
 
-    /// What it counted so far. Bytes are those inside TLS.
+    /// What it counted so far. Bytes are those inside TLS; connections whose handshake failed are among the broken.
     public var counters: TransportCounters { lanes.counters }
 
     /// Stops accepting, ends all sessions, joins its threads.
     public func shutDown() {
+        guard !wasShutDown.exchange(true, ordering: .sequentiallyConsistent) else { return }
         try? listener.close().wait()
         lanes.stop()
         try? group.syncShutdownGracefully()
@@ -138,7 +145,8 @@ public final class TLSServer: SessionServer {
 public struct TLSClientConfiguration: Sendable {
     /// A PEM file: the authorities of the store's certificate.
     public var authority: String
-    /// The name that must stand in the store's certificate; `nil` accepts any certificate of the authority.
+    /// The name that must stand in the store's certificate, unless the address connected to does; an address here means
+    /// that address. `nil` accepts any certificate of the authority.
     public var serverName: String?
     /// A PEM file: the client's certificate and those between, where the store wants one.
     public var certificateChain: String?
@@ -168,35 +176,57 @@ extension StoreRoute {
             tls.privateKey = try TLSPump.privateKey(key)
         }
         let context = try TLSPump.context(tls, place: configuration.authority)
-        let name = configuration.serverName
+        // An address is no name to ask for; it is compared with the addresses in the certificate all the same.
+        let name = configuration.serverName.flatMap { (try? SocketAddress(ipAddress: $0, port: 0)) == nil ? $0 : nil }
         return StoreRoute(carrier: .tls, address: "tls \(host):\(port)") { memory, _ throws(SystemError) in
             var inner: Int32 = -1
             var outer: Int32 = -1
             _ = unsafe try checked(hf_socket_pair(&inner, &outer), "create a socket pair")
             let descriptor = outer
             let wasTaken = SharedCount()
-            ClientBootstrap(group: NIOSingletons.posixEventLoopGroup)
+            let fate = TLSFate()
+            let connecting = ClientBootstrap(group: NIOSingletons.posixEventLoopGroup)
                 .connectTimeout(.seconds(5))
                 .channelInitializer { channel in
                     channel.eventLoop.makeCompletedFuture {
                         try channel.pipeline.syncOperations.addHandler(
                             NIOSSLClientHandler(context: context, serverHostname: name))
                         try channel.pipeline.syncOperations.addHandler(
-                            PumpHandler(isEncrypted: true) { side, context in
+                            PumpHandler(isEncrypted: true, onError: { fate.note($0) }) { side, context in
                                 guard wasTaken.increment(max: 1) else { return context.close(promise: nil) }
                                 TLSPump.attach(side, context, descriptor: descriptor)
                             })
                     }
                 }
-                .connect(host: host, port: Int(port)).whenComplete { result in
-                    // Without a handshake nobody took the pair's other end; closing it tells the client.
-                    let release = { @Sendable in if wasTaken.increment(max: 1) { _ = hf_close(descriptor) } }
-                    switch result {
-                    case .success(let channel): channel.closeFuture.whenComplete { _ in release() }
-                    case .failure: release()
-                    }
+                .connect(host: host, port: Int(port))
+            connecting.whenComplete { result in
+                // Without a handshake nobody took the pair's other end; closing it tells the client.
+                let release = { @Sendable in if wasTaken.increment(max: 1) { _ = hf_close(descriptor) } }
+                switch result {
+                case .success(let channel): channel.closeFuture.whenComplete { _ in release() }
+                case .failure(let error):
+                    fate.note(error)
+                    release()
                 }
-            return StreamLink(inner, memory: memory, isConnected: true)
+            }
+            return StreamLink(
+                inner, memory: memory, isConnected: true, reason: { fate.reason },
+                onClose: {
+                    // Once TLS is up, the pump sees the end of the pair and sends what is still there before it closes.
+                    guard wasTaken.increment(max: 1) else { return }
+                    hf_close(descriptor)
+                    connecting.whenSuccess { $0.close(promise: nil) }
+                })
         }
     }
+}
+
+/// What went wrong with one TLS connection, from the thread that encrypts to the client's.
+private final class TLSFate: Sendable {
+    private let first = Mutex<String?>(nil)
+
+    /// Why it ended, in words for a person.
+    var reason: String? { first.withLock { $0.map { "TLS: \($0)" } } }
+
+    func note(_ error: any Error) { first.withLock { if $0 == nil { $0 = "\(error)" } } }
 }
