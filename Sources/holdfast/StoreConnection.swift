@@ -18,6 +18,23 @@ struct StoreConnectionOptions: ParsableArguments {
     @Option(name: .long, help: "The file of keys that the store made or was given (`--tenants` there).")
     var keys: String?
 
+    @Option(
+        name: .long,
+        help: "Goes over RDMA by this device, or `auto`; --store is then where the store says `rdma-listen`.")
+    var rdma: String?
+
+    @Option(name: .long, help: "Goes over TLS: the file of the authority of the store's certificate.")
+    var tlsAuthority: String?
+
+    @Option(name: .long, help: "The name in the store's certificate (default: the address is compared).")
+    var tlsName: String?
+
+    @Option(name: .long, help: "The own certificate, where the store wants one of its clients.")
+    var tlsCertificate: String?
+
+    @Option(name: .long, help: "That certificate's key.")
+    var tlsKey: String?
+
     @Option(name: .long, help: "Seconds that an answer may take.")
     var within = 10.0
 
@@ -34,13 +51,27 @@ struct StoreConnectionOptions: ParsableArguments {
         guard let own = try Tenants(file: keys).byName[tenant] else {
             throw OperatorError("there is no tenant `\(tenant)`", at: keys)
         }
+        let way = try route(host, port)
         do {
             let memory = try BlockMemory(byteCount: max(4096, (payloadBytes + 4095) / 4096 * 4096))
             let client = try StoreClient(
-                StoreClientConfiguration(routes: [.tcp(host: host, port: port)], tenant: tenant, secret: own.secret),
+                StoreClientConfiguration(routes: [way], tenant: tenant, secret: own.secret),
                 memory: memory, sink: { _ in })
             return StoreConnection(client: client, memory: memory, limit: Duration(seconds: within), address: store)
         } catch { throw OperatorError(error.description, at: "--store") }
+    }
+
+    /// One way and no other, so that an answer shows that this way works.
+    private func route(_ host: String, _ port: UInt16) throws(OperatorError) -> StoreRoute {
+        if let tlsAuthority {
+            guard rdma == nil else { throw OperatorError("RDMA carries no TLS", at: "--rdma") }
+            let configuration = TLSClientConfiguration(
+                authority: tlsAuthority, serverName: tlsName ?? host, certificateChain: tlsCertificate,
+                privateKey: tlsKey)
+            return try .tls(host: host, port: port, configuration)
+        }
+        guard let rdma else { return .tcp(host: host, port: port) }
+        return .verbs(host: host, port: port, place: VerbsPlace(device: rdma == "auto" ? nil : rdma))
     }
 }
 

@@ -45,6 +45,7 @@ public protocol CountingTransport {
 extension TCPServer: CountingTransport {}
 extension TLSServer: CountingTransport {}
 extension LoopbackServer: CountingTransport {}
+extension VerbsServer: CountingTransport {}
 
 /// The HTTP side of a store: `/metrics`, `/healthz` (it runs), `/readyz` (it serves).
 public func storeHTTP(_ store: Store, host: String, port: Int, logger: Logger) -> some ApplicationProtocol {
