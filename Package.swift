@@ -136,7 +136,7 @@ let package = Package(
             name: "holdfast-bench",
             dependencies: [
                 "KVModel", "KVSystem", "KVTiering", "KVServing", "KVTrace", "KVSimulation", "KVFlash", "KVTransport",
-                "KVMemory", "KVStore", "KVAgent", "CAllocationCount", argumentParser, logging,
+                "KVMemory", "KVStore", "KVAgent", "CKernel", "CAllocationCount", argumentParser, logging,
             ],
             path: "Tools/Benchmarks", exclude: ["libcachesim_lru.py"], swiftSettings: strict),
 

@@ -310,7 +310,7 @@ int hf_poller_wait(int poller, uint64_t *tags, uint32_t *events, int count_max, 
         uint32_t got = ready[i].events;
         tags[i] = ready[i].data.u64;
         events[i] = (got & (EPOLLIN | EPOLLRDHUP) ? 1u : 0) | (got & EPOLLOUT ? 2u : 0)
-            | (got & (EPOLLERR | EPOLLHUP) ? 8u : 0);
+            | (got & (EPOLLERR | EPOLLHUP) ? 8u : 0) | (got & EPOLLRDHUP ? 16u : 0);
     }
     return count;
 }
@@ -414,6 +414,11 @@ int64_t hf_receive(int descriptor, void *bytes, size_t count) {
     do got = recv(descriptor, bytes, count, 0);
     while (got < 0 && errno == EINTR);
     return got < 0 ? -errno : got;
+}
+
+int hf_wake_at_bytes(int descriptor, uint32_t bytes) {
+    int count = (int)bytes;
+    return OR_ERRNO(setsockopt(descriptor, SOL_SOCKET, SO_RCVLOWAT, &count, sizeof count));
 }
 
 int64_t hf_send(int descriptor, const void *bytes, size_t count, int more) {

@@ -81,11 +81,8 @@ package final class StreamLink: ClientLink {
     }
 
     package func polled(_ events: UInt32) {
-        if events & (1 | 8) != 0 { stream.isReadable = true }
-        if events & (2 | 8) != 0 {
-            stream.isWritable = true
-            sawWritable = true
-        }
+        stream.polled(events)
+        if events & (2 | 8) != 0 { sawWritable = true }
     }
 
     package func connected() throws(SystemError) -> Bool {

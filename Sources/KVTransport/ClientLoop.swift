@@ -84,9 +84,7 @@ final class ClientLoop: ClientConnectionOwner {
         while !isStopping {
             now = MonotonicClock.now
             hasChanged = false
-            shared.orders.drain(into: &batch)
-            for order in batch { take(order) }
-            batch.removeAll(keepingCapacity: true)
+            takeOrders()
             connect()
             // From the last: judging may remove the one that is judged.
             for place in connections.indices.reversed() {
@@ -95,6 +93,8 @@ final class ClientLoop: ClientConnectionOwner {
                 connection.turn()
                 judge(connection, at: place)
             }
+            // What the owner submitted when it heard of an end goes before the poller is asked.
+            takeOrders()
             sendWaiting()
             for place in connections.indices.reversed() where connections[place].connection.link.hasOutput {
                 let connection = connections[place].connection
@@ -108,6 +108,12 @@ final class ClientLoop: ClientConnectionOwner {
     }
 
     // MARK: orders
+
+    private func takeOrders() {
+        shared.orders.drain(into: &batch)
+        for order in batch { take(order) }
+        batch.removeAll(keepingCapacity: true)
+    }
 
     private func take(_ order: ClientOrder) {
         switch order {
@@ -373,7 +379,7 @@ final class ClientLoop: ClientConnectionOwner {
             timeout = 0
         }
         let count = unsafe hf_poller_wait(poller, &tags, &events, 64, timeout)
-        shared.signal.awake()
+        shared.signal.awake(wasSignalled: tags.prefix(max(0, Int(count))).contains(Self.wakeTag))
         for index in 0..<max(0, Int(count)) {
             for (tag, connection) in connections where tag == tags[index] { connection.link.polled(events[index]) }
         }

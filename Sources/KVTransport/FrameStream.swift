@@ -52,11 +52,15 @@ package final class FrameStream {
         var number: UInt32
     }
 
-    /// One call of recv brings no more: what it brought is still in the second-level cache when the checksum reads it.
-    private static let pieceBytes = 256 << 10
+    /// One call of recv brings no more: what it brought is still in a near cache when the checksum reads it.
+    private static let pieceBytes = 512 << 10
     /// One turn brings no more: other connections of the thread wait.
     private static let turnBytes = 8 << 20
     private static let bufferBytes = 64 << 10
+    /// In a payload the thread is woken for a quarter of it, in these bounds, or for its rest: a switch of threads for
+    /// every few packets costs a fifth of their copies; a whole payload at a time would leave this end idle while the
+    /// other sends.
+    private static let wakeBytes = (min: 64 << 10, max: 1 << 20)
     /// While puts come, little is read ahead: what is read ahead of a payload must be copied once more.
     private static let readAheadBytes = 1 << 10
 
@@ -67,6 +71,10 @@ package final class FrameStream {
     private var bufferStart = 0
     private var bufferEnd = 0
     private var expectsPayloads = false
+    /// Bytes that must be there before the poller says so.
+    private var wakesAt = 1
+    /// The peer sends no more, or the socket failed: only the end of the bytes says that nothing is left.
+    private var mayEnd = false
     private var outgoing = FrameWriter()
     private var outgoingStart = 0
     private var segments: [Segment] = []
@@ -95,6 +103,13 @@ package final class FrameStream {
     deinit {
         unsafe buffer.deallocate()
         hf_close(descriptor)
+    }
+
+    /// Takes what the poller said: 1 = readable, 2 = writable, 8 = hung up or failed, 16 = the peer sends no more.
+    package func polled(_ events: UInt32) {
+        if events & (1 | 8) != 0 { isReadable = true }
+        if events & (2 | 8) != 0 { isWritable = true }
+        if events & (8 | 16) != 0 { mayEnd = true }
     }
 
     // MARK: coming
@@ -218,7 +233,7 @@ package final class FrameStream {
         var room = unsafe buffer.count - bufferEnd
         if expectsPayloads, bufferStart == bufferEnd { room = min(room, Self.readAheadBytes) }
         let target = unsafe UnsafeMutableRawBufferPointer(rebasing: buffer[bufferEnd..<(bufferEnd + room)])
-        switch unsafe receive(into: target) {
+        switch unsafe receive(into: target, left: 1, of: 1) {
         case .success(let count):
             bufferEnd += count
             return nil
@@ -240,7 +255,7 @@ package final class FrameStream {
             incoming = .payload(into: slice, done: done + ahead, checksum)
             return nil
         }
-        switch unsafe receive(into: target) {
+        switch unsafe receive(into: target, left: left, of: slice.count) {
         case .success(let count):
             unsafe checksum.add(UnsafeRawBufferPointer(rebasing: target[0..<count]))
             incoming = .payload(into: slice, done: done + count, checksum)
@@ -257,7 +272,7 @@ package final class FrameStream {
             return nil
         }
         let target = unsafe UnsafeMutableRawBufferPointer(rebasing: buffer[0..<min(left, buffer.count)])
-        switch unsafe receive(into: target) {
+        switch unsafe receive(into: target, left: left, of: left) {
         case .success(let count):
             incoming = .skipping(left - count)
             return nil
@@ -278,17 +293,31 @@ package final class FrameStream {
         }
     }
 
-    private func receive(into target: UnsafeMutableRawBufferPointer) -> Result<Int, Stop> {
+    /// Receives what is there. `left` of `whole` bytes are wanted by and by.
+    private func receive(
+        into target: UnsafeMutableRawBufferPointer, left: Int, of whole: Int
+    ) -> Result<Int, Stop> {
         guard isReadable else { return .failure(.empty) }
         let count = unsafe Int(hf_receive(descriptor, target.baseAddress!, target.count))
         if count > 0 {
             bytesReceived += UInt64(count)
+            if count < target.count, !mayEnd { isDrained(left: left - count, of: whole) }
             return .success(count)
         }
         if count == 0 { return .failure(.end) }
         guard -count == KernelError.wouldBlock else { return .failure(.error(Int32(-count))) }
-        isReadable = false
+        isDrained(left: left, of: whole)
         return .failure(.empty)
+    }
+
+    /// Nothing is there now. What comes later is an edge for the poller, at once if it came meanwhile. A call that
+    /// brought less than it had room for saves the call that would bring nothing.
+    private func isDrained(left: Int, of whole: Int) {
+        isReadable = false
+        let wanted = max(1, min(left, max(Self.wakeBytes.min, min(whole / 4, Self.wakeBytes.max))))
+        guard wanted != wakesAt else { return }
+        wakesAt = wanted
+        hf_wake_at_bytes(descriptor, UInt32(wanted))
     }
 
     // MARK: going
@@ -331,6 +360,8 @@ package final class FrameStream {
                 break
             }
             bytesSent += UInt64(count)
+            // What took a part takes no more now.
+            if count < segment.frameBytes + (segment.payload?.count ?? 0) - segment.payloadSent { isWritable = false }
             let frameBytes = min(count, segment.frameBytes)
             outgoingStart += frameBytes
             segment.frameBytes -= frameBytes
@@ -376,16 +407,4 @@ package final class FrameStream {
             outgoingStart = 0
         }
     }
-}
-
-/// The error numbers that this target tells apart.
-package enum KernelError {
-    /// Nothing there, or no room (EAGAIN).
-    package static let wouldBlock = 11
-    /// Too many open files, in the process or in the system.
-    package static func isOutOfDescriptors(_ number: Int) -> Bool { number == 24 || number == 23 }
-    /// Nobody listens there.
-    package static let connectionRefused: Int32 = 111
-    /// The peer gave up before it was accepted.
-    package static let connectionAborted = 103
 }

@@ -183,6 +183,12 @@ final class StreamConnection: ServerCarrier {
     /// Ends it if something has lasted too long.
     func tick() {
         guard !isClosed, deadline <= setting.now else { return }
+        if stream.isInPayload {
+            // The poller is silent while fewer bytes are there than the stream is to be woken for.
+            stream.isReadable = true
+            read()
+            guard !isClosed, deadline <= setting.now else { return }
+        }
         setting.counters.deadlinesPassed += 1
         end()
     }

@@ -155,6 +155,9 @@ final class LaneLoop {
             takeSockets()
             takeCommands()
             turns()
+            // What the store answered during the turns goes before the poller is asked.
+            takeCommands()
+            turns()
             sweep()
             publish()
             if lane.isStopping.load(ordering: .sequentiallyConsistent), stop() { return }
@@ -290,7 +293,7 @@ final class LaneLoop {
             timeout = 0
         }
         let count = unsafe hf_poller_wait(poller, &tags, &events, 64, timeout)
-        lane.signal.awake()
+        lane.signal.awake(wasSignalled: tags.prefix(max(0, Int(count))).contains(Self.wakeTag))
         setting.now = MonotonicClock.now
         guard count > 0 else { return }
         for index in 0..<Int(count) { handle(tag: tags[index], events: events[index]) }
@@ -302,8 +305,7 @@ final class LaneLoop {
         case Self.listenerTag: accept()
         default:
             guard let connection = connections[UInt32(truncatingIfNeeded: tag)] else { return }
-            if events & (1 | 8) != 0 { connection.stream.isReadable = true }
-            if events & (2 | 8) != 0 { connection.stream.isWritable = true }
+            connection.stream.polled(events)
             settle(connection)
         }
     }

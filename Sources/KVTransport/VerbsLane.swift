@@ -258,8 +258,7 @@ final class VerbsLane {
         case Self.deviceTag: takeDeviceEvents()
         default:
             guard let connection = connections[UInt32(truncatingIfNeeded: tag)] else { return }
-            if events & (1 | 8) != 0 { connection.stream.isReadable = true }
-            if events & (2 | 8) != 0 { connection.stream.isWritable = true }
+            connection.stream.polled(events)
             settle(connection)
         }
     }

@@ -103,11 +103,8 @@ package final class VerbsLink: ClientLink, VerbsChannelUser {
 
     /// Which of the two descriptors it was is not said; looking at both costs little.
     package func polled(_ events: UInt32) {
-        if events & (1 | 8) != 0 { stream.isReadable = true }
-        if events & (2 | 8) != 0 {
-            stream.isWritable = true
-            sawWritable = true
-        }
+        stream.polled(events)
+        if events & (2 | 8) != 0 { sawWritable = true }
         port.completions.clear()
         lastWork = MonotonicClock.now
     }

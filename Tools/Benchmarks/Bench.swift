@@ -5,7 +5,7 @@ import Foundation
 
 /// Every benchmark. A new one is a file with a type that conforms to `Benchmark`, and its line here.
 let benchmarks: [any Benchmark] = [
-    ReplayBenchmark(), IndexBenchmark(), ModelBenchmark(), FlashBenchmark(), StoreTableBenchmark(),
+    ReplayBenchmark(), IndexBenchmark(), ModelBenchmark(), FlashBenchmark(), TransportBenchmark(), StoreTableBenchmark(),
     AllocationBenchmark(), MemoryBenchmark(),
 ]
 
@@ -35,6 +35,9 @@ struct Bench: ParsableCommand {
     @Option(help: "Interleaved pairs of runs for each row.")
     var pairs = 15
 
+    @Option(help: "Only groups of rows whose name contains this (transport, store).")
+    var only = ""
+
     func validate() throws {
         for name in names where !benchmarks.contains(where: { $0.name == name }) {
             let known = benchmarks.map(\.name).joined(separator: " ")
@@ -44,7 +47,7 @@ struct Bench: ParsableCommand {
     }
 
     func run() throws {
-        let setting = BenchmarkSetting(tracesFolder: traces, python: python, pairCount: pairs)
+        let setting = BenchmarkSetting(tracesFolder: traces, python: python, pairCount: pairs, only: only)
         var rows: [BenchmarkRow] = []
         for benchmark in benchmarks where names.isEmpty || names.contains(benchmark.name) {
             note("\(benchmark.name): \(benchmark.purpose)")

@@ -16,6 +16,11 @@ struct BenchmarkSetting {
     let tracesFolder: String?
     let python: String
     let pairCount: Int
+    /// Part of the names of the groups of rows that are wanted.
+    let only: String
+
+    /// Whether a group of rows is measured.
+    func wants(_ group: String) -> Bool { only.isEmpty || group.contains(only) }
 
     /// Runs of something that takes seconds and is held against a bound: as many as a 95 % interval needs.
     var longRunCount: Int { min(pairCount, 6) }

@@ -68,7 +68,7 @@ int hf_event_clear(int descriptor);
 int hf_poller_create(void);
 /// events: 1 = readable, 2 = writable, 4 = edge-triggered. Adds, changes (change = 1) or, with 0, removes.
 int hf_poller_set(int poller, int descriptor, uint32_t events, uint64_t tag, int change);
-/// Fills tags[i], events[i] (1 readable, 2 writable, 8 hung up or failed); waits at most timeout_ns, -1 = no limit.
+/// Fills tags[i], events[i] (1 readable, 2 writable, 8 hung up or failed, 16 the peer sends no more); waits at most timeout_ns, -1 = no limit.
 int hf_poller_wait(int poller, uint64_t *tags, uint32_t *events, int count_max, int64_t timeout_ns);
 
 // --- sockets
@@ -88,6 +88,9 @@ int hf_socket_pair(int *one, int *other);
 int hf_socket_port(int descriptor);
 int hf_socket_error(int descriptor);
 int64_t hf_receive(int descriptor, void *bytes, size_t count);
+/// From now on a TCP socket counts as readable when this many bytes are there (or none will come any more); at once
+/// when they are there already.
+int hf_wake_at_bytes(int descriptor, uint32_t bytes);
 int64_t hf_send(int descriptor, const void *bytes, size_t count, int more);
 /// Sends two pieces with one call.
 int64_t hf_send_two(int descriptor, const void *first, size_t first_bytes, const void *second, size_t second_bytes);

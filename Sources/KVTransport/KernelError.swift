@@ -1,0 +1,13 @@
+// What the kernel says no with, by number, as far as sockets need it.
+
+/// The error numbers that this target tells apart.
+package enum KernelError {
+    /// Nothing there, or no room (EAGAIN).
+    package static let wouldBlock = 11
+    /// Too many open files, in the process or in the system.
+    package static func isOutOfDescriptors(_ number: Int) -> Bool { number == 24 || number == 23 }
+    /// Nobody listens there.
+    package static let connectionRefused: Int32 = 111
+    /// The peer gave up before it was accepted.
+    package static let connectionAborted = 103
+}
