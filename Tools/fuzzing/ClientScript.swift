@@ -136,7 +136,7 @@ final class ClientScript: ClientConnectionOwner {
         precondition(states[Int(tag)] == .under, "a request ended twice")
         states[Int(tag)] = slotIsFree ? .over : .ended
         if response.status == .ok, case .get = errand.request {
-            guard case .object(let count, _, _) = response.body else { return }
+            guard case .object(let count, _, _) = response.body else { preconditionFailure("a get of nothing") }
             precondition(count <= Self.slotBytes, "more than its slot")
         }
     }
