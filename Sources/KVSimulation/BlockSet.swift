@@ -10,6 +10,11 @@ package struct BlockSet {
 
     package func contains(_ block: BlockNumber) -> Bool { words[Int(block >> 6)] & (1 << UInt64(block & 63)) != 0 }
 
+    /// Makes room for block numbers below `count`.
+    package mutating func reserve(_ count: Int) {
+        while words.count * 64 < count { words.append(0) }
+    }
+
     /// Adds the blocks of the path from one place on.
     package mutating func insert(_ path: Span<BlockNumber>, from first: Int) {
         for index in first..<path.count { words[Int(path[index] >> 6)] |= 1 << UInt64(path[index] & 63) }

@@ -137,6 +137,10 @@ extension TieringManager {
                     if isIdle(slot), fetch.isEmpty, giveWay(slot) { continue }
                     isStarved = true
                     break fetching
+                case .noTransfer:
+                    counters.loadsCutShort += 1
+                    cut(slot, at: position, cause: .late)
+                    break fetching
                 }
             }
             requests[index].fetched = position + 1
@@ -190,6 +194,8 @@ extension TieringManager {
         case here
         /// Every slot is held.
         case noSlot
+        /// The table of transfers is full.
+        case noTransfer
         /// No tier has it.
         case gone
     }
@@ -216,6 +222,7 @@ extension TieringManager {
         known[block].dramSlot = destination
         var move = BlockMove(
             key: known[block].key, block: block, position: position, source: 0, destination: destination)
+        if fetch.kind != .load { predictions.inFlightCount += 1 }
         if isLocal {
             move.source = known[block].nvmeSlot
             known[block].nvmeReaders += 1
@@ -225,7 +232,9 @@ extension TieringManager {
             fetch.flash.append(move)
             if fetch.flash.count == configuration.limits.sliceBlocks { flush(&fetch, .flash) }
         }
-        return .here
+        // A slice that could not be started took its slots back, this block's among them: who believed it on its way
+        // would hold it for ever.
+        return known[block].dram == .filling ? .here : .noTransfer
     }
 
     /// Starts what is gathered.

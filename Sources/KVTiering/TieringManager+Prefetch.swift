@@ -171,7 +171,6 @@ extension TieringManager {
             guard bring(block, at: known[block].depth, keepingFree: keepingFree, &fetch) == .here else { break }
             known[block].flags.insert(.predicted)
             known[block].dramReaders += 1
-            predictions.inFlightCount += 1
             predictions.holdOf[block] = hold
             predictions.holds[Int(hold)].blocks.append(block)
             predictions.sheet[reason].started += 1
@@ -288,7 +287,6 @@ extension TieringManager {
                 guard (predictions.inFlightCount + 1) * configuration.blockBytes <= plan.bytesInFlightMax,
                     bring(block, at: position, keepingFree: keepingFree, &fetch) == .here
                 else { break }
-                predictions.inFlightCount += 1
                 predictions.sheet[.queue].started += 1
                 known[block].dramReaders += 1
                 requests[Int(slot)].staged.append(block)

@@ -140,6 +140,8 @@ extension TieringManager {
         guard configuration.inclusion == .exclusive, known[block].nvme == .present, known[block].nvmeReaders == 0 else {
             return
         }
+        // A pin holds the block where it was granted: the copy above is nobody's promise.
+        guard !pins.contains(where: { $0.nvmeBlocks.contains(block) }) else { return }
         nvme.release(known[block].nvmeSlot)
         known[block].nvmeSlot = BlockRecord.noSlot
         known[block].nvme = .absent
