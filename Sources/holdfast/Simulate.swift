@@ -177,7 +177,7 @@ enum TrapNote {
         unsafe pthread_key_create(&key, nil)
         unsafe text = strdup("\nto run it again: \(line) --seed ")
         for number in [SIGILL, SIGTRAP] {
-            unsafe signal(number) { number in
+            signal(number) { number in
                 // Only what a signal handler may call: write, and the reading of this thread's own value.
                 let seed = unsafe UInt(bitPattern: pthread_getspecific(TrapNote.key))
                 if let text = unsafe TrapNote.text, seed > 0 {
