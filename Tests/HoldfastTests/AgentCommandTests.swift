@@ -1,6 +1,7 @@
 // `agent` as operators and engines meet it: the built command, a real client in another language, HTTP, signals.
 
 import Foundation
+import FoundationNetworking
 import Testing
 
 @Suite struct AgentCommandTests {
