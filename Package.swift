@@ -138,7 +138,8 @@ let package = Package(
                 "KVModel", "KVSystem", "KVTiering", "KVServing", "KVTrace", "KVSimulation", "KVFlash", "KVTransport",
                 "KVMemory", "KVStore", "KVAgent", "CKernel", "CAllocationCount", argumentParser, logging,
             ],
-            path: "Tools/Benchmarks", exclude: ["libcachesim_lru.py"], swiftSettings: strict),
+            path: "Tools/Benchmarks", exclude: ["libcachesim_lru.py", "mooncake_peer.py", "peer_faults.py"],
+            swiftSettings: strict),
 
         // The campaigns: crashes, corruption, power cuts, soak; `Tools/campaign` runs them.
         .executableTarget(

@@ -5,8 +5,8 @@ import Foundation
 
 /// Every benchmark. A new one is a file with a type that conforms to `Benchmark`, and its line here.
 let benchmarks: [any Benchmark] = [
-    ReplayBenchmark(), IndexBenchmark(), ModelBenchmark(), FlashBenchmark(), TransportBenchmark(), StoreTableBenchmark(),
-    AllocationBenchmark(), MemoryBenchmark(),
+    ReplayBenchmark(), IndexBenchmark(), ModelBenchmark(), FlashBenchmark(), TransportBenchmark(), StoreBenchmark(),
+    StoreTableBenchmark(), AllocationBenchmark(), MemoryBenchmark(), PeersBenchmark(),
 ]
 
 @main
@@ -32,10 +32,13 @@ struct Bench: ParsableCommand {
     @Option(help: "The Python in which libcachesim can be imported.")
     var python = "python3"
 
+    @Option(help: "The Python in which Mooncake Store can be imported; without it, it is left out.")
+    var peersPython: String?
+
     @Option(help: "Interleaved pairs of runs for each row.")
     var pairs = 15
 
-    @Option(help: "Only groups of rows whose name contains this (transport, store).")
+    @Option(help: "Of transport and store only the groups of rows whose name contains this.")
     var only = ""
 
     func validate() throws {
@@ -47,7 +50,8 @@ struct Bench: ParsableCommand {
     }
 
     func run() throws {
-        let setting = BenchmarkSetting(tracesFolder: traces, python: python, pairCount: pairs, only: only)
+        let setting = BenchmarkSetting(
+            tracesFolder: traces, python: python, peersPython: peersPython, pairCount: pairs, only: only)
         var rows: [BenchmarkRow] = []
         for benchmark in benchmarks where names.isEmpty || names.contains(benchmark.name) {
             note("\(benchmark.name): \(benchmark.purpose)")

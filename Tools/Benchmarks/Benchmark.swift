@@ -15,6 +15,8 @@ struct BenchmarkSetting {
     /// A folder of real traces, if there is one.
     let tracesFolder: String?
     let python: String
+    /// In which Mooncake Store can be imported.
+    let peersPython: String?
     let pairCount: Int
     /// Part of the names of the groups of rows that are wanted.
     let only: String

@@ -174,7 +174,7 @@ struct FlashBenchmark: Benchmark {
         let extentBytes = 64 << 10
         let geometry = try FlashGeometry(
             totalBytes: headerCount * (extentBytes + 4096) + (256 << 10), extentBytes: extentBytes)
-        try writeHeaders(path, geometry)
+        try Self.writeHeaders(path, geometry)
         let device = try FlashDevice(path: path)
         let runs = try PairedRuns(count: setting.longRunCount) {
             try wallSeconds {
@@ -183,7 +183,7 @@ struct FlashBenchmark: Benchmark {
                 precondition(count == geometry.extentCount, "the scan has missed headers")
             }
         } reference: {
-            try sequentialRead(path, geometry)
+            try Self.sequentialRead(path, geometry)
         }
         return runs.row(
             name: "flash restart scan, 1 M headers", unit: "s", referenceName: "fio reading the same bytes in order",
@@ -191,7 +191,8 @@ struct FlashBenchmark: Benchmark {
                 "\(geometry.extentCount) valid headers of 4 KiB, reads of 1 MiB, 8 under way, checked one by one")
     }
 
-    private func sequentialRead(_ path: String, _ geometry: FlashGeometry) throws -> Double {
+    /// Seconds that fio takes to read the headers in order.
+    static func sequentialRead(_ path: String, _ geometry: FlashGeometry) throws -> Double {
         let bytes = geometry.extentCount * FlashGeometry.headerBytes
         var run = FioRun(
             path: path, offset: FlashGeometry.headerAreaOffset, size: bytes / (1 << 20) * (1 << 20),
@@ -202,7 +203,7 @@ struct FlashBenchmark: Benchmark {
     }
 
     /// A drive whose extents are a hole in the file: only the headers are there.
-    private func writeHeaders(_ path: String, _ geometry: FlashGeometry) throws {
+    static func writeHeaders(_ path: String, _ geometry: FlashGeometry) throws {
         try Data().write(to: URL(fileURLWithPath: path))
         let handle = try FileHandle(forWritingTo: URL(fileURLWithPath: path))
         try handle.truncate(atOffset: UInt64(geometry.totalBytes))

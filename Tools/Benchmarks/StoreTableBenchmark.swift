@@ -58,7 +58,7 @@ struct StoreTableBenchmark: Benchmark {
 }
 
 /// Decisions that found so many blocks on a drive nobody has.
-private struct TableWorld: ~Copyable {
+struct TableWorld: ~Copyable {
     var store: StoreDecisions
     private let session = SessionID(transport: 1, number: 1)
     private var number: UInt32 = 1
@@ -86,6 +86,9 @@ private struct TableWorld: ~Copyable {
         ask(.session(.opened(session, Peer(tenant: "o", carrier: .loopback, address: ""))))
         ask(.session(.request(RequestID(session: session, number: 0), .openNamespace(name: "n"))))
     }
+
+    /// Gives the table to somebody else.
+    consuming func taken() -> StoreDecisions { store }
 
     static func name(_ block: Int) -> ObjectName {
         ObjectName(FullKey(mixBits(UInt64(block)), mixBits(UInt64(block) &+ 77 << 40), 0, 0))

@@ -92,7 +92,12 @@ struct TransportBenchmark: Benchmark {
             return try world.run(isPut: isPut, depth: 8, count: count).wall * 1e12
                 / Double(count * world.blockBytes)
         }
-        return try PairedRuns(count: setting.pairCount) { try figure(large) } reference: { try figure(small) }.row(
+        let runs = try PairedRuns(count: setting.pairCount) {
+            try figure(large)
+        } reference: {
+            try figure(small)
+        }
+        return runs.row(
             name: "\(isPut ? "put" : "get") 16 MiB after 2 MiB", unit: "ms/GB", referenceName: "ours at 2 MiB",
             conditions: "8 under way; \(Self.conditions)")
     }

@@ -1,0 +1,216 @@
+// The whole store over TCP: gets and puts against the slower of its two parts, existence and look-ups against bounds,
+// the restart against reading the headers in order, and what it takes when nobody asks.
+
+import Foundation
+import KVFlash
+import KVModel
+import KVStore
+import KVSystem
+import KVTransport
+
+struct StoreBenchmark: Benchmark {
+    let name = "store"
+    let purpose = "the whole store over TCP: gets, puts, look-ups, restart and rest"
+
+    private static let bytesPerRun = 256 << 20
+    private static let setBytes = 512 << 20
+
+    func run(_ setting: BenchmarkSetting) throws -> [BenchmarkRow] {
+        let folder = FileManager.default.temporaryDirectory.appendingPathComponent(
+            "holdfast-bench-\(UUID().uuidString)")
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(at: folder) }
+        var rows: [BenchmarkRow] = []
+        if setting.wants("serving") {
+            rows += try servingRows(folder, setting)
+        }
+        if setting.wants("table") { rows.append(try tableRow(setting)) }
+        if setting.wants("restart") { rows.append(try restartRow(folder, setting)) }
+        return rows
+    }
+
+    // MARK: Serving
+
+    private func servingRows(_ folder: URL, _ setting: BenchmarkSetting) throws -> [BenchmarkRow] {
+        let pair = try TransportMemory(byteCount: 256 << 20)
+        let store = try StoreWorld(
+            path: folder.appendingPathComponent("store").path, clientMemory: pair.client
+        ) { configuration in
+            configuration.size = 3 << 30
+            configuration.dram = 288 << 20
+        }
+        defer { store.shutDown() }
+        let flash = try FlashLoad(path: folder.appendingPathComponent("drive").path, byteCount: 1 << 30)
+        defer { flash.drive.shutDown() }
+        var rows: [BenchmarkRow] = []
+        for (set, mebibytes) in [(1, 2), (2, 16)] {
+            let blockBytes = mebibytes << 20
+            let total = Self.setBytes / blockBytes
+            _ = try store.put(set: set, blockBytes: blockBytes, depth: 8, count: total)
+            try flash.learn(blockBytes)
+            let raw = try RawSockets(server: pair.server, client: pair.client, blockBytes: blockBytes)
+            defer { raw.shutDown() }
+            for depth in [1, 8, 16] {
+                for isPut in [false, true] {
+                    rows.append(try row(store, flash, raw, set, blockBytes, depth, isPut: isPut, setting))
+                }
+            }
+            try store.delete(set: set, count: total)
+        }
+        rows.append(try existenceRow(store, setting))
+        rows.append(try idleRow(setting))
+        return rows
+    }
+
+    /// One size and depth, against the slower of flash and socket in the same turn.
+    private func row(
+        _ store: StoreWorld, _ flash: FlashLoad, _ raw: RawSockets, _ set: Int, _ blockBytes: Int, _ depth: Int,
+        isPut: Bool, _ setting: BenchmarkSetting
+    ) throws -> BenchmarkRow {
+        let count = max(depth, Self.bytesPerRun / blockBytes)
+        let gigabytes = Double(count * blockBytes) * 1e-9
+        var ours: [Double] = []
+        var slower: [Double] = []
+        var parts: (flash: [Double], socket: [Double]) = ([], [])
+        for turn in -1..<setting.pairCount {
+            let seed = UInt64(turn + 2)
+            let socket = try raw.run(isPut: isPut, depth: depth, count: count).wall / gigabytes
+            let drive =
+                isPut
+                ? try flash.write(blockBytes, depth: depth, count: count, sums: false, seed: seed)
+                : try flash.read(blockBytes, depth: depth, count: count, verifies: false, seed: seed)
+            var wall = 0.0
+            if isPut {
+                wall = try store.put(set: 100 + turn, blockBytes: blockBytes, depth: depth, count: count).wall
+                try store.delete(set: 100 + turn, count: count)
+            } else {
+                wall = try store.get(
+                    set: set, of: Self.setBytes / blockBytes, blockBytes: blockBytes, depth: depth, count: count,
+                    seed: seed
+                ).wall
+            }
+            guard turn >= 0 else { continue }
+            ours.append(wall * 1000 / gigabytes)
+            slower.append(max(socket, drive.wall) * 1000)
+            parts.flash.append(drive.wall * 1000)
+            parts.socket.append(socket * 1000)
+        }
+        return PairedRuns(ours: ours, references: slower).row(
+            name: "store \(isPut ? "put" : "get") \(blockBytes >> 20) MiB depth \(depth)", unit: "ms/GB",
+            referenceName: "the slower of flash engine (\(shortNumber(median(parts.flash)))) and raw sockets "
+                + "(\(shortNumber(median(parts.socket))))",
+            conditions: (isPut ? "restart-safe" : "512 MiB of blocks, 288 MiB of memory")
+                + ", verified, client and store on this machine; \(count) blocks a run")
+    }
+
+    private func existenceRow(_ store: StoreWorld, _ setting: BenchmarkSetting) throws -> BenchmarkRow {
+        let blockBytes = 64 << 10
+        let blocks = 1024
+        _ = try store.put(set: 9, blockBytes: blockBytes, depth: 16, count: blocks)
+        // Half of the keys are there.
+        let batches = (0..<8).map { batch in
+            (0..<256).map { StoreWorld.name($0 % 2 == 0 ? 9 : 8, batch * 128 + $0 / 2) }
+        }
+        let handle = store.load.handle
+        let calls = 2000
+        let figures = try (-1..<setting.pairCount).map { _ in
+            try store.load.run(depth: 8, count: calls) { position, _ in
+                (.lookUp(handle, batches[position % 8]), nil)
+            }.wall * 1e6 / Double(calls * 256)
+        }
+        try store.delete(set: 9, count: blocks)
+        return boundRow(
+            name: "store existence, 256 keys a call", unit: "µs/key", measured: Array(figures.dropFirst()),
+            bound: 1 / 1.6, boundName: "1.6 M keys/s",
+            conditions: "8 calls under way over 127.0.0.1, one connection; half of the keys are present")
+    }
+
+    /// A store with a client connected that asks nothing. Its two ends are all that this process does.
+    private func idleRow(_ setting: BenchmarkSetting) throws -> BenchmarkRow {
+        let shares = (0..<6).map { _ in
+            var wall = 0.0
+            let processor = seconds { wall = wallSeconds { Thread.sleep(forTimeInterval: 1) } }
+            return processor / wall * 100
+        }
+        return boundRow(
+            name: "store idle", unit: "% of a core", measured: shares, bound: 1, boundName: "the bound",
+            conditions: "store, drive, TCP server and a connected client, a second each")
+    }
+
+    // MARK: The table and the restart
+
+    /// A thousand keys in one call over a socket, the table with ten million blocks behind it.
+    private func tableRow(_ setting: BenchmarkSetting) throws -> BenchmarkRow {
+        note("store: a table of 10 M blocks behind a socket")
+        let blockCount = 10_000_000
+        var world = try TableWorld(blockCount: blockCount, extentBytes: 64 << 10)
+        var source = RandomSource(seed: 5)
+        let keys = (0..<64_000).map { _ in source.below(blockCount) }
+        var singles: [Double] = []
+        for start in stride(from: 0, to: keys.count, by: 1000) {
+            singles.append(world.microseconds(keys[start..<start + 1000], batch: 1))
+        }
+        let names = stride(from: 0, to: keys.count, by: 1000).map { start in
+            keys[start..<start + 1000].map(TableWorld.name)
+        }
+        let host = try DecisionsHost(world.taken())
+        defer { host.shutDown() }
+        let memory = try BlockMemory(byteCount: 1 << 20)
+        let load = try ClientLoad(
+            port: host.port, tenant: "o", secret: StoreWorld.secret, memory: memory, namespace: "n")
+        defer { load.shutDown() }
+        let handle = load.handle
+        // As many bytes each way as a call has: 40 KB there, 200 bytes back.
+        let echo = try RawSockets(server: memory, client: memory, blockBytes: 40 << 10)
+        defer { echo.shutDown() }
+        var ours: [Double] = []
+        var references: [Double] = []
+        let single = median(singles)
+        for turn in -1..<setting.pairCount {
+            let trip = try echo.run(isPut: true, depth: 1, count: 1000)
+            let run = try load.run(depth: 1, count: 1000) { position, _ in
+                (.lookUp(handle, names[position % names.count]), nil)
+            }
+            guard turn >= 0 else { continue }
+            ours.append(run.percentile(0.99))
+            references.append(trip.percentile(0.99) + 1.5 * single)
+        }
+        return PairedRuns(ours: ours, references: references).row(
+            name: "store 1,000 keys of 10 M, p99", unit: "µs",
+            referenceName: "p99 of a raw socket's round trip + 1.5 × 1,000 single look-ups",
+            conditions: "random present keys, one call under way, 1,000 calls a run; a single look-up takes "
+                + "\(shortNumber(single)) ns")
+    }
+
+    /// A whole store starts on a drive with a million blocks.
+    private func restartRow(_ folder: URL, _ setting: BenchmarkSetting) throws -> BenchmarkRow {
+        let headerCount = 1_000_000
+        note("store: restart with \(headerCount) blocks")
+        let path = folder.appendingPathComponent("headers").path
+        let extentBytes = 64 << 10
+        let geometry = try FlashGeometry(
+            totalBytes: headerCount * (extentBytes + 4096) + (256 << 10), extentBytes: extentBytes)
+        try FlashBenchmark.writeHeaders(path, geometry)
+        let memory = try BlockMemory(byteCount: 1 << 20)
+        let runs = try PairedRuns(count: setting.longRunCount) {
+            var world: StoreWorld?
+            let taken = try wallSeconds {
+                world = try StoreWorld(path: path, clientMemory: memory) { configuration in
+                    configuration.dram = 64 << 20
+                    configuration.extent = extentBytes
+                }
+            }
+            let found = world?.store.status.namespaces.reduce(0) { $0 + $1.objects } ?? 0
+            world?.shutDown()
+            guard found == geometry.extentCount else {
+                throw BenchmarkFailure(what: "the store found \(found) of \(geometry.extentCount) blocks")
+            }
+            return taken
+        } reference: {
+            try FlashBenchmark.sequentialRead(path, geometry)
+        }
+        return runs.row(
+            name: "store restart, 1 M blocks", unit: "s", referenceName: "fio reading the same headers in order",
+            conditions: "from nothing to a session that has opened its namespace; \(geometry.extentCount) headers")
+    }
+}
