@@ -44,7 +44,7 @@ final class PeerProcess {
 }
 
 /// Something that keeps blocks under numbers.
-protocol Peer: AnyObject {
+protocol PeerStore: AnyObject {
     var name: String { get }
     /// Puts or gets blocks 0 ..< count, so many under way; the processor's seconds are those of both ends.
     func run(isPut: Bool, blockBytes: Int, depth: Int, count: Int) throws -> LoadRun
@@ -73,7 +73,7 @@ struct PeerDialect {
 }
 
 /// A peer that speaks text and payloads over TCP.
-final class TextPeer: Peer {
+final class TextPeer: PeerStore {
     let name: String
     private let dialect: PeerDialect
     private let server: PeerProcess
@@ -89,7 +89,7 @@ final class TextPeer: Peer {
         self.memory = memory
         let port = try PeerProcess.freePort()
         server = try PeerProcess(command(port), folder: folder)
-        line = .allocate(byteCount: 256, alignment: 16)
+        unsafe line = .allocate(byteCount: 256, alignment: 16)
         let deadline = MonotonicClock.now + Duration(seconds: 10)
         while true {
             let tried = unsafe try checked(hf_tcp_connect("127.0.0.1", port), "connect to \(name)")
@@ -120,7 +120,7 @@ final class TextPeer: Peer {
             func ask() throws {
                 if isPut {
                     try send(dialect.put(sent, blockBytes))
-                    try send(unsafe UnsafeRawBufferPointer(memory[slice(sent % depth, blockBytes)]))
+                    unsafe try send(UnsafeRawBufferPointer(memory[slice(sent % depth, blockBytes)]))
                     try send(dialect.putTail)
                 } else {
                     try send(dialect.get(sent))
@@ -148,12 +148,12 @@ final class TextPeer: Peer {
 
     private func send(_ text: String) throws {
         var text = text
-        try text.withUTF8 { try send(unsafe UnsafeRawBufferPointer($0)) }
+        try text.withUTF8 { unsafe try send(UnsafeRawBufferPointer($0)) }
     }
 
     private func send(_ bytes: UnsafeRawBufferPointer) throws {
         var done = 0
-        while unsafe done < bytes.count {
+        while done < bytes.count {
             let count = unsafe Int(hf_send(socket, bytes.baseAddress! + done, bytes.count - done, 0))
             guard count > 0 else { throw BenchmarkFailure(what: "\(name) broke off") }
             done += count
@@ -162,7 +162,7 @@ final class TextPeer: Peer {
 
     private func receive(_ bytes: UnsafeMutableRawBufferPointer) throws {
         var done = 0
-        while unsafe done < bytes.count {
+        while done < bytes.count {
             let count = unsafe Int(hf_receive(socket, bytes.baseAddress! + done, bytes.count - done))
             guard count > 0 else { throw BenchmarkFailure(what: "\(name) broke off") }
             done += count
@@ -192,7 +192,7 @@ final class TextPeer: Peer {
 }
 
 /// Mooncake Store: its master, a process that lends memory, and its own client in a third.
-final class MooncakePeer: Peer {
+final class MooncakePeer: PeerStore {
     let name = "Mooncake Store"
     private let processes: [PeerProcess]
     private let client: PeerProcess

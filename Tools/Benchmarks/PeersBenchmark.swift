@@ -31,7 +31,7 @@ struct PeersBenchmark: Benchmark {
     private func memoryRows(
         _ pair: TransportMemory, _ folder: String, _ setting: BenchmarkSetting
     ) throws -> [BenchmarkRow] {
-        var peers: [any Peer] = []
+        var peers: [any PeerStore] = []
         defer { for peer in peers { peer.stop() } }
         peers.append(
             try TextPeer("redis", .redis, pair.client, folder: folder) { redis($0, ["--appendonly", "no"]) })
@@ -94,7 +94,7 @@ struct PeersBenchmark: Benchmark {
     }
 
     private func rows(
-        _ peer: any Peer, isPut: Bool, _ blockBytes: Int, _ setting: BenchmarkSetting, _ conditions: String,
+        _ peer: any PeerStore, isPut: Bool, _ blockBytes: Int, _ setting: BenchmarkSetting, _ conditions: String,
         ours: (Int) throws -> LoadRun
     ) throws -> [BenchmarkRow] {
         let name = "\(isPut ? "put" : "get") \(blockBytes >> 20) MiB beside \(peer.name)"

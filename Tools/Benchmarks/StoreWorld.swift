@@ -47,7 +47,7 @@ final class StoreWorld {
 
     /// Puts blocks of a set; all slots of the client hold the same bytes. Checksums are taken before the clock runs.
     func put(set: Int, blockBytes: Int, depth: Int, count: Int) throws -> LoadRun {
-        let slotBytes = clientMemory.regions[0].count / depth / 4096 * 4096
+        let slotBytes = unsafe clientMemory.regions[0].count / depth / 4096 * 4096
         precondition(slotBytes >= blockBytes, "slots smaller than a block")
         let bytes = unsafe UnsafeRawBufferPointer(clientMemory[MemorySlice(offset: 0, count: blockBytes)])
         for slot in 1..<max(2, depth) where slot < depth {
