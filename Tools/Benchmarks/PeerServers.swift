@@ -73,6 +73,7 @@ struct PeerDialect {
 }
 
 /// A peer that speaks text and payloads over TCP.
+@safe
 final class TextPeer: PeerStore {
     let name: String
     private let dialect: PeerDialect
