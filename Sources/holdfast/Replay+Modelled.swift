@@ -40,7 +40,7 @@ struct ModelledOptions: ParsableArguments {
     }
 
     /// Minutes of replay must not end in a folder that is not there.
-    private func checkOutput() throws(OperatorError) {
+    func checkOutput() throws(OperatorError) {
         guard let output else { return }
         let folder = URL(fileURLWithPath: output).deletingLastPathComponent().path
         guard FileManager.default.isWritableFile(atPath: folder) else {
@@ -49,7 +49,7 @@ struct ModelledOptions: ParsableArguments {
         }
     }
 
-    private func finish(_ record: Record, json: Bool, terminal: TerminalOptions) throws {
+    func finish(_ record: Record, json: Bool, terminal: TerminalOptions) throws {
         if let output {
             let bytes = try record.encoded()
             do {
@@ -90,10 +90,11 @@ struct ModelledOptions: ParsableArguments {
     }
 
     /// The command that makes the record again.
-    private func command(_ input: TraceInput) -> String {
+    func command(_ input: TraceInput, _ more: [String] = []) -> String {
         var words = ["holdfast", "replay"] + input.words + scenario.words
         if let only { words += ["--only", only] }
         if noSweep { words.append("--no-sweep") }
+        words += more
         return words.map { $0.contains(where: { " *$'\"".contains($0) }) ? "'\($0)'" : $0 }.joined(separator: " ")
     }
 }

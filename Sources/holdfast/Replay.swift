@@ -12,6 +12,11 @@ struct Replay: AsyncParsableCommand {
               holdfast replay trace.jsonl.gz
               holdfast replay trace.jsonl.gz --scenario node8.yaml --set tiers.dram.perNode=2TB -o run.hfr
 
+            With --lockstep it takes one request at a time and lets everything come to rest in between, so that the hit
+            tokens of each tier depend on the trace alone:
+
+              holdfast replay trace.jsonl.gz --lockstep --agents 2 --route migrating -o lockstep.hfr
+
             With --cache-only it counts, to the block, what caches of given sizes would have hit; no time passes:
 
               holdfast replay trace.jsonl.gz --cache-only --policy all --capacity 1%,5%,20%
@@ -23,6 +28,9 @@ struct Replay: AsyncParsableCommand {
     @OptionGroup(title: "Modelled replay")
     var modelled: ModelledOptions
 
+    @OptionGroup(title: "Lock step")
+    var lockStep: LockStepOptions
+
     @OptionGroup var terminal: TerminalOptions
 
     @OptionGroup(title: "Cache-only replay")
@@ -30,6 +38,9 @@ struct Replay: AsyncParsableCommand {
 
     func run() async throws {
         guard cacheOnly.isAsked else {
+            if lockStep.isAsked {
+                return try lockStep.run(input, modelled, json: cacheOnly.json, terminal: terminal)
+            }
             try await modelled.run(input, json: cacheOnly.json, terminal: terminal)
             return
         }

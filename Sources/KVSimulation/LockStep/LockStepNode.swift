@@ -1,0 +1,59 @@
+// What a lock-step replay asks of a node, whatever carries it out: decisions over a world that stands still, or a real
+// agent with real bytes. One request at a time, everything drained to quiet before the next word.
+
+import KVModel
+import KVReport
+import KVTiering
+
+/// One request of a lock-step replay.
+public struct LockStepRequest: Sendable {
+    /// Its place in the trace.
+    public var index: Int
+    /// The engine of its node that it came to.
+    public var engine: Int
+    /// Its chain, root first, by the trace's numbers.
+    public var path: ArraySlice<BlockNumber>
+    /// Tokens of the prompt.
+    public var promptTokens: Int32
+    /// Leading blocks that the engine has itself.
+    public var engineBlocks: Int32
+    /// The conversation.
+    public var session: Int32
+    /// Its place in the conversation.
+    public var turn: Int32
+    /// Why its turn ended.
+    public var reason: StopReason
+    /// When it arrived.
+    public var time: Instant
+}
+
+/// What came of a request's load.
+public struct LockStepLoad: Sendable {
+    /// One past the last block that the engine has now.
+    public var end: Int32
+    /// How long the load should have taken by its plan, seconds; nil where nobody says.
+    public var expectedSeconds: Double?
+    /// How long it took by a clock, seconds; nil where no time passes.
+    public var measuredSeconds: Double?
+
+    /// A load of its parts.
+    public init(end: Int32, expectedSeconds: Double? = nil, measuredSeconds: Double? = nil) {
+        self.end = end
+        self.expectedSeconds = expectedSeconds
+        self.measuredSeconds = measuredSeconds
+    }
+}
+
+/// A node in lock step. Every call returns when nothing of it is in flight any more.
+public protocol LockStepNode: AnyObject {
+    /// Leading blocks of the prompt that could be served, the engine's own included.
+    func lookUp(_ request: LockStepRequest) throws -> Int32
+    /// Brings the blocks from `request.engineBlocks` up to `end` into the engine.
+    func load(_ request: LockStepRequest, upTo end: Int32) throws -> LockStepLoad
+    /// The prompt is computed: the engine offers its blocks, all of which it holds.
+    func save(_ request: LockStepRequest) throws
+    /// The prompt is booked and its turn over.
+    func finish(_ request: LockStepRequest) throws
+    /// Where the tokens of all finished prompts came from.
+    func ledger() throws -> Ledger
+}

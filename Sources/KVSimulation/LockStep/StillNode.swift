@@ -1,0 +1,143 @@
+// A modelled node in lock step: the agent's decisions over a world in which no time passes while anything moves. All
+// transfers succeed, in the order in which they were started.
+
+import KVModel
+import KVReport
+import KVTiering
+
+/// A store that several still nodes share.
+final class StillStore {
+    var manager: StoreManager
+
+    init(_ manager: consuming StoreManager) { self.manager = manager }
+}
+
+/// A world that stands still while it is drained.
+final class StillWorld: World {
+    var now = Instant.zero
+    private let store: StillStore?
+    private var due: [Due] = []
+    private var head = 0
+    private(set) var answer: Answer?
+    private(set) var plan: LoadPlan?
+    private(set) var ready: Ready?
+
+    private enum Due {
+        case event(Event)
+        case transfer(TransferOrder, lost: [LostMove])
+    }
+
+    init(store: StillStore?) { self.store = store }
+
+    /// Whether nothing is in flight.
+    var isQuiet: Bool { head == due.count }
+
+    func forgetAnswers() {
+        answer = nil
+        plan = nil
+        ready = nil
+    }
+
+    func next(until deadline: Instant) -> Event {
+        guard head < due.count else {
+            now = max(now, deadline)
+            return .deadline
+        }
+        let first = due[head]
+        head += 1
+        if head == due.count {
+            due.removeAll(keepingCapacity: true)
+            head = 0
+        }
+        switch first {
+        case .event(let event): return event
+        case .transfer(let order, let lost):
+            if order.from == .flash { store?.manager.endRead(order.moves, lost: lost) }
+            if order.to == .flash { store?.manager.endWrite(order.moves) }
+            return .transferEnded(TransferEnd(transfer: order.transfer, outcome: .done, lost: lost))
+        }
+    }
+
+    func perform(_ command: Command) -> Submission {
+        switch command {
+        case .answer(let answer): self.answer = answer
+        case .loading(let plan): self.plan = plan
+        case .ready(let ready): self.ready = ready
+        case .pinned, .cancel: break
+        case .transfer(let order):
+            let lost = order.from == .flash ? store?.manager.beginRead(order.moves) ?? [] : []
+            due.append(.transfer(order, lost: lost))
+        case .askStore(let question):
+            let present = store?.manager.present(question.keys) ?? []
+            due.append(.event(.storeAnswered(StoreAnswer(question: question.question, present: present))))
+        case .offer(let offer):
+            guard let want = store?.manager.offer(offer, at: now) else { break }
+            due.append(.event(.storeWants(want)))
+        case .withdraw(let keys): store?.manager.withdraw(keys)
+        }
+        return .accepted
+    }
+}
+
+/// A modelled node.
+final class StillNode: LockStepNode {
+    private var manager: TieringManager
+    private var world: StillWorld
+    private let links: LinkView
+
+    init(_ configuration: TieringConfiguration, store: StillStore?, links: LinkView) {
+        manager = TieringManager(configuration)
+        world = StillWorld(store: store)
+        self.links = links
+    }
+
+    func lookUp(_ request: LockStepRequest) -> Int32 {
+        advance(to: request.time)
+        world.forgetAnswers()
+        let chain = request.path.map { BlockKey(traceBlock: UInt64($0)) }
+        tell(
+            .arrived(
+                Arrival(
+                    request: 0, engine: Int32(request.engine), chain: chain[...], promptTokens: request.promptTokens,
+                    engineBlocks: request.engineBlocks, session: request.session, turn: request.turn)))
+        return world.answer?.hitBlocks ?? request.engineBlocks
+    }
+
+    func load(_ request: LockStepRequest, upTo end: Int32) -> LockStepLoad {
+        tell(.load(LoadRequest(request: 0, engineBlocks: request.engineBlocks, endMax: end, links: links)))
+        let expected = world.plan.map(\.expected.seconds) ?? 0
+        return LockStepLoad(end: world.ready?.end ?? request.engineBlocks, expectedSeconds: expected)
+    }
+
+    func save(_ request: LockStepRequest) { tell(.computed(Computed(request: 0, parts: .kept))) }
+
+    func finish(_ request: LockStepRequest) {
+        tell(.computed(Computed(request: 0, parts: .booked)))
+        tell(.ended(request: 0, reason: request.reason))
+    }
+
+    func ledger() -> Ledger { Ledger(manager.ledger) }
+
+    /// Meets what is due before a time, each at its own moment.
+    private func advance(to time: Instant) {
+        while manager.nextDeadline <= time, manager.nextDeadline < .distantFuture {
+            world.now = max(world.now, manager.nextDeadline)
+            tell(.deadline)
+        }
+        world.now = max(world.now, time)
+    }
+
+    /// One word, and everything that comes of it.
+    private func tell(_ event: Event) {
+        manager.handle(event, in: &world)
+        while !world.isQuiet { manager.handle(world.next(until: world.now), in: &world) }
+    }
+}
+
+extension Ledger {
+    /// A record's ledger from the decisions' own.
+    public init(_ books: PromptLedger) {
+        self.init()
+        for tokenClass in TokenClass.allCases { add(books[tokenClass], to: tokenClass) }
+    }
+}
