@@ -80,10 +80,11 @@ final class EngineMemory: @unchecked Sendable {
     private let bytes: UnsafeMutableRawBufferPointer
 
     /// - Parameter sealed: Without, it is as vLLM makes its region: a plain file in /dev/shm, which cannot be sealed.
-    init(blocks: Int, sealed: Bool = true) throws {
+    /// - Parameter name: What the process's list of mappings calls it.
+    init(blocks: Int, sealed: Bool = true, name: String = "engine") throws {
         let count = blocks * Sample.blockBytes
         if sealed {
-            descriptor = try checked(unsafe hf_memory_file("engine", Int64(count), 0), "make a memory file")
+            descriptor = try checked(unsafe hf_memory_file(name, Int64(count), 0), "make a memory file")
         } else {
             let path = "/dev/shm/hf-test-\(UInt64.random(in: 0 ... .max))"
             descriptor = try checked(unsafe hf_open_direct(path, 1 | 8), "make \(path)")
