@@ -20,6 +20,8 @@ let dependencies: [Package.Dependency] = [
     .package(url: "https://github.com/hummingbird-project/hummingbird", exact: "2.28.1"),
     // Start, signals and graceful shutdown of the long-running verbs.
     .package(url: "https://github.com/swift-server/swift-service-lifecycle", exact: "2.13.0"),
+    // Request traces to an OpenTelemetry collector.
+    .package(url: "https://github.com/swift-server/async-http-client", exact: "1.37.0"),
     // The store's catalogue in SQLite: namespaces, pins, leases.
     .package(url: "https://github.com/groue/GRDB.swift", exact: "7.10.0"),
 ]
@@ -39,6 +41,7 @@ let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
 let nioTLS = Target.Dependency.product(name: "NIOTLS", package: "swift-nio")
 let nioSSL = Target.Dependency.product(name: "NIOSSL", package: "swift-nio-ssl")
 let hummingbird = Target.Dependency.product(name: "Hummingbird", package: "hummingbird")
+let httpClient = Target.Dependency.product(name: "AsyncHTTPClient", package: "async-http-client")
 let lifecycle = Target.Dependency.product(name: "ServiceLifecycle", package: "swift-service-lifecycle")
 let grdb = Target.Dependency.product(name: "GRDB", package: "GRDB.swift")
 let yams = Target.Dependency.product(name: "Yams", package: "Yams")
@@ -114,7 +117,7 @@ let package = Package(
             "KVAgent",
             [
                 "KVModel", "KVIdentity", "KVSystem", "KVTiering", "KVFlash", "KVTransport", "KVMemory", crypto,
-                hummingbird, lifecycle, logging, yams,
+                httpClient, hummingbird, lifecycle, logging, nio, yams,
             ]),
 
         // 6: the command, one file a verb.

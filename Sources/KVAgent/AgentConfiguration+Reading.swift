@@ -74,6 +74,8 @@ extension AgentConfiguration {
         case "drain": drain = try value.number(0...3600)
         case "journal": journal = try value.word()
         case "journalSize": journalSize = try value.bytes((1 << 20)...(1 << 46))
+        case "traces": traces = try value.word()
+        case "tracesSize": tracesSize = try value.bytes((1 << 20)...(1 << 46))
         default:
             let near = nearestName(to: name, among: Self.all.map(\.name))
             throw OperatorError("there is no setting `\(name)`", at: place, remedy: "the nearest is `\(near)`")
@@ -113,6 +115,7 @@ extension AgentConfiguration {
             }
         }
         if !http.isEmpty { _ = try splitEndpoint(http, option: "--http") }
+        if !traces.isEmpty { _ = try TraceTarget(traces, bytesMax: tracesSize) }
     }
 }
 

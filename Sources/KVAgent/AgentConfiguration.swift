@@ -70,6 +70,10 @@ public struct AgentConfiguration: Sendable {
     public var journal = ""
     /// The most that it may take.
     public var journalSize = 256 << 20
+    /// Where request traces go in OpenTelemetry's form: a file, or a collector's address; empty: nowhere.
+    public var traces = ""
+    /// The most that a file of them may take; the one before it is kept.
+    public var tracesSize = 256 << 20
 
     /// The defaults.
     public init() {}
@@ -133,6 +137,12 @@ public struct AgentConfiguration: Sendable {
         ("drain", "Seconds that a shutdown waits for jobs under way.", "10"),
         ("journal", "The file in which every input of the decisions is written down. Empty: none.", "\"\""),
         ("journalSize", "The most that it may take.", "256MiB"),
+        (
+            "traces",
+            "Where request traces go in OpenTelemetry's form (OTLP, JSON): a file, or a collector (http://127.0.0.1:4318).",
+            "\"\""
+        ),
+        ("tracesSize", "The most that a file of traces may take; the one before it is kept as FILE.1.", "256MiB"),
     ].map { Setting(name: $0.0, meaning: $0.1, standard: $0.2) }
 
     /// A file of all settings with what they mean and their defaults.

@@ -20,7 +20,8 @@ public enum AgentMetrics {
     /// Counters of the door beside those of `EngineCounters`.
     public static let doorCounters = [
         "connections_total", "attached_total", "engines_lost_total", "refused_total", "changes_dropped_total",
-        "regions_mapped_total", "regions_unsealed_total", "regions_lost_total",
+        "regions_mapped_total", "regions_unsealed_total", "regions_lost_total", "spans_exported_total",
+        "spans_dropped_total",
     ]
 
     /// Tokens by where they came from or why they were computed, and what prefetching came to.
@@ -40,6 +41,8 @@ public enum AgentMetrics {
         page.add("open_jobs", "gauge", Double(view.engines.reduce(0) { $0 + $1.jobs }))
         page.add("open_requests", "gauge", Double(view.engines.reduce(0) { $0 + $1.requests }))
         addDoor(view.counters, to: &page)
+        page.add("spans_exported_total", "counter", Double(sidecar.traceCounters.exported))
+        page.add("spans_dropped_total", "counter", Double(sidecar.traceCounters.dropped))
         addTiers(status, to: &page)
         for (name, value) in status.totals.sorted(by: { $0.key < $1.key }) {
             page.add("decided_\(name)_total", "counter", Double(value))

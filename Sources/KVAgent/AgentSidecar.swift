@@ -18,6 +18,8 @@ public struct AgentSurroundings: Sendable {
     public var links: LinkView
     /// The program, for engines' logs.
     public var program = "holdfast"
+    /// Whose request traces they are, and what its clock said; nil: as if it were 1970.
+    package var traceResource: TraceResource?
 
     /// Surroundings in which paths look as given.
     public init(links: LinkView) { self.links = links }
@@ -46,6 +48,7 @@ public final class AgentSidecar: Sendable {
     private let logger: Logger
     private let making = Mutex(Making.none)
     private let opened = Mutex<EngineDoor?>(nil)
+    private let traces: TraceExport?
     private let isDraining = Atomic<Bool>(false)
     private let started = MonotonicClock.now
 
@@ -56,6 +59,15 @@ public final class AgentSidecar: Sendable {
         self.configuration = configuration
         self.surroundings = surroundings
         self.logger = logger
+        if configuration.traces.isEmpty {
+            traces = nil
+        } else {
+            let resource = TraceResource(
+                program: surroundings.program, host: "", instance: "", wallClockAtZero: 0)
+            traces = try TraceExport(
+                TraceTarget(configuration.traces, bytesMax: configuration.tracesSize),
+                resource: surroundings.traceResource ?? resource, seed: UInt64.random(in: 0 ... .max), logger: logger)
+        }
         var door = EngineDoorConfiguration(path: configuration.socket)
         door.users = configuration.users
         door.enginesMax = configuration.engines
@@ -77,7 +89,25 @@ public final class AgentSidecar: Sendable {
         default: break
         }
         guard let agent else { return .full }
-        return agent.post(message)
+        guard let traces, let sighting = DoorSighting(message, at: MonotonicClock.now) else {
+            return agent.post(message)
+        }
+        // Seen before it is posted: its answer must not be seen first.
+        switch message {
+        case .lookUp, .load, .save:
+            traces.see(sighting)
+            let acceptance = agent.post(message)
+            if acceptance == .full {
+                traces.see(
+                    DoorSighting(engine: sighting.engine, ticket: sighting.ticket, at: sighting.at, what: .busy))
+            }
+            return acceptance
+        default:
+            // These are offered again until they are taken.
+            let acceptance = agent.post(message)
+            if acceptance == .accepted { traces.see(sighting) }
+            return acceptance
+        }
     }
 
     private func attach(_ engine: EngineNumber, _ hello: EngineHello) -> Acceptance {
@@ -121,7 +151,10 @@ public final class AgentSidecar: Sendable {
     }
 
     private func join(_ agent: Agent, _ engine: EngineNumber, _ hello: EngineHello) -> Acceptance {
-        agent.connect(engine: engine) { [weak self] reply in self?.door?.post(reply) }
+        agent.connect(engine: engine) { [weak self] reply in
+            if let traces = self?.traces { traces.see(DoorSighting(reply, at: MonotonicClock.now)) }
+            self?.door?.post(reply)
+        }
         return agent.post(.attach(engine, hello))
     }
 
@@ -221,6 +254,9 @@ public final class AgentSidecar: Sendable {
     /// What the door counted.
     public var view: EngineDoorView { door?.view ?? EngineDoorView() }
 
+    /// What became of request traces.
+    package var traceCounters: TraceCounters { traces?.counters ?? TraceCounters() }
+
     /// Since the start.
     public var uptimeSeconds: Double { (MonotonicClock.now - started).seconds }
 
@@ -259,6 +295,7 @@ public final class AgentSidecar: Sendable {
             if case .made(let agent, _, _) = making { return agent } else { return nil }
         }
         agent?.shutDown()
+        traces?.shutDown()
         return isQuiet
     }
 }

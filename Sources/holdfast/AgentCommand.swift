@@ -7,6 +7,7 @@ import KVModel
 import KVServing
 import KVSimulation
 import KVStore
+import KVSystem
 import KVTiering
 import Logging
 import ServiceLifecycle
@@ -68,6 +69,13 @@ struct AgentCommand: AsyncParsableCommand {
     @Option(name: .long, help: "GPUs of one copy of the model.")
     var tensorParallel = 1
 
+    @Option(
+        name: .long, help: "Where request traces go (OTLP, JSON): a file, or a collector like http://127.0.0.1:4318.")
+    var traces: String?
+
+    @OptionGroup(title: "Log")
+    var log: LogOptions
+
     @Option(name: .customLong("set"), help: "Any other setting, like planner=always; repeat it.")
     var assignments: [String] = []
 
@@ -80,16 +88,25 @@ struct AgentCommand: AsyncParsableCommand {
             return
         }
         let settings = try readSettings()
-        var logger = Logger(label: "holdfast.agent")
-        logger.logLevel = .info
+        let logger = log.logger("holdfast.agent")
         var surroundings = AgentSurroundings(links: try AgentSettingsReading.links(settings))
         surroundings.program = "holdfast \(Holdfast.configuration.version)"
+        surroundings.traceResource = Self.traceResource(program: surroundings.program)
         surroundings.storeSecret = try AgentSettingsReading.secret(settings)
         let service = try AgentService(settings, in: surroundings, logger: logger)
         let group = ServiceGroup(
             configuration: .init(
                 services: [service], gracefulShutdownSignals: [.sigterm, .sigint], logger: logger))
         try await group.run()
+    }
+
+    private static func traceResource(program: String) -> TraceResource {
+        let process = ProcessInfo.processInfo
+        let wallClock = Int64(Date().timeIntervalSince1970 * 1e9)
+        return TraceResource(
+            program: program, host: process.hostName,
+            instance: "\(process.processIdentifier)-\(UInt32.random(in: 0 ... .max))",
+            wallClockAtZero: wallClock - MonotonicClock.now.nanoseconds)
     }
 
     /// The file's settings, overruled by the options.
@@ -100,7 +117,7 @@ struct AgentCommand: AsyncParsableCommand {
             ("socket", "--socket", socket), ("dram", "--dram", dram), ("nvme", "--nvme", nvme),
             ("nvmeSize", "--nvme-size", nvmeSize), ("store", "--store", store), ("keys", "--keys", keys),
             ("tenant", "--tenant", tenant), ("namespace", "--namespace", namespace), ("http", "--http", http),
-            ("profile", "--profile", profile),
+            ("profile", "--profile", profile), ("traces", "--traces", traces),
         ]
         for option in options {
             if let value = option.value { try settings.set(option.name, [value], at: option.option) }

@@ -84,13 +84,15 @@ struct StoreCommand: AsyncParsableCommand {
     )
     var missing: String?
 
+    @OptionGroup(title: "Log")
+    var log: LogOptions
+
     @Flag(name: .long, help: "Format drives although they hold something.")
     var force = false
 
     func run() async throws {
         let settings = try readSettings()
-        var logger = Logger(label: "holdfast.store")
-        logger.logLevel = .info
+        let logger = log.logger("holdfast.store")
         let service = try StoreService(settings, logger: logger)
         let group = ServiceGroup(
             configuration: .init(

@@ -1,0 +1,226 @@
+// Takes what passed the door to a file or to an OpenTelemetry collector, on a thread of its own. Bounded: what it cannot keep up
+// with is dropped and counted, and no engine ever waits for it.
+
+import AsyncHTTPClient
+import Foundation
+import KVModel
+import KVSystem
+import Logging
+import NIOCore
+import Synchronization
+
+/// Where request traces go.
+package enum TraceTarget: Sendable, Equatable {
+    /// A file of OTLP requests in JSON, one a line. At `bytesMax` it becomes `FILE.1`, and a new one begins.
+    case file(String, bytesMax: Int)
+    /// A collector's address for traces over HTTP, like `http://127.0.0.1:4318/v1/traces`.
+    case collector(String)
+
+    /// What a setting means: an address of HTTP, else a file. A collector's address without a path gets OTLP's own.
+    package init(_ text: String, bytesMax: Int) throws(OperatorError) {
+        guard text.contains("://") else {
+            self = .file(text, bytesMax: bytesMax)
+            return
+        }
+        guard let address = URLComponents(string: text), let host = address.host, !host.isEmpty,
+            address.scheme == "http" || address.scheme == "https"
+        else {
+            throw OperatorError(
+                "`\(text)` is no address of a collector", at: "traces",
+                remedy: "name a file, or an address like http://127.0.0.1:4318")
+        }
+        let hasPath = !["", "/"].contains(address.path)
+        self = .collector(hasPath ? text : (text.hasSuffix("/") ? text : text + "/") + "v1/traces")
+    }
+}
+
+/// What became of the spans.
+package struct TraceCounters: Sendable, Equatable {
+    /// Spans that were written, or that the collector took.
+    package var exported: UInt64 = 0
+    /// Sightings and spans that nobody will see.
+    package var dropped: UInt64 = 0
+}
+
+/// Follows requests and exports their traces.
+package final class TraceExport: Sendable {
+    private static let sightingsMax = 1 << 14
+    /// Spans that go out together.
+    private static let batchMax = 512
+    /// How long a span may wait for others.
+    private static let delay = Duration(seconds: 1)
+    /// How long a collector may take.
+    private static let collectorLimit = TimeAmount.seconds(5)
+
+    private let sightings: Mailbox<DoorSighting>
+    private let signal: WakeSignal
+    private let isStopping = Atomic<Bool>(false)
+    private let thread = Mutex<EngineThread?>(nil)
+    private let counted = Mutex(TraceCounters())
+    private let resource: TraceResource
+    private let logger: Logger
+
+    /// Opens the file, or prepares to reach the collector.
+    package init(_ target: TraceTarget, resource: TraceResource, seed: UInt64, logger: Logger) throws(OperatorError) {
+        self.resource = resource
+        self.logger = logger
+        do throws(SystemError) {
+            signal = try WakeSignal()
+            sightings = Mailbox(capacity: Self.sightingsMax, waking: signal)
+        } catch { throw OperatorError("\(error)", at: "traces") }
+        let output: any TraceOutput =
+            switch target {
+            case .file(let path, let bytesMax): try TraceFile(path, bytesMax: bytesMax)
+            case .collector(let address): TraceCollector(address, limit: Self.collectorLimit)
+            }
+        do throws(SystemError) {
+            let started = try EngineThread("hf-traces") { [self] in run(output, RequestTraces(seed: seed)) }
+            thread.withLock { $0 = started }
+        } catch { throw OperatorError("\(error)", at: "traces") }
+    }
+
+    /// What became of the spans so far.
+    package var counters: TraceCounters { counted.withLock { $0 } }
+
+    /// Takes what passed; from any thread, without waiting.
+    package func see(_ sighting: DoorSighting?) {
+        guard let sighting else { return }
+        if sightings.post(sighting) == .full { counted.withLock { $0.dropped += 1 } }
+    }
+
+    /// Exports what has been seen, and ends. Once.
+    package func shutDown() {
+        isStopping.store(true, ordering: .sequentiallyConsistent)
+        signal.wake()
+        thread.withLock { $0.take() }?.join()
+    }
+
+    private func run(_ output: any TraceOutput, _ traces: RequestTraces) {
+        var output = output
+        var traces = traces
+        var batch: [DoorSighting] = []
+        var waiting: [RequestSpan] = []
+        var oldest = Instant.distantFuture
+        var isFailing = false
+        var untold = 0
+        while true {
+            let isLast = isStopping.load(ordering: .sequentiallyConsistent)
+            sightings.drain(into: &batch)
+            for sighting in batch { traces.see(sighting) }
+            waiting += traces.take()
+            let now = MonotonicClock.now
+            if waiting.isEmpty { oldest = .distantFuture } else { oldest = min(oldest, now) }
+            if waiting.count >= Self.batchMax || isLast || (!waiting.isEmpty && now - oldest >= Self.delay) {
+                send(&waiting, to: &output, isFailing: &isFailing)
+                oldest = .distantFuture
+            }
+            if traces.dropped > untold {
+                let more = traces.dropped - untold
+                counted.withLock { $0.dropped += UInt64(more) }
+                untold = traces.dropped
+            }
+            if isLast { break }
+            signal.prepareToSleep()
+            if sightings.isEmpty, !isStopping.load(ordering: .sequentiallyConsistent) {
+                signal.wait(atMost: waiting.isEmpty ? nil : Self.delay)
+            } else {
+                signal.awake(wasSignalled: false)
+            }
+        }
+        output.close()
+    }
+
+    private func send(_ spans: inout [RequestSpan], to output: inout any TraceOutput, isFailing: inout Bool) {
+        while !spans.isEmpty {
+            let part = Array(spans.prefix(Self.batchMax))
+            spans.removeFirst(part.count)
+            do throws(OperatorError) {
+                try output.write(resource.encode(part))
+                counted.withLock { $0.exported += UInt64(part.count) }
+                if isFailing { logger.info("request traces are taken again") }
+                isFailing = false
+            } catch {
+                counted.withLock { $0.dropped += UInt64(part.count) }
+                // Once, not for every batch of a night.
+                if !isFailing { logger.warning("request traces are lost: \(error)") }
+                isFailing = true
+            }
+        }
+    }
+}
+
+/// Takes one request of OTLP at a time.
+private protocol TraceOutput: Sendable {
+    mutating func write(_ request: Data) throws(OperatorError)
+    mutating func close()
+}
+
+/// A file of bounded size, and the one before it.
+private struct TraceFile: TraceOutput {
+    private let path: String
+    private let bytesMax: Int
+    private var file: FileHandle
+    private var written: Int
+
+    init(_ path: String, bytesMax: Int) throws(OperatorError) {
+        self.path = path
+        self.bytesMax = bytesMax
+        (file, written) = try Self.open(path)
+    }
+
+    private static func open(_ path: String) throws(OperatorError) -> (FileHandle, Int) {
+        do {
+            let url = URL(fileURLWithPath: path)
+            if !FileManager.default.fileExists(atPath: path) { try Data().write(to: url) }
+            let file = try FileHandle(forWritingTo: url)
+            return (file, Int(try file.seekToEnd()))
+        } catch { throw OperatorError("cannot be written: \(error.localizedDescription)", at: path) }
+    }
+
+    mutating func write(_ request: Data) throws(OperatorError) {
+        if written >= bytesMax {
+            close()
+            do {
+                try? FileManager.default.removeItem(atPath: path + ".1")
+                try FileManager.default.moveItem(atPath: path, toPath: path + ".1")
+            } catch { throw OperatorError("cannot be set aside: \(error.localizedDescription)", at: path) }
+            (file, written) = try Self.open(path)
+        }
+        do { try file.write(contentsOf: request + [UInt8(ascii: "\n")]) } catch {
+            throw OperatorError("cannot be written: \(error.localizedDescription)", at: path)
+        }
+        written += request.count + 1
+    }
+
+    func close() { try? file.close() }
+}
+
+/// A collector that is reached over HTTP.
+private struct TraceCollector: TraceOutput {
+    private let address: String
+    private let client: HTTPClient
+    private let limit: TimeAmount
+
+    init(_ address: String, limit: TimeAmount) {
+        self.address = address
+        self.limit = limit
+        var configuration = HTTPClient.Configuration()
+        configuration.timeout.connect = limit
+        client = HTTPClient(eventLoopGroupProvider: .singleton, configuration: configuration)
+    }
+
+    func write(_ request: Data) throws(OperatorError) {
+        let status: UInt
+        do {
+            var post = try HTTPClient.Request(url: address, method: .POST)
+            post.headers.add(name: "Content-Type", value: "application/json")
+            post.body = .data(request)
+            status = try client.execute(request: post, deadline: .now() + limit).wait().status.code
+        } catch { throw OperatorError("the collector cannot be reached: \(error)", at: address) }
+        guard (200..<300).contains(status) else {
+            throw OperatorError("the collector answers with status \(status)", at: address)
+        }
+    }
+
+    func close() { try? client.syncShutdown() }
+}
