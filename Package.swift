@@ -78,6 +78,8 @@ let package = Package(
         door("CChecksum"),
         door("CVerbs", ["ibverbs"]),
         door("CNuma", ["numa"]),
+        // Opens NVIDIA's driver at run time; nothing of it is needed to build.
+        door("CCuda"),
 
         // 1: the field's words as types; threads, mailboxes, clock, page memory and checksums for the engines.
         floor("KVModel", []),
@@ -87,7 +89,7 @@ let package = Package(
         // 2: engines. None of them knows another, nor any decision.
         floor("KVFlash", ["KVModel", "KVSystem", "CKernel", "CURing"]),
         floor("KVTransport", ["KVModel", "KVSystem", "CKernel", "CVerbs", crypto, nio, nioPosix, nioTLS, nioSSL]),
-        floor("KVMemory", ["KVModel", "KVSystem", "CKernel", "CNuma"]),
+        floor("KVMemory", ["KVModel", "KVSystem", "CKernel", "CNuma", "CCuda"]),
 
         // 3: decisions, the serving model, traces, results. None of them knows another.
         floor("KVTiering", ["KVModel"]),

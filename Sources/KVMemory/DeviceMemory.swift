@@ -25,6 +25,9 @@ public struct DeviceCopies: Sendable {
     /// The engine's own work that must be done before a byte is touched: its kernels write what is saved, and read what
     /// is overwritten.
     public var after: (fence: CopyFence, value: UInt64)?
+    /// On return from a device that was lost: it may still write into node memory, and those places must not be used
+    /// again as long as its driver lives.
+    public var mayStillWrite = false
 
     /// Copies of their parts.
     public init(
