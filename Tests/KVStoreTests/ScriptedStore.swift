@@ -85,7 +85,7 @@ struct ScriptedStore: ~Copyable {
             memoryBytes: 16 * extentBytes, payloadBytesMax: 3 * extentBytes, operationCountMax: 64,
             driveCommandCountMax: 16, waitLimit: Duration(seconds: 5), sharedShare: 0.25, writeBytesPerDay: 0,
             scrubBytesPerSecond: 1 << 20, operators: ["operator"], opensUnknownNamespaces: true,
-            defaultPolicy: NamespacePolicy(), pinCountMax: 64, wallSecondsAtOrigin: 1_000_000)
+            defaultPolicy: NamespacePolicy(), pinCountMax: 64, wallSecondsAtOrigin: 1_000_000, hashSeed: 7)
         configure(&settings)
         return settings
     }

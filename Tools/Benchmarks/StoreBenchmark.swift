@@ -21,9 +21,8 @@ struct StoreBenchmark: Benchmark {
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
         defer { try? FileManager.default.removeItem(at: folder) }
         var rows: [BenchmarkRow] = []
-        if setting.wants("serving") {
-            rows += try servingRows(folder, setting)
-        }
+        if setting.wants("serving") { rows += try servingRows(folder, setting) }
+        if setting.wants("existence") || setting.wants("idle") { rows += try answeringRows(folder, setting) }
         if setting.wants("table") { rows.append(try tableRow(setting)) }
         if setting.wants("restart") { rows.append(try restartRow(folder, setting)) }
         return rows
@@ -57,8 +56,22 @@ struct StoreBenchmark: Benchmark {
             }
             try store.delete(set: set, count: total)
         }
-        rows.append(try existenceRow(store, setting))
-        rows.append(try idleRow(setting))
+        return rows
+    }
+
+    /// What moves no payload.
+    private func answeringRows(_ folder: URL, _ setting: BenchmarkSetting) throws -> [BenchmarkRow] {
+        let store = try StoreWorld(
+            path: folder.appendingPathComponent("answering").path, clientMemory: BlockMemory(byteCount: 1 << 20)
+        ) { configuration in
+            configuration.size = 256 << 20
+            configuration.extent = 64 << 10
+            configuration.payloadMax = 1 << 20
+        }
+        defer { store.shutDown() }
+        var rows: [BenchmarkRow] = []
+        if setting.wants("existence") { rows.append(try existenceRow(store, setting)) }
+        if setting.wants("idle") { rows.append(try idleRow(setting)) }
         return rows
     }
 

@@ -70,7 +70,7 @@ struct TableWorld: ~Copyable {
             payloadBytesMax: extentBytes, operationCountMax: 64, driveCommandCountMax: 64,
             waitLimit: Duration(seconds: 1), sharedShare: 0.25, writeBytesPerDay: 0, scrubBytesPerSecond: 0,
             operators: ["o"], opensUnknownNamespaces: true, defaultPolicy: NamespacePolicy(), pinCountMax: 1,
-            wallSecondsAtOrigin: 0)
+            wallSecondsAtOrigin: 0, hashSeed: 7)
         store = try StoreDecisions(settings, at: .zero)
         store.restoreNamespace("n", NamespacePolicy())
         let digest = StoreDecisions.digest(ofNamespace: "n")

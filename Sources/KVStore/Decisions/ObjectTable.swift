@@ -26,14 +26,18 @@ struct ObjectTable: ~Copyable {
     /// Hash above, number + 1 below; 0 is empty, as fresh memory is.
     private let slots: UnsafeMutablePointer<UInt64>
     private let slotCount: Int
+    /// What goes into every hash. Keys come from peers: one that chose them, and knew how they are hashed, could give
+    /// thousands the same place, and every look-up of every tenant would walk past them.
+    private let seed: (UInt64, UInt64)
 
-    init(extentCount: Int) throws(SystemError) {
+    init(extentCount: Int, hashSeed: UInt64) throws(SystemError) {
         precondition(extentCount > 0 && extentCount < Int(ObjectRecord.none), "a store of no extents, or of 2^32")
         let slotCount = max(16, extentCount + extentCount / 4)
         let recordMemory = try PageMemory(byteCount: extentCount * MemoryLayout<ObjectRecord>.stride)
         let slotMemory = try PageMemory(byteCount: slotCount * MemoryLayout<UInt64>.stride)
         self.extentCount = extentCount
         self.slotCount = slotCount
+        seed = (hashSeed, mixBits(hashSeed &+ 0x9E37_79B9_7F4A_7C15))
         unsafe records = unsafe recordMemory.bytes.baseAddress!.assumingMemoryBound(to: ObjectRecord.self)
         unsafe slots = unsafe slotMemory.bytes.baseAddress!.assumingMemoryBound(to: UInt64.self)
         self.recordMemory = recordMemory
@@ -60,7 +64,7 @@ struct ObjectTable: ~Copyable {
     /// The number of the object with this name.
     @inline(__always)
     func find(_ key: BlockKey, scope: UInt32) -> UInt32? {
-        let hash = Self.hash(key, scope)
+        let hash = hash(key, scope)
         return find(key, scope: scope, hash: hash, from: home(of: hash))
     }
 
@@ -72,7 +76,7 @@ struct ObjectTable: ~Copyable {
         var hashes = InlineArray<16, UInt32>(repeating: 0)
         var sum: UInt64 = 0
         for place in 0..<range.count {
-            hashes[place] = Self.hash(names[range.lowerBound + place].key.short, scope)
+            hashes[place] = hash(names[range.lowerBound + place].key.short, scope)
             numbers[place] = UInt32(truncatingIfNeeded: unsafe slots[home(of: hashes[place])])
         }
         // The sum keeps the reads from being dropped.
@@ -109,7 +113,7 @@ struct ObjectTable: ~Copyable {
     mutating func enter(_ number: UInt32) {
         let record = self[number]
         precondition(find(record.key, scope: record.scope) == nil, "a name is entered twice")
-        let hash = Self.hash(record.key, record.scope)
+        let hash = hash(record.key, record.scope)
         var place = home(of: hash)
         while unsafe slots[place] != 0 {
             place += 1
@@ -121,7 +125,7 @@ struct ObjectTable: ~Copyable {
 
     /// Takes the name of the object with this number out; the record stays.
     mutating func leave(_ number: UInt32) {
-        let hash = Self.hash(self[number].key, self[number].scope)
+        let hash = hash(self[number].key, self[number].scope)
         let word = UInt64(hash) << 32 | UInt64(number + 1)
         var gap = home(of: hash)
         while unsafe slots[gap] != word {
@@ -148,10 +152,22 @@ struct ObjectTable: ~Copyable {
         count -= 1
     }
 
+    /// How many slots past its home the name of an object stands.
+    func distance(of number: UInt32) -> Int {
+        let hash = hash(self[number].key, self[number].scope)
+        let word = UInt64(hash) << 32 | UInt64(number + 1)
+        var distance = 0
+        while unsafe slots[(home(of: hash) + distance) % slotCount] != word { distance += 1 }
+        return distance
+    }
+
+    /// Both halves of the product of both halves of the key, each with its half of the seed; scopes are small numbers,
+    /// spread by the golden ratio.
     @inline(__always)
-    private static func hash(_ key: BlockKey, _ scope: UInt32) -> UInt32 {
-        // Keys are uniform bits; scopes are small numbers, spread by the golden ratio.
-        UInt32(truncatingIfNeeded: key.low) ^ (scope &* 0x9E37_79B1)
+    private func hash(_ key: BlockKey, _ scope: UInt32) -> UInt32 {
+        let product = (key.low ^ seed.0).multipliedFullWidth(
+            by: key.high ^ seed.1 ^ UInt64(scope) &* 0x9E37_79B9_7F4A_7C15)
+        return UInt32(truncatingIfNeeded: (product.high ^ product.low) >> 32)
     }
 
     @inline(__always)

@@ -3,6 +3,12 @@
 import KVModel
 
 extension StoreDecisions {
+    /// How many slots past its home the name of an object stands at most.
+    package var distanceMax: Int {
+        (0..<UInt32(objects.extentCount)).filter { [.present, .writing].contains(objects[$0].state) }
+            .map { objects.distance(of: $0) }.max() ?? 0
+    }
+
     /// The first broken rule in words, or nil.
     public func audit() -> String? {
         var used = Array(repeating: 0, count: namespaces.count)

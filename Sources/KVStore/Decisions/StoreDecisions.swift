@@ -156,7 +156,7 @@ public struct StoreDecisions: ~Copyable {
             drives.append(DriveState(base: UInt32(base), extents: ExtentAllocator(count: drive.extentCount)))
             base += drive.extentCount
         }
-        let objects = try ObjectTable(extentCount: base)
+        let objects = try ObjectTable(extentCount: base, hashSeed: settings.hashSeed)
         let perDay = Double(settings.writeBytesPerDay)
         budget = WriteBudget(
             perDay > 0 ? WriteBudgetConfiguration(bytesPerDay: perDay, burstBytes: perDay / 24) : nil)

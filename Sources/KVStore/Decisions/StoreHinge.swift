@@ -98,13 +98,16 @@ public struct StoreSettings: Sendable {
     public var pinCountMax: Int
     /// Wall-clock seconds at the origin of the clock, to which expiries of pins are held.
     public var wallSecondsAtOrigin: Int64
+    /// What the index's hashes begin with: for a store that serves peers, a number they cannot know. No decision depends
+    /// on it.
+    public var hashSeed: UInt64
 
     /// Settings of their parts.
     public init(
         extentBytes: Int, drives: [StoreDrive], memoryBytes: Int, payloadBytesMax: Int, operationCountMax: Int,
         driveCommandCountMax: Int, waitLimit: Duration, sharedShare: Double, writeBytesPerDay: Int,
         scrubBytesPerSecond: Int, operators: Set<String>, opensUnknownNamespaces: Bool,
-        defaultPolicy: NamespacePolicy, pinCountMax: Int, wallSecondsAtOrigin: Int64
+        defaultPolicy: NamespacePolicy, pinCountMax: Int, wallSecondsAtOrigin: Int64, hashSeed: UInt64
     ) {
         self.extentBytes = extentBytes
         self.drives = drives
@@ -121,5 +124,6 @@ public struct StoreSettings: Sendable {
         self.defaultPolicy = defaultPolicy
         self.pinCountMax = pinCountMax
         self.wallSecondsAtOrigin = wallSecondsAtOrigin
+        self.hashSeed = hashSeed
     }
 }

@@ -289,7 +289,8 @@ extension StoreSettings {
             writeBytesPerDay: configuration.writePerDay, scrubBytesPerSecond: configuration.scrub,
             operators: operators, opensUnknownNamespaces: configuration.makesNamespaces,
             defaultPolicy: NamespacePolicy.unlimited, pinCountMax: 1 << 20,
-            wallSecondsAtOrigin: (hf_realtime_ns() - hf_monotonic_ns()) / 1_000_000_000)
+            wallSecondsAtOrigin: (hf_realtime_ns() - hf_monotonic_ns()) / 1_000_000_000,
+            hashSeed: UInt64.random(in: .min ... .max))
     }
 }
 
