@@ -1,41 +1,61 @@
-// Guessing keys is slow: each failed try from an address doubles the time until the next refusal, up to a limit.
+// Guessing keys is slow: each failed try from an address, and each at a tenant, doubles the time until the next refusal,
+// up to a limit. Who has the right key never waits.
 
 import KVModel
+import Synchronization
 
-/// What is remembered about addresses that failed to prove who they are. Bounded: the oldest is forgotten.
-package struct FailedTries {
+/// What a server remembers about tries that failed, for all its threads together. Bounded: the oldest is forgotten.
+package final class FailedTries: Sendable {
     private struct Record {
         var count: Int
         var last: Instant
     }
 
-    private var records: [String: Record] = [:]
-    private let addressCountMax = 1024
-    private let memory = Duration(seconds: 300)
+    /// Failures by one kind of name.
+    private struct Table {
+        private static let countMax = 1024
+        private static let memory = Duration(seconds: 300)
+        var records: [String: Record] = [:]
+
+        /// Notes a failure; how many there were before it.
+        mutating func add(_ name: String, at now: Instant) -> Int {
+            var record = records[name] ?? Record(count: 0, last: now)
+            if now - record.last > Self.memory { record.count = 0 }
+            let before = record.count
+            record.count += 1
+            record.last = now
+            if records[name] == nil, records.count >= Self.countMax,
+                let oldest = records.min(by: { $0.value.last < $1.value.last })
+            {
+                records[oldest.key] = nil
+            }
+            records[name] = record
+            return before
+        }
+    }
+
+    private struct Tables {
+        var addresses = Table()
+        var tenants = Table()
+    }
+
+    private let tables = Mutex(Tables())
     private let delay: Duration
     private let delayMax: Duration
 
-    /// Nobody failed yet. A first failure is answered after `delay`, a later one after at most `delayMax`.
-    package init(delay: Duration, delayMax: Duration) {
-        self.delay = delay
-        self.delayMax = delayMax
+    /// Nobody failed yet. The first failure is answered after the limits' delay, none later than after their longest.
+    package init(limits: ServerLimits) {
+        delay = limits.failureDelay
+        delayMax = limits.failureDelayMax
     }
 
-    /// Notes a failure; how long to wait before saying so.
-    package mutating func add(_ peer: String, at now: Instant) -> Duration {
-        let address = Self.host(of: peer)
-        var record = records[address] ?? Record(count: 0, last: now)
-        if now - record.last > memory { record.count = 0 }
-        let doublings = min(record.count, 20)
-        record.count += 1
-        record.last = now
-        if records[address] == nil, records.count >= addressCountMax,
-            let oldest = records.min(by: { $0.value.last < $1.value.last })
-        {
-            records[oldest.key] = nil
+    /// Notes a failure; how long to wait before saying so. Many addresses that guess at one tenant slow each other
+    /// down, and so do many tenants guessed at from one address.
+    package func add(_ peer: String, tenant: String, at now: Instant) -> Duration {
+        let before = tables.withLock { tables in
+            max(tables.addresses.add(Self.host(of: peer), at: now), tables.tenants.add(tenant, at: now))
         }
-        records[address] = record
-        return min(Duration(nanoseconds: delay.nanoseconds << Int64(doublings)), delayMax)
+        return min(Duration(nanoseconds: delay.nanoseconds << Int64(min(before, 20))), delayMax)
     }
 
     /// `10.0.0.7` of `10.0.0.7:51234`: a peer's port changes from try to try.

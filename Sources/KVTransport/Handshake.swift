@@ -90,7 +90,7 @@ package struct ServerHandshake {
         /// It knows the key: send the welcome, and it is a session.
         case welcome(tenant: String, body: [UInt8])
         /// It does not: refuse, later, so that guessing is slow.
-        case refuseProof
+        case refuseProof(tenant: String)
         /// It speaks no version that is spoken here: refuse at once, saying so.
         case refuseVersion(String)
     }
@@ -126,7 +126,7 @@ package struct ServerHandshake {
             let known = secret(tenant)
             let key = known ?? decoy
             let isRight = HandshakeProof.isEqual(HandshakeProof.client(key, transcript), body)
-            guard isRight, known != nil else { return .refuseProof }
+            guard isRight, known != nil else { return .refuseProof(tenant: tenant) }
             var writer = FrameWriter()
             grants.write(to: &writer)
             let proof = HandshakeProof.server(key, transcript, grants: writer.bytes)

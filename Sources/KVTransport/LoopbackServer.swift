@@ -120,11 +120,12 @@ extension StoreRoute {
         let shared = server.shared
         return StoreRoute(carrier: .loopback, address: "loopback") { memory, signal throws(SystemError) in
             let refused = SystemError(number: KernelError.connectionRefused, doing: "connect to the loopback server")
-            guard !shared.isStopping.load(ordering: .sequentiallyConsistent),
-                shared.nextNumber.increment(max: Int(UInt32.max))
-            else { throw refused }
+            let number = shared.nextNumber.next()
+            guard !shared.isStopping.load(ordering: .sequentiallyConsistent), number <= UInt32.max else {
+                throw refused
+            }
             let pipe = LoopbackPipe(
-                number: UInt32(shared.nextNumber.value), memory: memory, clientSignal: signal,
+                number: UInt32(number), memory: memory, clientSignal: signal,
                 capacity: 4 * shared.limits.credits + 64)
             guard shared.inputs.post(.connect(pipe)) == .accepted else { throw refused }
             return LoopbackLink(pipe, shared)
@@ -330,7 +331,8 @@ private final class LoopbackLoop {
 
     init(_ shared: LoopbackServer.Shared) {
         self.shared = shared
-        setting = ServerSetting(host: shared.host, limits: shared.limits)
+        setting = ServerSetting(
+            host: shared.host, limits: shared.limits, failedTries: FailedTries(limits: shared.limits))
     }
 
     func run() {

@@ -32,13 +32,14 @@ package final class ServerSetting {
     package var counters = TransportCounters()
     /// The time at the start of the owner's turn.
     package var now = Instant.zero
-    fileprivate var failedTries: FailedTries
+    fileprivate let failedTries: FailedTries
     fileprivate let decoy = HandshakeProof.nonce()
 
-    package init(host: any SessionHost, limits: ServerLimits) {
+    /// - Parameter failedTries: Those of the whole server.
+    package init(host: any SessionHost, limits: ServerLimits, failedTries: FailedTries) {
         self.host = host
         self.limits = limits
-        failedTries = FailedTries(delay: limits.failureDelay, delayMax: limits.failureDelayMax)
+        self.failedTries = failedTries
     }
 }
 
@@ -179,9 +180,9 @@ package final class ServerPeer {
             wasOpened = true
             setting.counters.sessionsOpened += 1
             _ = host.deliver(.opened(id, Peer(tenant: tenant, carrier: kind, address: address)))
-        case .refuseProof:
+        case .refuseProof(let tenant):
             setting.counters.authenticationFailures += 1
-            phase = .refused(at: setting.now + setting.failedTries.add(address, at: setting.now))
+            phase = .refused(at: setting.now + setting.failedTries.add(address, tenant: tenant, at: setting.now))
         case .refuseVersion(let why):
             setting.counters.versionMismatches += 1
             refuse(.invalid, why)

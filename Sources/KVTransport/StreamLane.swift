@@ -34,11 +34,13 @@ package final class StreamLane: Sendable {
     let published = Mutex(TransportCounters())
     /// Connections of all lanes of the server, so that its limit holds for all of them together.
     let connectionCount: SharedCount
+    /// Those of all lanes: a peer is not on the same lane each time.
+    let failedTries: FailedTries
     private let thread: Mutex<EngineThread?> = Mutex(nil)
 
     package init(
         index: Int, of laneCount: Int, transport: UInt16, host: any SessionHost, limits: ServerLimits,
-        connectionCount: SharedCount
+        connectionCount: SharedCount, failedTries: FailedTries
     ) throws(SystemError) {
         self.index = index
         self.laneCount = laneCount
@@ -46,6 +48,7 @@ package final class StreamLane: Sendable {
         self.host = host
         self.limits = limits
         self.connectionCount = connectionCount
+        self.failedTries = failedTries
         signal = try WakeSignal()
         commands = Mailbox(capacity: limits.commandCountMax, waking: signal)
         notifications = Mailbox(capacity: 4096, waking: signal)
@@ -98,6 +101,8 @@ package final class SharedCount: Sendable {
         return false
     }
     package func increment() { count.add(1, ordering: .relaxed) }
+    /// Adds one and says how many that makes.
+    package func next() -> Int { count.add(1, ordering: .relaxed).newValue }
     package func decrement() { count.subtract(1, ordering: .relaxed) }
     package var value: Int { count.load(ordering: .relaxed) }
 }
@@ -138,7 +143,7 @@ final class LaneLoop {
         self.poller = poller
         self.listener = listener
         self.distribute = distribute
-        setting = ServerSetting(host: lane.host, limits: lane.limits)
+        setting = ServerSetting(host: lane.host, limits: lane.limits, failedTries: lane.failedTries)
         nextNumber = UInt32(lane.index == 0 ? lane.laneCount : lane.index)
         hf_poller_set(poller, lane.signal.descriptor, 1, Self.wakeTag, 0)
         if let listener { hf_poller_set(poller, listener, 1, Self.listenerTag, 0) }

@@ -82,11 +82,12 @@ package final class StreamLanes: Sendable {
     ) throws(SystemError) {
         precondition(count > 0, "a server without lanes")
         var lanes: [StreamLane] = []
+        let failedTries = FailedTries(limits: limits)
         for index in 0..<count {
             lanes.append(
                 try StreamLane(
                     index: index, of: count, transport: transport, host: host, limits: limits,
-                    connectionCount: connectionCount))
+                    connectionCount: connectionCount, failedTries: failedTries))
         }
         self.lanes = lanes
     }
@@ -102,8 +103,7 @@ package final class StreamLanes: Sendable {
 
     /// Gives a connected socket, counted in `connectionCount`, to the next lane in turn.
     package func adopt(_ socket: AcceptedSocket) {
-        _ = turn.increment(max: .max)
-        if lanes[turn.value % lanes.count].sockets.post(socket) == .full {
+        if lanes[turn.next() % lanes.count].sockets.post(socket) == .full {
             connectionCount.decrement()
             hf_close(socket.descriptor)
         }

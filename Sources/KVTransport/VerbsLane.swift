@@ -49,7 +49,8 @@ final class VerbsLane {
         self.start = start
         port = start.port
         border = start.border
-        setting = ServerSetting(host: start.host, limits: start.port.limits)
+        setting = ServerSetting(
+            host: start.host, limits: start.port.limits, failedTries: FailedTries(limits: start.port.limits))
         hf_poller_set(start.poller, border.signal.descriptor, 1, Self.wakeTag, 0)
         hf_poller_set(start.poller, start.listener, 1, Self.listenerTag, 0)
         hf_poller_set(start.poller, port.completions.descriptor, 1, Self.completionTag, 0)

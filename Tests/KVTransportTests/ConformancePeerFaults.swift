@@ -125,8 +125,8 @@ extension ConformanceCase {
         let stage = try ConformanceStage(carrier, limits: limits)
         let began = MonotonicClock.now
         for _ in 0..<5 { #expect(try stage.raw().open(secret: [0]) == "unknown tenant or wrong key") }
-        // Each thread of a server counts by itself: with two, 20 + 40 + 80 and 20 + 40 ms at least.
-        #expect(MonotonicClock.now - began >= Duration(milliseconds: 200))
+        // 20 + 40 + 80 + 80 + 80 ms at least, whichever thread of the server each try came to.
+        #expect(MonotonicClock.now - began >= Duration(milliseconds: 300))
         await stage.end()
     }
 

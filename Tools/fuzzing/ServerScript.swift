@@ -73,7 +73,7 @@ final class ServerScript {
     private var sent = SentFrames()
 
     init(isKnown: Bool) {
-        setting = ServerSetting(host: host, limits: limits)
+        setting = ServerSetting(host: host, limits: limits, failedTries: FailedTries(limits: limits))
         setting.now = Instant(nanoseconds: 1_000_000_000)
         connection = StreamConnection(
             AcceptedSocket(descriptor: sockets.theirs, carrier: .tcp, address: "127.0.0.1:1"),
