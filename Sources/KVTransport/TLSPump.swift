@@ -40,16 +40,13 @@ final class PumpHandler: ChannelDuplexHandler {
 
     /// Joins two sides of one event loop.
     static func join(_ one: PumpHandler, _ other: PumpHandler) {
-        guard one.isActive, other.isActive else {
-            // One side ended while the other was set up.
-            one.context?.close(promise: nil)
-            other.context?.close(promise: nil)
-            return
-        }
         one.partner = other
         other.partner = one
         one.partnerIsThere()
         other.partnerIsThere()
+        // One side may have ended while the other was set up: what it said before still goes.
+        if !one.isActive { one.leave() }
+        if !other.isActive { other.leave() }
     }
 
     private var isActive: Bool { context?.channel.isActive ?? false }
@@ -92,11 +89,16 @@ final class PumpHandler: ChannelDuplexHandler {
     func channelReadComplete(context: ChannelHandlerContext) { partner?.context?.flush() }
 
     func channelInactive(context: ChannelHandlerContext) {
+        leave()
+        context.fireChannelInactive()
+    }
+
+    /// This side has ended: so does the other, behind what it was given.
+    private func leave() {
         let other = partner
         partner = nil
         other?.partner = nil
         other?.finish()
-        context.fireChannelInactive()
     }
 
     /// Closes this side behind what was written to it. TLS does that by itself; on a socket an empty write is done when

@@ -138,7 +138,8 @@ final class ScriptedClient {
     }
 
     func submit(_ number: UInt32, _ request: Request, remote: RemoteSlot) {
-        link?.queue(request.header(number: number, namespace: 1, payloadIsInSlot: true), payload: nil) {
+        let header = request.header(number: number, namespace: request.namespace, payloadIsInSlot: true)
+        link?.queue(header, payload: nil) {
             request.writeBody(to: &$0, slot: remote)
         }
     }
@@ -189,7 +190,7 @@ final class VerbsSession {
 
     /// The n-th request that the store saw, once it is there.
     func request(_ index: Int = 0) -> (id: RequestID, request: Request)? {
-        _ = run { host.requests.count > index }
+        _ = run { host.requests.count > index || clients.allSatisfy { $0.endReason != nil } }
         return host.requests.count > index ? host.requests[index] : nil
     }
 

@@ -167,7 +167,7 @@ struct ObjectTable: ~Copyable {
     private func hash(_ key: BlockKey, _ scope: UInt32) -> UInt32 {
         let product = (key.low ^ seed.0).multipliedFullWidth(
             by: key.high ^ seed.1 ^ UInt64(scope) &* 0x9E37_79B9_7F4A_7C15)
-        return UInt32(truncatingIfNeeded: (product.high ^ product.low) >> 32)
+        return UInt32(truncatingIfNeeded: mixBits(product.high ^ product.low) >> 32)
     }
 
     @inline(__always)
