@@ -26,7 +26,8 @@ from typing import Any, Final
 
 from . import protocol
 from .namespace import namespace_digest
-from .protocol import Chain, Found, Loaded, Ownership, Pinned, PinOutcome, Places, Saved, StopReason
+from .naming import NamedChain
+from .protocol import KEY_BYTES, AnyChain, Chain, Found, Loaded, Ownership, Pinned, PinOutcome, Places, Saved, StopReason
 
 DEFAULT_SOCKET: Final = "/run/holdfast/agent.sock"
 _log = logging.getLogger("holdfast_kv")
@@ -134,9 +135,11 @@ class Client:
         self._asked: dict[int, _Pending] = {}
         self._cancelling: dict[int, Future[None]] = {}
         self._orphans: list[_Pending] = []
-        self._queue: deque[tuple[bytes, int | None]] = deque()
+        #: Frames, those with a naming's chain not encoded yet; the descriptor that travels with one; its bytes.
+        self._queue: deque[tuple[bytes | protocol.Frame, int | None, int]] = deque()
         self._queued_bytes = 0
-        self._is_open = False
+        #: Whether the agent is there and has taken this engine on. Only read it.
+        self.is_open = False
         self._is_stalled = False
         self._is_closing = False
         self._leaves = False
@@ -152,11 +155,6 @@ class Client:
 
     # ---- what engines call; none of it waits
 
-    @property
-    def is_open(self) -> bool:
-        """Whether the agent is there and has taken this engine on."""
-        return self._is_open
-
     def wait_open(self, timeout: float | None = None) -> bool:
         """Waits until the agent has taken this engine on; for starts and tests, never for a scheduler's thread."""
         return self._opened.wait(timeout)
@@ -166,7 +164,7 @@ class Client:
         with self._lock:
             number = next(n for n in range(len(self._regions) + 1) if n not in self._regions)
             region = self._regions[number] = _Region(os.dup(fd), length)
-            if self._is_open:
+            if self.is_open:
                 self._put(protocol.RegionAdd(number, length), region.fd)
         return number
 
@@ -180,7 +178,7 @@ class Client:
             region = self._regions[number]
             if not region.is_dropping:
                 region.is_dropping = True
-                if self._is_open:
+                if self.is_open:
                     self._put(protocol.RegionDrop(number))
                 elif not self._orphans and not self._jobs:
                     self._forget_region(number)
@@ -188,7 +186,7 @@ class Client:
 
     def lookup(
         self,
-        keys: Sequence[bytes] | Chain,
+        keys: Sequence[bytes] | AnyChain,
         *,
         prompt_tokens: int,
         engine_blocks: int = 0,
@@ -217,7 +215,7 @@ class Client:
 
     def load(
         self,
-        keys: Sequence[bytes] | Chain | None,
+        keys: Sequence[bytes] | AnyChain | None,
         first: int,
         places: Places,
         *,
@@ -250,7 +248,7 @@ class Client:
 
     def save(
         self,
-        keys: Sequence[bytes] | Chain,
+        keys: Sequence[bytes] | AnyChain,
         first: int,
         places: Places,
         *,
@@ -311,17 +309,17 @@ class Client:
         done.set_result(None)
         return done
 
-    def prefetch(self, keys: Sequence[bytes] | Chain) -> None:
+    def prefetch(self, keys: Sequence[bytes] | AnyChain) -> None:
         """A hint: these blocks will be asked for."""
         with self._lock:
             self._put(protocol.Prefetch(_chain(keys)))
 
-    def touch(self, keys: Sequence[bytes] | Chain) -> None:
+    def touch(self, keys: Sequence[bytes] | AnyChain) -> None:
         """A hint: these blocks were used without a request."""
         with self._lock:
             self._put(protocol.Touch(_chain(keys)))
 
-    def pin(self, keys: Sequence[bytes] | Chain, lifetime: float) -> tuple[int, Future[Pinned]]:
+    def pin(self, keys: Sequence[bytes] | AnyChain, lifetime: float) -> tuple[int, Future[Pinned]]:
         """Keeps what is on this node of a chain for ``lifetime`` seconds."""
         with self._lock:
             ticket = self._ticket()
@@ -408,18 +406,26 @@ class Client:
     def _forked(self) -> None:
         # The child has no thread; its calls miss. The connection is the parent's.
         self._is_forked = True
-        self._is_open = False
+        self.is_open = False
         self._lock = threading.Lock()
 
     def _put(self, frame: protocol.Frame, fd: int | None = None, *, must: bool = False) -> bool:
-        if not self._is_open or (self._leaves and not must):
+        if not self.is_open or (self._leaves and not must):
             return False
-        data = protocol.encode(frame)
-        if self._queued_bytes + len(data) > self.settings.queue_bytes and not must:
+        data: bytes | protocol.Frame
+        chain = getattr(frame, "chain", None)
+        if isinstance(chain, NamedChain):
+            # Its keys are made on the client's thread.
+            places = getattr(frame, "places", None)
+            data, size = frame, 64 + chain.count * KEY_BYTES + (len(places.packed) if places is not None else 0)
+        else:
+            data = protocol.encode(frame)
+            size = len(data)
+        if self._queued_bytes + size > self.settings.queue_bytes and not must:
             self.counters.queue_full += 1
             return False
-        self._queue.append((data, fd))
-        self._queued_bytes += len(data)
+        self._queue.append((data, fd, size))
+        self._queued_bytes += size
         if not self._is_awake:
             self._wake()
         return True
@@ -436,7 +442,7 @@ class Client:
         return pending.future
 
     def _miss(self) -> None:
-        if not self._is_open:
+        if not self.is_open:
             self.counters.misses_without_agent += 1
 
     def _wake(self) -> None:
@@ -471,7 +477,7 @@ class Client:
             _log.exception("the agent's client ends by a mistake of its own; the engine goes on without a cache")
         finally:
             with self._lock:
-                self._is_open = False
+                self.is_open = False
                 self._is_closing = True
                 for region in self._regions.values():
                     os.close(region.fd)
@@ -513,16 +519,18 @@ class Client:
             # What can go, goes.
             while True:
                 if not waiting:
+                    data: bytes | protocol.Frame | None = None
                     with self._lock:
                         if self._queue:
-                            data, passing = self._queue.popleft()
-                            self._queued_bytes -= len(data)
-                            waiting = memoryview(data)
+                            data, passing, size = self._queue.popleft()
+                            self._queued_bytes -= size
                         elif self._leaves and was_open and not said_goodbye:
                             said_goodbye = True
                             waiting = memoryview(protocol.encode(protocol.Goodbye()))
                         else:
                             break
+                    if data is not None:
+                        waiting = memoryview(data if isinstance(data, bytes) else protocol.encode(data))
                 try:
                     if passing is None:
                         sent = connection.send(waiting)
@@ -581,7 +589,7 @@ class Client:
         self.counters.connections += 1
         with self._lock:
             self.welcome = welcome
-            self._is_open = True
+            self.is_open = True
             self._is_stalled = False
             for number, region in list(self._regions.items()):
                 if region.is_dropping:
@@ -604,7 +612,7 @@ class Client:
         """The connection ended: requests miss at once, jobs when nothing can touch their places."""
         connection.close()
         with self._lock:
-            self._is_open = False
+            self.is_open = False
             self._opened.clear()
             self._queue.clear()
             self._queued_bytes = 0
@@ -629,7 +637,7 @@ class Client:
     def _end_orphans(self) -> None:
         with self._lock:
             orphans, self._orphans = self._orphans, []
-            if not self._is_open:
+            if not self.is_open:
                 for number in [n for n, region in self._regions.items() if region.is_dropping]:
                     self._forget_region(number)
         for pending in orphans:
@@ -713,16 +721,16 @@ class AsyncClient:
     def __init__(self, client: Client) -> None:
         self.client = client
 
-    async def lookup(self, keys: Sequence[bytes] | Chain, *, prompt_tokens: int, **more: Any) -> tuple[int, Found]:
+    async def lookup(self, keys: Sequence[bytes] | AnyChain, *, prompt_tokens: int, **more: Any) -> tuple[int, Found]:
         """See ``Client.lookup``."""
         ticket, future = self.client.lookup(keys, prompt_tokens=prompt_tokens, **more)
         return ticket, await asyncio.wrap_future(future)
 
-    async def load(self, keys: Sequence[bytes] | Chain | None, first: int, places: Places, **more: Any) -> Loaded:
+    async def load(self, keys: Sequence[bytes] | AnyChain | None, first: int, places: Places, **more: Any) -> Loaded:
         """See ``Client.load``. Cancelling the waiting task does not cancel the job: its places stay the agent's."""
         return await asyncio.shield(asyncio.wrap_future(self.client.load(keys, first, places, **more)))
 
-    async def save(self, keys: Sequence[bytes] | Chain, first: int, places: Places, **more: Any) -> Saved:
+    async def save(self, keys: Sequence[bytes] | AnyChain, first: int, places: Places, **more: Any) -> Saved:
         """See ``Client.save``."""
         return await asyncio.shield(asyncio.wrap_future(self.client.save(keys, first, places, **more)))
 
@@ -746,8 +754,8 @@ def _future() -> Future[Any]:
     return future
 
 
-def _chain(keys: Sequence[bytes] | Chain) -> Chain:
-    return keys if isinstance(keys, Chain) else Chain(tuple(keys))
+def _chain(keys: Sequence[bytes] | AnyChain) -> AnyChain:
+    return keys if isinstance(keys, (Chain, NamedChain)) else Chain(tuple(keys))  # type: ignore[arg-type]
 
 
 def _nothing(ticket: int, pending: _Pending) -> Any:

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import ClassVar, TypeAlias, TypeVar
+from typing import ClassVar, Protocol, TypeAlias, TypeVar
 
 VERSION = 1
 HEADER = struct.Struct("<IBBHQ")
@@ -153,6 +153,34 @@ def _zero(*values: int) -> None:
         raise ProtocolError("a field that must be zero is not")
 
 
+def chain_head(count: int, group: int, shard: int, shards: int) -> bytes:
+    """What stands before the keys of a chain."""
+    return struct.pack("<IHHHH", count, group, shard, shards, 0)
+
+
+class AnyChain(Protocol):
+    """A ``Chain``, or what makes its keys when it is sent."""
+
+    @property
+    def keys(self) -> tuple[bytes, ...]:
+        """Its keys, from the root on."""
+
+    @property
+    def group(self) -> int:
+        """The group of layers."""
+
+    @property
+    def shard(self) -> int:
+        """The part of each block."""
+
+    @property
+    def shards(self) -> int:
+        """How many parts blocks have."""
+
+    def encode(self) -> bytes:
+        """Its bytes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Chain:
     """A run of block keys from the root on, of one group and one shard."""
@@ -169,7 +197,7 @@ class Chain:
             raise ProtocolError(f"a chain of {len(self.keys)} keys, more than {KEYS_MAX}")
         if len(joined) != KEY_BYTES * len(self.keys):
             raise ProtocolError(f"keys have {KEY_BYTES} bytes each")
-        return struct.pack("<IHHHH", len(self.keys), self.group, self.shard, self.shards, 0) + joined
+        return chain_head(len(self.keys), self.group, self.shard, self.shards) + joined
 
     @classmethod
     def decode(cls, reader: _Reader, *, least: int = 1) -> Chain:
@@ -392,7 +420,7 @@ class LookUp:
 
     KIND: ClassVar[Kind] = Kind.LOOKUP
     ticket: int
-    chain: Chain
+    chain: AnyChain
     prompt_tokens: int
     engine_blocks: int = 0
     session: int = 0
@@ -417,7 +445,7 @@ class Load:
 
     KIND: ClassVar[Kind] = Kind.LOAD
     ticket: int
-    chain: Chain
+    chain: AnyChain
     first: int
     places: Places
     request: int = 0
@@ -447,7 +475,7 @@ class Save:
 
     KIND: ClassVar[Kind] = Kind.SAVE
     ticket: int
-    chain: Chain
+    chain: AnyChain
     first: int
     places: Places
     request: int = 0
@@ -560,7 +588,7 @@ class Prefetch:
     """These blocks will be asked for."""
 
     KIND: ClassVar[Kind] = Kind.PREFETCH
-    chain: Chain
+    chain: AnyChain
     ticket: int = 0
 
     def body(self) -> bytes:
@@ -578,7 +606,7 @@ class Touch:
     """These blocks were used without a request."""
 
     KIND: ClassVar[Kind] = Kind.TOUCH
-    chain: Chain
+    chain: AnyChain
     ticket: int = 0
 
     def body(self) -> bytes:
@@ -597,7 +625,7 @@ class Pin:
 
     KIND: ClassVar[Kind] = Kind.PIN
     ticket: int
-    chain: Chain
+    chain: AnyChain
     lifetime: int
 
     def body(self) -> bytes:

@@ -1,8 +1,9 @@
-"""What the connectors share: look-ups asked key by key, and jobs that move blocks, made into chains and runs.
+"""Look-ups asked key by key, and jobs that move blocks, made into chains and runs for the agent.
 
-Engines ask for one key after another on their scheduler's thread and want an answer at once. A ``Tier`` answers *ask again*,
-sends one look-up a request when the step ends, and knows the answer at the next step. It holds no policy and never
-touches a block's bytes. Nothing in it waits, but ``drain``.
+An engine asks for one key after another on its scheduler's thread and wants an answer at once. A ``Tier`` answers *ask
+again*, sends one look-up a request when the step ends, and knows the answer at the next step. What is done for each key on
+that thread is one access to a dictionary; keys are converted and answers taken in on the client's thread. It holds no
+policy and never touches a block's bytes. Nothing in it waits, but ``drain``.
 
 Its methods are called by one thread at a time, whichever that is.
 """
@@ -12,24 +13,38 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import count, islice, repeat
 from typing import Final
 
 from .client import Client
 from .namespace import EngineKeys
-from .protocol import KEYS_MAX, Chain, Found, Loaded, Places, Saved, StopReason
+from .naming import NamedChain, Naming
+from .protocol import KEYS_MAX, Found, Loaded, Places, Saved, StopReason
 
 Slice = tuple[int, int, int]
 """Where a part of a block lies: region, offset, length."""
 
+GROUP_BYTES: Final = 4
+"""A block's name is the engine's hash of it with its group's number behind: four bytes, the most significant first."""
+
+
+def name_of(hash: bytes, group: int = 0) -> bytes:
+    """A block's name."""
+    return hash + group.to_bytes(GROUP_BYTES, "big")
+
+
+def group_of(name: bytes) -> int:
+    """The group of layers of a block."""
+    return int.from_bytes(name[-GROUP_BYTES:], "big")
+
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A block of a job: the engine's hash of it, its group of layers, and its slices in the order of its bytes."""
+    """A block of a job: its name, and its slices in the order of its bytes."""
 
-    hash: bytes
+    name: bytes
     slices: tuple[Slice, ...]
-    group: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,36 +64,60 @@ class JobEnd:
         return len(self.done) == self.count
 
 
-@dataclass(slots=True)
 class _Chain:
-    """The keys of one request and group in the order in which the engine named them."""
+    """The blocks of one request and group in the order in which the engine named them."""
 
-    group: int
-    keys: list[bytes] = field(default_factory=list)
-    index: dict[bytes, int] = field(default_factory=dict)
-    #: None: not known yet.
-    verdicts: list[bool | None] = field(default_factory=list)
-    #: Keys that the latest look-up asked for, and its answer.
-    asked: int = 0
-    answer: Future[Found] | None = None
-    tickets: list[int] = field(default_factory=list)
+    __slots__ = ("answer", "asked", "group", "names", "naming", "places", "tickets")
 
-    def settle(self) -> None:
-        """Takes the answer in if it has come."""
-        if self.answer is None or not self.answer.done():
-            return
-        hits = self.answer.result().hit_blocks
-        self.answer = None
-        for place in range(self.asked):
-            if self.verdicts[place] is None:
-                self.verdicts[place] = place < hits
+    def __init__(self, group: int, keys: EngineKeys) -> None:
+        self.group = group
+        self.naming = Naming(keys, tail=GROUP_BYTES)
+        self.names = self.naming.names
+        #: Places of the leading names, made when a job needs them.
+        self.places: dict[bytes, int] = {}
+        #: Names that the latest look-up asked for, and its answer.
+        self.asked = 0
+        self.answer: Future[Found] | None = None
+        self.tickets: list[int] = []
+
+    def place(self, name: bytes) -> int | None:
+        """Where a block stands in the chain."""
+        known = len(self.places)
+        if known < len(self.names):
+            self.places.update(zip(islice(self.names, known, None), count(known)))
+        return self.places.get(name)
 
 
-@dataclass(slots=True)
-class _Request:
-    session: int
-    turn: int
-    chains: dict[int, _Chain] = field(default_factory=dict)
+class _Request(dict[bytes, "bool | None"]):
+    """Whether the blocks of a request can be loaded, in the order in which they were named; None: not known yet."""
+
+    __slots__ = ("chains", "failed", "session", "sorted", "turn")
+
+    def __init__(self, session: int, turn: int) -> None:
+        super().__init__()
+        self.session = session
+        self.turn = turn
+        self.chains: dict[int, _Chain] = {}
+        #: How many of its names are in chains.
+        self.sorted = 0
+        #: What could not be loaded, whatever an answer says.
+        self.failed: set[bytes] = set()
+
+    def settle(self, chain: _Chain, first: int, future: Future[Found]) -> None:
+        """Takes an answer in. On the client's thread."""
+        hits = max(first, min(future.result().hit_blocks, chain.asked))
+        self.update(zip(islice(chain.names, first, hits), repeat(True)))
+        self.update(zip(islice(chain.names, hits, chain.asked), repeat(False)))
+        self.update(zip(tuple(self.failed), repeat(False)))
+        chain.answer = None
+
+
+class _Requests(dict[str, _Request]):
+    __slots__ = ()
+
+    def __missing__(self, name: str) -> _Request:
+        request = self[name] = _Request(0, -1)
+        return request
 
 
 @dataclass(slots=True)
@@ -98,22 +137,27 @@ class _Job:
     size: int
     begun: float
     runs: list[_Run]
-    #: Of a load: whose verdicts change when it fails.
-    loaded: list[tuple[_Chain, int]] | None
+    #: Of a load: whose verdicts change when it fails, and the names of its blocks.
+    loaded: _Request | None
+    names: list[bytes]
 
 
 class Tier:
-    """Chains, verdicts and jobs of one engine process."""
+    """Chains, verdicts and jobs of one engine process, whose blocks are in groups ``0 ..< groups``."""
 
-    def __init__(self, client: Client, digest: bytes, *, shard: int = 0, shards: int = 1, block_tokens: int = 1) -> None:
+    def __init__(
+        self, client: Client, digest: bytes, *, shard: int = 0, shards: int = 1, block_tokens: int = 1, groups: int = 1
+    ) -> None:
         self.client: Final = client
         self._keys = EngineKeys(digest)
         self._shard = shard
         self._shards = shards
         self._block_tokens = block_tokens
-        self._requests: dict[str, _Request] = {}
-        #: Chains with keys that were not asked for yet.
-        self._unasked: dict[tuple[str, int], _Chain] = {}
+        self._groups = groups
+        self._requests = _Requests()
+        #: Requests that look-ups could not be answered for.
+        self._unasked: dict[str, _Request] = {}
+        self._latest = ""
         self._jobs: dict[int, _Job] = {}
         self._ended: list[JobEnd] = []
 
@@ -121,41 +165,60 @@ class Tier:
 
     def begin(self, request: str, *, session: int = 0, turn: int = -1) -> None:
         """A request was seen for the first time."""
-        self._requests.setdefault(request, _Request(session, turn))
+        if request not in self._requests:
+            self._requests[request] = _Request(session, turn)
 
-    def look_up(self, request: str, key: bytes, group: int = 0) -> bool | None:
+    def look_up(self, request: str, name: bytes) -> bool | None:
         """Whether a block can be loaded; None: ask again at the next step. Costs no call into the kernel."""
-        chain = self._chain(request, group)
-        place = chain.index.get(key)
-        if place is None:
-            if not self.client.is_open or len(chain.keys) >= KEYS_MAX:
+        # One access tells what is known, and notes what is not.
+        verdict = self._requests[request].setdefault(name)
+        if verdict is None:
+            if not self.client.is_open:
                 return False
-            place = self._append(chain, key)
-            self._unasked[(request, group)] = chain
-        verdict = chain.verdicts[place]
-        if verdict is None and chain.answer is not None:
-            chain.settle()
-            verdict = chain.verdicts[place]
+            if request != self._latest:
+                self._latest = request
+                self._unasked[request] = self._requests[request]
         return verdict
 
     def flush(self) -> None:
         """The step is over: asks for what was named in it, one look-up a request and group."""
         if not self._unasked:
             return
-        for name, chain in list(self._unasked.items()):
-            chain.settle()
-            if chain.answer is not None:
-                continue
-            del self._unasked[name]
-            owner = self._requests.get(name[0])
-            ticket, chain.answer = self.client.lookup(
-                self._wire(chain),
-                prompt_tokens=len(chain.keys) * self._block_tokens,
-                session=owner.session if owner else 0,
-                turn=owner.turn if owner else -1,
-            )
-            chain.asked = len(chain.keys)
-            chain.tickets.append(ticket)
+        waiting: dict[str, _Request] = {}
+        for name, request in self._unasked.items():
+            self._sort(request)
+            for chain in request.chains.values():
+                end = min(len(chain.names), KEYS_MAX)
+                if chain.asked < end and chain.answer is not None:
+                    waiting[name] = request  # one answer at a time
+                elif chain.asked < end:
+                    self._ask(request, chain, end)
+                if len(chain.names) > KEYS_MAX:
+                    request.update(zip(islice(chain.names, KEYS_MAX, None), repeat(False)))
+        self._unasked = waiting
+        self._latest = ""
+
+    def _ask(self, request: _Request, chain: _Chain, end: int) -> None:
+        first, chain.asked = chain.asked, end
+        ticket, answer = self.client.lookup(
+            self._wire(chain, end),
+            prompt_tokens=end * self._block_tokens,
+            session=request.session,
+            turn=request.turn,
+        )
+        chain.tickets.append(ticket)
+        chain.answer = answer
+        answer.add_done_callback(lambda future: request.settle(chain, first, future))
+
+    def _sort(self, request: _Request) -> None:
+        """Puts names that are new into their chains."""
+        new = list(islice(request, request.sorted, None))
+        request.sorted = len(request)
+        if self._groups == 1:
+            self._chain(request, 0).naming.names += new
+            return
+        for name in new:
+            self._chain(request, group_of(name)).names.append(name)
 
     def finished(
         self,
@@ -170,8 +233,10 @@ class Tier:
         owner = self._requests.pop(request, None)
         if owner is None:
             return
-        for group, chain in owner.chains.items():
-            self._unasked.pop((request, group), None)
+        self._unasked.pop(request, None)
+        if self._latest == request:
+            self._latest = ""
+        for chain in owner.chains.values():
             for ticket in chain.tickets:
                 self.client.finished(
                     ticket,
@@ -181,18 +246,17 @@ class Tier:
                     answer_tokens=answer_tokens,
                 )
 
-    def touch(self, keys: Sequence[bytes], group: int = 0) -> None:
-        """Blocks were used without being asked for."""
-        if keys and self.client.is_open:
-            self.client.touch(Chain(tuple(self._keys(key) for key in keys[:KEYS_MAX]), group, self._shard, self._shards))
+    def touch(self, names: Sequence[bytes]) -> None:
+        """Blocks of one group were used without being asked for."""
+        if names and self.client.is_open:
+            naming = Naming(self._keys, names[:KEYS_MAX], tail=GROUP_BYTES)
+            self.client.touch(naming.chain(None, group_of(names[0]), self._shard, self._shards))
 
     # ---- jobs
 
     def load(self, job: int, request: str, blocks: Sequence[Block], *, deadline: float | None = None) -> None:
         """Brings blocks to their places; ``ended`` tells the end, whatever happens."""
         runs: list[_Run] = []
-        loaded: list[tuple[_Chain, int]] = [(chain := self._chain(request, block.group), self._place(chain, block.hash))
-                                            for block in blocks]  # fmt: skip
         for chain, members, first in self._runs(request, blocks):
             # The first run is the request's own load; what lies behind a gap is a job of its own.
             ticket = chain.tickets[-1] if chain.tickets and not runs and first + len(members) <= chain.asked else 0
@@ -200,7 +264,7 @@ class Tier:
             places = Places.of([part for member in members for part in blocks[member].slices], len(blocks[0].slices))
             future = self.client.load(keys, first, places, request=ticket, deadline=deadline)
             runs.append(_Run(future, first, members))
-        self._begin(job, blocks, runs, loaded)
+        self._begin(job, blocks, runs, self._requests[request])
 
     def save(
         self, job: int, request: str, blocks: Sequence[Block], *, eviction_class: int = 0, deadline: float | None = None
@@ -248,48 +312,41 @@ class Tier:
 
     # ---- inside
 
-    def _chain(self, request: str, group: int) -> _Chain:
-        owner = self._requests.get(request)
-        if owner is None:
-            owner = self._requests[request] = _Request(0, -1)
-        chain = owner.chains.get(group)
+    def _chain(self, request: _Request, group: int) -> _Chain:
+        chain = request.chains.get(group)
         if chain is None:
-            chain = owner.chains[group] = _Chain(group)
+            chain = request.chains[group] = _Chain(group, self._keys)
         return chain
 
-    def _append(self, chain: _Chain, key: bytes) -> int:
-        place = chain.index[key] = len(chain.keys)
-        chain.keys.append(self._keys(key))
-        chain.verdicts.append(None)
-        return place
+    def _wire(self, chain: _Chain, end: int) -> NamedChain:
+        return chain.naming.chain(end, chain.group, self._shard, self._shards)
 
-    def _place(self, chain: _Chain, key: bytes) -> int:
-        place = chain.index.get(key)
-        return self._append(chain, key) if place is None else place
-
-    def _wire(self, chain: _Chain, end: int | None = None) -> Chain:
-        return Chain(tuple(chain.keys if end is None else chain.keys[:end]), chain.group, self._shard, self._shards)
-
-    def _runs(self, request: str, blocks: Sequence[Block]) -> Iterable[tuple[_Chain, list[int], int]]:
+    def _runs(self, name: str, blocks: Sequence[Block]) -> Iterable[tuple[_Chain, list[int], int]]:
         """Neighbours of a chain: the chain, their indexes in the job in chain order, the place of the first."""
+        request = self._requests[name]
+        for block in blocks:
+            request.setdefault(block.name)
+        self._sort(request)
         by_group: dict[int, list[tuple[int, int]]] = {}
         for member, block in enumerate(blocks):
-            place = self._place(self._chain(request, block.group), block.hash)
-            by_group.setdefault(block.group, []).append((place, member))
+            group = group_of(block.name) if self._groups > 1 else 0
+            place = self._chain(request, group).place(block.name)
+            if place is not None and place < KEYS_MAX:
+                by_group.setdefault(group, []).append((place, member))
         for group, placed in by_group.items():
-            chain = self._chain(request, group)
             placed.sort()
             start = 0
             for at in range(1, len(placed) + 1):
                 if at == len(placed) or placed[at][0] != placed[at - 1][0] + 1:
-                    yield chain, [member for _, member in placed[start:at]], placed[start][0]
+                    yield request.chains[group], [member for _, member in placed[start:at]], placed[start][0]
                     start = at
 
     def _begin(
-        self, job: int, blocks: Sequence[Block], runs: list[_Run], loaded: list[tuple[_Chain, int]] | None
+        self, job: int, blocks: Sequence[Block], runs: list[_Run], loaded: _Request | None
     ) -> None:
         size = sum(part[2] for block in blocks for part in block.slices)
-        self._jobs[job] = _Job(job, len(blocks), size, time.monotonic(), runs, loaded)
+        names = [block.name for block in blocks] if loaded is not None else []
+        self._jobs[job] = _Job(job, len(blocks), size, time.monotonic(), runs, loaded, names)
 
     @staticmethod
     def _end(job: _Job) -> JobEnd:
@@ -305,8 +362,8 @@ class Tier:
         if job.loaded is not None and len(done) < job.count:
             # What could not be loaded is a miss from here on, or the engine would ask for it for ever.
             came = set(done)
-            for member, (chain, place) in enumerate(job.loaded):
-                if member not in came:
-                    chain.verdicts[place] = False
+            missed = [name for member, name in enumerate(job.names) if member not in came]
+            job.loaded.failed.update(missed)
+            job.loaded.update(zip(missed, repeat(False)))
         size = job.size * len(done) // job.count if job.count else 0
         return JobEnd(job.number, tuple(done), job.count, size, time.monotonic() - job.begun)

@@ -12,14 +12,14 @@ from memory_agent import MemoryAgent
 from holdfast_kv.client import Client, Settings
 from holdfast_kv.namespace import REQUIRED_FIELDS, EngineKeys, engine_key, namespace_digest
 from holdfast_kv.regions import SharedMemory
-from holdfast_kv.tier import Block, JobEnd, Tier
+from holdfast_kv.tier import Block, JobEnd, Tier, name_of
 
 FIELDS = dict.fromkeys(REQUIRED_FIELDS, "") | {"block_tokens": "16", "engine": "test"}
 ROW = 4096
 
 
 def hashes(text: str, count: int) -> list[bytes]:
-    return [f"{text}{number}".encode().ljust(32, b".") for number in range(count)]
+    return [name_of(f"{text}{number}".encode().ljust(32, b".")) for number in range(count)]
 
 
 class TierTest(unittest.TestCase):

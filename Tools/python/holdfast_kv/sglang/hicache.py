@@ -29,7 +29,7 @@ from sglang.srt.mem_cache.hicache_storage import (
 
 from ..client import DEFAULT_SOCKET, Client, Settings
 from ..mover import Mover, Piece
-from ..namespace import engine_key, namespace_digest
+from ..namespace import EngineKeys, namespace_digest
 from ..protocol import Chain, Ownership
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ class HoldfastHiCache(HiCacheStorage):
         page_bytes = sum(length for _, length in probe[0])
         fields = namespace_fields(self._config, mem_pool_host, page_bytes, self._tenant_salt)
         self._digest = namespace_digest(fields)
+        self._keys = EngineKeys(self._digest)
         client = Client(
             self._socket,
             kind="sglang",
@@ -134,7 +135,7 @@ class HoldfastHiCache(HiCacheStorage):
     # ---- keys
 
     def _chain(self, keys: Sequence[str], before: Sequence[str], pool: _Pool) -> Chain:
-        names = tuple(engine_key(self._digest, _raw(key)) for key in (*before, *keys))
+        names = tuple(self._keys(_raw(key)) for key in (*before, *keys))
         shard, shards = (self._shard, self._shards) if pool.is_sharded else self._replicated()
         return Chain(names, pool.group, shard, shards)
 

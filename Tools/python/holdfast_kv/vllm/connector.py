@@ -34,7 +34,8 @@ from vllm.v1.kv_cache_interface import AttentionSpec, MLAAttentionSpec
 
 from ..client import DEFAULT_SOCKET, Client, Settings
 from ..namespace import EngineKeys, namespace_digest
-from ..protocol import KEYS_MAX, Chain, Changed, Found, Loaded, Ownership, Saved
+from ..naming import NamedChain, Naming
+from ..protocol import KEYS_MAX, Changed, Found, Loaded, Ownership, Saved
 from ..regions import StagingRegion
 from .compat import check_version, session_of
 
@@ -52,11 +53,11 @@ _EVENT_KEYS_MAX: Final = 1 << 17
 
 @dataclass(frozen=True)
 class Move:
-    """Blocks of one request and group: the chain up to the last of them, and where they lie in the cache."""
+    """Blocks of one request and group: the hashes up to the last of them, and where they lie in the cache."""
 
     request: str
     group: int
-    keys: tuple[bytes, ...]
+    hashes: tuple[bytes, ...]
     first: int
     blocks: tuple[int, ...]
 
@@ -223,6 +224,7 @@ class HoldfastConnector(KVConnectorBase_V1, SupportsHMA):
     def get_transfer_results(self, finished_req_ids: set[str]) -> KVConnectorTransferResults:
         """Loads that have ended."""
         received, failed = self.worker.finished()
+        self.worker.forget(finished_req_ids)
         return KVConnectorTransferResults(finished_recving=received, failed_recving=failed)
 
     def shutdown(self) -> None:
@@ -258,7 +260,7 @@ def _client(shape: Shape, extra: dict[str, Any], **more: Any) -> Client:
 class _Asked:
     """A request as the scheduler's half knows it."""
 
-    names: list[bytes] = field(default_factory=list)
+    naming: Naming
     answers: list[Future[Found]] = field(default_factory=list)
     tickets: list[int] = field(default_factory=list)
     #: Blocks of the latest match: from, to.
@@ -285,19 +287,19 @@ class Scheduler:
 
     def begin(self, request: Request) -> None:
         """A request's look-up: each group and each shard that its workers need."""
-        asked = _Asked()
+        asked = _Asked(Naming(self._keys))
         self._requests[request.request_id] = (request, asked)
         if self._shape.reason or not self.client.is_open:
             return
         self._name(request, asked)
-        if not asked.names:
+        if not asked.naming:
             return
         session, turn = session_of(request.kv_transfer_params)
-        names = tuple(asked.names[:KEYS_MAX])
+        count = min(len(asked.naming), KEYS_MAX)
         for group in range(len(self._shape.layers)):
             for shard in range(self._shape.shards):
                 ticket, answer = self.client.lookup(
-                    Chain(names, group, shard, self._shape.shards),
+                    asked.naming.chain(count, group, shard, self._shape.shards),
                     prompt_tokens=request.num_tokens,
                     session=session,
                     turn=turn,
@@ -330,8 +332,9 @@ class Scheduler:
         asked = self._requests[request.request_id][1]
         first = asked.match[0]
         end = first + self._shape.blocks(tokens)
+        hashes = tuple(asked.naming.names[:end])
         for group, ids in enumerate(blocks.get_block_ids()):
-            self._loads.append(Move(request.request_id, group, tuple(asked.names[:end]), first, tuple(ids[first:end])))
+            self._loads.append(Move(request.request_id, group, hashes, first, tuple(ids[first:end])))
         asked.saved = max(asked.saved, end)
         asked.is_spent = True
 
@@ -366,25 +369,25 @@ class Scheduler:
     def _save(self, plan: HoldfastMetadata, name: str, tokens: int) -> None:
         request, asked = self._requests[name]
         self._name(request, asked)
-        end = min(self._shape.blocks(tokens), len(asked.names), KEYS_MAX, *(len(ids) for ids in asked.blocks or [[]]))
+        end = min(self._shape.blocks(tokens), len(asked.naming), KEYS_MAX, *(len(ids) for ids in asked.blocks or [[]]))
         if end <= asked.saved:
             return
+        hashes = tuple(asked.naming.names[:end])
         for group, ids in enumerate(asked.blocks):
-            plan.saves.append(Move(name, group, tuple(asked.names[:end]), asked.saved, tuple(ids[asked.saved : end])))
+            plan.saves.append(Move(name, group, hashes, asked.saved, tuple(ids[asked.saved : end])))
         asked.saved = end
 
     def _name(self, request: Request, asked: _Asked) -> None:
-        for index in range(len(asked.names), len(request.block_hashes)):
-            key = self._keys(bytes(request.block_hashes[index]))
-            asked.names.append(key)
-            if self._has_events:
-                tokens = request.all_token_ids[
-                    index * self._shape.block_tokens : (index + 1) * self._shape.block_tokens
-                ]
-                parent = request.block_hashes[index - 1] if index else None
-                self._known[key] = (request.block_hashes[index], parent, list(tokens))
-                if len(self._known) > _EVENT_KEYS_MAX:
-                    self._known.popitem(last=False)
+        known = len(asked.naming)
+        asked.naming.names += map(bytes, request.block_hashes[known:])
+        if not self._has_events:
+            return
+        for index in range(known, len(asked.naming)):
+            tokens = request.all_token_ids[index * self._shape.block_tokens : (index + 1) * self._shape.block_tokens]
+            parent = request.block_hashes[index - 1] if index else None
+            self._known[self._keys(asked.naming.names[index])] = (request.block_hashes[index], parent, list(tokens))
+            if len(self._known) > _EVENT_KEYS_MAX:
+                self._known.popitem(last=False)
 
     def end(self, request: Request) -> None:
         """A request's end."""
@@ -442,6 +445,7 @@ class Layer:
 @dataclass(slots=True)
 class _Load:
     move: Move
+    naming: Naming
     #: Blocks in place.
     done: int = 0
     job: Future[Loaded] | None = None
@@ -451,6 +455,7 @@ class _Load:
 @dataclass(slots=True)
 class _Save:
     move: Move
+    chain: NamedChain
     slots: list[int]
     event: Any
     job: Future[Saved] | None = None
@@ -476,6 +481,9 @@ class Worker:
         self._loads: dict[str, list[_Load]] = {}
         self._saves: list[_Save] = []
         self._failed: set[str] = set()
+        self._keys = EngineKeys(namespace_digest(shape.fields))
+        #: The keys of requests whose blocks moved here.
+        self._namings: dict[str, Naming] = {}
         #: Blocks that came, went, and found no row.
         self.counts = {"loaded": 0, "saved": 0, "dropped": 0}
 
@@ -499,7 +507,7 @@ class Worker:
     def load(self, moves: Iterable[Move]) -> None:
         """Loads begin; null blocks, which sliding windows leave behind, get none."""
         for move in moves:
-            self._loads.setdefault(move.request, []).append(_Load(move))
+            self._loads.setdefault(move.request, []).append(_Load(move, self._naming(move)))
         self._step_loads()
 
     def _step_loads(self) -> None:
@@ -514,7 +522,7 @@ class Worker:
         if slots is None:
             return
         first = load.move.first + load.done
-        chain = Chain(load.move.keys[: first + count], load.move.group, self._shard, self._shape.shards)
+        chain = self._chain(load.move, load.naming, first + count)
         load.slots = slots
         load.job = self.client.load(chain, first, self._staging.places(slots))
 
@@ -568,22 +576,35 @@ class Worker:
             if self._device.type == "cuda":
                 event = torch.cuda.Event()
                 event.record()
-            self._saves.append(_Save(move, slots, event))
+            self._saves.append(_Save(move, self._chain(move, self._naming(move), len(move.hashes)), slots, event))
         self._step_saves()
 
     def _step_saves(self) -> None:
         open_: list[_Save] = []
         for save in self._saves:
             if save.job is None and (save.event is None or save.event.query()):
-                move = save.move
-                chain = Chain(move.keys, move.group, self._shard, self._shape.shards)
-                save.job = self.client.save(chain, move.first, self._staging.places(save.slots))
+                save.job = self.client.save(save.chain, save.move.first, self._staging.places(save.slots))
             if save.job is not None and save.job.done():
                 self._staging.release(save.slots)
                 self.counts["saved"] += save.job.result().kept.bit_count()
             else:
                 open_.append(save)
         self._saves = open_
+
+    def _naming(self, move: Move) -> Naming:
+        naming = self._namings.get(move.request)
+        if naming is None:
+            naming = self._namings[move.request] = Naming(self._keys)
+        naming.names += move.hashes[len(naming) :]
+        return naming
+
+    def _chain(self, move: Move, naming: Naming, count: int) -> NamedChain:
+        return naming.chain(count, move.group, self._shard, self._shape.shards)
+
+    def forget(self, requests: Iterable[str]) -> None:
+        """Requests that are finished."""
+        for name in requests:
+            self._namings.pop(name, None)
 
     def finished(self) -> tuple[set[str], set[str]]:
         """Requests whose loads have ended since the last call, and of those the ones that failed."""

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("holdfast_kv.vllm")
 #: Blocks whose names are remembered for events; older ones leave without one.
 _EVENT_KEYS_MAX: Final = 1 << 18
+_RESULTS: Final = {None: LookupResult.RETRY, True: LookupResult.HIT, False: LookupResult.MISS}
 
 
 class HoldfastTier(SecondaryTierManager):
@@ -88,7 +89,9 @@ class HoldfastTier(SecondaryTierManager):
             on_changed=self._changed if enable_kv_events else None,
         )
         digest = namespace_digest(fields)
-        self._tier = Tier(self._client, digest, block_tokens=int(fields["block_tokens"]))
+        self._tier = Tier(
+            self._client, digest, block_tokens=int(fields["block_tokens"]), groups=max(1, len(config.groups))
+        )
         path = region_path or f"/dev/shm/vllm_offload_{config.engine_id}.mmap"
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
@@ -113,10 +116,7 @@ class HoldfastTier(SecondaryTierManager):
 
     def lookup(self, key: OffloadKey, req_context: ReqContext) -> LookupResult:
         """Whether a chunk can be promoted; RETRY until the agent has answered."""
-        found = self._tier.look_up(req_context.req_id, get_offload_block_hash(key), get_offload_group_idx(key))
-        if found is None:
-            return LookupResult.RETRY
-        return LookupResult.HIT if found else LookupResult.MISS
+        return _RESULTS[self._tier.look_up(req_context.req_id, key)]
 
     def on_schedule_end(self, context: ScheduleEndContext) -> None:
         """The step is over: its look-ups leave, one message a request."""
@@ -126,9 +126,9 @@ class HoldfastTier(SecondaryTierManager):
         """Chunks were used out of vLLM's own tiers."""
         by_group: dict[int, list[bytes]] = {}
         for key in keys:
-            by_group.setdefault(get_offload_group_idx(key), []).append(get_offload_block_hash(key))
-        for group, hashes in by_group.items():
-            self._tier.touch(hashes, group)
+            by_group.setdefault(get_offload_group_idx(key), []).append(key)
+        for names in by_group.values():
+            self._tier.touch(names)
 
     def on_request_finished(self, req_context: ReqContext) -> None:
         """A request's end; its jobs go on to theirs."""
@@ -148,13 +148,11 @@ class HoldfastTier(SecondaryTierManager):
         self._tier.load(job_metadata.job_id, job_metadata.req_context.req_id, self._blocks(job_metadata))
 
     def _blocks(self, job: TransferJob) -> list[Block]:
+        # vLLM's key is the tier's name of a block: its hash, and behind it its group in four bytes.
         return [
-            Block(
-                get_offload_block_hash(key), ((self._region, int(chunk) * self._row, self._row),),
-                get_offload_group_idx(key),
-            )
+            Block(key, ((self._region, int(chunk) * self._row, self._row),))
             for key, chunk in zip(job.keys, job.chunk_ids, strict=True)
-        ]  # fmt: skip
+        ]
 
     def get_finished_jobs(self) -> Iterable[JobResult]:
         """The jobs that have ended since the last call, each once."""

@@ -169,7 +169,7 @@ class ManagerTest(unittest.TestCase):
                 manager.lookup(name, context)
             self.step(manager)
             deadline = time.monotonic() + 10
-            while manager.secondary_tiers[0]._tier.look_up("r2", names[0][:-4]) is None:
+            while manager.secondary_tiers[0]._tier.look_up("r2", names[0]) is None:
                 self.assertLess(time.monotonic(), deadline)
                 time.sleep(0.005)
             self.agent.blocks.clear()
