@@ -25,9 +25,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from . import protocol
-from .namespace import namespace_digest
+from .namespace import canary, engine_key, namespace_digest
 from .naming import NamedChain
 from .protocol import KEY_BYTES, AnyChain, Chain, Found, Loaded, Ownership, Pinned, PinOutcome, Places, Saved, StopReason
+from .regions import SharedMemory
 
 DEFAULT_SOCKET: Final = "/run/holdfast/agent.sock"
 _log = logging.getLogger("holdfast_kv")
@@ -97,7 +98,8 @@ class Client:
     >>> region = client.add_region(memory.fd, memory.length)                             # doctest: +SKIP
     >>> ticket, found = client.lookup(keys, prompt_tokens=len(keys) * 16)                # doctest: +SKIP
 
-    ``fields`` are those of the namespace (``holdfast_kv.namespace``); block tokens are taken from them.
+    ``fields`` are those of the namespace (``holdfast_kv.namespace``); block tokens are taken from them. With ``checks`` a
+    block whose bytes follow from the namespace is saved, loaded and compared at each attach, before anything else.
     """
 
     def __init__(
@@ -112,6 +114,7 @@ class Client:
         client: str = "holdfast-kv",
         settings: Settings | None = None,
         on_changed: Callable[[protocol.Changed], None] | None = None,
+        checks: bool = True,
     ) -> None:
         self._path = path
         self.settings = settings or Settings()
@@ -120,12 +123,6 @@ class Client:
         self.refusal: protocol.Refused | None = None
         #: What the agent said at the last welcome.
         self.welcome: protocol.Welcome | None = None
-        self._hello = protocol.encode(
-            protocol.Hello(
-                kind, store_namespace, int(fields["block_tokens"]), block_bytes, namespace_digest(fields), dict(fields),
-                client, ownership,
-            )
-        )  # fmt: skip
         self._on_changed = on_changed
         self._lock = threading.Lock()
         self._tickets = 0
@@ -138,12 +135,26 @@ class Client:
         #: Frames, those with a naming's chain not encoded yet; the descriptor that travels with one; its bytes.
         self._queue: deque[tuple[bytes | protocol.Frame, int | None, int]] = deque()
         self._queued_bytes = 0
-        #: Whether the agent is there and has taken this engine on. Only read it.
+        #: Whether the agent is there, has taken this engine on, and gave a block back as it was. Only read it.
         self.is_open = False
+        #: What the last attach's check came to: True, the block came back; None, it was not kept or not loaded.
+        self.checked: bool | None = None
+        #: Whether the agent gave back other bytes than it was given: then it is not used any more.
+        self.is_distrusted = False
+        self._is_welcome = False
+        self._digest = namespace_digest(fields)
+        self._block_bytes = block_bytes
+        self._checks = checks
         self._is_stalled = False
         self._is_closing = False
         self._leaves = False
         self._next_deadline = float("inf")
+        self._hello = protocol.encode(
+            protocol.Hello(
+                kind, store_namespace, int(fields["block_tokens"]), block_bytes, self._digest, dict(fields), client,
+                ownership,
+            )
+        )  # fmt: skip
         self._opened = threading.Event()
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._is_awake = True
@@ -164,8 +175,8 @@ class Client:
         with self._lock:
             number = next(n for n in range(len(self._regions) + 1) if n not in self._regions)
             region = self._regions[number] = _Region(os.dup(fd), length)
-            if self.is_open:
-                self._put(protocol.RegionAdd(number, length), region.fd)
+            if self._is_welcome:
+                self._put(protocol.RegionAdd(number, length), region.fd, must=True)
         return number
 
     def region_added(self, number: int) -> Future[bool]:
@@ -178,8 +189,8 @@ class Client:
             region = self._regions[number]
             if not region.is_dropping:
                 region.is_dropping = True
-                if self.is_open:
-                    self._put(protocol.RegionDrop(number))
+                if self._is_welcome:
+                    self._put(protocol.RegionDrop(number), must=True)
                 elif not self._orphans and not self._jobs:
                     self._forget_region(number)
         return region.dropped
@@ -406,11 +417,11 @@ class Client:
     def _forked(self) -> None:
         # The child has no thread; its calls miss. The connection is the parent's.
         self._is_forked = True
-        self.is_open = False
+        self.is_open = self._is_welcome = False
         self._lock = threading.Lock()
 
     def _put(self, frame: protocol.Frame, fd: int | None = None, *, must: bool = False) -> bool:
-        if not self.is_open or (self._leaves and not must):
+        if not (self._is_welcome if must else self.is_open and not self._leaves):
             return False
         data: bytes | protocol.Frame
         chain = getattr(frame, "chain", None)
@@ -477,7 +488,7 @@ class Client:
             _log.exception("the agent's client ends by a mistake of its own; the engine goes on without a cache")
         finally:
             with self._lock:
-                self.is_open = False
+                self.is_open = self._is_welcome = False
                 self._is_closing = True
                 for region in self._regions.values():
                     os.close(region.fd)
@@ -589,7 +600,7 @@ class Client:
         self.counters.connections += 1
         with self._lock:
             self.welcome = welcome
-            self.is_open = True
+            self._is_welcome = True
             self._is_stalled = False
             for number, region in list(self._regions.items()):
                 if region.is_dropping:
@@ -600,7 +611,66 @@ class Client:
                 self._put(protocol.Subscribe(), must=True)
         # Nothing touches any more what earlier connections shared: that is what a welcome says.
         self._end_orphans()
-        self._opened.set()
+        if self._checks and welcome.regions_max - 1 not in self._regions:
+            self._check(welcome.regions_max - 1)
+        else:
+            self._admit()
+
+    def _admit(self) -> None:
+        with self._lock:
+            self.is_open = self._is_welcome
+        if self.is_open:
+            self._opened.set()
+
+    def _check(self, number: int) -> None:
+        """Has a block saved, loaded and compared; what engines ask goes out only then."""
+        size = self._block_bytes
+        memory = SharedMemory(2 * size, "holdfast-canary")
+        expected = canary(self._digest, size)
+        memory.view[:size] = expected
+        chain = Chain((engine_key(self._digest, b"holdfast-canary-1"),), group=0xFFFF)
+        connection = self.counters.connections
+
+        def begin(kind: protocol.Kind, row: int) -> Future[Any]:
+            with self._lock:
+                ticket = self._ticket()
+                pending = self._jobs[ticket] = self._pending(kind, self.settings.load_deadline, 0, 1)
+                places = Places.of([(number, row * size, size)])
+                self._put(
+                    protocol.Save(ticket, chain, 0, places)
+                    if kind == protocol.Kind.SAVE
+                    else protocol.Load(ticket, chain, 0, places),
+                    must=True,
+                )
+            return pending.future
+
+        def saved(future: Future[Saved]) -> None:
+            if future.result().is_kept(0):
+                begin(protocol.Kind.LOAD, 1).add_done_callback(loaded)
+            else:
+                end(None)
+
+        def loaded(future: Future[Loaded]) -> None:
+            end(memory.view[size:] == expected if future.result().end == 1 else None)
+
+        def end(is_equal: bool | None) -> None:
+            memory.close()
+            with self._lock:
+                if connection != self.counters.connections or not self._is_welcome:
+                    return
+                self._put(protocol.RegionDrop(number), must=True)
+            self.checked = is_equal
+            if is_equal is not False:
+                self._admit()
+                return
+            self.is_distrusted = True
+            _log.error("the agent at %s gave back other bytes than it was given; it is not used", self._path)
+            with self._lock:
+                self._leaves = True
+
+        with self._lock:
+            self._put(protocol.RegionAdd(number, memory.length), memory.fd, must=True)
+        begin(protocol.Kind.SAVE, 0).add_done_callback(saved)
 
     def _refuse(self, refused: protocol.Refused) -> None:
         self.counters.refusals += 1
@@ -612,7 +682,7 @@ class Client:
         """The connection ended: requests miss at once, jobs when nothing can touch their places."""
         connection.close()
         with self._lock:
-            self.is_open = False
+            self.is_open = self._is_welcome = False
             self._opened.clear()
             self._queue.clear()
             self._queued_bytes = 0
@@ -637,7 +707,7 @@ class Client:
     def _end_orphans(self) -> None:
         with self._lock:
             orphans, self._orphans = self._orphans, []
-            if not self.is_open:
+            if not self._is_welcome:
                 for number in [n for n, region in self._regions.items() if region.is_dropping]:
                     self._forget_region(number)
         for pending in orphans:

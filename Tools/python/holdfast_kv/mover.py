@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import hashlib
 import logging
 import os
 import threading
@@ -21,7 +20,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from .client import Client
-from .namespace import engine_key
 from .protocol import KEYS_MAX, SEGMENTS_MAX, SLICES_MAX, Chain, Loaded, Places, Saved
 from .regions import SharedMemory, StagingRegion
 
@@ -102,27 +100,6 @@ class Mover:
         for part, group in self._parts(payloads, chain.group):
             count = min(count, self._load_part(_in_group(chain, group), first, part[:count]))
         return count
-
-    def check(self, digest: bytes) -> bool | None:
-        """Stores, loads and compares a block whose bytes follow from the namespace; None: nothing could be said."""
-        staging = self._staged()
-        slots = staging.acquire(2)
-        if slots is None or not self.client.is_open:
-            if slots is not None:
-                staging.release(slots)
-            return None
-        try:
-            chain = Chain((engine_key(digest, b"holdfast-canary-1"),), group=0xFFFF)
-            bytes_ = canary(digest, self.block_bytes)
-            staging.bytes_of(slots[0])[:] = bytes_
-            staging.bytes_of(slots[1])[:] = bytes(self.block_bytes)
-            if not self.client.save(chain, 0, staging.places(slots[:1])).result().is_kept(0):
-                return None
-            if self.client.load(chain, 0, staging.places(slots[1:])).result().end != 1:
-                return None
-            return bytes(staging.bytes_of(slots[1])) == bytes_
-        finally:
-            staging.release(slots)
 
     def close(self, timeout: float = 5.0) -> None:
         """Ends the connection, and gives memory back that nobody touches any more."""
@@ -255,12 +232,6 @@ class Mover:
         with self._staging_free:
             staging.release(slots)
             self._staging_free.notify_all()
-
-
-def canary(digest: bytes, length: int) -> bytes:
-    """Bytes that follow from a namespace."""
-    seed = hashlib.sha256(b"holdfast-canary-1" + digest).digest()
-    return (seed * (length // len(seed) + 1))[:length]
 
 
 def shared_mapping(address: int, length: int) -> tuple[int, int] | None:

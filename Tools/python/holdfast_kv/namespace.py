@@ -99,3 +99,9 @@ class EngineKeys:
             hash.update(length + name[: size - tail])
             keys.append(hash.digest())
         return b"".join(keys)
+
+
+def canary(digest: bytes, length: int) -> bytes:
+    """The bytes of the block that is saved, loaded and compared at attach: they follow from the namespace."""
+    seed = hashlib.sha256(b"holdfast-canary-1" + digest).digest()
+    return (seed * (length // len(seed) + 1))[:length]

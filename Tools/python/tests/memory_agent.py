@@ -24,6 +24,10 @@ class MemoryAgent:
     def __init__(self, path: str) -> None:
         self.path = path
         self.blocks: dict[Key, bytes] = {}
+        #: The blocks that clients check at attach, apart.
+        self.canaries: dict[Key, bytes] = {}
+        #: What it gives back has a byte flipped.
+        self.damages = False
         self.hints: list[p.Frame] = []
         self.ends: list[p.Finished] = []
         self.hellos: list[p.Hello] = []
@@ -82,7 +86,7 @@ class _Peer(threading.Thread):
         self.connection = connection
         self.number = number
         self.regions: dict[int, mmap.mmap] = {}
-        self.requests: dict[int, p.Chain] = {}
+        self.requests: dict[int, p.AnyChain] = {}
         self.descriptors: list[int] = []
 
     def say(self, frame: p.Frame) -> None:
@@ -148,10 +152,13 @@ class _Peer(threading.Thread):
         else:
             agent.hints.append(frame)
 
-    def run_of(self, chain: p.Chain, first: int, end: int) -> int:
+    def table(self, chain: p.AnyChain) -> dict[Key, bytes]:
+        return self.agent.canaries if chain.group == 0xFFFF else self.agent.blocks
+
+    def run_of(self, chain: p.AnyChain, first: int, end: int) -> int:
         count = 0
         for key in chain.keys[first:end]:
-            if (key, chain.group, chain.shard) not in self.agent.blocks:
+            if (key, chain.group, chain.shard) not in self.table(chain):
                 break
             count += 1
         return count
@@ -162,7 +169,9 @@ class _Peer(threading.Thread):
         slices = job.places.slices
         size = 0
         for index in range(count):
-            block = self.agent.blocks[(chain.keys[job.first + index], chain.group, chain.shard)]
+            block = self.table(chain)[(chain.keys[job.first + index], chain.group, chain.shard)]
+            if self.agent.damages:
+                block = bytes([block[0] ^ 1]) + block[1:]
             for region, offset, length in slices[index * job.places.segments : (index + 1) * job.places.segments]:
                 self.regions[region][offset : offset + length] = block[:length]
                 block = block[length:]
@@ -175,6 +184,6 @@ class _Peer(threading.Thread):
         for index in range(job.places.blocks):
             parts = slices[index * job.places.segments : (index + 1) * job.places.segments]
             block = b"".join(self.regions[region][offset : offset + length] for region, offset, length in parts)
-            self.agent.blocks[(job.chain.keys[job.first + index], job.chain.group, job.chain.shard)] = block
+            self.table(job.chain)[(job.chain.keys[job.first + index], job.chain.group, job.chain.shard)] = block
             size += len(block)
         self.say(p.Saved(job.ticket, job.places.blocks, (1 << job.places.blocks) - 1, size, 1))

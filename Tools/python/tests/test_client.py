@@ -14,6 +14,7 @@ from memory_agent import MemoryAgent  # noqa: E402
 
 from holdfast_kv import protocol as p  # noqa: E402
 from holdfast_kv.client import Client, Settings  # noqa: E402
+from holdfast_kv.namespace import canary, namespace_digest  # noqa: E402
 from holdfast_kv.regions import SharedMemory, StagingRegion  # noqa: E402
 
 
@@ -59,6 +60,33 @@ class ClientTest(unittest.TestCase):
         client.touch(keys_of("x", 1))
         self.assertFalse(client.ping().result(0))
         self.assertLess(time.monotonic() - began, 0.5)
+
+    def test_a_block_is_compared_at_each_attach(self) -> None:
+        client = self.client()
+        self.assertTrue(client.wait_open(5))
+        self.assertIs(client.checked, True)
+        digest = namespace_digest(FIELDS)
+        self.assertEqual(list(self.agent.canaries.values()), [canary(digest, BLOCK)])
+        memory, region = self.shared(client)
+        memory.view[:BLOCK] = b"7" * BLOCK
+        self.assertEqual(client.save(keys_of("x", 1), 0, p.Places.rows(region, [0], BLOCK)).result(5).kept, 1)
+        # The same agent, come back with other memory: nothing of it reaches the engine.
+        self.agent.damages = True
+        self.agent.cut()
+        with self.assertLogs("holdfast_kv", "ERROR") as logs:
+            self.wait(lambda: client.is_distrusted)
+        self.assertIn("gave back other bytes than it was given", logs.output[0])
+        self.assertFalse(client.is_open)
+        self.assertFalse(client.wait_open(0.1))
+        self.assertEqual(client.load(keys_of("x", 1), 0, p.Places.rows(region, [1], BLOCK)).result(5).end, 0)
+        self.assertEqual(bytes(memory.view[BLOCK : 2 * BLOCK]), bytes(BLOCK))
+        self.assertEqual(client.counters.connections, 2)
+
+    def test_a_check_that_the_agent_does_not_answer_ends_with_its_deadline(self) -> None:
+        self.agent.holds = True
+        client = self.client(load_deadline=0.05)
+        self.assertTrue(client.wait_open(5))
+        self.assertIsNone(client.checked)
 
     def test_agent_that_comes_later_is_used(self) -> None:
         self.agent.stop()
@@ -121,10 +149,10 @@ class ClientTest(unittest.TestCase):
         self.agent.holds = True
         loaded = client.load(keys_of("k", 1), 0, p.Places.rows(region, [0], BLOCK))
         self.wait(lambda: len(self.agent.held) == 1)
+        self.agent.holds = False
         self.agent.cut()
         self.assertEqual(loaded.result(5).end, 0)
-        self.wait(lambda: client.counters.connections == 2)
-        self.agent.holds = False
+        self.wait(lambda: client.counters.connections == 2 and client.is_open)
         self.assertEqual(client.save(keys_of("k", 1), 0, p.Places.rows(region, [1], BLOCK)).result(5).kept, 1)
 
     def test_refusal_is_told_and_tried_again(self) -> None:

@@ -16,8 +16,8 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 from memory_agent import MemoryAgent
 
 from holdfast_kv.client import Client, Settings
-from holdfast_kv.mover import Mover, canary, shared_mapping
-from holdfast_kv.namespace import REQUIRED_FIELDS, namespace_digest
+from holdfast_kv.mover import Mover, shared_mapping
+from holdfast_kv.namespace import REQUIRED_FIELDS
 from holdfast_kv.protocol import Chain
 from holdfast_kv.regions import SharedMemory
 
@@ -114,23 +114,6 @@ class MoverTest(unittest.TestCase):
         self.mover.save(chain, 0, payloads[:2])
         self.mover.save(chain, 3, payloads[3:])
         self.assertEqual(self.mover.load(chain, 0, payloads), 2)
-
-    def test_the_check_finds_an_agent_that_mixes_bytes_up(self) -> None:
-        digest = namespace_digest(FIELDS)
-        self.assertIs(self.mover.check(digest), True)
-        for key in self.agent.blocks:
-            self.assertEqual(self.agent.blocks[key], canary(digest, BLOCK))
-        save = dict.__setitem__
-
-        class Mixed(dict):  # type: ignore[type-arg]
-            def __setitem__(self, key: object, block: bytes) -> None:
-                save(self, key, block[1:] + block[:1])
-
-        self.agent.blocks = Mixed()
-        self.assertIs(self.mover.check(digest), False)
-        self.agent.cut()
-        self.agent.stop()
-        self.assertTrue(self.agent.wait(lambda: self.mover.check(digest) is None))
 
     def test_files_behind_memory_are_found(self) -> None:
         with tempfile.NamedTemporaryFile(dir="/dev/shm") as file:

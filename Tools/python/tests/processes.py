@@ -1,0 +1,87 @@
+"""Real agents and stores for tests: processes of the built ``holdfast``, each ended with its owner.
+
+The program is the one that ``HOLDFAST`` names, else that of the last build; where there is none, tests that need one are
+skipped, and say so.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+_ROOT = Path(__file__).parents[3]
+
+
+def program() -> str | None:
+    """The program, if it is built."""
+    path = os.environ.get("HOLDFAST", str(_ROOT / ".build/release/holdfast"))
+    return path if os.access(path, os.X_OK) else None
+
+
+WHY_NOT = "no holdfast is built: Tools/build, or name one by HOLDFAST"
+
+
+class _Process:
+    def __init__(self, folder: str, name: str, arguments: list[str]) -> None:
+        binary = program()
+        assert binary is not None, WHY_NOT
+        self.log = os.path.join(folder, f"{name}.log")
+        with open(self.log, "wb") as log:
+            self.process = subprocess.Popen([binary, *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def wait_for(self, pattern: str, seconds: float = 60.0) -> re.Match[str]:
+        """Waits until the log says something."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and self.process.poll() is None:
+            if found := re.search(pattern, Path(self.log).read_text()):
+                return found
+            time.sleep(0.01)
+        self.kill()
+        raise AssertionError(f"{self.process.args} says no {pattern}: {Path(self.log).read_text()}")
+
+    @property
+    def pid(self) -> int:
+        """The process."""
+        return self.process.pid
+
+    def kill(self) -> None:
+        """Ends it as a crash does."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def __enter__(self) -> _Process:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+
+class StoreProcess(_Process):
+    """A store in a file."""
+
+    def __init__(self, folder: str, *, size: str = "256MiB") -> None:
+        drive = os.path.join(folder, "store.flash")
+        super().__init__(folder, "store", [
+            "store", "--data", drive, "--size", size, "--extent", "64KiB", "--payload-max", "2MiB", "--dram", "16MiB",
+            "--listen", "127.0.0.1:0", "--http", "",
+        ])  # fmt: skip
+        self.address = self.wait_for(r"address=tcp (127\.0\.0\.1:\d+)").group(1)
+        self.keys = drive + ".tenants"
+
+
+class AgentProcess(_Process):
+    """An agent that always loads what it finds: on a busy machine its planner would rather have it computed."""
+
+    def __init__(self, folder: str, name: str = "agent", *, dram: str = "64MiB", store: StoreProcess | None = None) -> None:
+        self.socket = os.path.join(folder, f"{name}.sock")
+        more = ["--store", store.address, "--keys", store.keys] if store else []
+        super().__init__(folder, name, [
+            "agent", "--socket", self.socket, "--dram", dram, "--http", "", "--set", "planner=always", *more,
+        ])  # fmt: skip
+        deadline = time.monotonic() + 60
+        while not os.path.exists(self.socket) and time.monotonic() < deadline:
+            time.sleep(0.01)

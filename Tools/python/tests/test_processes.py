@@ -1,0 +1,140 @@
+"""Engines, agents and a store as processes: who shares what with whom, byte for byte, and what a killed one takes along."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import unittest
+from pathlib import Path
+from typing import Any
+
+from processes import WHY_NOT, AgentProcess, StoreProcess, program
+
+BLOCK = 65_536
+
+
+class EngineProcess:
+    """An engine of ``engine_process.py``."""
+
+    def __init__(self, socket: str) -> None:
+        script = str(Path(__file__).with_name("engine_process.py"))
+        self.process = subprocess.Popen(
+            [sys.executable, script, socket, str(BLOCK)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def do(self, what: str, **order: Any) -> Any:
+        """Gives an order and waits for the answer."""
+        self.begin(what, **order)
+        return self.end()
+
+    def begin(self, what: str, **order: Any) -> None:
+        """Gives an order."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps({"do": what} | order) + "\n")
+        self.process.stdin.flush()
+
+    def end(self) -> Any:
+        """The answer to the oldest order."""
+        assert self.process.stdout is not None
+        return json.loads(self.process.stdout.readline())
+
+    def kill(self) -> None:
+        """Ends it as a crash does."""
+        self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+
+@unittest.skipUnless(program(), WHY_NOT)
+class ProcessesTest(unittest.TestCase):
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = folder.name
+
+    def agent(self, name: str = "agent", **more: Any) -> AgentProcess:
+        agent = AgentProcess(self.folder, name, **more)
+        self.addCleanup(agent.kill)
+        return agent
+
+    def engine(self, agent: AgentProcess) -> EngineProcess:
+        engine = EngineProcess(agent.socket)
+        self.addCleanup(engine.kill)
+        self.assertEqual(engine.do("wait"), {"open": True})
+        return engine
+
+    def test_two_engines_share_what_one_agent_keeps(self) -> None:
+        agent = self.agent()
+        first, second = self.engine(agent), self.engine(agent)
+        self.assertEqual(second.do("look_up", chain="a", count=20), {"hits": 0})
+        self.assertEqual(first.do("save", chain="a", count=20), {"kept": 20})
+        self.assertEqual(second.do("look_up", chain="a", count=24), {"hits": 20})
+        self.assertEqual(second.do("load", chain="a", count=20), {"came": 20, "right": 20})
+        # What an engine saved outlives it.
+        first.kill()
+        self.assertEqual(second.do("load", chain="a", count=20), {"came": 20, "right": 20})
+
+    def test_a_second_agent_hits_what_the_first_one_saved(self) -> None:
+        store = StoreProcess(self.folder)
+        self.addCleanup(store.kill)
+        near, far = self.agent("near", store=store), self.agent("far", store=store)
+        here, there = self.engine(near), self.engine(far)
+        self.assertEqual(here.do("save", chain="b", count=16), {"kept": 16})
+        deadline = time.monotonic() + 20
+        while (found := there.do("look_up", chain="b", count=16)) != {"hits": 16}:
+            self.assertLess(time.monotonic(), deadline, f"the store never has all of it: {found}")
+            time.sleep(0.05)
+        self.assertEqual(there.do("load", chain="b", count=16), {"came": 16, "right": 16})
+        # And without the agent that saved it.
+        near.kill()
+        self.assertEqual(there.do("load", chain="b", count=16), {"came": 16, "right": 16})
+
+    def test_a_block_is_a_hit_only_if_every_rank_has_its_part(self) -> None:
+        agent = self.agent()
+        ranks = [self.engine(agent) for _ in range(4)]
+        for rank, engine in enumerate(ranks):
+            count = 5 if rank == 2 else 8
+            saved = engine.do("save", chain="c", count=count, shard=rank, shards=4)
+            self.assertEqual(saved, {"kept": count})
+        # As a scheduler asks: once for each part, and the shortest answer counts.
+        hits = [ranks[0].do("look_up", chain="c", count=8, shard=rank, shards=4)["hits"] for rank in range(4)]
+        self.assertEqual(hits, [8, 8, 5, 8])
+        for rank, engine in enumerate(ranks):
+            loaded = engine.do("load", chain="c", count=min(hits), shard=rank, shards=4)
+            self.assertEqual(loaded, {"came": 5, "right": 5}, f"rank {rank}")
+        # Another number of ranks is another layout: nothing of it is found.
+        self.assertEqual(ranks[0].do("look_up", chain="c", count=8, shard=0, shards=2), {"hits": 0})
+
+    def test_engines_go_on_when_their_agent_is_killed_and_use_the_next_one(self) -> None:
+        agent = self.agent()
+        engines = [self.engine(agent) for _ in range(2)]
+        self.assertEqual(engines[0].do("save", chain="d", count=32), {"kept": 32})
+        timer = threading.Timer(0.1, agent.kill)
+        timer.start()
+        ended = time.monotonic() + 0.5
+        outcomes = []
+        while time.monotonic() < ended:
+            for engine in engines:
+                engine.begin("load", chain="d", count=32)
+            outcomes += [engine.end() for engine in engines]
+        timer.join()
+        self.assertIn({"came": 32, "right": 32}, outcomes)
+        self.assertIn({"came": 0, "right": 0}, outcomes)
+        self.assertEqual([each for each in outcomes if each["came"] != each["right"]], [])
+        again = self.agent()
+        for engine in engines:
+            self.assertEqual(engine.do("wait"), {"open": True})
+        self.assertEqual(engines[1].do("look_up", chain="d", count=32), {"hits": 0})
+        self.assertEqual(engines[1].do("save", chain="d", count=32), {"kept": 32})
+        self.assertEqual(engines[0].do("load", chain="d", count=32), {"came": 32, "right": 32})
+        self.assertIsNone(again.process.poll())
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
