@@ -25,6 +25,7 @@ public final class Agent: Sendable {
     private let journal: JournalOutput?
     private let published = Mutex(AgentStatus())
     private let thread = Mutex<EngineThread?>(nil)
+    private let populating = Mutex<EngineThread?>(nil)
     private let wasShutDown = Atomic<Bool>(false)
 
     /// Takes memory, formats the drive, starts to reach the store, and begins to decide.
@@ -95,7 +96,27 @@ public final class Agent: Sendable {
         do {
             let started = try EngineThread("hf-agent") { [self] in run(core) }
             thread.withLock { $0 = started }
+            if settings.memory == nil {
+                let populating = try EngineThread("hf-populate") { Self.populate(memory, inbox, logger) }
+                self.populating.withLock { $0 = populating }
+            }
         } catch { throw OperatorError(error.description, at: "the agent's thread") }
+    }
+
+    /// Brings the pages of node memory in, those of the first slots first, while the agent serves already. A save into pages
+    /// that nobody ever touched waits for the kernel to find and clear them, many times as long as its copy takes.
+    private static func populate(_ memory: BlockMemory, _ inbox: AgentInbox, _ logger: Logger) {
+        let byteCount = unsafe memory.regions[0].count
+        let piece = 16 << 20
+        for offset in stride(from: 0, to: byteCount, by: piece) {
+            if inbox.wantsStop.load(ordering: .acquiring) { return }
+            do throws(SystemError) {
+                try memory.populate(MemorySlice(offset: offset, count: min(piece, byteCount - offset)))
+            } catch {
+                return logger.warning("node memory is not brought in beforehand: \(error)")
+            }
+        }
+        logger.info("all pages of node memory are there", metadata: ["bytes": "\(ByteSize.text(byteCount))"])
     }
 
     /// Formats and opens the drive, and makes the tier as large as its slots come to.
@@ -168,6 +189,7 @@ public final class Agent: Sendable {
         inbox.wantsStop.store(true, ordering: .releasing)
         inbox.signal.wake()
         thread.withLock { $0.take() }?.join()
+        populating.withLock { $0.take() }?.join()
         client?.shutDown()
         drive?.shutDown()
         workers.shutDown()

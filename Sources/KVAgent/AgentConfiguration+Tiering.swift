@@ -25,7 +25,8 @@ extension AgentConfiguration {
             }
         }
         let flashSlots = nvme.isEmpty ? 0 : (nvmeSize ?? 1 << 40) / slotBytes
-        let known = max(1 << 16, min(32 << 20, 4 * (slots + flashSlots)))
+        // A policy remembers eight times what its tier holds: with fewer numbers than that none would be left for new blocks.
+        let known = max(1 << 16, min(64 << 20, 10 * (slots + flashSlots)))
         return TieringConfiguration(
             blockTokens: Int(blockTokens), blockBytes: slotBytes, ownership: ownership,
             dram: tier(slots * slotBytes, stagingShare: 0.1),

@@ -176,8 +176,9 @@ struct LiveWorld: World, ~Copyable {
     /// `.deadline` to have it published.
     mutating func next(until deadline: Instant, publishing: Instant) -> Event {
         while true {
-            for path in Path.allCases where queues[path.rawValue].count > 0 { advance(path) }
             collect()
+            // Behind the ends, which make room: what waits for a path with nothing under way has nothing to wake it.
+            for path in Path.allCases where queues[path.rawValue].count > 0 { advance(path) }
             if let event = takeDue() { return hand(event) }
             if inbox.wantsStop.load(ordering: .acquiring) { return hand(.deadline) }
             switch settings.clock {

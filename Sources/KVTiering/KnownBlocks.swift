@@ -154,13 +154,15 @@ struct BlockRecord: KeyedRecord {
 struct KnownBlocks: ~Copyable {
     private var table = BlockTable<BlockRecord>()
     private let countMax: Int
-    /// Where the search for a number to recycle goes on; it runs downwards, to meet leaves before their parents.
+    /// Where the search for a number to recycle goes on.
     private var hand: BlockNumber = 0
+    /// The parent of the block whose number was recycled last: often nobody uses it either.
+    private var upwards = BlockRecord.noBlock
     /// Numbers taken from one key for another.
     private(set) var recycledCount = 0
 
-    /// How many numbers a search for one to recycle looks at before it gives up.
-    private static let searchLength = 256
+    /// How many blocks a search for a number to recycle looks at before it gives up: more than a long chain has.
+    private static let searchLength = 1 << 14
 
     init(countMax: Int) {
         precondition(countMax > 0, "a node that may know no block")
@@ -228,15 +230,31 @@ struct KnownBlocks: ~Copyable {
     /// Whether there is a number for another key, perhaps one that was just taken from a block nobody uses.
     private mutating func hasFreeNumber(keeping parent: BlockNumber, _ mayRecycle: (BlockNumber) -> Bool) -> Bool {
         if table.hasFreed || Int(table.numberLimit) < countMax { return true }
-        for _ in 0..<min(Self.searchLength, countMax) {
+        if recycle(upwards, keeping: parent, mayRecycle) { return true }
+        var steps = 0
+        while steps < Self.searchLength {
             hand = hand == 0 ? table.numberLimit - 1 : hand - 1
-            if hand != parent, isIdle(hand), mayRecycle(hand) {
-                forget(hand)
-                recycledCount += 1
-                return true
+            steps += 1
+            // A chain goes from its end: whatever the order of its numbers, one walk down it finds all of it.
+            var leaf = hand
+            while steps < Self.searchLength, table[leaf].lastChild != BlockRecord.noBlock {
+                leaf = table[leaf].lastChild
+                steps += 1
             }
+            if recycle(leaf, keeping: parent, mayRecycle) { return true }
         }
         return false
+    }
+
+    /// Frees a number if nobody uses it; its parent is looked at next.
+    private mutating func recycle(
+        _ block: BlockNumber, keeping parent: BlockNumber, _ mayRecycle: (BlockNumber) -> Bool
+    ) -> Bool {
+        guard block != BlockRecord.noBlock, block != parent, isIdle(block), mayRecycle(block) else { return false }
+        upwards = table[block].parent
+        forget(block)
+        recycledCount += 1
+        return true
     }
 
     /// Whether nothing in the node refers to the number.

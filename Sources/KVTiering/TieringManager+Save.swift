@@ -11,16 +11,30 @@ extension TieringManager {
         if parts.contains(.booked) { book(slot, knownBlocks: computed.knownBlocks) }
         guard parts.contains(.kept) else { return }
         guard configuration.dram != nil else { return noteNoTier(slot) }
-        let blocks = requests[Int(slot)].blocks
+        let path = requests[Int(slot)].blocks
+        for block in path { known[block].uses = known[block].uses == .max ? .max : known[block].uses + 1 }
+        defer { if !path.isEmpty { learnPath(slot, path) } }
+        let end = reach(of: path, firstHeld: Int(computed.firstHeld))
+        let blocks = end == path.count ? path : Array(path[..<end])
         guard !blocks.isEmpty else { return }
-        for block in blocks { known[block].uses = known[block].uses == .max ? .max : known[block].uses + 1 }
         let context = requests[Int(slot)].context(blockTokens: configuration.blockTokens, now: now)
         let evicted = accessDRAM(blocks, context)
         accessNVMe(blocks, context)
         leaveDRAM(evicted)
         save(slot, blocks, from: Int(computed.firstHeld))
         if configuration.hasStore { offer(blocks, context, from: spillStart(blocks)) }
-        learnPath(slot, blocks)
+    }
+
+    /// How many leading blocks of a path there is any point in keeping. Behind them nothing is in a tier or held by the
+    /// engine for us: a place that a policy gave it would stay empty, and real blocks would be refused for it.
+    private func reach(of path: [BlockNumber], firstHeld: Int) -> Int {
+        var end = path.count
+        while end > 0, end <= firstHeld {
+            let record = known[path[end - 1]]
+            guard record.dram == .absent, record.nvme == .absent, record.flash != .present else { break }
+            end -= 1
+        }
+        return end
     }
 
     private mutating func noteNoTier(_ slot: Int32) {

@@ -87,6 +87,51 @@ import Testing
         #expect(world.broken == [])
     }
 
+    @Test(arguments: [PolicyName.lru, .holdfast])
+    func aPromptThatWasOnlyLookedUpTakesNoPlace(policy: PolicyName) {
+        var manager = TieringManager(smallConfiguration(policy: policy))
+        var world = ScriptedWorld(WorldScript())
+        let saved = chain(0..<20, of: 1)
+        serve(saved, request: 1, known: 0, &manager, &world)
+        #expect(manager.residentRun(saved[...]) == 20)
+        // Its engine computed it, and kept it to itself.
+        for number in 2..<40 {
+            let request = RequestNumber(number)
+            let keys = chain(0..<20, of: UInt64(number))
+            manager.handle(.arrived(Arrival(request: request, chain: keys[...], promptTokens: 320)), in: &world)
+            manager.handle(.computed(Computed(request: request, firstHeld: 20)), in: &world)
+            settle(&manager, &world)
+            manager.handle(.ended(request: request, reason: .endTurn), in: &world)
+        }
+        #expect(manager.residentRun(saved[...]) == 20)
+        let more = chain(0..<4, of: 100)
+        serve(more, request: 100, known: 0, &manager, &world)
+        #expect(manager.residentRun(more[...]) == 4)
+        #expect(manager.residentRun(saved[...]) == 20)
+        #expect(world.broken == [])
+        #expect(manager.audit() == [])
+    }
+
+    @Test func numbersOfBlocksThatNobodyKeepsServeNewOnes() {
+        var manager = TieringManager(smallConfiguration(policy: .holdfast))
+        var world = ScriptedWorld(WorldScript())
+        // Five times as many blocks as there are numbers, in chains: those of the second round get theirs in reverse.
+        for number in 1..<200 {
+            let request = RequestNumber(number)
+            let keys = chain(0..<100, of: UInt64(number))
+            manager.handle(.arrived(Arrival(request: request, chain: keys[...], promptTokens: 1600)), in: &world)
+            manager.handle(.computed(Computed(request: request, firstHeld: 100)), in: &world)
+            settle(&manager, &world)
+            manager.handle(.ended(request: request, reason: .endTurn), in: &world)
+        }
+        #expect(manager.counters.chainsCut == 0)
+        let saved = chain(0..<20, of: 500)
+        serve(saved, request: 500, known: 0, &manager, &world)
+        #expect(manager.residentRun(saved[...]) == 20)
+        #expect(world.broken == [])
+        #expect(manager.audit() == [])
+    }
+
     @Test func twoRequestsForOneChainMoveItsBytesOnce() {
         var first = TieringManager(smallConfiguration(hasStore: true))
         var manager = TieringManager(smallConfiguration(hasStore: true))
