@@ -42,7 +42,9 @@ extension AgentConfiguration {
                 askDeadline: Duration(seconds: ask), isSubscribed: !store.isEmpty),
             planner: PlannerConfiguration(
                 rule: planner, prefixOnly: true, prefill: prefill, gpuSecondWeight: 0, gpusPerEngine: 1,
-                overlap: overlap, layers: layers, loadGraceMin: Duration(milliseconds: 20),
+                overlap: overlap, layers: layers,
+                // Who loads whatever it costs does not cut a load short because it takes longer than computing.
+                loadGraceMin: planner == .always ? Duration(seconds: 2) : Duration(milliseconds: 20),
                 loadGraceMax: Duration(seconds: 2)),
             prefetch: prefetch
                 ? PrefetchConfiguration(

@@ -142,6 +142,7 @@ class Client:
         #: Whether the agent gave back other bytes than it was given: then it is not used any more.
         self.is_distrusted = False
         self._is_welcome = False
+        self._said_absent = False
         self._digest = namespace_digest(fields)
         self._block_bytes = block_bytes
         self._checks = checks
@@ -477,6 +478,9 @@ class Client:
                 if connection is None:
                     # Nobody listens: an agent does as long as it maps anything.
                     self._end_orphans()
+                if not isinstance(connection, socket.socket) and not self._said_absent:
+                    self._said_absent = True
+                    _log.warning("no agent at %s; the engine goes on without it, and it is looked for again", self._path)
                 if isinstance(connection, socket.socket):
                     try:
                         wait = 0.0 if self._converse(connection) else max(wait, self.settings.backoff)
@@ -620,6 +624,9 @@ class Client:
         with self._lock:
             self.is_open = self._is_welcome
         if self.is_open:
+            if self._said_absent:
+                _log.warning("the agent at %s is there", self._path)
+            self._said_absent = False
             self._opened.set()
 
     def _check(self, number: int) -> None:

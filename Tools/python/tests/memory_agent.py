@@ -12,6 +12,7 @@ import random
 import socket
 import threading
 import time
+from collections.abc import Iterable
 
 from holdfast_kv import protocol as p
 
@@ -62,6 +63,17 @@ class MemoryAgent:
             peer.cut()
         self._peers.clear()
 
+    def drop(self, keys: Iterable[Key]) -> None:
+        """Lets blocks go, as an agent does that needs their room, and tells those who want to know."""
+        gone = tuple(key for key in keys if self.blocks.pop(key, None) is not None)
+        self.tell(p.Changed((), tuple(p.Name(key, group, shard) for key, group, shard in gone)))
+
+    def tell(self, changed: p.Changed) -> None:
+        """Tells subscribers what came and went."""
+        for peer in self._peers:
+            if peer.is_subscribed:
+                peer.say(changed)
+
     def stop(self) -> None:
         """Ends, and nobody listens any more."""
         with contextlib.suppress(OSError):
@@ -88,6 +100,7 @@ class _Peer(threading.Thread):
         self.regions: dict[int, mmap.mmap] = {}
         self.requests: dict[int, p.AnyChain] = {}
         self.descriptors: list[int] = []
+        self.is_subscribed = False
 
     def say(self, frame: p.Frame) -> None:
         with contextlib.suppress(OSError):
@@ -147,6 +160,8 @@ class _Peer(threading.Thread):
             self.say(p.Statistics(frame.ticket, {"blocks": len(agent.blocks)}))
         elif isinstance(frame, p.Ping):
             self.say(p.Pong(frame.ticket, frame.payload))
+        elif isinstance(frame, p.Subscribe):
+            self.is_subscribed = True
         elif isinstance(frame, p.Goodbye):
             self.cut()
         else:
@@ -186,4 +201,8 @@ class _Peer(threading.Thread):
             block = b"".join(self.regions[region][offset : offset + length] for region, offset, length in parts)
             self.table(job.chain)[(job.chain.keys[job.first + index], job.chain.group, job.chain.shard)] = block
             size += len(block)
+        chain = job.chain
+        if chain.group != 0xFFFF:
+            agent = self.agent
+            agent.tell(p.Changed(tuple(p.Name(key, chain.group, chain.shard) for key in chain.keys[job.first :])))
         self.say(p.Saved(job.ticket, job.places.blocks, (1 << job.places.blocks) - 1, size, 1))

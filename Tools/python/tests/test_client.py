@@ -90,11 +90,16 @@ class ClientTest(unittest.TestCase):
 
     def test_agent_that_comes_later_is_used(self) -> None:
         self.agent.stop()
-        client = self.client()
-        memory, region = self.shared(client)
-        self.assertFalse(client.wait_open(0.05))
-        self.agent = MemoryAgent(self.path)
-        self.assertTrue(client.wait_open(5))
+        with self.assertLogs("holdfast_kv", "WARNING") as logs:
+            client = self.client()
+            memory, region = self.shared(client)
+            self.assertFalse(client.wait_open(0.1))
+            self.agent = MemoryAgent(self.path)
+            self.assertTrue(client.wait_open(5))
+        # Said once, however often it was tried.
+        self.assertEqual(len(logs.output), 2)
+        self.assertIn("no agent at", logs.output[0])
+        self.assertIn("is there", logs.output[1])
         memory.view[:BLOCK] = b"7" * BLOCK
         self.assertEqual(client.save(keys_of("y", 1), 0, p.Places.rows(region, [0], BLOCK)).result(5).kept, 1)
         self.assertEqual(next(iter(self.agent.blocks.values())), b"7" * BLOCK)

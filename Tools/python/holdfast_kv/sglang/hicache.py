@@ -106,8 +106,8 @@ class HoldfastHiCache(HiCacheStorage):
         )
         self._mover = Mover(client, block_bytes=page_bytes, staging_bytes=self._staging_bytes)
         self._share(mem_pool_host)
-        if not client.wait_open(self._attach_seconds):
-            _log.warning("no agent at %s (%s); serving goes on without it", self._socket, _why(client))
+        # SGLang asks from its first request on; a short wait saves the first prompts from being computed for nothing.
+        client.wait_open(self._attach_seconds)
 
     def register_mem_host_pool_v2(self, host_pool: HostKVCache, host_pool_name: str) -> None:
         """A further pool (Mamba state, window, indexer, draft): pages under the same keys, in a group of its own."""
@@ -375,12 +375,6 @@ def restorable_by(transfer: PoolTransfer, present: Sequence[bool], pages: int) -
     while (whole + 1) * block <= pages and present[(whole + 1) * block - 1]:
         whole += 1
     return set(range(1, whole * block + 1))
-
-
-def _why(client: Client) -> str:
-    if client.is_distrusted:
-        return "it gave back other bytes than it was given"
-    return str(client.refusal or "not there")
 
 
 def _is_chain(transfer: PoolTransfer) -> bool:

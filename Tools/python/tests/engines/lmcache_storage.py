@@ -8,6 +8,8 @@ import os
 import select
 import sys
 import tempfile
+import threading
+import time
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
@@ -103,6 +105,56 @@ class StorageTest(Agents):
         self.assertFalse(self.storage.unpin(keys[0]))
 
 
+class ZKilledTest(Agents):
+    """The last: its agent is killed in the middle, and both plug-ins go on."""
+
+    def test_the_agent_is_killed_in_the_middle(self) -> None:
+        process = os.environ.get("HOLDFAST_AGENT_PROCESS")
+        if not process:
+            self.skipTest("needs an agent that may be killed")
+        storage = HoldfastStorage(self.config, self.metadata, self.cpu, asyncio.new_event_loop())
+        self.addCleanup(storage.close)
+        self.assertTrue(storage._link.client.wait_open(10))
+        adapter = HoldfastL2({"socket": self.socket, "staging_bytes": 8 << 20, "chunk_tokens": CHUNK})
+        self.addCleanup(adapter.close)
+        keys = [CacheEngineKey("m/m", 1, 0, hash((os.getpid(), "killed", n)) & (1 << 62) - 1, torch.bfloat16) for n in range(20)]
+        objects = [ObjectKey(f"{os.getpid()}killed{n}".encode().ljust(32, b"."), "m/m", 0x01000100) for n in range(20)]
+        things = [self.buffer(number + 1) for number in range(20)]
+        counts = [thing.get_ref_count() for thing in things]
+        deadline = time.monotonic() + 60
+        came: set[int] = set()
+        killer: threading.Timer | None = None
+        while 0 not in came or storage._link.client.is_open or adapter._link is None or adapter._link.client.is_open:
+            self.assertLess(time.monotonic(), deadline, f"came: {came}")
+            if killer is None and 20 in came:
+                killer = threading.Timer(0.05, os.kill, (int(process), 9))
+                killer.start()
+            for future in storage.batched_submit_put_task(keys, things) or []:
+                future.result(20)
+            got = storage.batched_get_blocking(keys)
+            came.add(sum(thing is not None for thing in got))
+            for number, thing in enumerate(got):
+                if thing is not None:
+                    self.assertEqual(self.byte(thing), {number + 1})
+                    thing.ref_count_down()
+            task = adapter.submit_store_task(objects, things)
+            self.wait(adapter.get_store_event_fd())
+            self.assertIn(task, adapter.pop_completed_store_tasks())
+            task = adapter.submit_load_task(objects, things)
+            self.wait(adapter.get_load_event_fd())
+            adapter.query_load_result(task)
+        self.assertIn(20, came)
+        self.assertIn(0, came)
+        self.assertEqual([thing.get_ref_count() for thing in things], counts)
+        self.assertEqual(storage.batched_contains(keys), 0)
+        self.assertEqual([self.byte(thing) for thing in things], [{number + 1} for number in range(20)])
+
+    def wait(self, event: int) -> None:
+        ready, _, _ = select.select([event], [], [], 40)
+        self.assertTrue(ready, "an event descriptor stays silent")
+        os.eventfd_read(event)
+
+
 class AdapterTest(Agents):
     def setUp(self) -> None:
         super().setUp()
@@ -137,6 +189,24 @@ class AdapterTest(Agents):
         self.wait(self.adapter.get_load_event_fd())
         bits = self.adapter.query_load_result(task)
         return [self.byte(thing) if bits.test(at) else None for at, thing in enumerate(things)]
+
+    def test_a_second_agent_gives_what_the_first_one_saved(self) -> None:
+        other = os.environ.get("HOLDFAST_OTHER_SOCKET")
+        if not other:
+            self.skipTest("needs two agents with one store")
+        self.connected()
+        keys = self.keys("two agents", 6)
+        self.assertTrue(self.store(keys))
+        self.adapter = HoldfastL2({"socket": other, "staging_bytes": 8 << 20, "chunk_tokens": CHUNK})
+        self.addCleanup(self.adapter.close)
+        self.connected()
+        deadline = time.monotonic() + 20
+        while self.look_up(keys) != [True] * 6:
+            self.adapter.submit_unlock(keys)
+            self.assertLess(time.monotonic(), deadline, "what the store has is not found")
+            time.sleep(0.05)
+        self.assertEqual(self.load(keys), [{number + 1} for number in range(6)])
+        self.adapter.submit_unlock(keys)
 
     def connected(self) -> None:
         self.look_up(self.keys("none", 1))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 import tempfile
 import time
@@ -19,10 +20,13 @@ os.environ.update(
 )  # fmt: skip
 sys.path[:0] = [os.path.join(os.path.dirname(__file__), ".."), os.path.join(os.path.dirname(__file__), "../..")]
 
+import msgspec
 import torch
+import zmq
 from memory_agent import MemoryAgent
 from vllm import LLM, SamplingParams, TokensPrompt
 from vllm.config import KVEventsConfig, KVTransferConfig
+from vllm.distributed.kv_events import BlockRemoved, BlockStored, KVEventBatch
 from vllm.distributed.kv_transfer import get_kv_transfer_group
 
 from holdfast_kv.vllm import connector as ours
@@ -59,13 +63,24 @@ class EngineTest(unittest.TestCase):
         transfer = KVTransferConfig(
             kv_connector="HoldfastConnector", kv_connector_module_path="holdfast_kv.vllm.connector", kv_role="kv_both",
             kv_load_failure_policy="recompute",
-            kv_connector_extra_config={"socket": cls.socket, "lookup_deadline": 5.0, "tenant_salt": str(os.getpid())},
+            kv_connector_extra_config={
+                "socket": cls.socket, "lookup_deadline": 5.0, "tenant_salt": str(os.getpid()), "enable_kv_events": True,
+            },
         )  # fmt: skip
+        # A router as routers are: it subscribes to the engine's own socket.
+        cls.router = zmq.Context.instance().socket(zmq.SUB)
+        cls.router.setsockopt_string(zmq.SUBSCRIBE, "")
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
         cls.engine = LLM(
             model=cls.folder.name, load_format="dummy", skip_tokenizer_init=True, enforce_eager=True, max_model_len=512,
             max_num_seqs=4, block_size=32, kv_transfer_config=transfer, enable_prefix_caching=True, dtype="bfloat16",
-            num_gpu_blocks_override=64, kv_events_config=KVEventsConfig(enable_kv_cache_events=False),
+            num_gpu_blocks_override=64, kv_events_config=KVEventsConfig(
+                enable_kv_cache_events=True, publisher="zmq", endpoint=f"tcp://*:{port}", topic="kv@pod@m",
+            ),
         )  # fmt: skip
+        cls.router.connect(f"tcp://127.0.0.1:{port}")
         # Dummy norms make what attention reads vanish, and the residual would decide: tokens were equal whatever the cache
         # held. The test with damaged blocks shows that they are not.
         cls.engine.apply_model(sensitive)
@@ -142,6 +157,40 @@ class EngineTest(unittest.TestCase):
         second = [list(out.outputs[0].token_ids) for out in self.engine.generate(prompts, sampling, use_tqdm=False)]
         self.assertEqual(first, second)
         self.assertGreater(self.worker.counts["loaded"], loaded + 40)
+        self.reset()
+
+    def told(self) -> list[object]:
+        """What the router was told since the last call."""
+        events: list[object] = []
+        while self.router.poll(50):
+            topic, _, payload = self.router.recv_multipart()
+            self.assertEqual(topic, b"kv@pod@m")
+            events += msgspec.msgpack.Decoder(KVEventBatch).decode(payload).events
+        return events
+
+    def test_3b_routers_hear_what_the_agent_keeps_and_what_it_drops_by_itself(self) -> None:
+        stored: dict[object, list[int]] = {}
+        removed: set[object] = set()
+        for seed in range(50, 100):
+            prompt = [10 + (seed * 131 + at * 7) % 900 for at in range(300)]
+            self.tokens(seed)
+            self.worker.client.drain(10)
+            if self.agent is not None and seed > 60:
+                self.agent.drop(list(self.agent.blocks)[:5])
+            self.tokens(seed, 40)  # a step more, in which the engine asks for events
+            for event in self.told():
+                if isinstance(event, BlockStored) and event.medium == "STORAGE":
+                    self.assertEqual((len(event.block_hashes), event.block_size, len(event.token_ids)), (1, 32, 32))
+                    stored[event.block_hashes[0]] = list(event.token_ids)
+                    if event.parent_block_hash is None and event.token_ids[0] == prompt[0]:
+                        self.assertEqual(list(event.token_ids), prompt[:32])
+                elif isinstance(event, BlockRemoved) and event.medium == "STORAGE":
+                    removed.update(event.block_hashes)
+            if removed & set(stored):
+                break
+        # What left was there before; the engine itself dropped nothing of ours, the agent did.
+        self.assertGreater(len(stored), 9)
+        self.assertTrue(removed & set(stored), "the agent drops blocks and nobody hears of it")
         self.reset()
 
     def test_4_without_the_agent_the_engine_goes_on(self) -> None:

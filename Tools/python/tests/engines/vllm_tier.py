@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+import threading
 import time
 import unittest
 
@@ -174,6 +175,79 @@ class ManagerTest(unittest.TestCase):
                 time.sleep(0.005)
             self.agent.blocks.clear()
             self.assertEqual(self.settle(manager, names, context), [LookupResult.MISS] * 3)
+
+    def test_a_second_agent_gives_what_the_first_one_saved(self) -> None:
+        other = os.environ.get("HOLDFAST_OTHER_SOCKET")
+        if not other:
+            self.skipTest("needs two agents with one store")
+        first = self.manager()
+        self.assertTrue(first.secondary_tiers[0]._client.wait_open(10))
+        names = keys("e", 6)
+        with first.lock:
+            context = ReqContext("r1")
+            first.on_new_request(context)
+            self.settle(first, names, context)
+            self.store(first, names, context, 31)
+            self.step(first)
+            first.secondary_tiers[0].drain_jobs()
+            self.step(first)
+            first.on_request_finished(context)
+        self.socket = other
+        second = self.manager()
+        self.assertTrue(second.secondary_tiers[0]._client.wait_open(10))
+        deadline = time.monotonic() + 20
+        with second.lock:
+            for attempt in range(1000):
+                context = ReqContext(f"other {attempt}")
+                second.on_new_request(context)
+                found = self.settle(second, names, context)
+                if found == [LookupResult.HIT] * 6:
+                    break
+                second.on_request_finished(context)
+                self.assertLess(time.monotonic(), deadline, f"what the store has is not found: {found}")
+                time.sleep(0.05)
+            spec = second.prepare_load(names, context)
+            rows = np.asarray(second.primary_tier.get_kv_memoryview())
+            for number, chunk in enumerate(spec.chunk_ids):
+                self.assertTrue((rows[chunk] == 31 + number).all())
+            second.complete_load(names, context)
+            second.on_request_finished(context)
+
+    def test_z_an_agent_that_is_killed_in_the_middle_of_stores_and_loads(self) -> None:
+        process = os.environ.get("HOLDFAST_AGENT_PROCESS")
+        if not process:
+            self.skipTest("needs an agent that may be killed")
+        manager = self.manager()
+        self.assertTrue(manager.secondary_tiers[0]._client.wait_open(10))
+        client = manager.secondary_tiers[0]._client
+        deadline = time.monotonic() + 60
+        rounds = found = 0
+        with manager.lock:
+            while client.is_open or rounds < 10:
+                self.assertLess(time.monotonic(), deadline)
+                if rounds == 5:
+                    threading.Timer(0.02, os.kill, (int(process), 9)).start()
+                names = keys(f"z{rounds % 3}-", 6)
+                context = ReqContext(f"z{rounds}")
+                manager.on_new_request(context)
+                verdicts = self.settle(manager, names, context)
+                if LookupResult.MISS in verdicts:
+                    output = manager.prepare_store(names, context)
+                    if output is not None:
+                        manager.complete_store(names, context)
+                else:
+                    found += 1
+                self.step(manager)
+                manager.on_request_finished(context)
+                rounds += 1
+            manager.secondary_tiers[0].drain_jobs()
+            self.step(manager)
+            self.assertEqual(manager.secondary_tiers[0]._tier.open_jobs, 0)
+            self.assertFalse(client.is_open)
+            context = ReqContext("after")
+            manager.on_new_request(context)
+            self.assertEqual(self.settle(manager, keys("never", 4), context), [LookupResult.MISS] * 4)
+        self.assertGreater(found, 0)
 
     def test_agent_that_dies_in_the_middle_leaves_the_engine_running(self) -> None:
         if self.agent is None:
