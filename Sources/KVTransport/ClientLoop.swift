@@ -127,6 +127,12 @@ final class ClientLoop: ClientConnectionOwner {
         }
     }
 
+    /// Whether something waits that could go now.
+    private var maySend: Bool {
+        guard !waiting.isEmpty, let current else { return false }
+        return current.openingCount == 0 && current.hasCredit
+    }
+
     /// Sends what waits, as far as there are credits; fails what cannot be sent soon.
     private func sendWaiting() {
         guard !waiting.isEmpty else { return }
@@ -375,7 +381,8 @@ final class ClientLoop: ClientConnectionOwner {
         for errand in waiting { until = min(until, errand.deadline) }
         var timeout = until == .distantFuture ? -1 : max(0, until.nanoseconds - now.nanoseconds)
         shared.signal.prepareToSleep()
-        if hasChanged || !shared.orders.isEmpty || connections.contains(where: { $0.connection.wantsTurn }) {
+        // Answers of the last turns may have given credits back to those that wait, and no answer may be left to wake for.
+        if hasChanged || maySend || !shared.orders.isEmpty || connections.contains(where: { $0.connection.wantsTurn }) {
             timeout = 0
         }
         let count = unsafe hf_poller_wait(poller, &tags, &events, 64, timeout)

@@ -72,6 +72,8 @@ package final class VerbsLink: ClientLink, VerbsChannelUser {
     private var lastWork = Instant.zero
     /// The frame that `next` hands out; its body is at the start of `body`, kept from frame to frame.
     private var header: FrameHeader?
+    /// The control connection has ended; told once nothing is left on the queue pair. A store says farewell there first.
+    private var controlEnd: StreamEnd?
     /// Whether `next` did, so that the caller still looks at the body and the following `next` makes room.
     private var isHandedOut = false
     private var body: UnsafeMutableRawBufferPointer
@@ -173,7 +175,8 @@ package final class VerbsLink: ClientLink, VerbsChannelUser {
         if phase == .closed { return false }
         if stream.isReadable || (stream.isWritable && stream.hasOutput) || header != nil { return true }
         guard let channel, phase == .ready else { return false }
-        if channel.failure != nil || MonotonicClock.now < lastWork + Self.pollingTime { return true }
+        if channel.failure != nil || controlEnd != nil { return true }
+        if MonotonicClock.now < lastWork + Self.pollingTime { return true }
         // What completed before the queue was armed makes no event, so it is looked at once more.
         guard (try? port.completions.arm()) != nil else { return true }
         return takeCompletions()
@@ -184,7 +187,10 @@ package final class VerbsLink: ClientLink, VerbsChannelUser {
             isHandedOut = false
             header = nil
         }
-        if let end = try nextOfControl() { return end }
+        if controlEnd == nil, let arrival = try nextOfControl() {
+            guard case .ended(let end) = arrival, phase == .ready else { return arrival }
+            controlEnd = end
+        }
         guard let channel, phase == .ready else { return .nothing }
         channel.resume()
         while header == nil, channel.failure == nil, takeCompletions() {}
@@ -193,6 +199,7 @@ package final class VerbsLink: ClientLink, VerbsChannelUser {
             return unsafe .frame(
                 header, body: UnsafeRawBufferPointer(rebasing: body[0..<Int(header.bodyBytes)]))
         }
+        if let controlEnd { return .ended(controlEnd) }
         return channel.failure == nil ? .nothing : .ended(.failed(Self.connectionReset))
     }
 

@@ -120,7 +120,7 @@ extension ConformanceCase {
         #expect(client.end(of: tag)?.slotIsFree == false)
         // No answer to the cancel either: the connection goes, and with it whoever could touch the slot.
         #expect(await eventually { client.isReturned(tag) })
-        #expect(client.losses.contains { $0.contains("not acknowledged") })
+        #expect(await eventually { client.losses.contains { $0.contains("not acknowledged") } })
         flag.isSet = false
         let response = try await client.persist(.get(1, TestClient.name(1)), slot: client.slot(1))
         #expect(response.status == .ok && client.holds(client.slot(1), 1))
