@@ -274,6 +274,7 @@ extension LiveWorld {
             let order = flights[index].order
             let move = order.moves[number]
             guard let name = name(of: move, order.request) else { return .failed }
+            noteLeaving(move.destination, for: name)
             slots[move.destination] = SlotContent(
                 name: name, metadata: metadata, payloadBytes: Int32(truncatingIfNeeded: payloadBytes),
                 checksum: checksum)
@@ -309,9 +310,7 @@ extension LiveWorld {
             DueEvent(
                 event: .storeChanged(added: added.map(\.blockKey), removed: removed.map(\.blockKey)),
                 request: noRequest))
-        for engine in desk.engines.values where engine.isSubscribed && !engine.isGone {
-            desk.replies.append(.changed(engine.number, added: added, removed: removed))
-        }
+        desk.tellSubscribers(added: added, removed: removed)
     }
 
     mutating func streamBroke() {

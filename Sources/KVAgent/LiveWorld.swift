@@ -117,6 +117,10 @@ struct LiveWorld: World, ~Copyable {
     var storeHandle: NamespaceHandle?
     var isOpeningNamespace = false
 
+    // What subscribers are to hear: names that came, and names whose slot got other bytes.
+    var arrived: [ObjectName] = []
+    var left: [ObjectName] = []
+
     // What is under way.
     var flights: [Flight] = []
     var openFlights = 0
@@ -231,6 +235,7 @@ struct LiveWorld: World, ~Copyable {
             desk.endedSaves.removeAll(keepingCapacity: true)
             for number in ended { desk.answerSave(number, isKept: isKept) }
         }
+        tellChanges(isKept: isKept)
         takeEvents()
         tell()
     }

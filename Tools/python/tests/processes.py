@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 _ROOT = Path(__file__).parents[3]
@@ -76,9 +77,10 @@ class StoreProcess(_Process):
 class AgentProcess(_Process):
     """An agent that always loads what it finds: on a busy machine its planner would rather have it computed."""
 
-    def __init__(self, folder: str, name: str = "agent", *, dram: str = "64MiB", store: StoreProcess | None = None) -> None:
+    def __init__(self, folder: str, name: str = "agent", *, dram: str = "64MiB",
+                 store: StoreProcess | None = None, more: Sequence[str] = ()) -> None:  # fmt: skip
         self.socket = os.path.join(folder, f"{name}.sock")
-        more = ["--store", store.address, "--keys", store.keys] if store else []
+        more = [*more, "--store", store.address, "--keys", store.keys] if store else more
         super().__init__(folder, name, [
             "agent", "--socket", self.socket, "--dram", dram, "--http", "", "--set", "planner=always", *more,
         ])  # fmt: skip

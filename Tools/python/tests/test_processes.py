@@ -12,7 +12,12 @@ import unittest
 from pathlib import Path
 from typing import Any
 
+from engine_process import FIELDS, chain_of
 from processes import WHY_NOT, AgentProcess, StoreProcess, program
+
+from holdfast_kv.client import Client
+from holdfast_kv.protocol import Chain, Changed
+from holdfast_kv.regions import StagingRegion
 
 BLOCK = 65_536
 
@@ -94,6 +99,36 @@ class ProcessesTest(unittest.TestCase):
         # And without the agent that saved it.
         near.kill()
         self.assertEqual(there.do("load", chain="b", count=16), {"came": 16, "right": 16})
+
+    def test_a_subscriber_hears_what_its_agent_keeps_and_what_it_drops_by_itself(self) -> None:
+        # 2 MiB are 32 blocks, 28 of them for good; the first to come is the first to go.
+        agent = self.agent(dram="2MiB", more=["--set", "policy=lru"])
+        heard: list[Changed] = []
+        staging = StagingRegion(BLOCK, 8)
+        client = Client(agent.socket, kind="test", store_namespace="processes", fields=FIELDS, block_bytes=BLOCK,
+                        on_changed=heard.append)  # fmt: skip
+        self.addCleanup(client.close, 1.0)
+        self.assertTrue(client.wait_open(20))
+        staging.region = client.add_region(staging.memory.fd, staging.memory.length)
+        slots = staging.acquire(8) or []
+        kept: set[bytes] = set()
+        deadline = time.monotonic() + 20
+        number = 0
+        while not any(changed.removed for changed in list(heard)):
+            self.assertLess(time.monotonic(), deadline, f"nobody hears of what {number} prompts pushed out")
+            chain = chain_of({"chain": f"subscriber {number}", "count": 8})
+            saved = client.save(chain, 0, staging.places(slots)).result()
+            kept |= {key for at, key in enumerate(chain.keys) if saved.is_kept(at)}
+            number += 1
+        added = {name.key for changed in heard for name in changed.added}
+        removed = {name.key for changed in heard for name in changed.removed}
+        self.assertGreater(number, 3)
+        self.assertLessEqual(removed, added)
+        self.assertLessEqual(removed, kept | {name.key for changed in heard for name in changed.added if name.group == 0xFFFF})
+        for key in removed & kept:
+            ticket, found = client.lookup(Chain((key,)), prompt_tokens=16)
+            self.assertEqual(found.result().hit_blocks, 0)
+            client.finished(ticket)
 
     def test_a_block_is_a_hit_only_if_every_rank_has_its_part(self) -> None:
         agent = self.agent()

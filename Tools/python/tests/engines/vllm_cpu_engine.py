@@ -85,7 +85,9 @@ class EngineTest(unittest.TestCase):
         # held. The test with damaged blocks shows that they are not.
         cls.engine.apply_model(sensitive)
         cls.worker = get_kv_transfer_group().worker
-        assert cls.worker.client.wait_open(10.0)
+        assert cls.worker.client.wait_open(30.0)
+        core = cls.engine.llm_engine.engine_core.engine_core
+        assert core.scheduler.connector.scheduler.client.wait_open(30.0)
 
     def tokens(self, seed: int, length: int = 300) -> list[int]:
         prompt = TokensPrompt(prompt_token_ids=[10 + (seed * 131 + at * 7) % 900 for at in range(length)])
