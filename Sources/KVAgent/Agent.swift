@@ -171,6 +171,12 @@ public final class Agent: Sendable {
     /// How it is doing.
     public var status: AgentStatus { published.withLock { $0 } }
 
+    /// Why a block is, or is not, where it is. Nil: nothing is known of it.
+    public func explain(_ name: ObjectName) -> BlockStory? {
+        let key = name.blockKey
+        return inspect { $0.story(of: key) } ?? nil
+    }
+
     /// Waits until nothing is under way and no message waits. `false`: the time was over first.
     public func waitUntilQuiet(within limit: Duration) -> Bool {
         guard let signal = try? WakeSignal() else { return false }
@@ -178,6 +184,25 @@ public final class Agent: Sendable {
         inbox.quietWaiters.withLock { $0.append { isQuiet.set() } }
         inbox.messages.wakeOwner()
         return isQuiet.wait(within: limit)
+    }
+
+    /// Asks the decisions something, between two events. Nil: the agent has stopped.
+    package func inspect<Value: Sendable>(
+        _ body: @escaping @Sendable (borrowing TieringManager) -> Value
+    ) -> Value? {
+        guard let signal = try? WakeSignal() else { return nil }
+        let box = InspectionBox<Value>(QuietFlag(signal))
+        inbox.inspections.withLock {
+            $0.append { core in
+                box.value.withLock { $0 = body(core.manager) }
+                box.flag.set()
+            }
+        }
+        inbox.messages.wakeOwner()
+        guard !wasShutDown.load(ordering: .sequentiallyConsistent), box.flag.wait(within: Duration(seconds: 10)) else {
+            return nil
+        }
+        return box.value.withLock { $0 }
     }
 
     /// The journal, if it is kept in memory: complete after `shutDown`.
@@ -206,6 +231,7 @@ public final class Agent: Sendable {
         while !inbox.wantsStop.load(ordering: .acquiring) {
             let event = core.world.next(until: core.manager.nextDeadline, publishing: publishAt)
             core.manager.handle(event, in: &core.world)
+            for inspection in inbox.takeInspections() { inspection(core) }
             core.world.settle(event) { core.manager.isKept($0) }
             let now = MonotonicClock.now
             if now >= publishAt || core.world.wantsPublishing {
@@ -237,6 +263,13 @@ final class AgentCore: @unchecked Sendable {
         self.manager = manager
         self.blockBytes = blockBytes
     }
+}
+
+/// What an inspection found.
+private final class InspectionBox<Value: Sendable>: Sendable {
+    let value = Mutex<Value?>(nil)
+    let flag: QuietFlag
+    init(_ flag: QuietFlag) { self.flag = flag }
 }
 
 /// Something that happens once, waited for by one thread.

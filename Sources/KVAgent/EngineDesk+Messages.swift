@@ -84,7 +84,8 @@ extension EngineDesk {
     private mutating func gone(_ engine: EngineNumber) {
         guard engines[engine] != nil else { return replies.append(.forgotten(engine)) }
         engines[engine]?.isGone = true
-        for number in records.indices where records[number].engine == engine && records[number].purpose != .unused {
+        for number in records.indices
+        where records[number].engine == engine && records[number].purpose != .unused && !records[number].isClosed {
             giveUp(RequestNumber(number))
         }
         settleEngine(engine)

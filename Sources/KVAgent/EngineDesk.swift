@@ -49,6 +49,10 @@ package struct EngineDesk {
         var owesCancelled = false
         /// Transfers of it that have not ended.
         var flights = 0
+        /// Of those, out of or into its engine.
+        var touching = 0
+        /// Whether its engine has been told of its end.
+        var isClosed = false
         /// Whether the decisions have answered its look-up.
         var isAnswered = false
     }
@@ -159,15 +163,24 @@ package struct EngineDesk {
     /// Whether a number has nothing more to wait for; then it is free again.
     mutating func settle(_ number: RequestNumber) {
         let record = records[Int(number)]
-        guard record.purpose != .unused, record.flights == 0 else { return }
+        guard record.purpose != .unused, record.touching == 0 else { return }
         endJob(number)
         guard records[Int(number)].isEnded, records[Int(number)].job == nil else { return }
+        if !record.isClosed { close(number) }
+        // Its number is free when nothing speaks of it any more, which a sick device may put off.
+        guard record.flights == 0 else { return }
+        records[Int(number)] = Record()
+        freeRecords.append(number)
+    }
+
+    /// Tells an engine of a request's end.
+    private mutating func close(_ number: RequestNumber) {
+        let record = records[Int(number)]
+        records[Int(number)].isClosed = true
         // Names outlive their requests, for what is fetched and written later.
         for name in record.names { names.remember(name) }
         if record.owesCancelled { replies.append(.cancelled(record.engine, record.ticket)) }
         if record.purpose == .request { forget(record.engine, record.ticket) }
-        records[Int(number)] = Record()
-        freeRecords.append(number)
         openCount -= 1
         engines[record.engine]?.openCount -= 1
         settleEngine(record.engine)
@@ -176,7 +189,7 @@ package struct EngineDesk {
     /// Tells a job's end when nothing touches its places any more.
     private mutating func endJob(_ number: RequestNumber) {
         let record = records[Int(number)]
-        guard let job = record.job, record.flights == 0 else { return }
+        guard let job = record.job, record.touching == 0 else { return }
         switch job.kind {
         case .load:
             // A request that ended without being ready never will be.
@@ -255,15 +268,19 @@ package struct EngineDesk {
     }
 
     /// A transfer for a request began, and ended.
-    package mutating func flightBegan(_ number: RequestNumber) {
+    ///
+    /// - Parameter touches: Whether it goes out of or into the engine's memory.
+    package mutating func flightBegan(_ number: RequestNumber, touches: Bool) {
         guard number != noRequest else { return }
         records[Int(number)].flights += 1
+        if touches { records[Int(number)].touching += 1 }
     }
 
     /// See `flightBegan`.
-    package mutating func flightEnded(_ number: RequestNumber) {
+    package mutating func flightEnded(_ number: RequestNumber, touches: Bool) {
         guard number != noRequest else { return }
         records[Int(number)].flights -= 1
+        if touches { records[Int(number)].touching -= 1 }
         if records[Int(number)].purpose == .hint { endHint(number) }
         settle(number)
     }

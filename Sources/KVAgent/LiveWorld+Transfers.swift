@@ -17,7 +17,7 @@ extension LiveWorld {
         case .outOfEngine, .intoEngine: break
         }
         if order.request != noRequest, order.kind == .load || order.kind == .save, desk.isCut(order.request) {
-            desk.flightBegan(order.request)
+            desk.flightBegan(order.request, touches: order.touchesEngine)
             end(order, .cancelled, [])
             return .accepted
         }
@@ -27,7 +27,7 @@ extension LiveWorld {
         let serial = flights[index].serial &+ 1
         flights[index] = Flight(order: order, path: path, serial: serial, isOpen: true)
         openFlights += 1
-        desk.flightBegan(order.request)
+        desk.flightBegan(order.request, touches: order.touchesEngine)
         meters[path.rawValue].added(order.bytes, at: now)
         queues[path.rawValue].add(
             FlightName(transfer: order.transfer, serial: serial), order.kind, engine: order.engine)
@@ -125,7 +125,7 @@ extension LiveWorld {
         ordinary.append(
             DueEvent(
                 event: .transferEnded(TransferEnd(transfer: order.transfer, outcome: outcome, lost: lost)),
-                request: order.request))
+                request: order.request, touchesEngine: order.touchesEngine))
     }
 
     /// Names a move towards the drive and the store. The serial tells a late word from a present one.
@@ -344,6 +344,11 @@ extension LiveWorld {
         arrived.removeAll(keepingCapacity: true)
         left.removeAll(keepingCapacity: true)
     }
+}
+
+extension TransferOrder {
+    /// Whether it goes out of or into an engine's memory.
+    package var touchesEngine: Bool { from == .hbm || to == .hbm }
 }
 
 extension EngineDesk {

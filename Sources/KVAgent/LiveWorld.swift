@@ -38,6 +38,18 @@ final class AgentInbox: Sendable {
     /// Called once when nothing is under way.
     let quietWaiters = Mutex<[@Sendable () -> Void]>([])
 
+    /// Questions to the decisions, answered between two events.
+    let inspections = Mutex<[@Sendable (AgentCore) -> Void]>([])
+
+    func takeInspections() -> [@Sendable (AgentCore) -> Void] {
+        inspections.withLock { waiting in
+            defer { waiting = [] }
+            return waiting
+        }
+    }
+
+    var hasInspections: Bool { inspections.withLock { !$0.isEmpty } }
+
     init(_ limits: AgentLimits, storeRequestsMax: Int) throws(SystemError) {
         signal = try WakeSignal()
         messages = Mailbox(capacity: limits.messagesMax, waking: signal)
@@ -137,8 +149,11 @@ struct LiveWorld: World, ~Copyable {
     private var urgent = Queue<DueEvent>()
     var ordinary = Queue<DueEvent>()
     private var urgentRun = 0
+    /// In lock step: effects begun and not yet told of, in the order in which they were begun, and ends that came early.
+    private var begun = Queue<EffectName>()
+    private var early: [DueEvent] = []
     /// The request of the transfer whose end is in hand.
-    private var requestInHand = noRequest
+    private var requestInHand = (number: noRequest, touches: false)
 
     private var backlog = Queue<AgentInbox.Posted>()
     private var messageBatch: [AgentInbox.Posted] = []
@@ -184,7 +199,7 @@ struct LiveWorld: World, ~Copyable {
             // Behind the ends, which make room: what waits for a path with nothing under way has nothing to wake it.
             for path in Path.allCases where queues[path.rawValue].count > 0 { advance(path) }
             if let event = takeDue() { return hand(event) }
-            if inbox.wantsStop.load(ordering: .acquiring) { return hand(.deadline) }
+            if inbox.wantsStop.load(ordering: .acquiring) || inbox.hasInspections { return hand(.deadline) }
             switch settings.clock {
             case .monotonic:
                 now = max(now, MonotonicClock.now)
@@ -229,7 +244,7 @@ struct LiveWorld: World, ~Copyable {
     /// - Parameter isKept: Whether a block is in some tier.
     mutating func settle(_ event: Event, isKept: (BlockKey) -> Bool) {
         desk.handled(event)
-        if case .transferEnded = event { desk.flightEnded(requestInHand) }
+        if case .transferEnded = event { desk.flightEnded(requestInHand.number, touches: requestInHand.touches) }
         while !desk.endedSaves.isEmpty {
             let ended = desk.endedSaves
             desk.endedSaves.removeAll(keepingCapacity: true)
@@ -254,24 +269,44 @@ struct LiveWorld: World, ~Copyable {
     /// Nothing is under way: no transfer, no question, no event, no job.
     var isAtRest: Bool {
         openFlights == 0 && inquiries.isEmpty && !isOpeningNamespace && urgent.isEmpty && ordinary.isEmpty
-            && desk.isQuiet
+            && early.isEmpty && desk.isQuiet
     }
 
     private mutating func takeDue() -> Event? {
+        if case .given = settings.clock { return takeInOrder() }
         if !urgent.isEmpty, ordinary.isEmpty || urgentRun < Self.urgentRunMax {
             urgentRun += 1
             return urgent.removeFirst()?.event
         }
         urgentRun = 0
         guard let entry = ordinary.removeFirst() else { return nil }
-        requestInHand = entry.request
+        requestInHand = (entry.request, entry.touchesEngine)
+        return entry.event
+    }
+
+    /// In lock step ends are told in the order of their beginnings, whatever devices and networks make of it: the order in
+    /// which slots fall idle decides who is evicted.
+    private mutating func takeInOrder() -> Event? {
+        if let entry = urgent.removeFirst() { return entry.event }
+        while let entry = ordinary.removeFirst() { early.append(entry) }
+        let place = early.firstIndex {
+            guard let name = EffectName($0.event) else { return true }
+            return name == begun.first
+        }
+        guard let place else { return nil }
+        let entry = early.remove(at: place)
+        if EffectName(entry.event) != nil { _ = begun.removeFirst() }
+        requestInHand = (entry.request, entry.touchesEngine)
         return entry.event
     }
 
     /// Takes what others left.
     private mutating func collect() {
-        inbox.messages.drain(into: &messageBatch)
-        for posted in messageBatch { backlog.append(posted) }
+        // What waits here counts as waiting in the mailbox: no more is taken before it is done.
+        if backlog.isEmpty {
+            inbox.messages.drain(into: &messageBatch)
+            for posted in messageBatch { backlog.append(posted) }
+        }
         if case .monotonic = settings.clock {
             if backlog.count > 0 { now = max(now, MonotonicClock.now) }
             while urgent.count < Self.urgentRunMax, let posted = backlog.first { take(posted) }
@@ -318,8 +353,9 @@ struct LiveWorld: World, ~Copyable {
     }
 
     private var hasMail: Bool {
-        !inbox.messages.isEmpty || !inbox.ends.isEmpty || !inbox.stream.isEmpty
-            || inbox.streamBroke.load(ordering: .acquiring) || inbox.wantsStop.load(ordering: .acquiring)
+        (backlog.isEmpty && !inbox.messages.isEmpty) || !inbox.ends.isEmpty || !inbox.stream.isEmpty
+            || inbox.hasInspections || inbox.streamBroke.load(ordering: .acquiring)
+            || inbox.wantsStop.load(ordering: .acquiring)
             || inbox.storeIsConnected.load(ordering: .acquiring) != wasConnected
     }
 
@@ -356,6 +392,7 @@ struct LiveWorld: World, ~Copyable {
 
     mutating func perform(_ command: Command) -> Submission {
         let submission = begin(command)
+        if submission == .accepted, case .given = settings.clock, let name = EffectName(command) { begun.append(name) }
         journal?.record(command, submission)
         return submission
     }
@@ -399,7 +436,35 @@ struct LiveSettings: Sendable {
 /// An event that waits for the decisions, with the request of the transfer that ended.
 struct DueEvent {
     var event: Event
-    var request: RequestNumber
+    var request = noRequest
+    var touchesEngine = false
+}
+
+/// An effect by the number that the decisions gave it.
+package enum EffectName: Equatable {
+    case transfer(TransferNumber)
+    case question(TransferNumber)
+    case offer(TransferNumber)
+
+    /// The effect that a command begins.
+    package init?(_ command: Command) {
+        switch command {
+        case .transfer(let order): self = .transfer(order.transfer)
+        case .askStore(let question): self = .question(question.question)
+        case .offer(let offer): self = .offer(offer.offer)
+        default: return nil
+        }
+    }
+
+    /// The effect that an event ends.
+    package init?(_ event: Event) {
+        switch event {
+        case .transferEnded(let end): self = .transfer(end.transfer)
+        case .storeAnswered(let answer): self = .question(answer.question)
+        case .storeWants(let want): self = .offer(want.offer)
+        default: return nil
+        }
+    }
 }
 
 /// What the world did, counted.

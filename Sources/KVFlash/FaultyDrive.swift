@@ -160,8 +160,10 @@ public final class FaultyDrive: Drive {
     }
 
     private func swallow(_ tag: UInt64, _ event: FlashEvent) -> Acceptance {
+        // Told first: whoever revives meanwhile must not let go of what nobody knows to be held.
+        let accepted = answer(event)
         state.withLock { $0.swallowed.append(tag) }
-        return answer(event)
+        return accepted
     }
 
     /// Damages what a read has brought, on its way to the owner.

@@ -7,14 +7,14 @@ import KVTiering
 /// Virtual time, links, and the way from commands to events for every node of a cluster.
 ///
 /// Engine-facing commands (`answer`, `loading`, `ready`) are left in `outbox` for whoever plays the engines.
-struct SimulatedWorld: World, ~Copyable {
+package struct SimulatedWorld: World, ~Copyable {
     /// Virtual time, nanoseconds.
     var clock: Int64 = 0
     /// The node whose manager is being handled.
     var node = 0
     var fabric: LinkFabric
     let paths: ClusterLinks
-    var store: StoreManager?
+    package var store: StoreManager?
     /// Commands to engines, with the node they come from.
     var outbox: [(node: Int, command: Command)] = []
     /// Events to managers that are due, in order.
@@ -54,15 +54,21 @@ struct SimulatedWorld: World, ~Copyable {
         self.storeRoundTrip = storeRoundTrip
     }
 
-    var now: Instant { Instant(nanoseconds: clock) }
+    /// The links of a scenario and a shared store, for others than the cluster of replicas.
+    package init(_ scenario: Scenario, hostToGPU: Double, store: consuming StoreManager?, storeRoundTrip: Int64) {
+        self.init(
+            paths: ClusterLinks(scenario, hostToGPU: hostToGPU), store: store, storeRoundTrip: storeRoundTrip)
+    }
+
+    package var now: Instant { Instant(nanoseconds: clock) }
 
     /// When something happens next, or `IndexedClock.never`.
-    var nextMoment: Int64 {
+    package var nextMoment: Int64 {
         dueHead < due.count ? clock : min(fabric.nextMoment, later.earliest)
     }
 
     /// What happens to the current node until `deadline`: the loop of one node on its own.
-    mutating func next(until deadline: Instant) -> Event {
+    package mutating func next(until deadline: Instant) -> Event {
         while true {
             if let event = takeEvent(of: node) { return event }
             let moment = nextMoment
@@ -75,7 +81,7 @@ struct SimulatedWorld: World, ~Copyable {
     }
 
     /// Brings links and messages up to `moment`; what comes of it waits in `takeEvent`.
-    mutating func advance(to moment: Int64) {
+    package mutating func advance(to moment: Int64) {
         clock = max(clock, moment)
         arrived.removeAll(keepingCapacity: true)
         fabric.advance(to: clock, arrived: &arrived)
@@ -86,7 +92,7 @@ struct SimulatedWorld: World, ~Copyable {
     }
 
     /// The next event that is due, with its node.
-    mutating func takeEvent() -> (node: Int, event: Event)? {
+    package mutating func takeEvent() -> (node: Int, event: Event)? {
         guard dueHead < due.count else { return nil }
         let event = due[dueHead]
         dueHead += 1
@@ -122,7 +128,7 @@ struct SimulatedWorld: World, ~Copyable {
         swap(&path, &hops)
     }
 
-    mutating func perform(_ command: Command) -> Submission {
+    package mutating func perform(_ command: Command) -> Submission {
         switch command {
         case .answer, .loading, .ready, .pinned:
             outbox.append((node, command))

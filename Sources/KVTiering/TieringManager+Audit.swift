@@ -75,6 +75,16 @@ extension TieringManager {
         (dram.usedCount, dram.count, nvme.usedCount, nvme.count)
     }
 
+    /// In which tiers a block can be found; of the shared store, what it last said.
+    public func whereabouts(_ key: BlockKey) -> [Tier] {
+        guard let block = known.find(key) else { return [] }
+        var tiers: [Tier] = []
+        if known[block].dram == .present { tiers.append(.dram) }
+        if known[block].nvme == .present { tiers.append(.nvme) }
+        if known[block].flash == .present { tiers.append(.flash) }
+        return tiers
+    }
+
     /// Whether a block can be found in a tier, and in which slot.
     public func slot(of key: BlockKey, in tier: Tier) -> SlotIndex? {
         guard let block = known.find(key) else { return nil }
