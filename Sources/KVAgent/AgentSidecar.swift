@@ -47,6 +47,8 @@ public final class AgentSidecar: Sendable {
     private let surroundings: AgentSurroundings
     private let logger: Logger
     private let making = Mutex(Making.none)
+    /// Engines that were refused here and have not left: the decisions do not know them.
+    private let strangers = Mutex(Set<EngineNumber>())
     private let opened = Mutex<EngineDoor?>(nil)
     private let traces: TraceExport?
     private let isDraining = Atomic<Bool>(false)
@@ -141,7 +143,7 @@ public final class AgentSidecar: Sendable {
         case .wait: return .accepted
         case .join(let agent): return join(agent, engine, hello)
         case .refuse(let reason):
-            door?.post(.refused(engine, reason: reason))
+            refuse(engine, reason)
             return .accepted
         case .make:
             // Taking memory and formatting a drive takes a while; the door goes on meanwhile.
@@ -158,19 +160,25 @@ public final class AgentSidecar: Sendable {
         return agent.post(.attach(engine, hello))
     }
 
-    /// An engine that left before there were decisions is forgotten at once.
+    private func refuse(_ engine: EngineNumber, _ reason: String) {
+        strangers.withLock { _ = $0.insert(engine) }
+        door?.post(.refused(engine, reason: reason))
+    }
+
+    /// An engine that the decisions do not know is forgotten at once. Until it is, the door lets no other of its process in.
     private func forget(_ engine: EngineNumber) -> Bool {
-        let wasWaiting = making.withLock { making -> Bool in
+        let isStranger = strangers.withLock { $0.remove(engine) != nil }
+        let isUnknown = making.withLock { making -> Bool in
             switch making {
             case .making(let waiting):
                 making = .making(waiting.filter { $0.0 != engine })
                 return true
             case .none, .ended: return true
-            case .made: return false
+            case .made: return isStranger
             }
         }
-        if wasWaiting { door?.post(.forgotten(engine)) }
-        return wasWaiting
+        if isUnknown { door?.post(.forgotten(engine)) }
+        return isUnknown
     }
 
     // MARK: making the decisions
@@ -186,20 +194,23 @@ public final class AgentSidecar: Sendable {
                     "blockBytes": "\(hello.blockBytes)", "dram": "\(ByteSize.text(configuration.dram))",
                     "seconds": "\(took)",
                 ])
-            let waiting = making.withLock { making -> [(EngineNumber, EngineHello)]? in
+            let others = making.withLock { making -> [EngineNumber]? in
                 guard case .making(let waiting) = making else { return nil }
                 making = .made(agent, blockBytes: hello.blockBytes, blockTokens: hello.blockTokens)
-                return waiting
-            }
-            guard let waiting else { return agent.shutDown() }
-            for (engine, other) in waiting {
-                if other.blockBytes == hello.blockBytes, other.blockTokens == hello.blockTokens {
-                    // The mailbox of a new agent has room for all engines that there may be.
-                    _ = join(agent, engine, other)
-                } else {
-                    door?.post(.refused(engine, reason: "another engine with other blocks came first"))
+                var others: [EngineNumber] = []
+                for (engine, other) in waiting {
+                    if other.blockBytes == hello.blockBytes, other.blockTokens == hello.blockTokens {
+                        // Under the lock, lest its end overtake it. The mailbox of a new agent has room for all engines
+                        // that there may be.
+                        _ = join(agent, engine, other)
+                    } else {
+                        others.append(engine)
+                    }
                 }
+                return others
             }
+            guard let others else { return agent.shutDown() }
+            for engine in others { refuse(engine, "another engine with other blocks came first") }
         } catch { end(with: error.description) }
     }
 
@@ -211,7 +222,7 @@ public final class AgentSidecar: Sendable {
             making = .none
             return waiting
         }
-        for (engine, _) in waiting { door?.post(.refused(engine, reason: reason)) }
+        for (engine, _) in waiting { refuse(engine, reason) }
     }
 
     private func settings(for hello: EngineHello) throws(OperatorError) -> AgentSettings {

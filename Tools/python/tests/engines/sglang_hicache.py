@@ -185,11 +185,19 @@ class HiCacheTest(unittest.TestCase):
 
     def test_another_layout_is_refused_with_both_sides_named(self) -> None:
         if self.agent is None:
-            self.skipTest("the conformance suite has real refusals; here the backend's side of one")
-        self.agent.refuses = Refused(0, Refusal.LAYOUT, "its kv_heads is `4`, that of engine 1 (sglang) `2`")
+            # A real agent: its first engine says how large its blocks are.
+            self.assertEqual(self.backend(pool_of()).batch_exists(keys_of("first", 1)), 0)
+        else:
+            self.agent.refuses = Refused(0, Refusal.LAYOUT, "its kv_heads is `4`, that of engine 1 (sglang) `2`")
         backend = self.backend(pool_of(heads=4), attach_seconds=2.0)
-        self.assertTrue(self.agent.wait(lambda: backend._mover.client.refusal))
-        self.assertEqual(backend._mover.client.refusal, self.agent.refuses)
+        deadline = time.monotonic() + 10.0
+        while backend._mover.client.refusal is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        refusal = backend._mover.client.refusal
+        self.assertIsNotNone(refusal)
+        self.assertEqual(refusal.code, Refusal.LAYOUT)
+        if self.agent is not None:
+            self.assertEqual(refusal, self.agent.refuses)
         keys = keys_of("refused", 4)
         self.assertFalse(any(backend.batch_set_v1(keys, torch.arange(0, 16))))
         self.assertEqual(backend.batch_exists(keys), 0)
