@@ -12,6 +12,8 @@ struct Request {
     var state = State.unused
     /// What of it was booked and kept.
     var computedParts: Computed.Parts = []
+    /// Whether the policies were shown its path: only then are they told of its end.
+    var wasShown = false
     /// Whether the store was asked, or is not to be.
     var asked = false
     /// The question in flight.
@@ -311,11 +313,11 @@ extension TieringManager {
 
     mutating func ended(_ number: RequestNumber, _ reason: StopReason) {
         guard let slot = requestSlots[number] else { return }
-        if !requests[Int(slot)].computedParts.isEmpty {
+        if requests[Int(slot)].wasShown {
             dramPolicy?.turnEnded(request: number, reason: reason, at: now)
             nvmePolicy?.turnEnded(request: number, reason: reason, at: now)
-            turnEnded(slot, reason)
         }
+        if !requests[Int(slot)].computedParts.isEmpty { turnEnded(slot, reason) }
         release(slot)
     }
 

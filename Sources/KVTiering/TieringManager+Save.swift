@@ -17,7 +17,9 @@ extension TieringManager {
         let end = reach(of: path, firstHeld: Int(computed.firstHeld))
         let blocks = end == path.count ? path : Array(path[..<end])
         guard !blocks.isEmpty else { return }
-        let context = requests[Int(slot)].context(blockTokens: configuration.blockTokens, now: now)
+        requests[Int(slot)].wasShown = true
+        var context = requests[Int(slot)].context(blockTokens: configuration.blockTokens, now: now)
+        if end < path.count { context.lastBlockIsPartial = false }
         let evicted = accessDRAM(blocks, context)
         accessNVMe(blocks, context)
         leaveDRAM(evicted)

@@ -178,6 +178,8 @@ extension TieringManager {
             if failed {
                 giveUpPromise(block)
                 dropDRAM(block, fate: .lost)
+                // Its place is free for others again; under pins nothing is taken away.
+                if pins.isEmpty, known[block].flags.contains(.keptInDRAM) { removeFromDRAMPolicy(block) }
                 continue
             }
             known[block].dram = .present

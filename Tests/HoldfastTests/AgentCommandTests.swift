@@ -18,7 +18,7 @@ import Testing
             socket = scratch.folder.appendingPathComponent("s").path
             process = Process()
             process.executableURL = folder.appendingPathComponent("holdfast")
-            process.arguments = ["agent", "--socket", socket, "--dram", "256MiB", "--http", "127.0.0.1:0"] + more
+            process.arguments = ["agent", "--socket", socket, "--dram", "64MiB", "--http", "127.0.0.1:0"] + more
             errors = Pipe()
             process.standardInput = FileHandle.nullDevice
             process.standardOutput = errors
