@@ -101,6 +101,8 @@ final class CopyWorkers: Sendable {
     private func run(_ worker: Worker, _ sink: (CopyOrder) -> Void) {
         var batch: [CopyOrder] = []
         while true {
+            // Read first: what was posted before the end is then in the batch.
+            let isLast = isStopping.load(ordering: .sequentiallyConsistent)
             worker.orders.drain(into: &batch)
             for index in batch.indices {
                 perform(&batch[index])
@@ -108,7 +110,7 @@ final class CopyWorkers: Sendable {
                 sink(batch[index])
             }
             guard batch.isEmpty else { continue }
-            if isStopping.load(ordering: .sequentiallyConsistent) { return }
+            if isLast { return }
             worker.signal.prepareToSleep()
             if worker.orders.isEmpty, !isStopping.load(ordering: .sequentiallyConsistent) {
                 worker.signal.wait(atMost: nil)
