@@ -40,6 +40,14 @@ extension AgentConfiguration {
         case "users": users = try value.numbers()
         case "engines": engines = try value.whole(1...1024)
         case "dram": dram = try value.bytes((1 << 20)...(1 << 46))
+        case "hugePages": hugePages = try value.flag()
+        case "pinMemory": pinMemory = try value.flag()
+        case "numaNode":
+            let word = try value.word()
+            guard word == "auto" || word == "any" || Int(word).map({ (0..<1024).contains($0) }) == true else {
+                throw OperatorError("`numaNode` is `\(word)`, not a number, auto or any", at: place)
+            }
+            numaNode = word
         case "nvme": nvme = try value.word()
         case "nvmeSize": nvmeSize = words == [""] ? nil : try value.bytes((1 << 20)...(1 << 52))
         case "nvmeWritePerDay": nvmeWritePerDay = try value.bytes(0...(1 << 56))

@@ -1,5 +1,6 @@
 // An agent's settings in the words of the tiering decisions and of the transport.
 
+import KVMemory
 import KVModel
 import KVTiering
 import KVTransport
@@ -9,7 +10,7 @@ extension AgentConfiguration {
     func tiering(
         slotBytes: Int, blockTokens: Int32, ownership: Ownership
     ) throws(OperatorError) -> TieringConfiguration {
-        let slots = dram / slotBytes
+        let slots = slotCount(of: slotBytes)
         guard slots >= 16 else {
             throw OperatorError(
                 "node memory of \(ByteSize.text(dram)) has room for \(slots) blocks of \(ByteSize.text(slotBytes))",
@@ -25,6 +26,8 @@ extension AgentConfiguration {
             }
         }
         let flashSlots = nvme.isEmpty ? 0 : (nvmeSize ?? 1 << 40) / slotBytes
+        // A slice is what a load waits for before it goes on into the engine, and what it has when its time is over.
+        let slice = max(4, min(32, (4 << 20) / slotBytes))
         // A policy remembers eight times what its tier holds: with fewer numbers than that none would be left for new blocks.
         let known = max(1 << 16, min(64 << 20, 10 * (slots + flashSlots)))
         return TieringConfiguration(
@@ -52,7 +55,27 @@ extension AgentConfiguration {
                     linkShare: prefetchShare, stagingShare: 0.5, probabilityMin: 0.3, sessionsMax: 65_536) : nil,
             pinBudgetBytes: [pins],
             limits: TieringLimits(
-                requestsMax: 16_384, transfersMax: 8_192, knownBlocksMax: known, pinsMax: 1_024, sliceBlocks: 64))
+                requestsMax: 16_384, transfersMax: 8_192, knownBlocksMax: known, pinsMax: 1_024, sliceBlocks: slice))
+    }
+
+    /// Slots that node memory has room for. The memory is whole huge pages, of which no more are taken than fit.
+    func slotCount(of slotBytes: Int) -> Int {
+        let page = 2 << 20
+        return (hugePages ? dram / page * page : dram) / slotBytes
+    }
+
+    /// What node memory is to be.
+    func arena(slotBytes: Int) -> ArenaConfiguration {
+        var arena = ArenaConfiguration(slotBytes: slotBytes, slotCount: slotCount(of: slotBytes))
+        arena.wantsHugePages = hugePages
+        arena.wantsPinning = pinMemory
+        if numaNode == "auto" {
+            arena.node =
+                rdma.isEmpty || rdma == "auto" ? nil : Numa.node(ofDevice: "/sys/class/infiniband/\(rdma)")
+        } else {
+            arena.node = Int(numaNode)
+        }
+        return arena
     }
 
     /// The ways to the store, the best first.

@@ -16,6 +16,12 @@ public struct AgentConfiguration: Sendable {
     public var engines = 64
     /// Node memory for blocks.
     public var dram = 8 << 30
+    /// Whether node memory lies on huge pages if the machine has them.
+    public var hugePages = true
+    /// Whether node memory is pinned, so that it is never swapped out.
+    public var pinMemory = true
+    /// The NUMA node of node memory: a number, `auto` (that of the RDMA device, if there is one), or `any`.
+    public var numaNode = "auto"
     /// A file or block device for blocks of this node; empty: none.
     public var nvme = ""
     /// Bytes of it; nil: a block device whole.
@@ -99,6 +105,12 @@ public struct AgentConfiguration: Sendable {
         (
             "dram", "Node memory for blocks. Larger than the engine's own host region, or every block lies twice.",
             "8GiB"
+        ),
+        ("hugePages", "Whether node memory lies on huge pages, as far as the machine has any.", "true"),
+        ("pinMemory", "Whether node memory is pinned, in the background. Needs the right to (`ulimit -l`).", "true"),
+        (
+            "numaNode",
+            "The NUMA node that node memory comes from: a number, auto (that of the RDMA device), or any.", "auto"
         ),
         ("nvme", "A file or block device for blocks of this node. It is formatted at each start. Empty: none.", "\"\""),
         ("nvmeSize", "Bytes of that file. A block device is taken whole unless this says less.", "\"\""),

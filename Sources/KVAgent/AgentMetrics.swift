@@ -10,6 +10,8 @@ public enum AgentMetrics {
         ("ready", "1 while engines may come"), ("uptime_seconds", "since the start"),
         ("engines", "engines attached"), ("engine_region_bytes", "memory that engines share, all together"),
         ("open_jobs", "loads and saves under way"), ("open_requests", "requests between look-up and end"),
+        ("memory_ready_bytes", "bytes of node memory whose pages are there"),
+        ("memory_pinned_bytes", "bytes of it that cannot be swapped out"),
         ("tier_bytes", "bytes of a tier's slots"), ("tier_used_bytes", "of those, in use"),
         ("link_bytes_per_second", "rate of a path while busy, as last seen"),
         ("link_waiting_bytes", "bytes that wait for a path"), ("link_under_way", "pieces under way on a path"),
@@ -40,6 +42,10 @@ public enum AgentMetrics {
         page.add("engine_region_bytes", "gauge", Double(view.engines.reduce(0) { $0 + $1.regionBytes }))
         page.add("open_jobs", "gauge", Double(view.engines.reduce(0) { $0 + $1.jobs }))
         page.add("open_requests", "gauge", Double(view.engines.reduce(0) { $0 + $1.requests }))
+        if let memory = sidecar.memory {
+            page.add("memory_ready_bytes", "gauge", Double(memory.readyBytes))
+            page.add("memory_pinned_bytes", "gauge", Double(memory.pinnedBytes))
+        }
         addDoor(view.counters, to: &page)
         page.add("spans_exported_total", "counter", Double(sidecar.traceCounters.exported))
         page.add("spans_dropped_total", "counter", Double(sidecar.traceCounters.dropped))

@@ -3,6 +3,7 @@
 
 import Foundation
 import KVFlash
+import KVMemory
 import KVModel
 import KVSystem
 import KVTiering
@@ -37,10 +38,13 @@ public final class AgentSidecar: Sendable {
         /// They are being made for the first engine; these wait.
         case making([(EngineNumber, EngineHello)])
         /// They run.
-        case made(Agent, blockBytes: Int, blockTokens: Int32)
+        case made(Agent, MemoryArena, blockBytes: Int, blockTokens: Int32)
         /// The sidecar ends.
         case ended
     }
+
+    /// How long the first engine is kept waiting for the store.
+    private static let storeWait = Duration(milliseconds: 500)
 
     /// The settings.
     public let configuration: AgentConfiguration
@@ -126,7 +130,7 @@ public final class AgentSidecar: Sendable {
             case .making(let waiting):
                 making = .making(waiting + [(engine, hello)])
                 return .wait
-            case .made(let agent, let blockBytes, let blockTokens):
+            case .made(let agent, _, let blockBytes, let blockTokens):
                 guard hello.blockBytes == blockBytes, hello.blockTokens == blockTokens else {
                     return .refuse(
                         "blocks of \(hello.blockBytes) bytes and \(hello.blockTokens) tokens | "
@@ -186,17 +190,20 @@ public final class AgentSidecar: Sendable {
     private func make(for hello: EngineHello) {
         let began = MonotonicClock.now
         do throws(OperatorError) {
-            let agent = try Agent(try settings(for: hello), logger: logger)
+            let (settings, arena) = try settings(for: hello)
+            let agent = try Agent(settings, logger: logger)
+            // The first look-up finds the store reached, unless it is away: then nobody waits long.
+            if !configuration.store.isEmpty { _ = agent.waitUntilQuiet(within: Self.storeWait) }
             let took = (MonotonicClock.now - began).seconds
             logger.info(
-                "node memory is ready",
+                "the agent serves",
                 metadata: [
-                    "blockBytes": "\(hello.blockBytes)", "dram": "\(ByteSize.text(configuration.dram))",
-                    "seconds": "\(took)",
+                    "blockBytes": "\(hello.blockBytes)", "dram": "\(ByteSize.text(arena.byteCount))",
+                    "pages": "\(arena.status.pages.rawValue)", "seconds": "\(took)",
                 ])
             let others = making.withLock { making -> [EngineNumber]? in
                 guard case .making(let waiting) = making else { return nil }
-                making = .made(agent, blockBytes: hello.blockBytes, blockTokens: hello.blockTokens)
+                making = .made(agent, arena, blockBytes: hello.blockBytes, blockTokens: hello.blockTokens)
                 var others: [EngineNumber] = []
                 for (engine, other) in waiting {
                     if other.blockBytes == hello.blockBytes, other.blockTokens == hello.blockTokens {
@@ -225,12 +232,23 @@ public final class AgentSidecar: Sendable {
         for (engine, _) in waiting { refuse(engine, reason) }
     }
 
-    private func settings(for hello: EngineHello) throws(OperatorError) -> AgentSettings {
+    private func settings(for hello: EngineHello) throws(OperatorError) -> (AgentSettings, MemoryArena) {
         let slotBytes = (hello.blockBytes + 4095) / 4096 * 4096
-        var settings = AgentSettings(
-            tiering: try configuration.tiering(
-                slotBytes: slotBytes, blockTokens: hello.blockTokens, ownership: hello.ownership),
-            links: .measured(first: surroundings.links))
+        // Taken at once and made ready behind: engines are served meanwhile.
+        let tiering = try configuration.tiering(
+            slotBytes: slotBytes, blockTokens: hello.blockTokens, ownership: hello.ownership)
+        let logger = logger
+        let arena = try MemoryArena(configuration.arena(slotBytes: slotBytes)) { status in
+            guard status.isComplete else { return }
+            logger.info(
+                "node memory is ready",
+                metadata: [
+                    "bytes": "\(ByteSize.text(status.readyBytes))", "pinned": "\(ByteSize.text(status.pinnedBytes))",
+                    "pages": "\(status.pages.rawValue)", "failures": "\(status.failures.joined(separator: "; "))",
+                ])
+        }
+        var settings = AgentSettings(tiering: tiering, links: .measured(first: surroundings.links))
+        settings.memory = arena.memory
         settings.limits.enginesMax = configuration.engines
         settings.limits.copyWorkers = configuration.copyThreads
         if !configuration.nvme.isEmpty {
@@ -239,7 +257,7 @@ public final class AgentSidecar: Sendable {
                 path: configuration.nvme, byteCount: configuration.nvmeSize, extentBytes: extent)
         }
         if !configuration.store.isEmpty {
-            let namespace = configuration.namespace.isEmpty ? nil : configuration.namespace
+            let namespace = configuration.namespace.isEmpty ? hello.storeNamespace : configuration.namespace
             settings.store = StoreAccess(
                 client: StoreClientConfiguration(
                     routes: try configuration.routes(), tenant: configuration.tenant,
@@ -248,7 +266,7 @@ public final class AgentSidecar: Sendable {
         if !configuration.journal.isEmpty {
             settings.journal = JournalSettings(path: configuration.journal, bytesMax: configuration.journalSize)
         }
-        return settings
+        return (settings, arena)
     }
 
     // MARK: for operators
@@ -258,7 +276,14 @@ public final class AgentSidecar: Sendable {
     /// The decisions, once an engine has come.
     public var agent: Agent? {
         making.withLock { making in
-            if case .made(let agent, _, _) = making { agent } else { nil }
+            if case .made(let agent, _, _, _) = making { agent } else { nil }
+        }
+    }
+
+    /// How far node memory is, once an engine has come.
+    public var memory: ArenaStatus? {
+        making.withLock { making in
+            if case .made(_, let arena, _, _) = making { arena.status } else { nil }
         }
     }
 
@@ -303,7 +328,7 @@ public final class AgentSidecar: Sendable {
         door.stop(within: limit)
         let agent = making.withLock { making -> Agent? in
             defer { making = .ended }
-            if case .made(let agent, _, _) = making { return agent } else { return nil }
+            if case .made(let agent, _, _, _) = making { return agent } else { return nil }
         }
         agent?.shutDown()
         traces?.shutDown()

@@ -107,6 +107,7 @@ extension AgentCore {
         status.hbmHitTokens = ledger[.hbm]
         for tokenClass in TokenClass.allCases { status.ledger["\(tokenClass)"] = ledger[tokenClass] }
         status.promptTokens = ledger.promptTokens
+        let now = world.now
         let names = [
             "out of engines", "into engines", "flash reads", "flash writes", "store gets", "store puts",
         ]
@@ -114,7 +115,8 @@ extension AgentCore {
             let meter = world.meters[path.rawValue]
             status.links.append(
                 .init(
-                    name: names[path.rawValue], bytesPerSecond: meter.bandwidth, waitingBytes: meter.waitingBytes,
+                    name: names[path.rawValue], bytesPerSecond: meter.state(at: now).bandwidth,
+                    waitingBytes: meter.waitingBytes,
                     underWay: world.underWay[path.rawValue]))
         }
         if world.client != nil {

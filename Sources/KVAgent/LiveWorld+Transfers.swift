@@ -69,11 +69,12 @@ extension LiveWorld {
         }
     }
 
-    /// Nobody waits for a transfer any more: what has not begun does not begin.
+    /// Nobody waits for a transfer any more: what has not begun does not begin. What has begun to come up goes on: it is paid
+    /// for, and who asks next finds it here; a path that is a little too slow would otherwise never bring anything.
     mutating func cancel(_ index: Int) {
         guard !flights[index].isCancelled else { return }
         flights[index].isCancelled = true
-        if flights[index].path == .storeGet || flights[index].path == .storePut {
+        if flights[index].path == .storePut {
             for move in 0..<flights[index].next { client?.cancel(tag: tag(index, move)) }
         }
         endIfDone(index)
@@ -112,10 +113,16 @@ extension LiveWorld {
         openFlights -= 1
         let path = flights[index].path.rawValue
         if left > 0 { meters[path].removed(left * settings.blockBytes, moved: false, at: now) }
-        // A transfer whose every move ended before its cancellation was heard is as good as any.
-        let outcome: TransferEnd.Outcome = left > 0 ? .cancelled : .done
-        let lost = flights[index].lost.sorted { $0.move < $1.move }
         let order = flights[index].order
+        // A transfer whose every move ended before its cancellation was heard is as good as any; one that comes up counts
+        // as far as it came.
+        let outcome: TransferEnd.Outcome = left == 0 || order.to == .dram && order.from != .hbm ? .done : .cancelled
+        if outcome == .done {
+            for move in flights[index].next..<count {
+                flights[index].lost.append(LostMove(move: Int32(truncatingIfNeeded: move), cause: .failed))
+            }
+        }
+        let lost = flights[index].lost.sorted { $0.move < $1.move }
         flights[index].order.moves = []
         flights[index].lost = []
         end(order, outcome, outcome == .done ? lost : [])

@@ -1,5 +1,6 @@
 // What `/status` serves and `ctl` reads: the agent and its door in one JSON.
 
+import KVMemory
 import KVModel
 
 /// The state of a sidecar.
@@ -53,6 +54,8 @@ public struct SidecarStatus: Codable, Sendable {
     public var socket: String
     /// Node memory asked for.
     public var dramBytes: Int
+    /// Its pages and how far they are, once an engine has come.
+    public var memory: ArenaStatus?
     /// Engines attached.
     public var engines: [Engine]
     /// What engines did since the start.
@@ -72,6 +75,7 @@ public struct SidecarStatus: Codable, Sendable {
         uptimeSeconds = sidecar.uptimeSeconds
         socket = sidecar.configuration.socket
         dramBytes = sidecar.configuration.dram
+        memory = sidecar.memory
         func counts(_ counters: EngineCounters) -> [String: UInt64] {
             Dictionary(uniqueKeysWithValues: EngineCounters.fields.map { ($0.name, counters[keyPath: $0.path]) })
         }
