@@ -92,7 +92,9 @@ public final class Agent: Sendable {
                 store: access),
             inbox: inbox, workers: workers, drive: opened, flashSlots: flashSlots, client: client,
             journal: journal.map { JournalWriter($0, bytesMax: settings.journal?.bytesMax ?? 0) })
-        let core = AgentCore(world: world, manager: TieringManager(tiering), blockBytes: tiering.blockBytes)
+        var manager = TieringManager(tiering)
+        manager.remembersLoads = true
+        let core = AgentCore(world: world, manager: manager, blockBytes: tiering.blockBytes)
         do {
             let started = try EngineThread("hf-agent") { [self] in run(core) }
             thread.withLock { $0 = started }
@@ -171,12 +173,6 @@ public final class Agent: Sendable {
     /// How it is doing.
     public var status: AgentStatus { published.withLock { $0 } }
 
-    /// Why a block is, or is not, where it is. Nil: nothing is known of it.
-    public func explain(_ name: ObjectName) -> BlockStory? {
-        let key = name.blockKey
-        return inspect { $0.story(of: key) } ?? nil
-    }
-
     /// Waits until nothing is under way and no message waits. `false`: the time was over first.
     public func waitUntilQuiet(within limit: Duration) -> Bool {
         guard let signal = try? WakeSignal() else { return false }
@@ -190,11 +186,16 @@ public final class Agent: Sendable {
     package func inspect<Value: Sendable>(
         _ body: @escaping @Sendable (borrowing TieringManager) -> Value
     ) -> Value? {
+        inspectCore { body($0.manager) }
+    }
+
+    /// Asks world and decisions something, between two events. Nil: the agent has stopped.
+    func inspectCore<Value: Sendable>(_ body: @escaping @Sendable (AgentCore) -> Value) -> Value? {
         guard let signal = try? WakeSignal() else { return nil }
         let box = InspectionBox<Value>(QuietFlag(signal))
         inbox.inspections.withLock {
             $0.append { core in
-                box.value.withLock { $0 = body(core.manager) }
+                box.value.withLock { $0 = body(core) }
                 box.flag.set()
             }
         }

@@ -2,6 +2,7 @@
 
 import Foundation
 import Hummingbird
+import KVIdentity
 import KVModel
 import Logging
 import ServiceLifecycle
@@ -37,7 +38,15 @@ public struct AgentService: Service {
     }
 }
 
-/// The HTTP side of an agent: `/metrics`, `/healthz` (it runs), `/readyz` (engines may come), `/status` (JSON).
+/// A key of 64 hexadecimal digits.
+private func readKey(_ text: String) -> FullKey? {
+    let digits = text.compactMap(\.hexDigitValue)
+    guard digits.count == 64, text.count == 64 else { return nil }
+    return FullKey(bytes: (0..<32).map { UInt8(digits[2 * $0] << 4 | digits[2 * $0 + 1]) })
+}
+
+/// The HTTP side of an agent: `/metrics`, `/healthz` (it runs), `/readyz` (engines may come), `/status` (JSON),
+/// `/explain?key=HEX` and `/explain?session=NUMBER` (JSON).
 func agentHTTP(_ sidecar: AgentSidecar, host: String, port: Int, logger: Logger) -> some ApplicationProtocol {
     let router = Router()
     router.get("metrics") { _, _ in
@@ -59,6 +68,32 @@ func agentHTTP(_ sidecar: AgentSidecar, host: String, port: Int, logger: Logger)
         return Response(
             status: .ok, headers: [.contentType: "application/json"],
             body: .init(byteBuffer: ByteBuffer(bytes: json)))
+    }
+    router.get("explain") { request, _ in
+        let asked = request.uri.queryParameters
+        var answer: Explanation?
+        if let text = asked["session"], let session = UInt64(text) {
+            answer = sidecar.agent?.explain(session: session)
+        } else if let key = asked["key"].flatMap({ readKey(String($0)) }) {
+            func number(_ name: String) -> UInt16 { asked[Substring(name)].flatMap { UInt16($0) } ?? 0 }
+            answer = sidecar.agent?.explain(
+                ObjectName(key, group: number("group"), shard: number("shard"), shardCount: max(1, number("shards"))))
+        } else {
+            return Response(
+                status: .badRequest, headers: [.contentType: "text/plain"],
+                body: .init(
+                    byteBuffer: ByteBuffer(string: "ask with ?key=64 hexadecimal digits or ?session=a number\n")))
+        }
+        guard let answer else {
+            return Response(
+                status: .serviceUnavailable, headers: [.contentType: "text/plain"],
+                body: .init(byteBuffer: ByteBuffer(string: "no engine has come yet\n")))
+        }
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys]
+        return Response(
+            status: .ok, headers: [.contentType: "application/json"],
+            body: .init(byteBuffer: ByteBuffer(bytes: try encoder.encode(answer))))
     }
     return Application(
         router: router, configuration: ApplicationConfiguration(address: .hostname(host, port: port)), logger: logger)

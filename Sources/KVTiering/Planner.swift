@@ -60,6 +60,13 @@ package struct Planner {
 
     package init(_ configuration: PlannerConfiguration) { self.configuration = configuration }
 
+    /// Seconds to load all that was found, and to compute it.
+    package func appraise(_ question: LoadQuestion) -> (load: Double, compute: Double) {
+        guard let found = question.runs.last?.end, found > question.start else { return (0, 0) }
+        let pricing = Pricing(question, configuration)
+        return (pricing.load(question.start, found), pricing.prefill(from: question.start, to: found))
+    }
+
     /// Chooses what to load.
     package func choose(_ question: LoadQuestion) -> LoadChoice {
         let pricing = Pricing(question, configuration)

@@ -39,6 +39,7 @@ extension TieringManager {
         let sources = requests[index].sources
         requests[index].sources = scratchRuns
         scratchRuns = sources
+        if notes.isOn { note(slot, load, choice) }
         guard choice.end > choice.first else {
             releaseStaged(slot)
             return finishLoad(slot)
@@ -76,12 +77,15 @@ extension TieringManager {
     }
 
     private func choose(_ slot: Int32, _ load: LoadRequest) -> LoadChoice {
+        planner.choose(question(slot, load, scratchRuns))
+    }
+
+    func question(_ slot: Int32, _ load: LoadRequest, _ runs: [SourceRun]) -> LoadQuestion {
         let request = requests[Int(slot)]
-        return planner.choose(
-            LoadQuestion(
-                start: request.engineBlocks, runs: scratchRuns, promptTokens: request.promptTokens,
-                blockTokens: configuration.blockTokens, blockBytes: configuration.blockBytes,
-                sliceBlocks: configuration.limits.sliceBlocks, computeWait: load.computeWait, links: load.links))
+        return LoadQuestion(
+            start: request.engineBlocks, runs: runs, promptTokens: request.promptTokens,
+            blockTokens: configuration.blockTokens, blockBytes: configuration.blockBytes,
+            sliceBlocks: configuration.limits.sliceBlocks, computeWait: load.computeWait, links: load.links)
     }
 
     /// The plan's time and a quarter of the recompute that the load saves.
@@ -384,6 +388,7 @@ extension TieringManager {
         requests[Int(slot)].state = .ready
         releaseLeases(slot)
         let request = requests[Int(slot)]
+        if notes.isOn { notes.ended(request.number, end: request.end, cause: request.cutCause) }
         emit(.ready(Ready(request: request.number, first: request.first, end: request.end)))
     }
 

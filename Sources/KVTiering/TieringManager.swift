@@ -34,6 +34,9 @@ public struct TieringManager: ~Copyable {
     /// Slots of node memory that no policy fills.
     let stagingCount: Int
 
+    /// The last loads that were decided, for operators who ask.
+    var notes = LoadNotes()
+
     // What is in flight.
     var requests: [Request] = []
     var freeRequests: [Int32] = []

@@ -3,6 +3,7 @@
 import ArgumentParser
 import Foundation
 import KVAgent
+import KVMemory
 import KVModel
 import KVSystem
 
@@ -12,15 +13,18 @@ struct AgentQuestion {
     /// Seconds that an answer may take.
     let limit: Double
 
-    /// The agent's state, as JSON.
-    func ask() throws(OperatorError) -> [UInt8] {
+    /// The agent's answer, as JSON.
+    func ask(_ path: String = "/status") throws(OperatorError) -> [UInt8] {
         let (host, port) = try splitEndpoint(address, option: "--agent")
         let response: PlainResponse
         do {
-            response = try plainGet(host: host, port: port, path: "/status", within: Duration(seconds: limit))
+            response = try plainGet(host: host, port: port, path: path, within: Duration(seconds: limit))
         } catch {
             throw OperatorError(
                 error.description, at: "--agent", remedy: "is the agent running, and is this its `http`?")
+        }
+        guard response.status != 503 else {
+            throw OperatorError("no engine has come to it yet", at: address)
         }
         guard response.status == 200 else {
             throw OperatorError("the answer is \(response.status), not that of an agent", at: address)
@@ -47,6 +51,38 @@ struct AgentQuestion {
 }
 
 extension Ctl {
+    struct Explain: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Why a block is where it is, or how a conversation's last requests were served.",
+            discussion: """
+                Of a block (64 hexadecimal digits, as `ctl ls` prints them): its tiers, what became of it, and the last loads in
+                which it was found. Of a conversation (the number that its engine gives it): what was found for its last
+                requests, what loading and computing were expected to take, what was loaded, and why no more.
+                """)
+        @Argument(help: "A key, or the number of a conversation.") var subject: String
+        @Option(name: .long, help: "The agent's address (its `http`).") var agent = "127.0.0.1:9471"
+        @Option(name: .long, help: "Of a key: its group.") var group: UInt16 = 0
+        @Option(name: .long, help: "Of a key: its shard, as 0/1.") var shard = "0/1"
+        @Option(name: .long, help: "Seconds that an answer may take.") var within = 10.0
+        @Flag(name: .long, help: "Prints JSON.") var json = false
+
+        func run() async throws {
+            let path: String
+            if subject.count < 64, let session = UInt64(subject) {
+                path = "/explain?session=\(session)"
+            } else {
+                let parts = shard.split(separator: "/", omittingEmptySubsequences: false).map { UInt16($0) }
+                guard parts.count == 2, let place = parts[0], let count = parts[1], place < count else {
+                    throw OperatorError("`\(shard)` is no shard like 0/1", at: "--shard")
+                }
+                _ = try readKey(subject)
+                path = "/explain?key=\(subject)&group=\(group)&shard=\(place)&shards=\(count)"
+            }
+            let answer = try AgentQuestion(address: agent, limit: within).ask(path)
+            try Ctl.show(answer, as: Explanation.self, raw: json) { $0.sentences.joined(separator: "\n") }
+        }
+    }
+
     struct Top: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
             abstract: "Shows an agent live: tiers, engines, paths, rates. Ends with Ctrl-C.")
@@ -123,6 +159,7 @@ struct AgentPicture {
         ]
         let busy = now.counts["busy_total"] ?? 0
         if busy > 0 { lines.append(row("busy", "\(busy) answered with nothing")) }
+        if let memory = now.memory { lines.append(row("memory", text(of: memory))) }
         if let agent = now.agent { lines += tiers(agent) }
         for engine in now.engines {
             lines.append(
@@ -136,6 +173,16 @@ struct AgentPicture {
             lines.append(row("refused", "\(count) for \(code)"))
         }
         return lines.joined(separator: "\n")
+    }
+
+    private func text(of memory: ArenaStatus) -> String {
+        let pages = [
+            ArenaPages.reservedHuge: "reserved huge pages", .transparentHuge: "transparent huge pages",
+            .ordinary: "ordinary pages",
+        ]
+        var parts = ["\(ByteSize.text(memory.readyBytes)) ready\(memory.isComplete ? "" : " so far")"]
+        parts.append("\(ByteSize.text(memory.pinnedBytes)) pinned, on \(pages[memory.pages] ?? "?")")
+        return (parts + memory.failures).joined(separator: ", ")
     }
 
     private func tiers(_ agent: AgentStatus) -> [String] {

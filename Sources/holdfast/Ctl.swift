@@ -21,9 +21,11 @@ struct Ctl: AsyncParsableCommand {
 
               holdfast ctl status --agent 127.0.0.1:9471
               holdfast ctl top --agent 127.0.0.1:9471
+              holdfast ctl explain 4711 --agent 127.0.0.1:9471
             """,
         subcommands: [
-            Status.self, Top.self, List.self, Stat.self, Pin.self, Unpin.self, Pins.self, Namespace.self, Verify.self,
+            Status.self, Top.self, Explain.self, List.self, Stat.self, Pin.self, Unpin.self, Pins.self, Namespace.self,
+            Verify.self,
             Drain.self,
             Flush.self, Put.self, Get.self, Check.self,
         ])

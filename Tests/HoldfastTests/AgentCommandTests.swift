@@ -83,10 +83,23 @@ import Testing
         let status = try CommandRun.holdfast(["ctl", "status", "--agent", agent.http, "--json"])
         #expect(status.exitCode == 0, "\(status.errors)")
         #expect(try status.object["state"] as? String == "serving")
+        let memory = try #require(try status.object["memory"] as? [String: Any])
+        #expect((memory["readyBytes"] as? Int ?? 0) > 0 && memory["pages"] is String)
         let counts = try #require(try status.object["counts"] as? [String: Any])
         #expect((counts["blocks_loaded_total"] as? Int ?? 0) >= 36)
         let top = try CommandRun.holdfast(["ctl", "top", "--agent", agent.http, "--count", "2", "--every", "0.1"])
         #expect(top.exitCode == 0 && top.output.contains("look-ups") && top.output.contains("/s)"), "\(top.output)")
+        // The eighth key of the suite's first chain: SHA-256 of `comes back/7`.
+        let key = "d0e24d3daecc4601976f7a256c7ab068940c5d1469494267f74bcacae25dbed8"
+        let why = try CommandRun.holdfast(["ctl", "explain", key, "--agent", agent.http])
+        #expect(why.exitCode == 0 && why.output.contains("it is in node memory"), "\(why.output)\(why.errors)")
+        #expect(why.output.contains("block 7 of its chain") && why.output.contains("36 were loaded"), "\(why.output)")
+        let whyJSON = try CommandRun.holdfast(["ctl", "explain", key, "--agent", agent.http, "--json"]).object
+        #expect((whyJSON["block"] as? [String: Any])?["tiers"] as? [String] == ["dram"])
+        let session = try CommandRun.holdfast(["ctl", "explain", "7", "--agent", agent.http])
+        #expect(session.exitCode == 0 && session.output.contains("this conversation is known"), "\(session.output)")
+        let nobody = try CommandRun.holdfast(["ctl", "explain", "no key", "--agent", agent.http])
+        #expect(nobody.exitCode == 1 && nobody.errors.contains("is not a key of 64 hexadecimal digits"))
         let report = try CommandRun.holdfast(["report", "--agent", agent.http])
         #expect(report.exitCode == 0 && report.output.contains("adds up"), "\(report.output)\(report.errors)")
         let (code, log) = agent.end()
@@ -116,6 +129,8 @@ import Testing
         #expect(metrics.contains("holdfast_agent_lookup_seconds_bucket{le=\"+Inf\"} 0\n"))
         #expect(metrics.contains("holdfast_agent_refused_total{code=\"layout\"} 0\n"))
         #expect(try get("/status").contains("\"state\":\"waiting\""))
+        let why = try CommandRun.holdfast(["ctl", "explain", "7", "--agent", agent.http])
+        #expect(why.exitCode == 1 && why.errors.contains("no engine has come to it yet"), "\(why.errors)")
     }
 
     @Test func aSecondAgentAtTheSameSocketIsRefused() throws {

@@ -51,4 +51,121 @@ import Testing
             #expect(Sample.wait { sidecar.view.leaving == 0 })
         }
     }
+
+    private func save(_ client: EngineClient, _ names: [ObjectName]) throws {
+        let memory = try EngineMemory(blocks: names.count)
+        let region = client.addRegion(descriptor: memory.descriptor, byteCount: memory.byteCount)
+        let saved = Box<EngineSaved>()
+        client.save(names, first: 0, places: Sample.rows(Array(names.indices), region: region)) { saved.set($0) }
+        #expect(saved.wait()?.keptCount == names.count)
+    }
+
+    private func lookUp(_ client: EngineClient, _ names: [ObjectName], session: UInt64 = 0) -> (EngineTicket, UInt32?) {
+        let found = Box<EngineFound>()
+        let ticket = client.lookUp(names, promptTokens: Int32(names.count * 16 + 1), session: session) { found.set($0) }
+        return (ticket, found.wait()?.hitBlocks)
+    }
+
+    private func load(
+        _ client: EngineClient, _ names: [ObjectName], request: EngineTicket
+    ) throws -> (end: Int32?, memory: EngineMemory) {
+        let memory = try EngineMemory(blocks: 2 * names.count)
+        let region = client.addRegion(descriptor: memory.descriptor, byteCount: memory.byteCount)
+        let loaded = Box<EngineLoaded>()
+        client.load(
+            first: 0, places: Sample.rows(Array(names.count..<2 * names.count), region: region), request: request
+        ) { loaded.set($0) }
+        return (loaded.wait()?.end, memory)
+    }
+
+    /// With the settings that an operator gets who says nothing but where the store is.
+    @Test func theFirstLookUpOfAFreshAgentFindsAndLoadsWhatAnotherSaved() throws {
+        let folder = try Folder()
+        let store = try StoreBench(folder: folder)
+        var surroundings = AgentSurroundings(
+            links: LinkView(
+                dram: LinkState(bandwidth: 5e9, delay: Duration(nanoseconds: 15_000)),
+                nvme: LinkState(bandwidth: 2e9, delay: Duration(nanoseconds: 100_000)),
+                flash: LinkState(bandwidth: 1e9, delay: Duration(nanoseconds: 300_000))))
+        surroundings.storeSecret = Array(repeating: 9, count: 32)
+        func sidecar(_ name: String) throws -> AgentSidecar {
+            var configuration = AgentConfiguration()
+            configuration.socket = folder.path(name)
+            configuration.dram = 16 << 20
+            configuration.http = ""
+            configuration.store = "127.0.0.1:\(store.port)"
+            configuration.tenant = "guest"
+            // The machine of a test may be busy with others: a second in place of 5 ms. Its prompts cost a second a block,
+            // so that the deadline of a load is no matter of the machine either.
+            configuration.ask = 1
+            configuration.prefill = PrefillCost(base: 0, linear: 0.1, quadratic: 0)
+            return try AgentSidecar(configuration, in: surroundings, logger: quietLogger())
+        }
+        let names = Sample.names(5, 40)
+        let one = try sidecar("one")
+        defer { _ = one.drain(within: Duration(seconds: 5)) }
+        let writer = try client(one)
+        defer { writer.close() }
+        #expect(writer.waitUntilOpen(within: waitLimit))
+        try save(writer, names)
+        #expect(Sample.wait { one.agent?.status.totals["blocks_store_put"] == names.count })
+
+        let other = try sidecar("other")
+        defer { _ = other.drain(within: Duration(seconds: 5)) }
+        let reader = try client(other)
+        defer { reader.close() }
+        #expect(reader.waitUntilOpen(within: waitLimit))
+        let (ticket, hits) = lookUp(reader, names, session: 4711)
+        #expect(hits == 40)
+        let (end, memory) = try load(reader, names, request: ticket)
+        #expect(end == 40)
+        for block in 0..<40 { #expect(memory.holds(UInt8(block + 1), at: 40 + block)) }
+        reader.finished(EngineRequestEnd(ticket: ticket))
+
+        // And it can say why.
+        let agent = try #require(other.agent)
+        let session = try #require(agent.explain(session: 4711))
+        #expect(session.loads.count == 1 && session.loads[0].foundInStore == 40 && session.loads[0].came == 40)
+        #expect(session.sentences[0].contains("40 blocks found (40 in the store)"), "\(session.sentences)")
+        #expect(session.sentences[0].contains("40 were loaded"), "\(session.sentences)")
+        let block = try #require(agent.explain(names[7]))
+        #expect(block.block?.depth == 7 && block.loads == session.loads || block.loads.count == 1)
+        #expect(block.sentences.contains { $0.contains("the store, as it last said") }, "\(block.sentences)")
+        #expect(agent.explain(Sample.names(6, 1)[0])?.block == nil)
+        #expect(agent.explain(session: 1)?.loads == [])
+    }
+
+    @Test func nodeMemoryIsAnArenaOfNoMoreThanItsBytes() throws {
+        try withSidecar({ $0.dram = 33 << 20 }) { sidecar in
+            #expect(sidecar.memory == nil)
+            let client = try client(sidecar)
+            defer { client.close() }
+            #expect(client.waitUntilOpen(within: waitLimit))
+            #expect(Sample.wait { sidecar.memory?.isComplete == true })
+            let memory = try #require(sidecar.memory)
+            #expect(memory.readyBytes == 32 << 20)
+            #expect(memory.readySlots == (32 << 20) / 4096)
+            #expect(memory.pinnedBytes == memory.readyBytes || !memory.failures.isEmpty)
+            #expect(Sample.wait { sidecar.agent?.status.dram.totalBytes == 32 << 20 })
+            let status = try String(decoding: JSONEncoder().encode(SidecarStatus(sidecar)), as: UTF8.self)
+            #expect(status.contains("\"readyBytes\":\(32 << 20)"))
+        }
+    }
+
+    /// Engines come and go; the blocks and the pages under them stay.
+    @Test func anEngineThatComesBackFindsItsBlocksWarm() throws {
+        try withSidecar { sidecar in
+            let names = Sample.names(8, 30)
+            let first = try client(sidecar)
+            #expect(first.waitUntilOpen(within: waitLimit))
+            try save(first, names)
+            first.close()
+            let second = try client(sidecar)
+            defer { second.close() }
+            #expect(second.waitUntilOpen(within: waitLimit))
+            let (ticket, hits) = lookUp(second, names)
+            #expect(hits == 30)
+            #expect(try load(second, names, request: ticket).end == 30)
+        }
+    }
 }

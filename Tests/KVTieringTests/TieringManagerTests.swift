@@ -132,6 +132,36 @@ import Testing
         #expect(manager.audit() == [])
     }
 
+    @Test func aLoadIsRememberedWithItsReasons() {
+        var manager = TieringManager(smallConfiguration(rule: .threshold))
+        manager.remembersLoads = true
+        var world = ScriptedWorld(WorldScript())
+        let keys = chain(0..<8, of: 1)
+        serve(keys, request: 1, session: 5, &manager, &world)
+        serve(keys, request: 2, session: 5, &manager, &world)
+        let stories = manager.loads(ofSession: 5, at: manager.time)
+        #expect(stories.map(\.foundInMemory) == [8, 0])
+        #expect(stories.map(\.came) == [8, 0])
+        // 8,000 bytes at 1 GB/s; 128 tokens at 1 ms and 100 ns a pair.
+        #expect(abs(stories[0].loadSeconds - 8e-6) < 1e-9)
+        #expect(abs(stories[0].computeSeconds - (0.128 + 1e-7 * 8192)) < 1e-9)
+        #expect(stories[0].sentence.hasSuffix("8 were loaded"))
+        #expect(manager.loads(of: keys[3], at: manager.time).count == 1)
+        #expect(manager.loads(ofSession: 6, at: manager.time) == [])
+        // A path on which loading takes longer than computing.
+        let slow = LinkView(
+            dram: LinkState(bandwidth: 1e4), nvme: LinkState(bandwidth: 1e8), flash: LinkState(bandwidth: 1e8))
+        manager.handle(.arrived(Arrival(request: 3, chain: keys[...], promptTokens: 129, session: 5)), in: &world)
+        manager.handle(.load(LoadRequest(request: 3, engineBlocks: 0, links: slow)), in: &world)
+        let refused = manager.loads(ofSession: 5, at: manager.time)[0]
+        #expect(refused.planned == 0 && refused.foundInMemory == 8)
+        #expect(refused.sentence.contains("none was loaded, because computing was cheaper"), "\(refused.sentence)")
+        // The ring keeps the last of them.
+        for number in 10..<400 { serve(keys, request: RequestNumber(number), session: 6, &manager, &world) }
+        #expect(manager.loads(ofSession: nil, at: manager.time).count == 256)
+        #expect(manager.loads(ofSession: 5, at: manager.time) == [])
+    }
+
     @Test func twoRequestsForOneChainMoveItsBytesOnce() {
         var first = TieringManager(smallConfiguration(hasStore: true))
         var manager = TieringManager(smallConfiguration(hasStore: true))
