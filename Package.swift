@@ -141,7 +141,7 @@ let package = Package(
             name: "holdfast-bench",
             dependencies: [
                 "KVModel", "KVSystem", "KVTiering", "KVServing", "KVTrace", "KVSimulation", "KVFlash", "KVTransport",
-                "KVMemory", "KVStore", "KVAgent", "CKernel", "CAllocationCount", argumentParser, logging,
+                "KVMemory", "KVStore", "KVAgent", "KVIdentity", "CKernel", "CAllocationCount", argumentParser, logging,
             ],
             path: "Tools/Benchmarks", exclude: ["libcachesim_lru.py", "mooncake_peer.py", "peer_faults.py"],
             swiftSettings: strict),

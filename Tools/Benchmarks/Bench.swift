@@ -6,7 +6,7 @@ import Foundation
 /// Every benchmark. A new one is a file with a type that conforms to `Benchmark`, and its line here.
 let benchmarks: [any Benchmark] = [
     ReplayBenchmark(), IndexBenchmark(), ModelBenchmark(), FlashBenchmark(), TransportBenchmark(), StoreBenchmark(),
-    StoreTableBenchmark(), AllocationBenchmark(), MemoryBenchmark(), PeersBenchmark(),
+    StoreTableBenchmark(), AllocationBenchmark(), MemoryBenchmark(), PeersBenchmark(), AgentBenchmark(),
 ]
 
 @main
