@@ -6,6 +6,7 @@ public enum ByteSize {
     public static let units: [(word: String, bytes: Double)] = [
         ("B", 1), ("kB", 1e3), ("MB", 1e6), ("GB", 1e9), ("TB", 1e12), ("PB", 1e15),
         ("KiB", 1024), ("MiB", 1_048_576), ("GiB", 1_073_741_824), ("TiB", 1_099_511_627_776),
+        ("PiB", 1_125_899_906_842_624),
     ]
 
     /// Reads a size.

@@ -197,6 +197,13 @@ import Testing
         #expect(run.exitCode == 1)
         #expect(run.errors.contains("--size"))
         #expect(try CommandRun.holdfast(["store"]).errors.contains("no drive is named"))
+        // What is wrong is said before anything is made on disk.
+        let untouched = scratch.folder.appendingPathComponent("untouched").path
+        let nowhere = try CommandRun.holdfast([
+            "store", "--data", untouched, "--size", "64MiB", "--listen", "here:99999",
+        ])
+        #expect(nowhere.exitCode == 1 && nowhere.errors.contains("--listen: `here:99999` is not address:port"))
+        #expect(!FileManager.default.fileExists(atPath: untouched))
         #expect(try CommandRun.holdfast(["ctl", "status"]).errors.contains("--keys"))
     }
 

@@ -202,6 +202,11 @@ public struct StoreConfiguration: Sendable {
         guard tlsListen.isEmpty || !(tlsCertificate.isEmpty || tlsKey.isEmpty) else {
             throw OperatorError("TLS without a certificate and its key", at: "--tls-certificate")
         }
+        // Before anything is made on disk.
+        let places = [
+            (listen, "--listen"), (tlsListen, "--tls-listen"), (rdmaListen, "--rdma-listen"), (http, "--http"),
+        ]
+        for (place, option) in places where !place.isEmpty { _ = try splitEndpoint(place, option: option) }
     }
 
     /// Where the catalogue is.
