@@ -89,7 +89,7 @@ public final class Agent: Sendable {
             slots: MemorySlots(memory: memory, blockBytes: tiering.blockBytes, count: slotCount),
             settings: LiveSettings(
                 clock: settings.clock, links: settings.links, limits: limits, blockBytes: tiering.blockBytes,
-                store: access),
+                store: access, isSubscribed: tiering.directory.isSubscribed),
             inbox: inbox, workers: workers, drive: opened, flashSlots: flashSlots, client: client,
             journal: journal.map { JournalWriter($0, bytesMax: settings.journal?.bytesMax ?? 0) })
         var manager = TieringManager(tiering)
@@ -168,6 +168,12 @@ public final class Agent: Sendable {
         inbox.messages.post(AgentInbox.Posted(message: message, time: time))
     }
 
+    /// Lock step: lets time pass up to `time` once everything before has come to rest. What the decisions had to do until
+    /// then they do on the way, each at its own time.
+    public func advance(to time: Instant) -> Acceptance {
+        inbox.messages.post(AgentInbox.Posted(message: nil, time: time))
+    }
+
     // MARK: For operators
 
     /// How it is doing.
@@ -178,6 +184,7 @@ public final class Agent: Sendable {
         guard let signal = try? WakeSignal() else { return false }
         let isQuiet = QuietFlag(signal)
         inbox.quietWaiters.withLock { $0.append { isQuiet.set() } }
+        inbox.quietAsked.store(true, ordering: .sequentiallyConsistent)
         inbox.messages.wakeOwner()
         return isQuiet.wait(within: limit)
     }

@@ -76,6 +76,16 @@ extension AgentConfiguration {
         case "prefetchShare": prefetchShare = try value.number(0...1)
         case "ask": ask = try value.number(0...60)
         case "profile": profile = try value.word()
+        case "links":
+            let parts = try words.filter { !$0.isEmpty }.map { word throws(OperatorError) in
+                try SettingValue(name: name, words: [word], place: place).number(0...1e15)
+            }
+            guard parts.isEmpty || (parts.count == 6 && parts[0] > 0 && parts[2] > 0 && parts[4] > 0) else {
+                throw OperatorError("`links` is six numbers, rates above 0, or empty", at: place)
+            }
+            links = parts
+        case "subscribe": subscribe = try value.flag()
+        case "clock": clock = try value.choice(AgentTime.allCases)
         case "http": http = try value.word()
         case "copyThreads": copyThreads = try value.whole(1...64)
         case "pins": pins = try value.bytes(0...(1 << 46))
@@ -124,6 +134,10 @@ extension AgentConfiguration {
         }
         if !http.isEmpty { _ = try splitEndpoint(http, option: "--http") }
         if !traces.isEmpty { _ = try TraceTarget(traces, bytesMax: tracesSize) }
+        guard clock == .machine || !http.isEmpty else {
+            throw OperatorError(
+                "a given clock, and nobody can give it", at: "--http", remedy: "say where HTTP is served")
+        }
     }
 }
 

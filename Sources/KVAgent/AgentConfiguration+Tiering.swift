@@ -7,7 +7,7 @@ import KVTransport
 
 extension AgentConfiguration {
     /// What the decisions are made with, for blocks of one size.
-    func tiering(
+    public func tiering(
         slotBytes: Int, blockTokens: Int32, ownership: Ownership
     ) throws(OperatorError) -> TieringConfiguration {
         let slots = slotCount(of: slotBytes)
@@ -42,7 +42,7 @@ extension AgentConfiguration {
             hasStore: !store.isEmpty, spill: store.isEmpty ? .never : spill,
             directory: DirectoryConfiguration(
                 presentAge: Duration(seconds: 10), absentAge: Duration(seconds: 0.1),
-                askDeadline: Duration(seconds: ask), isSubscribed: !store.isEmpty),
+                askDeadline: Duration(seconds: ask), isSubscribed: !store.isEmpty && subscribe),
             planner: PlannerConfiguration(
                 rule: planner, prefixOnly: true, prefill: prefill, gpuSecondWeight: 0, gpusPerEngine: 1,
                 overlap: overlap, layers: layers,
@@ -76,6 +76,13 @@ extension AgentConfiguration {
             arena.node = Int(numaNode)
         }
         return arena
+    }
+
+    /// What the planner always believes of paths, if that was said.
+    public var givenLinks: LinkView? {
+        guard links.count == 6 else { return nil }
+        let states = [0, 2, 4].map { LinkState(bandwidth: links[$0], delay: Duration(seconds: links[$0 + 1])) }
+        return LinkView(dram: states[0], nvme: states[1], flash: states[2])
     }
 
     /// The ways to the store, the best first.

@@ -64,6 +64,13 @@ public struct AgentConfiguration: Sendable {
     public var ask = 0.005
     /// The profile that `calibrate` wrote.
     public var profile = ""
+    /// Bytes a second and seconds of delay of node memory, local flash and store, to be believed whatever is measured; empty:
+    /// what is measured counts.
+    public var links: [Double] = []
+    /// Whether the store tells what comes and goes there.
+    public var subscribe = true
+    /// Whose time the decisions follow.
+    public var clock = AgentTime.machine
     /// Where /metrics, /healthz and /readyz are served; empty for nowhere.
     public var http = "127.0.0.1:9471"
     /// Threads that copy between engines and node memory.
@@ -80,6 +87,14 @@ public struct AgentConfiguration: Sendable {
     public var traces = ""
     /// The most that a file of them may take; the one before it is kept.
     public var tracesSize = 256 << 20
+
+    /// Whose time the decisions follow.
+    public enum AgentTime: String, Sendable, CaseIterable {
+        /// The machine's.
+        case machine
+        /// That of whoever drives a replay in lock step: it stands still but for `POST /rest`.
+        case given
+    }
 
     /// The defaults.
     public init() {}
@@ -143,6 +158,17 @@ public struct AgentConfiguration: Sendable {
         ("prefetchShare", "Share of each link that this may take, 0 to 1.", "0.3"),
         ("ask", "Seconds that a look-up may wait for the store; then it is a miss.", "0.005"),
         ("profile", "The profile that `holdfast calibrate` wrote of this machine.", "\"\""),
+        (
+            "links",
+            "What the planner believes of node memory, local flash and store whatever is measured: six numbers, bytes a "
+                + "second and seconds of delay of each. Empty: what is measured counts.", "[]"
+        ),
+        ("subscribe", "Whether the store tells the agent what comes and goes there.", "true"),
+        (
+            "clock",
+            "machine, or given: time stands still but for `POST /rest?at=NANOSECONDS`, for replays in lock step.",
+            "machine"
+        ),
         ("http", "Where /metrics, /healthz, /readyz and /status are served. Empty: nowhere.", "127.0.0.1:9471"),
         ("copyThreads", "Threads that copy between engines and node memory.", "2"),
         ("pins", "Bytes that engines' pins may hold.", "0"),

@@ -95,6 +95,32 @@ func agentHTTP(_ sidecar: AgentSidecar, host: String, port: Int, logger: Logger)
             status: .ok, headers: [.contentType: "application/json"],
             body: .init(byteBuffer: ByteBuffer(bytes: try encoder.encode(answer))))
     }
+    if sidecar.configuration.clock == .given {
+        // Lock step: time passes up to `at`, everything comes to rest, and the state is told.
+        router.post("rest") { request, _ in
+            guard let text = request.uri.queryParameters["at"], let time = Int64(text) else {
+                return Response(status: .badRequest)
+            }
+            guard let status = await rest(sidecar, at: Instant(nanoseconds: time)) else {
+                return Response(status: .serviceUnavailable)
+            }
+            return Response(
+                status: .ok, headers: [.contentType: "application/json"],
+                body: .init(byteBuffer: ByteBuffer(bytes: try JSONEncoder().encode(status))))
+        }
+    }
     return Application(
         router: router, configuration: ApplicationConfiguration(address: .hostname(host, port: port)), logger: logger)
+}
+
+/// The state once time has passed and everything is at rest; nil without decisions, or when they do not come to rest.
+private func rest(_ sidecar: AgentSidecar, at time: Instant) async -> AgentStatus? {
+    guard let agent = sidecar.agent, agent.advance(to: time) == .accepted else { return nil }
+    return await withCheckedContinuation { continuation in
+        // It waits, which no thread of the server may do.
+        Thread.detachNewThread {
+            let isQuiet = agent.waitUntilQuiet(within: KVModel.Duration(seconds: 30))
+            continuation.resume(returning: isQuiet ? agent.status : nil)
+        }
+    }
 }

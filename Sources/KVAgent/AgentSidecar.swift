@@ -247,7 +247,9 @@ public final class AgentSidecar: Sendable {
                     "pages": "\(status.pages.rawValue)", "failures": "\(status.failures.joined(separator: "; "))",
                 ])
         }
-        var settings = AgentSettings(tiering: tiering, links: .measured(first: surroundings.links))
+        var settings = AgentSettings(
+            tiering: tiering, links: configuration.givenLinks.map { .given($0) } ?? .measured(first: surroundings.links))
+        settings.clock = configuration.clock == .given ? .given : .monotonic
         settings.memory = arena.memory
         settings.limits.enginesMax = configuration.engines
         settings.limits.copyWorkers = configuration.copyThreads

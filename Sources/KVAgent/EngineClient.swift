@@ -106,6 +106,8 @@ public final class EngineClient: Sendable {
         var isStalled = false
         var leaves = false
         var isClosing = false
+        /// Whether it goes without a goodbye.
+        var isAbandoned = false
     }
 
     let configuration: EngineClientConfiguration
@@ -325,6 +327,17 @@ public final class EngineClient: Sendable {
         }
         running?.join()
         return isQuiet
+    }
+
+    /// Ends the connection without a word and joins the thread, as if this engine's process had died: for replays and tests.
+    /// What open jobs write into regions they write until the agent has forgotten this engine.
+    public func abandon() {
+        state.withLock { state in
+            state.isAbandoned = true
+            state.isClosing = true
+        }
+        signal.wake()
+        thread.withLock { $0.take() }?.join()
     }
 
     /// Waits until the agent has taken this engine on; for starts and tests.

@@ -105,7 +105,7 @@ final class EngineClientLoop {
         while true {
             now = MonotonicClock.now
             guard !client.state.withLock({ $0.isClosing }) else {
-                if wasOpen, !saidGoodbye {
+                if wasOpen, !saidGoodbye, !client.state.withLock({ $0.isAbandoned }) {
                     stream.queue(.goodbye, at: now)
                     _ = stream.flush()
                 }

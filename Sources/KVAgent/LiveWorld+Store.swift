@@ -31,6 +31,7 @@ extension LiveWorld {
         {
             counters.storeLost += 1
         }
+        if wasConnected != isConnected { isPublished = false }
         wasConnected = isConnected
         guard isConnected, storeHandle == nil, !isOpeningNamespace, let name = desk.storeNamespace else { return }
         let deadline = MonotonicClock.now + (settings.store?.questionLimit ?? Duration(seconds: 1))
@@ -238,6 +239,8 @@ extension LiveWorld {
                 return
             }
             storeHandle = handle
+            isPublished = false
+            guard settings.isSubscribed else { return }
             _ = client.submit(
                 .subscribe(handle), tag: Self.subscribeTag,
                 deadline: MonotonicClock.now + (settings.store?.questionLimit ?? Duration(seconds: 1)))

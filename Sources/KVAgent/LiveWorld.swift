@@ -10,9 +10,9 @@ import Synchronization
 
 /// What reaches the agent's thread from others.
 final class AgentInbox: Sendable {
-    /// A message with its time, which only lock step gives.
+    /// A message with its time, which only lock step gives; without a message only the time passes.
     struct Posted: Sendable {
-        var message: EngineMessage
+        var message: EngineMessage?
         var time: Instant?
     }
 
@@ -37,6 +37,8 @@ final class AgentInbox: Sendable {
     let sinks = Mutex<[EngineNumber: Agent.ReplySink]>([:])
     /// Called once when nothing is under way.
     let quietWaiters = Mutex<[@Sendable () -> Void]>([])
+    /// Whether somebody asked for that since the thread looked last.
+    let quietAsked = Atomic<Bool>(false)
 
     /// Questions to the decisions, answered between two events.
     let inspections = Mutex<[@Sendable (AgentCore) -> Void]>([])
@@ -302,6 +304,7 @@ struct LiveWorld: World, ~Copyable {
 
     /// Takes what others left.
     private mutating func collect() {
+        inbox.quietAsked.store(false, ordering: .sequentiallyConsistent)
         // What waits here counts as waiting in the mailbox: no more is taken before it is done.
         if backlog.isEmpty {
             inbox.messages.drain(into: &messageBatch)
@@ -329,7 +332,8 @@ struct LiveWorld: World, ~Copyable {
     private mutating func take(_ posted: AgentInbox.Posted) {
         _ = backlog.removeFirst()
         if let time = posted.time { now = max(now, time) }
-        desk.take(posted.message, links: links, at: now)
+        guard let message = posted.message else { return }
+        desk.take(message, links: links, at: now)
         takeCuts()
         takeEvents()
         tell()
@@ -357,6 +361,7 @@ struct LiveWorld: World, ~Copyable {
             || inbox.hasInspections || inbox.streamBroke.load(ordering: .acquiring)
             || inbox.wantsStop.load(ordering: .acquiring)
             || inbox.storeIsConnected.load(ordering: .acquiring) != wasConnected
+            || inbox.quietAsked.load(ordering: .sequentiallyConsistent)
     }
 
     var wasConnected = false
@@ -432,6 +437,8 @@ struct LiveSettings: Sendable {
     var limits: AgentLimits
     var blockBytes: Int
     var store: StoreAccess?
+    /// Whether the store is to tell what comes and goes.
+    var isSubscribed: Bool
 }
 
 /// An event that waits for the decisions, with the request of the transfer that ended.

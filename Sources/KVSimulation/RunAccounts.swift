@@ -137,7 +137,7 @@ struct RunAccounts {
 
 extension Ledger {
     /// Adds tokens to the class of a manager's ledger.
-    mutating func add(_ tokens: Int, to tokenClass: TokenClass) {
+    public mutating func add(_ tokens: Int, to tokenClass: TokenClass) {
         switch tokenClass {
         case .hbm: hbm += tokens
         case .dram: dram += tokens

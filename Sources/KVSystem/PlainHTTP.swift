@@ -12,9 +12,9 @@ public struct PlainResponse: Sendable {
     public var body: [UInt8]
 }
 
-/// Asks `GET path` of a server and waits for the whole answer.
+/// Asks `GET path` (or another method, without a body) of a server and waits for the whole answer.
 public func plainGet(
-    host: String, port: UInt16, path: String, within limit: Duration
+    host: String, port: UInt16, path: String, method: String = "GET", within limit: Duration
 ) throws(SystemError) -> PlainResponse {
     let place = "\(host):\(port)"
     let deadline = MonotonicClock.now + limit
@@ -30,7 +30,8 @@ public func plainGet(
     try wait(for: POLLOUT)
     _ = try checked(hf_socket_error(descriptor), "connect to \(place)")
     // The server of this protocol version closes when it has answered.
-    var request = Array("GET \(path) HTTP/1.1\r\nHost: \(place)\r\nConnection: close\r\n\r\n".utf8)[...]
+    let head = ["\(method) \(path) HTTP/1.1", "Host: \(place)", "Content-Length: 0", "Connection: close"]
+    var request = Array((head.joined(separator: "\r\n") + "\r\n\r\n").utf8)[...]
     while !request.isEmpty {
         let sent = unsafe request.withUnsafeBytes { unsafe hf_send(descriptor, $0.baseAddress, $0.count, 0) }
         if sent == -Int64(EAGAIN) {

@@ -27,6 +27,35 @@ import Testing
         try engine.leave()
     }
 
+    /// The end of the one piece under way is all that can begin the next.
+    @Test func aTransferGoesOnWhereThereIsRoomForOnePiece() throws {
+        var settings = AgentSettings(tiering: smallTiering(), links: .measured(first: fastLinks))
+        settings.limits.copyWorkers = 1
+        settings.limits.copyDepth = 1
+        settings.limits.copyBytesMax = blockBytes
+        let bench = try AgentBench(settings, folder: try Folder())
+        let engine = try TestEngine(bench.agent)
+        let names = chain(0..<20, of: 3)
+        #expect(try engine.serve(names) == 0)
+        #expect(try engine.serve(names) == 20)
+        try engine.leave()
+    }
+
+    /// Whoever asks for rest hears of it, also when the agent has just gone to sleep.
+    @Test func restIsToldToWhoeverAsks() throws {
+        var settings = AgentSettings(tiering: smallTiering(), links: .given(fastLinks))
+        settings.clock = .given
+        let agent = try Agent(settings, logger: quietLogger())
+        for step in 1...2000 {
+            #expect(agent.advance(to: Instant(nanoseconds: Int64(step))) == .accepted)
+            guard agent.waitUntilQuiet(within: waitLimit) else {
+                Issue.record("no rest at step \(step)")
+                break
+            }
+        }
+        agent.shutDown()
+    }
+
     @Test func aLoadWithoutARequestServesWhatIsThere() throws {
         let bench = try AgentBench(
             AgentSettings(tiering: smallTiering(), links: .measured(first: fastLinks)), folder: try Folder())

@@ -18,10 +18,16 @@ import Testing
         return try ModelledReplay(trace: trace, scenario: scenario, catalogue: .builtIn)
     }
 
+    /// Two nodes of the scenario's own rules.
+    private func stillNodes(_ replay: ModelledReplay) -> [any LockStepNode] {
+        replay.stillNodes(
+            2, replay.lockStepConfiguration, links: replay.idleLinks(blockBytes: replay.blockBytes))
+    }
+
     @Test func everyTokenIsInOneClassAndTheSameEachTime() throws {
         let replay = try replay("chat.jsonl.gz")
-        let first = try replay.lockStep(over: replay.stillNodes(2), router: .migrating)
-        let second = try replay.lockStep(over: replay.stillNodes(2), router: .migrating)
+        let first = try replay.lockStep(over: stillNodes(replay), router: .migrating)
+        let second = try replay.lockStep(over: stillNodes(replay), router: .migrating)
         #expect(first.ledger == second.ledger)
         #expect(first.ledger.total == first.promptTokens)
         #expect(first.ledger.served > 0)
@@ -29,8 +35,8 @@ import Testing
 
     @Test func conversationsThatMigrateGoOnFromTheStore() throws {
         let replay = try replay("chat.jsonl.gz")
-        let sticky = try replay.lockStep(over: replay.stillNodes(2), router: .sticky)
-        let roaming = try replay.lockStep(over: replay.stillNodes(2), router: .roundRobin)
+        let sticky = try replay.lockStep(over: stillNodes(replay), router: .sticky)
+        let roaming = try replay.lockStep(over: stillNodes(replay), router: .roundRobin)
         // What a conversation's old engine held must come from elsewhere now, and it does.
         #expect(roaming.ledger.flash > sticky.ledger.flash)
         #expect(Double(roaming.ledger.served) > 0.9 * Double(sticky.ledger.served))

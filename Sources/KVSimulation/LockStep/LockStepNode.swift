@@ -31,16 +31,16 @@ public struct LockStepRequest: Sendable {
 public struct LockStepLoad: Sendable {
     /// One past the last block that the engine has now.
     public var end: Int32
-    /// How long the load should have taken by its plan, seconds; nil where nobody says.
-    public var expectedSeconds: Double?
-    /// How long it took by a clock, seconds; nil where no time passes.
-    public var measuredSeconds: Double?
+    /// How long it took, by a clock or as planned, seconds.
+    public var seconds: Double
+    /// Whether the engine died of it, with all that it held.
+    public var engineDied: Bool
 
     /// A load of its parts.
-    public init(end: Int32, expectedSeconds: Double? = nil, measuredSeconds: Double? = nil) {
+    public init(end: Int32, seconds: Double = 0, engineDied: Bool = false) {
         self.end = end
-        self.expectedSeconds = expectedSeconds
-        self.measuredSeconds = measuredSeconds
+        self.seconds = seconds
+        self.engineDied = engineDied
     }
 }
 
@@ -52,8 +52,6 @@ public protocol LockStepNode: AnyObject {
     func load(_ request: LockStepRequest, upTo end: Int32) throws -> LockStepLoad
     /// The prompt is computed: the engine offers its blocks, all of which it holds.
     func save(_ request: LockStepRequest) throws
-    /// The prompt is booked and its turn over.
-    func finish(_ request: LockStepRequest) throws
-    /// Where the tokens of all finished prompts came from.
-    func ledger() throws -> Ledger
+    /// The prompt is booked and its turn over: where its tokens came from, as far as the node knows. Empty: nobody booked it.
+    func finish(_ request: LockStepRequest) throws -> Ledger
 }

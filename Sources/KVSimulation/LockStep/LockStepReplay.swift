@@ -36,14 +36,17 @@ public struct LockStepResult: Sendable {
     public var requests = 0
     /// Per request: seconds of its load (measured where a clock ran, else as planned) and of the modelled computing.
     public var readySeconds: [Double] = []
-    /// Measured ÷ expected seconds of each load that had both.
-    public var loadRatios: [Double] = []
+    /// Tokens that no node would say anything of, because the one that was asked had died.
+    public var unbookedTokens = 0
+
+    /// A result of nothing yet.
+    public init() {}
 }
 
 extension ModelledReplay {
     /// Replays the trace in lock step over `nodes`; each node has as many engines as the scenario says.
     ///
-    /// - Parameter onRequest: Told each request before it runs: for progress, and for tests that break something.
+    /// - Parameter onRequest: Told each request before it runs: for progress, and to break something.
     public func lockStep(
         over nodes: [any LockStepNode], router: LockStepRouter, requestsMax: Int = .max,
         onRequest: (Int) throws -> Void = { _ in }
@@ -51,6 +54,8 @@ extension ModelledReplay {
         let enginesPerNode = max(1, scenario.replicas / nodes.count)
         var caches = (0..<nodes.count * enginesPerNode).map { _ in PrefixCache(capacity: lockStepEngineBlocks) }
         var evicted: [BlockNumber] = []
+        // What was computed anywhere: a node knows only what it met itself.
+        var computed = Set<BlockNumber>()
         var result = LockStepResult()
         for (index, given) in workload.requests.enumerated().prefix(requestsMax) {
             try onRequest(index)
@@ -59,23 +64,57 @@ extension ModelledReplay {
             let start = given.firstReference
             let path = workload.blocks[start..<start + Int(given.blockCount)]
             let own = caches[place].filledRun(path.span)
-            let request = LockStepRequest(
+            var request = LockStepRequest(
                 index: index, engine: place % enginesPerNode, path: path, promptTokens: given.inputTokens,
                 engineBlocks: Int32(own), session: given.session, turn: given.turn, reason: given.stopReason,
                 time: Instant(nanoseconds: given.arrival))
-            let found = try node.lookUp(request)
-            var load = LockStepLoad(end: Int32(own))
-            if found > Int32(own) { load = try node.load(request, upTo: found) }
+            var load = try lookUpAndLoad(request, at: node)
+            if load.engineDied {
+                // Another engine takes its place, with nothing, and its requests come again.
+                caches[place] = PrefixCache(capacity: lockStepEngineBlocks)
+                request.engineBlocks = 0
+                load = try lookUpAndLoad(request, at: node)
+            }
             caches[place].acquire(path.span, evicted: &evicted)
             caches[place].fillLeading(path.span, path.count)
             try node.save(request)
-            try node.finish(request)
+            let known = path.firstIndex { !computed.contains($0) } ?? path.endIndex
+            book(try node.finish(request), of: request, known: known - path.startIndex, in: &result)
+            computed.formUnion(path[known...])
             caches[place].release(path.span)
             evicted.removeAll(keepingCapacity: true)
             note(load, of: given, in: &result)
         }
-        for node in nodes { result.ledger.add(try node.ledger()) }
         return result
+    }
+
+    private func lookUpAndLoad(_ request: LockStepRequest, at node: any LockStepNode) throws -> LockStepLoad {
+        let found = try node.lookUp(request)
+        guard found > request.engineBlocks else { return LockStepLoad(end: request.engineBlocks) }
+        return try node.load(request, upTo: found)
+    }
+
+    /// Books a prompt. What the node took for new though it had been computed elsewhere was held elsewhere; a prompt that
+    /// nobody booked came to an engine without a cache.
+    ///
+    /// - Parameter known: Leading blocks that had been computed anywhere.
+    private func book(_ told: Ledger, of request: LockStepRequest, known: Int, in result: inout LockStepResult) {
+        let prompt = Int(request.promptTokens)
+        func tokens(_ blocks: Int) -> Int { min(blocks * workload.blockTokens, prompt) }
+        var ledger = told
+        if told.total == 0 {
+            result.unbookedTokens += prompt
+            let isWhole = tokens(Int(request.engineBlocks)) == prompt
+            ledger.hbm = tokens(Int(request.engineBlocks)) - (isWhole ? 1 : 0)
+            ledger.noTier = max(0, tokens(known) - tokens(Int(request.engineBlocks)))
+            ledger.firstSeen = tokens(request.path.count) - max(tokens(known), tokens(Int(request.engineBlocks)))
+            ledger.alwaysComputed = prompt - tokens(request.path.count) + (isWhole ? 1 : 0)
+        } else {
+            let elsewhere = min(told.firstSeen, max(0, tokens(known) - told.served - told.recomputed))
+            ledger.firstSeen -= elsewhere
+            ledger.heldElsewhere += elsewhere
+        }
+        result.ledger.add(ledger)
     }
 
     private func note(_ load: LockStepLoad, of request: Workload.Request, in result: inout LockStepResult) {
@@ -84,10 +123,7 @@ extension ModelledReplay {
         let cached = min(Int(load.end) * workload.blockTokens, Int(request.inputTokens) - 1)
         let compute = PrefillCost(of: model, chunk: scenario.engine.tokenBudget).seconds(
             count: Double(Int(request.inputTokens) - cached), after: Double(cached))
-        result.readySeconds.append((load.measuredSeconds ?? load.expectedSeconds ?? 0) + compute)
-        if let measured = load.measuredSeconds, let expected = load.expectedSeconds, expected > 0 {
-            result.loadRatios.append(measured / expected)
-        }
+        result.readySeconds.append(load.seconds + compute)
     }
 
     /// Requests of the replay.
@@ -96,27 +132,54 @@ extension ModelledReplay {
     /// Blocks of one engine's memory.
     public var lockStepEngineBlocks: Int { Cluster.hbmBlocks(model, workload) }
 
-    /// The rules of each node in lock step. There is no prefetch: nothing can come early where no time passes.
+    /// Bytes of a block of the model's.
+    public var blockBytes: Int { Cluster.blockBytes(model, workload) }
+
+    /// Prompt tokens of a block.
+    public var blockTokens: Int { workload.blockTokens }
+
+    /// Layers of the model.
+    public var layers: Int { model.shape.layers }
+
+    /// What computing costs on one engine.
+    public var prefillCost: PrefillCost { PrefillCost(of: model, chunk: scenario.engine.tokenBudget) }
+
+    /// The scenario's rules of each node, without prefetch: nothing can come early where no time passes.
     public var lockStepConfiguration: TieringConfiguration {
-        var configuration = scenario.tieringConfiguration(
-            model, PrefillCost(of: model, chunk: scenario.engine.tokenBudget), Cluster.blockBytes(model, workload),
-            workload)
+        var configuration = scenario.tieringConfiguration(model, prefillCost, blockBytes, workload)
         configuration.prefetch = nil
         return configuration
     }
 
-    /// The paths of a node as its profile says, idle.
-    public var lockStepLinks: LinkView {
-        let hostToGPU = scenario.links.hostToGPU > 0 ? scenario.links.hostToGPU : gpu.hostLinkBytesPerSecond
-        let paths = ClusterLinks(scenario, hostToGPU: hostToGPU)
-        return paths.view(of: LinkFabric(links: paths.links, discipline: paths.discipline), replica: 0, at: 0)
+    /// Blocks that each node keeps in memory, on its flash (0: none) and in the shared store (0: none).
+    public var tierBlocks: (dram: Int, nvme: Int, store: Int) {
+        let node = lockStepConfiguration
+        return (
+            (node.dram?.bytes ?? 0) / blockBytes, (node.nvme?.bytes ?? 0) / blockBytes,
+            scenario.tiers.flash.use ? scenario.makeStore(blockBytes, workload).capacity : 0
+        )
     }
 
-    /// Modelled nodes, with the store that they share.
-    public func stillNodes(_ count: Int) -> [any LockStepNode] {
-        let blockBytes = Cluster.blockBytes(model, workload)
-        let store = scenario.tiers.flash.use ? StillStore(scenario.makeStore(blockBytes, workload)) : nil
-        return (0..<count).map { _ in StillNode(lockStepConfiguration, store: store, links: lockStepLinks) }
+    /// The paths of a node as its profile says, idle, for blocks of `bytes` bytes: they move as many blocks a second as
+    /// they would move of the model's, so that the planner sees no difference.
+    public func idleLinks(blockBytes bytes: Int) -> LinkView {
+        let hostToGPU = scenario.links.hostToGPU > 0 ? scenario.links.hostToGPU : gpu.hostLinkBytesPerSecond
+        let paths = ClusterLinks(scenario, hostToGPU: hostToGPU)
+        let idle = paths.view(of: LinkFabric(links: paths.links, discipline: paths.discipline), replica: 0, at: 0)
+        let scale = Double(bytes) / Double(blockBytes)
+        func scaled(_ link: LinkState) -> LinkState { LinkState(bandwidth: link.bandwidth * scale, delay: link.delay) }
+        return LinkView(dram: scaled(idle.dram), nvme: scaled(idle.nvme), flash: scaled(idle.flash))
+    }
+
+    /// Blocks of the longest prompt.
+    public var pathBlocksMax: Int { workload.requests.reduce(0) { max($0, Int($1.blockCount)) } }
+
+    /// Modelled nodes of given rules, with the store that they share.
+    public func stillNodes(
+        _ count: Int, _ configuration: TieringConfiguration, links: LinkView
+    ) -> [any LockStepNode] {
+        let store = configuration.hasStore ? StillStore(scenario.makeStore(blockBytes, workload)) : nil
+        return (0..<count).map { _ in StillNode(configuration, store: store, links: links) }
     }
 
     /// A record of a lock-step replay: system 1 alone, its tokens counted, its times those of one request at a time.
@@ -133,7 +196,8 @@ extension ModelledReplay {
         system.serviceTTFT = Distribution(of: result.readySeconds)
         let total = result.ledger.total
         return Record(
-            version: version, name: scenario.name, mode: live == nil ? .modelled : .live, trace: traceSummary,
+            version: version, name: "\(scenario.name), \(live == nil ? "modelled" : "live")",
+            mode: live == nil ? .modelled : .live, trace: traceSummary,
             configuration: configuration(command: command, overrides: overrides), modelError: ModelError(of: model),
             systems: [system], prices: prices,
             checks: [
@@ -143,26 +207,5 @@ extension ModelledReplay {
             ],
             notice: "Lock step: one request at a time, no queueing; hit tokens are exact, waiting is not shown.",
             live: live)
-    }
-}
-
-extension Ledger {
-    /// Adds another ledger's tokens.
-    mutating func add(_ other: Ledger) {
-        hbm += other.hbm
-        dram += other.dram
-        nvme += other.nvme
-        flash += other.flash
-        firstSeen += other.firstSeen
-        evicted += other.evicted
-        refused += other.refused
-        heldElsewhere += other.heldElsewhere
-        lostAfterLookUp += other.lostAfterLookUp
-        late += other.late
-        corrupt += other.corrupt
-        quota += other.quota
-        noTier += other.noTier
-        recomputeCheaper += other.recomputeCheaper
-        alwaysComputed += other.alwaysComputed
     }
 }

@@ -84,39 +84,60 @@ final class StillNode: LockStepNode {
     private var manager: TieringManager
     private var world: StillWorld
     private let links: LinkView
+    private let blockTokens: Int32
+    /// What was booked before the request in hand.
+    private var booked = Ledger()
 
     init(_ configuration: TieringConfiguration, store: StillStore?, links: LinkView) {
         manager = TieringManager(configuration)
         world = StillWorld(store: store)
         self.links = links
+        blockTokens = Int32(configuration.blockTokens)
     }
 
     func lookUp(_ request: LockStepRequest) -> Int32 {
         advance(to: request.time)
         world.forgetAnswers()
-        let chain = request.path.map { BlockKey(traceBlock: UInt64($0)) }
-        tell(
-            .arrived(
-                Arrival(
-                    request: 0, engine: Int32(request.engine), chain: chain[...], promptTokens: request.promptTokens,
-                    engineBlocks: request.engineBlocks, session: request.session, turn: request.turn)))
+        arrive(0, request, promptTokens: request.promptTokens, engineBlocks: request.engineBlocks)
         return world.answer?.hitBlocks ?? request.engineBlocks
     }
 
     func load(_ request: LockStepRequest, upTo end: Int32) -> LockStepLoad {
         tell(.load(LoadRequest(request: 0, engineBlocks: request.engineBlocks, endMax: end, links: links)))
         let expected = world.plan.map(\.expected.seconds) ?? 0
-        return LockStepLoad(end: world.ready?.end ?? request.engineBlocks, expectedSeconds: expected)
+        return LockStepLoad(end: world.ready?.end ?? request.engineBlocks, seconds: expected)
     }
 
-    func save(_ request: LockStepRequest) { tell(.computed(Computed(request: 0, parts: .kept))) }
-
-    func finish(_ request: LockStepRequest) {
+    /// The very events that an agent makes of an engine's save: the prompt is booked before its own blocks are there, and
+    /// the save is a request of its own.
+    func save(_ request: LockStepRequest) {
+        let count = Int32(request.path.count)
         tell(.computed(Computed(request: 0, parts: .booked)))
-        tell(.ended(request: 0, reason: request.reason))
+        arrive(1, request, promptTokens: count * blockTokens, engineBlocks: count)
+        tell(.computed(Computed(request: 1, parts: .kept, firstHeld: 0)))
+        tell(.ended(request: 1, reason: .unknown))
     }
 
-    func ledger() -> Ledger { Ledger(manager.ledger) }
+    func finish(_ request: LockStepRequest) -> Ledger {
+        let count = Int32(request.path.count)
+        let parts: Computed.Parts = request.path.isEmpty ? [.booked, .kept] : .booked
+        tell(.computed(Computed(request: 0, parts: parts, firstHeld: count)))
+        tell(.ended(request: 0, reason: request.reason))
+        let before = booked
+        booked = Ledger(manager.ledger)
+        return booked - before
+    }
+
+    private func arrive(
+        _ number: RequestNumber, _ request: LockStepRequest, promptTokens: Int32, engineBlocks: Int32
+    ) {
+        let chain = request.path.map { BlockKey(traceBlock: UInt64($0)) }
+        tell(
+            .arrived(
+                Arrival(
+                    request: number, engine: Int32(request.engine), chain: chain[...], promptTokens: promptTokens,
+                    engineBlocks: engineBlocks, session: request.session, turn: request.turn)))
+    }
 
     /// Meets what is due before a time, each at its own moment.
     private func advance(to time: Instant) {

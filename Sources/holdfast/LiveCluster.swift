@@ -1,0 +1,161 @@
+// The live side of a lock-step replay: a store and agents as processes of their own on this machine, engines at the
+// agents' doors. Tiers hold as many blocks as the scenario's, of the bytes that were asked for.
+
+import Foundation
+import KVAgent
+import KVModel
+import KVReport
+import KVSimulation
+import KVSystem
+
+/// Something that dies in the middle of the first load of a request from `request` on.
+struct LiveKilling {
+    enum Victim: String, CaseIterable { case store, agent, engine }
+
+    var what: Victim
+    var request: Int
+    /// Of a store: before this request it comes back.
+    var back: Int?
+}
+
+/// A store and agents of a live replay.
+final class LiveCluster {
+    private(set) var nodes: [LiveNode] = []
+    private let store: StoreProcess?
+    private let folder: URL
+    /// What is still to die, in order.
+    private var killings: [LiveKilling]
+    private var returns: [Int] = []
+    /// The request that runs.
+    private var current = 0
+    private var signals: [any DispatchSourceSignal] = []
+
+    init(
+        _ replay: ModelledReplay, _ settings: LockStepSettings, agents: Int, killings: [LiveKilling]
+    ) throws {
+        self.killings = killings.sorted { $0.request < $1.request }
+        folder = FileManager.default.temporaryDirectory.appendingPathComponent("holdfast-live-\(getpid())")
+        let engineCount = max(1, replay.scenario.replicas / agents)
+        let rows = replay.pathBlocksMax
+        try Self.checkRoom(settings, agents: agents, engines: agents * engineCount, rows: rows, folder: folder)
+        try? FileManager.default.removeItem(at: folder)
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        let (blocks, blockBytes) = (settings.blocks, settings.blockBytes)
+        store = blocks.store > 0 ? try StoreProcess(folder: folder, blocks: blocks.store, blockBytes: blockBytes) : nil
+        watchSignals()
+        for number in 0..<agents {
+            var lines = settings.lines
+            if let store { lines += "store: 127.0.0.1:\(store.port)\nkeys: \(store.keys)\n" }
+            if blocks.nvme > 0 {
+                let drive = folder.appendingPathComponent("nvme-\(number)").path
+                lines += "nvme: \(drive)\nnvmeSize: \(LiveDrive.byteCount(blocks.nvme, blockBytes))\n"
+            }
+            let agent = try AgentProcess(folder: folder, number: number, settings: lines)
+            nodes.append(
+                try LiveNode(
+                    agent, engineCount: engineCount, blockTokens: replay.blockTokens, blockBytes: blockBytes,
+                    rows: rows, takeKilling: { [unowned self] in takeKilling() },
+                    killStore: { [unowned self] in store?.kill() }))
+        }
+        try waitForStore()
+    }
+
+    /// Ends what is left when this process is asked to end.
+    private func watchSignals() {
+        for number in [SIGINT, SIGTERM] {
+            signal(number, SIG_IGN)
+            let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
+            source.setEventHandler { [folder] in
+                ChildProcess.killAll()
+                try? FileManager.default.removeItem(at: folder)
+                exit(128 + number)
+            }
+            source.resume()
+            signals.append(source)
+        }
+    }
+
+    deinit {
+        for node in nodes { node.end() }
+        nodes = []
+        store?.kill()
+        try? FileManager.default.removeItem(at: folder)
+    }
+
+    /// Minutes of replay must not end in a full disk or memory.
+    private static func checkRoom(
+        _ settings: LockStepSettings, agents: Int, engines: Int, rows: Int, folder: URL
+    ) throws(OperatorError) {
+        guard rows <= EngineProtocol.keyCountMax else {
+            throw OperatorError(
+                "a prompt has \(rows) blocks, and an agent's door takes \(EngineProtocol.keyCountMax)", at: "--live",
+                remedy: "take a trace of larger blocks")
+        }
+        let (blocks, bytes) = (settings.blocks, settings.blockBytes)
+        let memory = agents * blocks.dram * bytes + engines * rows * bytes + 128 << 20
+        let disk =
+            LiveDrive.byteCount(blocks.store, bytes) + (blocks.nvme > 0 ? agents : 0)
+            * LiveDrive.byteCount(blocks.nvme, bytes)
+        let parent = folder.deletingLastPathComponent().path
+        let free = (try? FileManager.default.attributesOfFileSystem(forPath: parent))?[.systemFreeSize] as? Int ?? .max
+        let remedy = "give a smaller --block-bytes, or smaller tiers"
+        guard memory < Int(ProcessInfo.processInfo.physicalMemory) / 4 * 3 else {
+            throw OperatorError("this would take \(ByteSize.text(memory)) of memory", at: "--live", remedy: remedy)
+        }
+        guard disk < free / 10 * 9 else {
+            throw OperatorError(
+                "this would take \(ByteSize.text(disk)) of the \(ByteSize.text(free)) that are free", at: parent,
+                remedy: remedy)
+        }
+    }
+
+    /// The first request after a start must find the store as reachable as the last.
+    private func waitForStore() throws {
+        guard let store, store.isRunning else { return }
+        let deadline = MonotonicClock.now + LiveEngine.limit
+        for node in nodes {
+            while try node.agent.rest(at: .zero)?.store?.isUsable != true {
+                guard MonotonicClock.now < deadline else {
+                    throw OperatorError("an agent does not reach the store", at: "127.0.0.1:\(store.port)")
+                }
+                usleep(20_000)
+            }
+        }
+    }
+
+    /// A request is about to run.
+    func begin(_ request: Int) throws {
+        current = request
+        if let back = returns.first, back <= request {
+            returns.removeFirst()
+            try store?.start()
+            try waitForStore()
+        }
+    }
+
+    private func takeKilling() -> LiveKilling? {
+        guard let first = killings.first, first.request <= current else { return nil }
+        killings.removeFirst()
+        if first.what == .store, let back = first.back { returns.append(back) }
+        return first
+    }
+
+    /// Those that did not find a load to die in.
+    var leftKillings: [LiveKilling] { killings }
+
+    /// The machine in words.
+    var machine: String {
+        let memory = Int(ProcessInfo.processInfo.physicalMemory)
+        return "\(ProcessInfo.processInfo.activeProcessorCount) cores, \(ByteSize.text(memory)) of memory"
+    }
+
+    /// What all nodes found out beside the ledger.
+    var counts: LiveCounts {
+        nodes.reduce(into: LiveCounts()) { sum, node in
+            sum.bytesCompared += node.counts.bytesCompared
+            sum.wrongBlocks += node.counts.wrongBlocks
+            sum.bytesOffered += node.counts.bytesOffered
+            sum.loads += node.counts.loads
+        }
+    }
+}

@@ -1,0 +1,162 @@
+// The processes of a live replay, started from this very binary: a store on a temporary file, and agents. They log into
+// files, which say where they can be reached, and end with their owner.
+
+import Foundation
+import KVAgent
+import KVFlash
+import KVModel
+import KVStore
+import KVSystem
+import Synchronization
+
+/// A process of this binary that writes a log.
+final class ChildProcess {
+    /// Its number.
+    let number: Int32
+    private let process: Process
+    private let log: URL
+
+    init(_ arguments: [String], log: URL) throws {
+        self.log = log
+        try Data().write(to: log)
+        let output = try FileHandle(forWritingTo: log)
+        process = Process()
+        process.executableURL = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath()
+        process.arguments = arguments
+        process.standardInput = FileHandle.nullDevice
+        process.standardOutput = output
+        process.standardError = output
+        try process.run()
+        number = process.processIdentifier
+        _ = Self.running.withLock { [number] in $0.insert(number) }
+    }
+
+    /// Waits until the log says at which port of 127.0.0.1 it serves.
+    func port(after words: String, within limit: KVModel.Duration = Duration(seconds: 60)) throws -> UInt16 {
+        let deadline = MonotonicClock.now + limit
+        while true {
+            let text = (try? String(contentsOf: log, encoding: .utf8)) ?? ""
+            if let found = text.range(of: words + "127.0.0.1:") {
+                let digits = text[found.upperBound...].prefix { $0.isNumber }
+                if digits.endIndex < text.endIndex, let port = UInt16(digits) { return port }
+            }
+            guard process.isRunning, MonotonicClock.now < deadline else {
+                throw OperatorError("a process of the live replay did not start: \(text.suffix(400))", at: log.path)
+            }
+            usleep(5000)
+        }
+    }
+
+    /// Like the death of its machine: nothing is written any more.
+    func kill() {
+        _ = Self.running.withLock { $0.remove(number) }
+        guard process.isRunning else { return }
+        _ = Glibc.kill(number, SIGKILL)
+        process.waitUntilExit()
+    }
+
+    /// All that were started and not yet ended, for the end of this process.
+    static func killAll() { running.withLock { for number in $0 { _ = Glibc.kill(number, SIGKILL) } } }
+
+    private static let running = Mutex<Set<Int32>>([])
+
+    deinit { kill() }
+}
+
+/// A store with a file for its drive.
+final class StoreProcess {
+    private(set) var port: UInt16 = 0
+    /// The file with its tenants' keys.
+    let keys: String
+    private let folder: URL
+    private let arguments: [String]
+    private var child: ChildProcess?
+
+    /// Whether it is there.
+    var isRunning: Bool { child != nil }
+
+    init(folder: URL, blocks: Int, blockBytes: Int) throws {
+        self.folder = folder
+        let data = folder.appendingPathComponent("store.flash").path
+        keys = data + ".tenants"
+        let extent = LiveDrive.extentBytes(blockBytes)
+        arguments = [
+            // Beyond the blocks there is room for those on their way out.
+            "store", "--data", data, "--size", "\(LiveDrive.byteCount(blocks + blocks / 16 + 256, blockBytes))",
+            "--extent", "\(extent)", "--payload-max", "\(max(1 << 20, blockBytes))", "--dram", "96MiB", "--http", "",
+        ]
+        try start()
+    }
+
+    /// Starts it, again with what its drive holds.
+    func start() throws {
+        let child = try ChildProcess(
+            arguments + ["--listen", "127.0.0.1:\(port)"], log: folder.appendingPathComponent("store.log"))
+        port = try child.port(after: "address=tcp ")
+        self.child = child
+    }
+
+    func kill() { child = nil }
+}
+
+/// An agent with a door of its own.
+final class AgentProcess {
+    /// Where its engines come.
+    let socket: String
+    private let configuration: String
+    private let log: URL
+    private var http: UInt16 = 0
+    private var child: ChildProcess?
+
+    /// - Parameter settings: The lines of its YAML file, but for its socket and its HTTP.
+    init(folder: URL, number: Int, settings: String) throws {
+        socket = folder.appendingPathComponent("agent-\(number)").path
+        configuration = folder.appendingPathComponent("agent-\(number).yaml").path
+        log = folder.appendingPathComponent("agent-\(number).log")
+        try (settings + "socket: \(socket)\nhttp: 127.0.0.1:0\n").write(
+            toFile: configuration, atomically: false, encoding: .utf8)
+        try start()
+    }
+
+    /// Starts it, with nothing in its memory.
+    func start() throws {
+        let child = try ChildProcess(["agent", "--config", configuration], log: log)
+        http = try child.port(after: "listening on ")
+        self.child = child
+    }
+
+    func kill() { child = nil }
+
+    /// Whether it is there.
+    var isRunning: Bool { child != nil }
+
+    /// Lock step: time passes, everything comes to rest. How it is doing then; nil: it is dead.
+    @discardableResult
+    func rest(at time: Instant) throws -> AgentStatus? {
+        guard isRunning else { return nil }
+        let path = "/rest?at=\(time.nanoseconds)"
+        guard
+            let answer = try? plainGet(
+                host: "127.0.0.1", port: http, path: path, method: "POST", within: Duration(seconds: 40)),
+            answer.status == 200
+        else { throw OperatorError("an agent does not come to rest", at: log.path) }
+        return try JSONDecoder().decode(AgentStatus.self, from: Data(answer.body))
+    }
+}
+
+/// How large a drive is made for so many blocks.
+enum LiveDrive {
+    /// Bytes of the extents in which blocks lie.
+    static func extentBytes(_ blockBytes: Int) -> Int {
+        (max(FlashGeometry.extentUnit, blockBytes) + FlashGeometry.extentUnit - 1) / FlashGeometry.extentUnit
+            * FlashGeometry.extentUnit
+    }
+
+    /// The smallest drive for exactly so many blocks.
+    static func byteCount(_ blocks: Int, _ blockBytes: Int) -> Int {
+        let extent = extentBytes(blockBytes)
+        let alignment = extent >= 1 << 20 ? 1 << 20 : FlashGeometry.extentUnit
+        let headers = FlashGeometry.headerAreaOffset + blocks * FlashGeometry.headerBytes
+        return (headers + alignment - 1) / alignment * alignment + blocks * extent
+    }
+}

@@ -1,0 +1,72 @@
+// What `holdfast agent` is told in a lock-step replay: one text of settings, from which the modelled nodes get their rules
+// and the live agents their files. So both decide by the very same rules.
+
+import KVAgent
+import KVModel
+import KVSimulation
+import KVTiering
+
+/// The rules of all nodes of a lock-step replay.
+struct LockStepSettings {
+    /// Bytes of a block in every tier.
+    let blockBytes: Int
+    /// Blocks of each tier; 0: there is none.
+    let blocks: (dram: Int, nvme: Int, store: Int)
+    /// The settings of every agent but its places: a YAML file's lines.
+    let lines: String
+    /// The agents' own reading of them.
+    private let agent: AgentConfiguration
+    private let blockTokens: Int32
+
+    init(_ replay: ModelledReplay, blockBytes: Int) throws(OperatorError) {
+        let scenario = replay.scenario
+        guard scenario.tiers.dram.use else {
+            throw OperatorError(
+                "lock step needs node memory", at: "tiers.dram.use", remedy: "leave it true; agents cannot do without")
+        }
+        self.blockBytes = blockBytes
+        blockTokens = Int32(replay.blockTokens)
+        blocks = replay.tierBlocks
+        let links = replay.idleLinks(blockBytes: blockBytes)
+        let cost = replay.prefillCost
+        let numbers = [links.dram, links.nvme, links.flash].flatMap { ["\($0.bandwidth)", "\($0.delay.seconds)"] }
+        let planner: PlannerRule =
+            switch scenario.planner.policy {
+            case .always: .always
+            case .threshold: .threshold
+            case .boundary, .split: .split
+            }
+        let writes = scenario.tiers.writesPerDay * Double(blocks.nvme * blockBytes)
+        var lines = [
+            "dram: \(blocks.dram * blockBytes)", "policy: \(scenario.tiers.policy.rawValue)",
+            "inclusion: \(scenario.tiers.inclusion.rawValue)", "spill: \(blocks.store > 0 ? "onSave" : "never")",
+            "planner: \(planner.rawValue)", "prefill: [\(cost.base), \(cost.linear), \(cost.quadratic)]",
+            "layers: \(replay.layers)", "overlap: \(scenario.engine.overlap.rawValue)",
+            "nvmeWritePerDay: \(Int(writes))", "links: [\(numbers.joined(separator: ", "))]",
+            // Nothing can come early where no time passes, and what is told in between would come at no certain moment.
+            "prefetch: false", "subscribe: false", "clock: given", "copyThreads: 1",
+        ]
+        if blocks.store > 0 { lines += ["tenant: local", "namespace: replay"] }
+        self.lines = lines.joined(separator: "\n") + "\n"
+        var agent = AgentConfiguration()
+        try agent.read(yaml: self.lines, file: "lock step")
+        // The places, which the rules do not depend on.
+        if blocks.store > 0 { agent.store = "modelled" }
+        if blocks.nvme > 0 {
+            agent.nvme = "modelled"
+            agent.nvmeSize = blocks.nvme * blockBytes
+        }
+        self.agent = agent
+    }
+
+    /// What agents make of the settings.
+    func tiering() throws(OperatorError) -> TieringConfiguration {
+        try agent.tiering(slotBytes: blockBytes, blockTokens: blockTokens, ownership: .host)
+    }
+
+    /// What the planner believes of paths.
+    var links: LinkView {
+        guard let links = agent.givenLinks else { preconditionFailure("settings without links") }
+        return links
+    }
+}

@@ -1,0 +1,91 @@
+// The live replay as its users run it: a store and two agents as processes of their own, real bytes, each of them
+// compared. In lock step the modelled nodes serve the same tokens from the same tiers, and what is killed in the middle costs
+// hits but nothing else.
+
+import Foundation
+import Testing
+
+@Suite(.serialized) struct LiveReplayTests {
+    /// Thirteen conversations over three shared prompts, small enough for seconds.
+    private let scratch: Scratch
+    private let trace: String
+
+    init() throws {
+        scratch = try Scratch()
+        let lines = (0..<240).map { index -> String in
+            // Each turn goes on where the last ended; 13 is no multiple of the engines, so that turns in order move on.
+            let (session, turn) = (index % 13, index / 13)
+            let prompt = (0..<6).map { 10_000 + 100 * (session % 3) + $0 }
+            let own = (0..<(4 + 2 * turn)).map { 100_000 + 1000 * session + $0 }
+            let ids = (prompt + own).map(String.init).joined(separator: ", ")
+            let tokens = (prompt.count + own.count) * 512
+            return """
+                {"timestamp": \(index * 500), "input_length": \(tokens), "output_length": 64, "hash_ids": [\(ids)]}
+                """
+        }
+        trace = try scratch.path("turns.jsonl", lines.joined(separator: "\n") + "\n")
+    }
+
+    /// Node memory for a part of the blocks, so that the store has something to give.
+    private func replay(_ more: [String]) throws -> CommandRun {
+        try .holdfast(
+            ["replay", trace, "--lockstep", "--agents", "2", "--set", "tiers.dram.perNode=24GB", "--json"] + more,
+            seconds: 120)
+    }
+
+    private func ledger(_ run: CommandRun) throws -> [String: Int] {
+        #expect(run.exitCode == 0, "\(run.errors)")
+        let system = try #require((try run.object["systems"] as? [[String: Any]])?.first)
+        return try #require(system["ledger"] as? [String: Int])
+    }
+
+    private func served(_ ledger: [String: Int]) -> Int {
+        ["hbm", "dram", "nvme", "flash"].reduce(0) { $0 + (ledger[$1] ?? 0) }
+    }
+
+    @Test(arguments: [
+        ["--route", "migrating", "--set", "tiers.policy=lru"], ["--route", "roundRobin"],
+        [
+            "--route", "roundRobin", "--set", "tiers.nvme.use=true", "--set", "tiers.nvme.perNode=40GB", "--set",
+            "tiers.flash.use=false",
+        ],
+    ])
+    func liveHitsAreTheModelledOnesToTheToken(_ options: [String]) throws {
+        let modelled = try ledger(try replay(options))
+        let run = try replay(options + ["--live", "--block-bytes", "4KiB"])
+        #expect(try ledger(run) == modelled)
+        #expect(served(modelled) > 0 && modelled[options.count > 4 ? "nvme" : "flash"] ?? 0 > 0)
+        #expect(run.errors.contains("bytes of hits were compared, all right"))
+        #expect(try run.object["mode"] as? String == "live")
+    }
+
+    @Test func conversationsThatMigrateLoseNothingThatTheStoreHas() throws {
+        // Each request goes to the other agent than the one before it: B never saw what A computed, and hits it.
+        let sticky = try ledger(try replay(["--route", "sticky", "--live", "--block-bytes", "4KiB"]))
+        let roaming = try ledger(try replay(["--route", "roundRobin", "--live", "--block-bytes", "4KiB"]))
+        #expect(roaming["flash"] ?? 0 > sticky["flash"] ?? 0)
+        #expect(served(roaming) == served(sticky))
+        #expect(roaming["heldElsewhere"] == 0)
+    }
+
+    @Test(arguments: ["store@80", "store@80-120", "agent@80", "engine@80"])
+    func whatIsKilledInTheMiddleCostsHitsAndNothingElse(_ victim: String) throws {
+        let options = ["--route", "migrating", "--live", "--block-bytes", "4KiB"]
+        let whole = try ledger(try replay(options))
+        let run = try replay(options + ["--kill", victim])
+        let live = try ledger(run)
+        #expect(served(live) <= served(whole))
+        #expect(served(live) > served(whole) / 4)
+        #expect(live.values.reduce(0, +) == whole.values.reduce(0, +))
+        // What was lost is in the ledger by its cause, never as new.
+        #expect(live["firstSeen"] == whole["firstSeen"])
+        #expect(!run.errors.contains("lived on"), "nothing died: \(run.errors)")
+    }
+
+    @Test func aKillingThatMakesNoSenseIsRefused() throws {
+        for words in ["agent", "agent@x", "agent@5-9", "store@9-5", "door@5"] {
+            let run = try replay(["--live", "--kill", words])
+            #expect(run.exitCode == 1 && run.errors.contains("--kill"), "\(words): \(run.errors)")
+        }
+    }
+}
