@@ -248,7 +248,8 @@ public final class AgentSidecar: Sendable {
                 ])
         }
         var settings = AgentSettings(
-            tiering: tiering, links: configuration.givenLinks.map { .given($0) } ?? .measured(first: surroundings.links))
+            tiering: tiering, links: configuration.givenLinks.map { .given($0) } ?? .measured(first: surroundings.links)
+        )
         settings.clock = configuration.clock == .given ? .given : .monotonic
         settings.memory = arena.memory
         settings.limits.enginesMax = configuration.engines
