@@ -2,9 +2,11 @@
 // the ordinary shape, and `report` shows it beside others.
 
 import ArgumentParser
+import KVAgent
 import KVModel
 import KVReport
 import KVSimulation
+import KVTiering
 
 struct LockStepOptions: ParsableArguments {
     @Flag(
@@ -109,11 +111,23 @@ struct LockStepOptions: ParsableArguments {
             try cluster?.begin(request)
         }
         bar.finish()
-        if let cluster { try LiveReport(cluster.counts, result, cluster.leftKillings).print() }
+        var live: LiveRun?
+        if let cluster {
+            let report = LiveReport(counts: cluster.counts, result: result, leftKillings: cluster.leftKillings)
+            try report.print()
+            live = LiveRun(machine: cluster.machine, runs: 1)
+            if let profile = modelled.scenario.profile {
+                var settings = AgentConfiguration()
+                settings.profile = profile
+                let links = try AgentSettingsReading.links(settings)
+                live?.loads = report.loads(by: links, blockBytes: blockBytes)
+                for load in live?.loads ?? [] { note("from \(load.tier): \(load.words)") }
+            }
+        }
         let overrides = Dictionary(try modelled.scenario.readOverrides().map { ($0.key, $0.value) }) { _, last in last }
         let record = replay.record(
             of: result, version: Holdfast.configuration.version, command: modelled.command(input, words),
-            overrides: overrides, live: cluster.map { LiveRun(machine: $0.machine, runs: 1) })
+            overrides: overrides, live: live)
         try modelled.finish(record, json: json, terminal: terminal)
     }
 }
@@ -124,10 +138,30 @@ struct LiveReport {
     let result: LockStepResult
     let leftKillings: [LiveKilling]
 
-    init(_ counts: LiveCounts, _ result: LockStepResult, _ leftKillings: [LiveKilling]) {
-        self.counts = counts
-        self.result = result
-        self.leftKillings = leftKillings
+    /// How long loads took beside what a profile says: of each tier that they came from its first byte, and its bytes.
+    func loads(by links: LinkView, blockBytes: Int) -> [LoadTimes] {
+        var times: [String: [(predicted: Double, measured: Double)]] = [:]
+        for load in counts.loads {
+            let found = load.found
+            var (farthest, predicted) = ("", 0.0)
+            for (tier, blocks, link) in [
+                ("dram", found.dramBlocks, links.dram), ("nvme", found.nvmeBlocks, links.nvme),
+                ("flash", found.flashBlocks, links.flash),
+            ] where blocks > 0 {
+                farthest = tier
+                predicted += link.delay.seconds + Double(Int(blocks) * blockBytes) / link.bandwidth
+            }
+            if predicted > 0 { times[farthest, default: []].append((predicted, load.seconds)) }
+        }
+        func median(_ values: [Double]) -> Double { values.sorted()[values.count / 2] }
+        return ["dram", "nvme", "flash"].compactMap { tier in
+            times[tier].map { loads in
+                LoadTimes(
+                    tier: tier, count: loads.count, predictedSeconds: median(loads.map(\.predicted)),
+                    measuredSeconds: median(loads.map(\.measured)),
+                    ratio: median(loads.map { $0.measured / $0.predicted }))
+            }
+        }
     }
 
     /// Says it, and fails where bytes were wrong.

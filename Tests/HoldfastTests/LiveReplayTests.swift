@@ -70,9 +70,8 @@ import Testing
 
     @Test(arguments: ["store@80", "store@80-120", "agent@80", "engine@80"])
     func whatIsKilledInTheMiddleCostsHitsAndNothingElse(_ victim: String) throws {
-        let options = ["--route", "migrating", "--live", "--block-bytes", "4KiB"]
-        let whole = try ledger(try replay(options))
-        let run = try replay(options + ["--kill", victim])
+        let whole = try ledger(try replay(["--route", "migrating"]))
+        let run = try replay(["--route", "migrating", "--live", "--block-bytes", "4KiB", "--kill", victim])
         let live = try ledger(run)
         #expect(served(live) <= served(whole))
         #expect(served(live) > served(whole) / 4)
@@ -80,6 +79,26 @@ import Testing
         // What was lost is in the ledger by its cause, never as new.
         #expect(live["firstSeen"] == whole["firstSeen"])
         #expect(!run.errors.contains("lived on"), "nothing died: \(run.errors)")
+    }
+
+    @Test func loadsAreReportedBesideWhatAProfileSays() throws {
+        let profile = try scratch.path(
+            "profile.json",
+            """
+            {"schema": "holdfast-profile-1", "hostMemory": {"bytesPerSecond": 4e9}, "dram": {"latencySeconds": 1e-4},
+             "flash": {"readBytesPerSecond": 1e9, "latencySeconds": 3e-4}}
+            """)
+        let run = try replay(
+            ["--route", "roundRobin", "--live", "--block-bytes", "4KiB", "--profile", profile])
+        #expect(run.exitCode == 0, "\(run.errors)")
+        let live = try #require(try run.object["live"] as? [String: Any])
+        let loads = try #require(live["loads"] as? [[String: Any]])
+        let flash = try #require(loads.first { $0["tier"] as? String == "flash" })
+        #expect(flash["count"] as? Int ?? 0 > 0)
+        // At least the first byte of the store, and a block of 4 KiB.
+        #expect(flash["predictedSeconds"] as? Double ?? 0 > 3e-4)
+        #expect(flash["measuredSeconds"] as? Double ?? 0 > 0 && flash["ratio"] as? Double ?? 0 > 0)
+        #expect(run.errors.contains("from flash: "))
     }
 
     @Test func aKillingThatMakesNoSenseIsRefused() throws {

@@ -314,5 +314,15 @@ private func json(_ live: LiveRun) -> JSONValue {
                     "high": .number($0.high),
                 ])
             }),
+        "loads": live.loads.map {
+            .array(
+                $0.map {
+                    .members([
+                        "tier": .string($0.tier), "count": .integer($0.count),
+                        "predictedSeconds": .number($0.predictedSeconds),
+                        "measuredSeconds": .number($0.measuredSeconds), "ratio": .number($0.ratio),
+                    ])
+                })
+        },
     ])
 }

@@ -116,7 +116,10 @@ extension Comparison {
             "Model error",
             "TTFT \(Printed.percent(record.modelError.ttftMean).text), TPOT \(Printed.percent(record.modelError.tpot).text): \(record.modelError.kind)"
         )
-        if let live = record.live { add("Machine", live.machine) }
+        if let live = record.live {
+            add("Machine", live.machine)
+            for load in live.loads ?? [] { add("From \(Fill(rawValue: load.tier)?.tierName ?? load.tier)", load.words) }
+        }
         return Listing(
             title: runs.count == 1 ? "Configuration" : "Configuration of record \(run.key)", entries: entries)
     }

@@ -30,6 +30,8 @@ public enum LockStepRouter: String, Sendable, CaseIterable {
 public struct LockStepResult: Sendable {
     /// Where every prompt token came from, over all nodes.
     public var ledger = Ledger()
+    /// Where they would have come from with endless bytes that every engine reads.
+    public var ceiling = Ledger()
     /// Prompt tokens of the trace.
     public var promptTokens = 0
     /// Requests that were replayed.
@@ -115,6 +117,10 @@ extension ModelledReplay {
             ledger.heldElsewhere += elsewhere
         }
         result.ledger.add(ledger)
+        let isWhole = tokens(known) == prompt
+        result.ceiling.hbm += tokens(known) - (isWhole ? 1 : 0)
+        result.ceiling.firstSeen += tokens(request.path.count) - tokens(known)
+        result.ceiling.alwaysComputed += prompt - tokens(request.path.count) + (isWhole ? 1 : 0)
     }
 
     private func note(_ load: LockStepLoad, of request: Workload.Request, in result: inout LockStepResult) {
@@ -194,16 +200,23 @@ extension ModelledReplay {
             ledger: result.ledger)
         system.completedRequests = result.requests
         system.serviceTTFT = Distribution(of: result.readySeconds)
+        let ceiling = SystemResult(
+            counted: ComparedSystem.infinite.key, name: ComparedSystem.infinite.name,
+            role: ComparedSystem.infinite.role, ledger: result.ceiling)
         let total = result.ledger.total
         return Record(
             version: version, name: "\(scenario.name), \(live == nil ? "modelled" : "live")",
             mode: live == nil ? .modelled : .live, trace: traceSummary,
             configuration: configuration(command: command, overrides: overrides), modelError: ModelError(of: model),
-            systems: [system], prices: prices,
+            systems: [system, ceiling], prices: prices,
             checks: [
                 Check(
+                    name: "no system serves more than the infinite cache",
+                    passed: result.ledger.served <= result.ceiling.served, left: Double(result.ledger.served),
+                    right: Double(result.ceiling.served)),
+                Check(
                     name: "every prompt token is in exactly one class", passed: total == result.promptTokens,
-                    left: Double(total), right: Double(result.promptTokens))
+                    left: Double(total), right: Double(result.promptTokens)),
             ],
             notice: "Lock step: one request at a time, no queueing; hit tokens are exact, waiting is not shown.",
             live: live)
