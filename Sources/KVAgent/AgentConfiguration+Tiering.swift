@@ -58,16 +58,19 @@ extension AgentConfiguration {
                 requestsMax: 16_384, transfersMax: 8_192, knownBlocksMax: known, pinsMax: 1_024, sliceBlocks: slice))
     }
 
-    /// Slots that node memory has room for. The memory is whole huge pages, of which no more are taken than fit.
+    /// Memory that is a few huge pages would lose too much of itself to whole ones.
+    private var usesHugePages: Bool { hugePages && dram >= 64 << 20 }
+
+    /// Slots that node memory has room for. Where it is whole huge pages, no more of them are taken than fit.
     func slotCount(of slotBytes: Int) -> Int {
         let page = 2 << 20
-        return (hugePages ? dram / page * page : dram) / slotBytes
+        return (usesHugePages ? dram / page * page : dram) / slotBytes
     }
 
     /// What node memory is to be.
     func arena(slotBytes: Int) -> ArenaConfiguration {
         var arena = ArenaConfiguration(slotBytes: slotBytes, slotCount: slotCount(of: slotBytes))
-        arena.wantsHugePages = hugePages
+        arena.wantsHugePages = usesHugePages
         arena.wantsPinning = pinMemory
         if numaNode == "auto" {
             arena.node =

@@ -44,7 +44,8 @@ struct LockStepSettings {
             "layers: \(replay.layers)", "overlap: \(scenario.engine.overlap.rawValue)",
             "nvmeWritePerDay: \(Int(writes))", "links: [\(numbers.joined(separator: ", "))]",
             // Nothing can come early where no time passes, and what is told in between would come at no certain moment.
-            "prefetch: false", "subscribe: false", "clock: given", "copyThreads: 1",
+            "hugePages: false", "pinMemory: false", "prefetch: false", "subscribe: false", "clock: given",
+            "copyThreads: 1",
         ]
         if blocks.store > 0 { lines += ["tenant: local", "namespace: replay"] }
         self.lines = lines.joined(separator: "\n") + "\n"
