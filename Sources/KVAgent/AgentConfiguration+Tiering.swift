@@ -59,7 +59,7 @@ extension AgentConfiguration {
     }
 
     /// Memory that is a few huge pages would lose too much of itself to whole ones.
-    private var usesHugePages: Bool { hugePages && dram >= 64 << 20 }
+    private var usesHugePages: Bool { hugePages && dram >= 32 << 20 }
 
     /// Slots that node memory has room for. Where it is whole huge pages, no more of them are taken than fit.
     func slotCount(of slotBytes: Int) -> Int {

@@ -86,7 +86,7 @@ import Testing
             "profile.json",
             """
             {"schema": "holdfast-profile-1", "hostMemory": {"bytesPerSecond": 4e9}, "dram": {"latencySeconds": 1e-4},
-             "flash": {"readBytesPerSecond": 1e9, "latencySeconds": 3e-4}}
+             "flash": {"readBytesPerSecond": 1e10, "latencySeconds": 3e-4}}
             """)
         let run = try replay(
             ["--route", "roundRobin", "--live", "--block-bytes", "4KiB", "--profile", profile])

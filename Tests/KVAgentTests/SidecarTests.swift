@@ -98,6 +98,8 @@ import Testing
             // The machine of a test may be busy with others: a second in place of 5 ms. Its prompts cost a second a block,
             // so that the deadline of a load is no matter of the machine either.
             configuration.ask = 1
+            // What was found in the store is to be in the store when it is loaded.
+            configuration.prefetch = false
             configuration.prefill = PrefillCost(base: 0, linear: 0.1, quadratic: 0)
             return try AgentSidecar(configuration, in: surroundings, logger: quietLogger())
         }
