@@ -73,6 +73,7 @@ public final class Agent: Sendable {
         }
         drive = opened
         tiering.hasStore = access != nil
+        tiering.hashSeed = .random(in: .min ... .max)
         do {
             workers = try CopyWorkers(
                 memory: memory, count: max(1, limits.copyWorkers),

@@ -8,7 +8,7 @@ import KVModel
 /// Memory: 24 bytes of record and about 10 of slot an entry; with the 8 bytes of a list policy's links, about 43. How it
 /// grows without a pause is told at `BlockTable`.
 public struct BlockIndex: ~Copyable {
-    private var table = BlockTable<LocatedBlock>()
+    private var table: BlockTable<LocatedBlock>
 
     /// What is kept of a block: 24 bytes.
     private struct LocatedBlock: KeyedRecord {
@@ -25,7 +25,9 @@ public struct BlockIndex: ~Copyable {
     }
 
     /// An empty index.
-    public init() {}
+    ///
+    /// - Parameter hashSeed: A number that those who choose keys cannot know.
+    public init(hashSeed: UInt64 = 0) { table = BlockTable(hashSeed: hashSeed) }
 
     /// How many blocks it holds.
     public var count: Int { table.count }

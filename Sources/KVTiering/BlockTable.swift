@@ -43,6 +43,9 @@ struct BlockTable<Record: KeyedRecord>: ~Copyable {
     /// The number that was freed last, the head of a list through the freed records.
     private var freed = none
 
+    /// What goes into every hash: one that chose keys, and knew how they are hashed, could give thousands the same place.
+    private let seed: (UInt64, UInt64)
+
     /// A number that no block has.
     private static var none: BlockNumber { .max }
     /// Records are allocated 2,048 at a time.
@@ -51,7 +54,10 @@ struct BlockTable<Record: KeyedRecord>: ~Copyable {
     private static var segmentTarget: Int { 1024 }
 
     /// An empty table.
-    init() {
+    ///
+    /// - Parameter hashSeed: A number that those who choose keys cannot know. Nothing but places depends on it.
+    init(hashSeed: UInt64) {
+        seed = (hashSeed, mixBits(hashSeed &+ 0x9E37_79B9_7F4A_7C15))
         segmentRoom = 1
         unsafe segments = .allocate(capacity: segmentRoom)
         unsafe segments.initialize(to: IndexSegment(capacity: 8))
@@ -85,7 +91,7 @@ struct BlockTable<Record: KeyedRecord>: ~Copyable {
 
     /// The number of the block with this key.
     func find(_ key: BlockKey) -> BlockNumber? {
-        let hash = Self.hash(of: key)
+        let hash = hash(of: key)
         let segment = unsafe segments[segmentIndex(of: hash)]
         var place = segment.firstPlace(of: hash)
         while unsafe segment.slots[place].hash == hash {
@@ -107,7 +113,7 @@ struct BlockTable<Record: KeyedRecord>: ~Copyable {
         while done < keys.count {
             let batch = min(16, keys.count - done)
             for offset in 0..<batch {
-                let hash = Self.hash(of: keys[done + offset])
+                let hash = hash(of: keys[done + offset])
                 let segment = segmentIndex(of: hash)
                 let home = unsafe segments[segment].home(of: hash)
                 let slot = unsafe segments[segment].slots[home].word
@@ -132,7 +138,7 @@ struct BlockTable<Record: KeyedRecord>: ~Copyable {
 
     @inline(__always)
     private func find(_ key: BlockKey, from start: SlotPlace) -> BlockNumber? {
-        let hash = Self.hash(of: key)
+        let hash = hash(of: key)
         let segment = unsafe segments[Int(start.segment)]
         var place = Int(start.place)
         var slot = IndexSlot(word: start.slot)
@@ -168,7 +174,7 @@ struct BlockTable<Record: KeyedRecord>: ~Copyable {
 
     /// The number of the block with this key, given now if the key is new.
     mutating func insert(_ key: BlockKey) -> (number: BlockNumber, isNew: Bool) {
-        let hash = Self.hash(of: key)
+        let hash = hash(of: key)
         let index = segmentIndex(of: hash)
         // One search for both questions: where the key is, and where it would stand.
         let first = unsafe segments[index].firstPlace(of: hash)
@@ -195,7 +201,7 @@ struct BlockTable<Record: KeyedRecord>: ~Copyable {
     /// Forgets a block; its number may be given again.
     mutating func remove(_ number: BlockNumber) {
         precondition(number < numberLimit, "a number that was never given")
-        let hash = Self.hash(of: unsafe record(number).pointee.key)
+        let hash = hash(of: unsafe record(number).pointee.key)
         let removed = unsafe segments[segmentIndex(of: hash)].remove(IndexSlot(hash: hash, number: number))
         precondition(removed, "a block is removed that the index does not hold")
         unsafe record(number).pointee = Record(key: BlockKey(high: 0, low: 0))
@@ -251,9 +257,13 @@ struct BlockTable<Record: KeyedRecord>: ~Copyable {
 
     // MARK: Addresses
 
-    /// The part of a key that the table uses. A key's bits are uniform already.
+    /// Both halves of the product of both halves of the key, each with its half of the seed. Keys that differ in a few
+    /// bits have products in step with each other; the last multiplication spreads those.
     @inline(__always)
-    private static func hash(of key: BlockKey) -> UInt32 { UInt32(truncatingIfNeeded: key.low) }
+    private func hash(of key: BlockKey) -> UInt32 {
+        let product = (key.low ^ seed.0).multipliedFullWidth(by: key.high ^ seed.1)
+        return UInt32(truncatingIfNeeded: ((product.high ^ product.low) &* 0x9E37_79B9_7F4A_7C15) >> 32)
+    }
 
     /// The segment for a hash: by one bit more where the split has passed.
     @inline(__always)

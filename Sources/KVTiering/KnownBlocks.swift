@@ -152,7 +152,7 @@ struct BlockRecord: KeyedRecord {
 
 /// All blocks by number and by key.
 struct KnownBlocks: ~Copyable {
-    private var table = BlockTable<BlockRecord>()
+    private var table: BlockTable<BlockRecord>
     private let countMax: Int
     /// Where the search for a number to recycle goes on.
     private var hand: BlockNumber = 0
@@ -164,7 +164,8 @@ struct KnownBlocks: ~Copyable {
     /// How many blocks a search for a number to recycle looks at before it gives up: more than a long chain has.
     private static let searchLength = 1 << 14
 
-    init(countMax: Int) {
+    init(countMax: Int, hashSeed: UInt64 = 0) {
+        table = BlockTable(hashSeed: hashSeed)
         precondition(countMax > 0, "a node that may know no block")
         precondition(countMax < Int(BlockRecord.noBlock), "more blocks than numbers")
         self.countMax = countMax

@@ -33,6 +33,9 @@ public struct TieringConfiguration {
     public var pinBudgetBytes: [Int]
     /// Sizes of everything that could grow.
     public var limits: TieringLimits
+    /// What the index's hashes begin with: for a node that serves engines, a number they cannot know. No decision
+    /// depends on it.
+    public var hashSeed: UInt64 = 0
 
     /// A configuration of given parts.
     public init(

@@ -74,7 +74,8 @@ public struct TieringManager: ~Copyable {
         self.configuration = configuration
         let dramCount = configuration.slotCount(configuration.dram)
         let nvmeCount = configuration.slotCount(configuration.nvme)
-        known = KnownBlocks(countMax: configuration.limits.knownBlocksMax)
+        known = KnownBlocks(
+            countMax: configuration.limits.knownBlocksMax, hashSeed: configuration.hashSeed)
         dram = TierSlots(count: dramCount)
         nvme = TierSlots(count: nvmeCount)
         let kept = configuration.keptCount(configuration.dram)

@@ -86,9 +86,31 @@ import Testing
     @Test func oneHashForAThousandKeysIsOnlySlow() {
         // All share the hash whose home is the last of its segment: the overhang must grow, not the segment for ever.
         var index = BlockIndex()
-        for high in UInt64(0)..<1000 { #expect(index.insert(BlockKey(high: high, low: .max)).isNew) }
-        for high in UInt64(0)..<1000 { #expect(index.find(BlockKey(high: high, low: .max)) != nil) }
-        #expect(index.find(BlockKey(high: 1000, low: .max)) == nil)
+        let all = mixBits(0x9E37_79B9_7F4A_7C15)
+        func key(_ number: UInt64) -> BlockKey { BlockKey(high: all ^ Self.lastPlace(number), low: 1) }
+        for number in UInt64(0)..<1000 { #expect(index.insert(key(number)).isNew) }
+        #expect(index.meanDisplacement > 400)
+        for number in UInt64(0)..<1000 { #expect(index.find(key(number)) != nil) }
+        #expect(index.find(key(1000)) == nil)
+    }
+
+    /// A word whose product with the golden ratio begins with 32 ones: what a table without a seed hashes to the last place.
+    private static func lastPlace(_ number: UInt64) -> UInt64 {
+        let inverse: UInt64 = 0xF1DE_83E1_9937_733D
+        return (0xFFFF_FFFF_0000_0000 | number) &* inverse
+    }
+
+    @Test func keysThatDifferInOneHalfOnlyFindPlacesOfTheirOwn() {
+        let patterns: [(UInt64) -> BlockKey] = [
+            { BlockKey(high: $0, low: 0) }, { BlockKey(high: 0, low: $0) }, { BlockKey(high: mixBits($0), low: 7) },
+            { BlockKey(high: 7, low: $0 << 40) }, { BlockKey(high: $0, low: $0) },
+            { BlockKey(high: mixBits(0x9E37_79B9_7F4A_7C15) ^ Self.lastPlace($0), low: 1) },
+        ]
+        for (number, key) in patterns.enumerated() {
+            var index = BlockIndex(hashSeed: 0xC0FF_EE00_5EED)
+            for block in UInt64(0)..<20_000 { _ = index.insert(key(block)) }
+            #expect(index.meanDisplacement < 20, "pattern \(number)")
+        }
     }
 
     @Test(arguments: [10_000, 30_000, 100_000, 1_000_000])
