@@ -130,7 +130,7 @@ package struct SimulatedWorld: World, ~Copyable {
 
     package mutating func perform(_ command: Command) -> Submission {
         switch command {
-        case .answer, .loading, .ready, .pinned:
+        case .answer, .loading, .ready, .pinned, .reserved:
             outbox.append((node, command))
         case .transfer(let order):
             start(order)

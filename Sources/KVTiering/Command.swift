@@ -25,6 +25,8 @@ public enum Command: Sendable, Equatable {
     case withdraw(keys: [BlockKey])
     /// Whether a pin was granted.
     case pinned(PinAnswer)
+    /// Slots of node memory that are an engine's to write into.
+    case reserved(Reserved)
 }
 
 /// What a look-up found: the leading run of the prompt that is in some tier, by the nearest tier of each block.
@@ -188,6 +190,20 @@ extension StoreOffer: Equatable {
     /// Equal chains offered alike.
     public static func == (left: StoreOffer, right: StoreOffer) -> Bool {
         left.offer == right.offer && left.chain == right.chain && left.firstOffered == right.firstOffered
+    }
+}
+
+/// Slots that an engine may write into. They count against node memory's bytes from now on, and nobody finds them.
+public struct Reserved: Sendable, Equatable {
+    /// The reservation, as its request names it.
+    public var reservation: UInt32
+    /// As many as there was room for.
+    public var slots: [SlotIndex]
+
+    /// A reservation of its parts.
+    public init(reservation: UInt32, slots: [SlotIndex]) {
+        self.reservation = reservation
+        self.slots = slots
     }
 }
 

@@ -37,6 +37,12 @@ public enum Event: Sendable {
     case pin(PinRequest)
     /// Takes a pin back before its time. Unknown pins are ignored.
     case unpin(pin: UInt32)
+    /// An engine wants empty slots of node memory to write into. Answered by one `Command.reserved`.
+    case reserve(ReserveRequest)
+    /// A reservation is over: what was not adopted of it is free. Unknown reservations are ignored.
+    case unreserve(reservation: UInt32)
+    /// An engine reads no more what a load lent it (`LoadRequest.isLease`). The request itself goes on.
+    case released(request: RequestNumber)
     /// The time given to `next(until:)` was reached.
     case deadline
 }
@@ -86,6 +92,9 @@ public struct LoadRequest: Sendable {
     public var computeWait: Duration
     /// What the paths to this engine look like now.
     public var links: LinkView
+    /// The engine reads the blocks where they lie in node memory: each slot is lent to it when its last hop ends, until
+    /// `Event.released` or the request's end.
+    public var isLease = false
 
     /// A load of given parts.
     public init(
@@ -155,6 +164,8 @@ public struct Computed: Sendable {
     public var parts: Parts
     /// Blocks before this position cannot be brought out of the engine now: it does not hold them for us.
     public var firstHeld: Int32
+    /// The blocks from `firstHeld` on lie in reserved slots already.
+    public var adopted: Adoption?
 
     /// A computed prompt of given parts.
     public init(
@@ -164,6 +175,34 @@ public struct Computed: Sendable {
         self.knownBlocks = knownBlocks
         self.parts = parts
         self.firstHeld = firstHeld
+    }
+}
+
+/// Blocks that an engine wrote straight into slots of node memory.
+public struct Adoption: Sendable, Equatable {
+    /// The reservation that the slots belong to.
+    public var reservation: UInt32
+    /// A slot for each block from `firstHeld` on. Those that are not wanted are free again.
+    public var slots: [SlotIndex]
+
+    /// An adoption of its parts.
+    public init(reservation: UInt32, slots: [SlotIndex]) {
+        self.reservation = reservation
+        self.slots = slots
+    }
+}
+
+/// An engine wants empty slots.
+public struct ReserveRequest: Sendable, Equatable {
+    /// Names the reservation; chosen by the caller, unique among those in force.
+    public var reservation: UInt32
+    /// How many slots, at most.
+    public var count: Int32
+
+    /// A request of its parts.
+    public init(reservation: UInt32, count: Int32) {
+        self.reservation = reservation
+        self.count = count
     }
 }
 

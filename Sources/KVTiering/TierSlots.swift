@@ -41,6 +41,13 @@ struct TierSlots {
         return slot
     }
 
+    /// A slot goes from one holder to another, full.
+    mutating func reassign(_ slot: SlotIndex, to block: BlockNumber) {
+        precondition(owners[Int(slot)] != BlockRecord.noBlock, "a slot goes over that nobody holds")
+        precondition(!isIdle(slot), "an idle slot goes over")
+        owners[Int(slot)] = block
+    }
+
     /// The block that has been idle for longest: give its slot back before taking another.
     var oldestIdle: BlockNumber? {
         let slot = newer[count]

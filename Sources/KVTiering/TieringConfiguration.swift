@@ -36,6 +36,9 @@ public struct TieringConfiguration {
     /// What the index's hashes begin with: for a node that serves engines, a number they cannot know. No decision
     /// depends on it.
     public var hashSeed: UInt64 = 0
+    /// The share of node memory's staging slots that engines may hold as many of, to read in place or to write into. A block
+    /// that an engine reads keeps its slot when its policy gives it up; so the rest of the staging slots is always there.
+    public var loanShare = 0.5
 
     /// A configuration of given parts.
     public init(
@@ -281,6 +284,9 @@ extension TieringConfiguration {
     /// Slots of a tier.
     func slotCount(_ tier: TierConfiguration?) -> Int { tier.map { $0.bytes / blockBytes } ?? 0 }
 
+    /// Slots that engines may hold at once.
+    var loanSlotsMax: Int { Int(Double(slotCount(dram) - keptCount(dram)) * loanShare) }
+
     /// Slots of a tier that its policy fills.
     func keptCount(_ tier: TierConfiguration?) -> Int {
         guard let tier else { return 0 }
@@ -302,6 +308,7 @@ extension TieringConfiguration {
         precondition(nvme == nil || dram != nil, "local flash without node memory")
         precondition(nvme == nil || slotCount(nvme) >= 1, "local flash of no block")
         precondition(!hasStore || dram != nil, "a shared store without node memory")
+        precondition(loanShare >= 0 && loanShare < 1, "a share of loans that is none")
         precondition(limits.requestsMax > 0, "a node for no request")
         // Each request, offer and pin may hold the number of one block, transfers read it from local flash: 16 bits.
         let holders = limits.requestsMax + 3 * limits.transfersMax + limits.pinsMax

@@ -38,7 +38,10 @@ extension TieringManager {
             check(
                 record.flags.contains(.predicted) == (predictions.holdOf[block] != nil), "a prediction without a hold")
         }
-        check(dramUsed == dram.usedCount, "slots of DRAM leaked")
+        check(dramUsed + loans.reservedCount == dram.usedCount, "slots of DRAM leaked")
+        let lent = requests.reduce(loans.reservedCount) { $0 + $1.loanedSlots }
+        check(lent == loans.count, "slots that engines hold miscounted")
+        check(loans.count <= configuration.loanSlotsMax, "engines hold more slots than they may")
         check(dramIdle == dram.idleCount, "idle slots of DRAM miscounted")
         check(nvmeUsed == nvme.usedCount, "slots of NVMe leaked")
         check(dramUsed * configuration.blockBytes <= configuration.dram?.bytes ?? 0, "DRAM beyond its bytes")

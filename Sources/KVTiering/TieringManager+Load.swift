@@ -27,7 +27,7 @@ extension TieringManager {
         let start = requests[index].engineBlocks
         _ = scan(slot, from: Int(start))
         requests[index].found = max(start, scratchRuns.last?.end ?? start)
-        limitRuns(to: load.endMax)
+        limitRuns(to: load.isLease ? beginLoan(slot, to: load.endMax) : load.endMax)
         let choice = choose(slot, load)
         requests[index].first = choice.first
         requests[index].end = choice.end
@@ -40,6 +40,7 @@ extension TieringManager {
         requests[index].sources = scratchRuns
         scratchRuns = sources
         if notes.isOn { note(slot, load, choice) }
+        if load.isLease { shrinkLoan(slot) }
         guard choice.end > choice.first else {
             releaseStaged(slot)
             return finishLoad(slot)
@@ -139,6 +140,12 @@ extension TieringManager {
                     break fetching
                 case .noSlot:
                     if isIdle(slot), fetch.isEmpty, giveWay(slot) { continue }
+                    // What it holds already it keeps, so that it would wait for itself: the engine computes the rest.
+                    if requests[index].isLease, isIdle(slot), fetch.isEmpty {
+                        counters.loadsCutShort += 1
+                        cut(slot, at: position, cause: .late)
+                        break fetching
+                    }
                     isStarved = true
                     break fetching
                 case .noTransfer:
@@ -321,7 +328,14 @@ extension TieringManager {
             if isWaiting { cut(slot, at: move.position, cause: lost.cause == .corrupt ? .corrupt : .late) }
             if lost.cause == .corrupt { distrustDRAM(move.block) }
         }
-        for move in moves { endDRAMRead(move.block) }
+        for move in moves {
+            // What is lent stays lent: the lease goes from the transfer back to its request.
+            if isWaiting, requests[Int(slot)].isLease, end.outcome == .done, move.position < requests[Int(slot)].end {
+                requests[Int(slot)].leases.insert(Int(move.position))
+            } else {
+                endDRAMRead(move.block)
+            }
+        }
         if isWaiting {
             requests[Int(slot)].outstanding -= 1
             pump(slot)
@@ -339,7 +353,7 @@ extension TieringManager {
     /// Gives back the leases of blocks that will not be sent. A sent block's lease is its transfer's.
     mutating func releaseLeases(_ slot: Int32) {
         let index = Int(slot)
-        let keep = requests[index].state == .loading ? Int(requests[index].end) : 0
+        let keep = requests[index].state == .loading || requests[index].isLease ? Int(requests[index].end) : 0
         for position in keep..<max(keep, requests[index].leases.count) {
             if requests[index].leases.remove(position) { endDRAMRead(requests[index].blocks[position]) }
         }
@@ -387,6 +401,7 @@ extension TieringManager {
         leaveLoading(slot)
         requests[Int(slot)].state = .ready
         releaseLeases(slot)
+        if requests[Int(slot)].isLease { shrinkLoan(slot) }
         let request = requests[Int(slot)]
         if notes.isOn { notes.ended(request.number, end: request.end, cause: request.cutCause) }
         emit(.ready(Ready(request: request.number, first: request.first, end: request.end)))

@@ -55,6 +55,10 @@ struct Request {
     var sources: [SourceRun] = []
     /// Blocks brought up while it waits, each with a lease.
     var staged: [BlockNumber] = []
+    /// Whether the engine reads the loaded blocks where they lie: `leases` then outlive the load.
+    var isLease = false
+    /// Slots that it has, or may yet have, of those that engines may hold.
+    var loanedSlots = 0
 
     /// The context that policies see.
     func context(blockTokens: Int, now: Instant) -> RequestContext {
@@ -329,6 +333,7 @@ extension TieringManager {
 
     private mutating func release(_ slot: Int32) {
         leaveLoading(slot)
+        endLoan(slot)
         releaseLeases(slot)
         releaseStaged(slot)
         let blocks = requests[Int(slot)].blocks

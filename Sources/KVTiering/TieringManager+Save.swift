@@ -5,6 +5,8 @@ import KVModel
 
 extension TieringManager {
     mutating func computed(_ computed: Computed) {
+        if let adopted = computed.adopted { beginAdoption(adopted) }
+        defer { if computed.adopted != nil { endAdoption() } }
         guard let slot = requestSlots[computed.request] else { return }
         let parts = computed.parts.subtracting(requests[Int(slot)].computedParts)
         requests[Int(slot)].computedParts.formUnion(parts)
@@ -122,7 +124,9 @@ extension TieringManager {
                 if record.nvme != .present, record.flash != .present { known[block].fate = .refused }
                 continue
             }
-            guard let place = takeDRAMSlot(for: block, keepingFree: isKept ? 0 : (stagingCount + 1) / 2) else {
+            let offered = adoptSlot(at: position - firstHeld, for: block)
+            guard let place = offered ?? takeDRAMSlot(for: block, keepingFree: isKept ? 0 : (stagingCount + 1) / 2)
+            else {
                 counters.savesDropped += 1
                 if !isKept { known[block].fate = .refused }
                 continue

@@ -51,6 +51,7 @@ public struct TieringManager: ~Copyable {
     var pins: [Pin] = []
     var pinnedBytes: [Int]
     var predictions: Predictions
+    var loans = LoanedSlots()
 
     /// Whether a load waits for a slot of node memory.
     var isStarved = false
@@ -126,6 +127,9 @@ public struct TieringManager: ~Copyable {
         case .storeForgotten: directory.forget(at: milliseconds)
         case .pin(let request): pin(request)
         case .unpin(let pin): unpin(pin)
+        case .reserve(let request): reserve(request)
+        case .unreserve(let reservation): unreserve(reservation)
+        case .released(let number): released(number)
         case .deadline: break
         }
         if isStarved { feedStarved() }
@@ -152,7 +156,7 @@ public struct TieringManager: ~Copyable {
         case .offer(let offer):
             let end = Int32(truncatingIfNeeded: offer.chain.count)
             storeWants(StoreWant(offer: offer.offer, wanted: [], presentBlocks: 0, refusedFrom: end))
-        case .answer, .loading, .ready, .pinned, .withdraw, .cancel: unsent.append(command)
+        case .answer, .loading, .ready, .pinned, .reserved, .withdraw, .cancel: unsent.append(command)
         }
     }
 
@@ -228,6 +232,14 @@ public struct TieringCounters: Sendable, Equatable {
     public internal(set) var storeQuestions = 0
     /// See `storeQuestions`.
     public internal(set) var storeQuestionsLate = 0
+    /// Slots that engines reserved, of those adopted as blocks, and those that were asked for in vain.
+    public internal(set) var slotsReserved = 0
+    /// See `slotsReserved`.
+    public internal(set) var slotsAdopted = 0
+    /// See `slotsReserved`.
+    public internal(set) var reservationsShort = 0
+    /// Blocks that engines were lent where they lie.
+    public internal(set) var blocksLeased = 0
     /// The most slots of node memory and of local flash that were in use at once.
     public internal(set) var dramSlotsPeak = 0
     /// See `dramSlotsPeak`.

@@ -42,6 +42,7 @@ struct ScriptedWorld: World, ~Copyable {
     var ready: [RequestNumber: Ready] = [:]
     var answers: [RequestNumber: Answer] = [:]
     var pinAnswers: [UInt32: PinAnswer] = [:]
+    var reservedSlots: [UInt32: [SlotIndex]] = [:]
     var chains: [RequestNumber: [BlockKey]] = [:]
     var broken: [String] = []
 
@@ -107,6 +108,7 @@ struct ScriptedWorld: World, ~Copyable {
             if let want = store?.offer(offer, at: now) { schedule(.storeWants(want), after: 0.001) }
         case .withdraw(let keys): store?.withdraw(keys)
         case .pinned(let answer): pinAnswers[answer.pin] = answer
+        case .reserved(let answer): reservedSlots[answer.reservation] = answer.slots
         }
         return .accepted
     }

@@ -102,7 +102,7 @@ struct FaultyWorld: World, ~Copyable {
         }
         guard let command = sabotage(command) else { return .accepted }
         switch command {
-        case .answer, .loading, .ready, .pinned: outbox.append(command)
+        case .answer, .loading, .ready, .pinned, .reserved: outbox.append(command)
         case .transfer(let order): begin(order)
         case .cancel(let transfer): cancel(transfer)
         case .askStore(let question): ask(question)

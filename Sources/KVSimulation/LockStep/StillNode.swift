@@ -63,7 +63,7 @@ final class StillWorld: World {
         case .answer(let answer): self.answer = answer
         case .loading(let plan): self.plan = plan
         case .ready(let ready): self.ready = ready
-        case .pinned, .cancel: break
+        case .pinned, .reserved, .cancel: break
         case .transfer(let order):
             let lost = order.from == .flash ? store?.manager.beginRead(order.moves) ?? [] : []
             due.append(.transfer(order, lost: lost))

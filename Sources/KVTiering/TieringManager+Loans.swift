@@ -1,0 +1,129 @@
+// Slots that engines hold: blocks that they read where they lie, and empty slots that they write into before anybody knows what
+// the blocks will be called. All of them count against node memory's bytes, and never are there more than a share of what
+// is kept for blocks that pass through.
+
+import KVModel
+
+/// Which slots are in engines' hands.
+struct LoanedSlots {
+    /// Slots of all reservations and leases, a block counted once for each request that holds it.
+    var count = 0
+    /// What each reservation has left.
+    var reservations: [UInt32: [SlotIndex]] = [:]
+    /// Slots of reservations.
+    var reservedCount = 0
+    /// Slots whose blocks are being named, in the order of the blocks; taken ones are marked.
+    var adoption: [SlotIndex] = []
+    /// Whether `adoption` means something.
+    var isAdopting = false
+
+    /// Stands for the block that a reserved slot will hold.
+    static let owner = BlockRecord.noBlock - 1
+}
+
+extension TieringManager {
+    /// Slots that engines hold, to read or to write.
+    public var loanedSlots: (all: Int, reserved: Int) { (loans.count, loans.reservedCount) }
+
+    // MARK: Slots to write into
+
+    /// Gives an engine empty slots, as far as there is room. They leave loads a quarter of the staging slots; what policies
+    /// keep is not pushed out for bytes that nobody has named yet.
+    mutating func reserve(_ request: ReserveRequest) {
+        precondition(loans.reservations[request.reservation] == nil, "two reservations of one number")
+        let count = min(Int(request.count), configuration.loanSlotsMax - loans.count)
+        var slots: [SlotIndex] = []
+        while slots.count < count {
+            guard let slot = takeDRAMSlot(for: LoanedSlots.owner, keepingFree: (stagingCount + 3) / 4) else { break }
+            slots.append(slot)
+        }
+        if slots.count < request.count { counters.reservationsShort += 1 }
+        counters.slotsReserved += slots.count
+        loans.count += slots.count
+        loans.reservedCount += slots.count
+        loans.reservations[request.reservation] = slots
+        emit(.reserved(Reserved(reservation: request.reservation, slots: slots)))
+    }
+
+    mutating func unreserve(_ reservation: UInt32) {
+        guard let slots = loans.reservations.removeValue(forKey: reservation) else { return }
+        for slot in slots { dram.release(slot) }
+        leaveReservation(slots.count)
+    }
+
+    private mutating func leaveReservation(_ count: Int) {
+        loans.count -= count
+        loans.reservedCount -= count
+    }
+
+    // MARK: Slots become blocks
+
+    /// The slots of a save that are full already leave their reservation.
+    mutating func beginAdoption(_ adopted: Adoption) {
+        var left = loans.reservations[adopted.reservation] ?? []
+        let taken = Set(adopted.slots)
+        left.removeAll { taken.contains($0) }
+        let wasHere = (loans.reservations[adopted.reservation]?.count ?? 0) - left.count
+        precondition(wasHere == adopted.slots.count, "slots are adopted that were not reserved")
+        loans.reservations[adopted.reservation] = left
+        loans.adoption = adopted.slots
+        loans.isAdopting = true
+    }
+
+    /// The full slot of a block that is to be kept.
+    mutating func adoptSlot(at index: Int, for block: BlockNumber) -> SlotIndex? {
+        guard loans.isAdopting, loans.adoption.indices.contains(index) else { return nil }
+        let slot = loans.adoption[index]
+        loans.adoption[index] = BlockRecord.noSlot
+        dram.reassign(slot, to: block)
+        counters.slotsAdopted += 1
+        return slot
+    }
+
+    /// Slots whose blocks nobody wants are free.
+    mutating func endAdoption() {
+        for slot in loans.adoption where slot != BlockRecord.noSlot { dram.release(slot) }
+        leaveReservation(loans.adoption.count)
+        loans.adoption.removeAll(keepingCapacity: true)
+        loans.isAdopting = false
+    }
+
+    // MARK: Blocks read in place
+
+    /// A load lends blocks: it may have as many slots as engines may still hold.
+    ///
+    /// - Returns: Where the load ends at the latest.
+    mutating func beginLoan(_ slot: Int32, to end: Int32) -> Int32 {
+        let index = Int(slot)
+        let first = requests[index].engineBlocks
+        let room = min(configuration.loanSlotsMax - loans.count, Int(requests[index].chainCount - first))
+        requests[index].isLease = true
+        requests[index].loanedSlots = max(0, room)
+        loans.count += requests[index].loanedSlots
+        return min(end, first + Int32(truncatingIfNeeded: max(0, room)))
+    }
+
+    /// A loan is as large as its load.
+    mutating func shrinkLoan(_ slot: Int32) {
+        let index = Int(slot)
+        let count = Int(requests[index].end - requests[index].first)
+        loans.count -= requests[index].loanedSlots - count
+        requests[index].loanedSlots = count
+        if requests[index].state == .ready { counters.blocksLeased += count }
+    }
+
+    /// The engine of a request reads no more.
+    mutating func released(_ number: RequestNumber) {
+        guard let slot = requestSlots[number], requests[Int(slot)].state == .ready else { return }
+        endLoan(slot)
+        releaseLeases(slot)
+    }
+
+    /// What a request was lent is to be given back with its other leases.
+    mutating func endLoan(_ slot: Int32) {
+        guard requests[Int(slot)].isLease else { return }
+        requests[Int(slot)].isLease = false
+        loans.count -= requests[Int(slot)].loanedSlots
+        requests[Int(slot)].loanedSlots = 0
+    }
+}
