@@ -162,6 +162,24 @@ int hf_map_shared(int descriptor, size_t bytes, int writable, void **address) {
     return 0;
 }
 
+int hf_reopen(int descriptor, int writable) {
+    char path[32];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", descriptor);
+    int opened = open(path, (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC);
+    return opened < 0 ? -errno : opened;
+}
+
+uint64_t hf_load_word(const void *words, size_t index) {
+    // What was read before must not be read after: a load alone would only order what follows it.
+    __atomic_thread_fence(__ATOMIC_ACQUIRE);
+    return __atomic_load_n((const uint64_t *)words + index, __ATOMIC_ACQUIRE);
+}
+
+void hf_store_word(void *words, size_t index, uint64_t value) {
+    __atomic_store_n((uint64_t *)words + index, value, __ATOMIC_SEQ_CST);
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+}
+
 int hf_pin(void *address, size_t bytes) { return OR_ERRNO(mlock(address, bytes)); }
 
 #ifndef MADV_POPULATE_WRITE

@@ -23,6 +23,10 @@ public final class Agent: Sendable {
     private let drive: (any Drive)?
     private let client: StoreClient?
     private let journal: JournalOutput?
+    /// Which loans are in force, for engines that map the arena.
+    let loanWords: LoanWords
+    /// The longest loan.
+    let loanLimit: Duration
     private let published = Mutex(AgentStatus())
     private let thread = Mutex<EngineThread?>(nil)
     private let populating = Mutex<EngineThread?>(nil)
@@ -63,6 +67,10 @@ public final class Agent: Sendable {
             throw OperatorError("\(error)", at: "the agent's memory")
         }
 
+        do { loanWords = try LoanWords(count: limits.loansMax) } catch {
+            throw OperatorError(error.description, at: "the agent's memory")
+        }
+        loanLimit = limits.loanLimit
         let (inbox, memory) = (inbox, memory)
         var flashSlots: FlashSlots?
         var opened: (any Drive)?
@@ -85,8 +93,10 @@ public final class Agent: Sendable {
         } catch { throw OperatorError("\(error)", at: "the agent's threads") }
         journal = try settings.journal.map { settings throws(OperatorError) in try JournalOutput(path: settings.path) }
 
+        var desk = EngineDesk(tiering, limits: limits, storeNamespace: access?.namespace)
+        desk.loans.words = loanWords
         let world = LiveWorld(
-            desk: EngineDesk(tiering, limits: limits, storeNamespace: access?.namespace),
+            desk: desk,
             slots: MemorySlots(memory: memory, blockBytes: tiering.blockBytes, count: slotCount),
             settings: LiveSettings(
                 clock: settings.clock, links: settings.links, limits: limits, blockBytes: tiering.blockBytes,

@@ -22,7 +22,8 @@ public enum AgentMetrics {
     /// Counters of the door beside those of `EngineCounters`.
     public static let doorCounters = [
         "connections_total", "attached_total", "engines_lost_total", "refused_total", "changes_dropped_total",
-        "regions_mapped_total", "regions_unsealed_total", "regions_lost_total", "spans_exported_total",
+        "regions_mapped_total", "regions_unsealed_total", "regions_lost_total", "arenas_opened_total",
+        "spans_exported_total",
         "spans_dropped_total",
     ]
 
@@ -31,7 +32,16 @@ public enum AgentMetrics {
         "prompt_tokens_total", "hit_tokens_total", "ledger_tokens_total", "prefetch_blocks",
     ]
 
-    /// Everything, in Prometheus' text format, all with the prefix `holdfast_agent_`.
+    /// What is handed over without a copy, with the prefix `holdfast_handover_`, beside the counters of `HandOverCounters`.
+    public static let handOverGauges: [(name: String, meaning: String)] = [
+        ("loans", "leases and reservations in force"), ("loaned_bytes", "bytes of the slots that engines hold by them"),
+        ("reserved_bytes", "of those, bytes of slots that are still to be filled"),
+    ]
+
+    /// Counters of what is handed over without a copy.
+    public static var handOverCounters: [String] { HandOverCounters.fields.map(\.name) }
+
+    /// Everything, in Prometheus' text format, with the prefixes `holdfast_agent_` and `holdfast_handover_`.
     public static func text(_ sidecar: AgentSidecar) -> String {
         var page = MetricsPage(prefix: "holdfast_agent_")
         let view = sidecar.view
@@ -53,6 +63,15 @@ public enum AgentMetrics {
         for (name, value) in status.totals.sorted(by: { $0.key < $1.key }) {
             page.add("decided_\(name)_total", "counter", Double(value))
         }
+        return page.text + handOver(status)
+    }
+
+    private static func handOver(_ status: AgentStatus) -> String {
+        var page = MetricsPage(prefix: "holdfast_handover_")
+        page.add("loans", "gauge", Double(status.loans))
+        page.add("loaned_bytes", "gauge", Double(status.loanedBytes))
+        page.add("reserved_bytes", "gauge", Double(status.reservedBytes))
+        for name in handOverCounters { page.add(name, "counter", Double(status.handOver[name] ?? 0)) }
         return page.text
     }
 
@@ -61,7 +80,7 @@ public enum AgentMetrics {
             ("connections_total", counters.connections), ("attached_total", counters.attached),
             ("engines_lost_total", counters.lostEngines), ("changes_dropped_total", counters.changesDropped),
             ("regions_mapped_total", counters.regionsMapped), ("regions_unsealed_total", counters.regionsUnsealed),
-            ("regions_lost_total", counters.regionsLost),
+            ("regions_lost_total", counters.regionsLost), ("arenas_opened_total", counters.arenasOpened),
         ]
         for (name, value) in values { page.add(name, "counter", Double(value)) }
         page.add(

@@ -139,6 +139,12 @@ public struct AgentLimits: Sendable {
     public var putsMax = 32
     /// Blocks of the store's stream told to the decisions at once.
     public var changesMax = 4096
+    /// Leases and reservations of all engines, and of one.
+    public var loansMax = 4096
+    /// See `loansMax`.
+    public var loansPerEngineMax = 1024
+    /// How long a lease or a reservation may last. What is held longer comes back without being asked for.
+    public var loanLimit = Duration(seconds: 60)
 
     /// The defaults.
     public init() {}

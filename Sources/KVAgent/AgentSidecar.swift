@@ -1,6 +1,7 @@
 // The agent as a process beside its engines: the door, and the decisions that are made when the first engine says how large its
 // blocks are.
 
+import CKernel
 import Foundation
 import KVFlash
 import KVMemory
@@ -78,7 +79,10 @@ public final class AgentSidecar: Sendable {
         door.users = configuration.users
         door.enginesMax = configuration.engines
         door.program = surroundings.program
-        let made = try EngineDoor(door, statistics: { [weak self] in self?.statistics ?? [] }) { [weak self] in
+        let made = try EngineDoor(
+            door, statistics: { [weak self] in self?.statistics ?? [] },
+            arena: { [weak self] in self?.offerArena(isWritable: $0) }
+        ) { [weak self] in
             self?.take($0) ?? .full
         }
         opened.withLock { $0 = made }
@@ -100,7 +104,7 @@ public final class AgentSidecar: Sendable {
         }
         // Seen before it is posted: its answer must not be seen first.
         switch message {
-        case .lookUp, .load, .save:
+        case .lookUp, .load, .save, .take, .commit:
             traces.see(sighting)
             let acceptance = agent.post(message)
             if acceptance == .full {
@@ -154,6 +158,25 @@ public final class AgentSidecar: Sendable {
             Thread.detachNewThread { [self] in make(for: hello) }
             return .accepted
         }
+    }
+
+    /// Node memory for a host-owned engine to map. Who only reads gets a descriptor that cannot be mapped for writing: against
+    /// accidents, for a process of the same user could open the file anew.
+    private func offerArena(isWritable: Bool) -> EngineArenaOffer? {
+        let made = making.withLock { making -> (Agent, MemoryArena)? in
+            if case .made(let agent, let arena, _, _) = making { (agent, arena) } else { nil }
+        }
+        guard let (agent, arena) = made else { return nil }
+        let shown = isWritable ? hf_duplicate(arena.descriptor) : hf_reopen(arena.descriptor, 0)
+        let words = hf_duplicate(agent.loanWords.descriptor)
+        guard shown >= 0, words >= 0 else {
+            for descriptor in [shown, words] where descriptor >= 0 { hf_close(descriptor) }
+            return nil
+        }
+        let shape = EngineArenaShape(
+            slotBytes: arena.slotBytes, slotCount: arena.slotCount, byteCount: arena.byteCount,
+            loanCount: agent.loanWords.count, lifetimeMax: agent.loanLimit, isWritable: isWritable)
+        return EngineArenaOffer(shape: shape, descriptors: [shown, words])
     }
 
     private func join(_ agent: Agent, _ engine: EngineNumber, _ hello: EngineHello) -> Acceptance {
@@ -311,6 +334,11 @@ public final class AgentSidecar: Sendable {
                 EngineStatistic("\(name)_used_bytes", UInt64(clamping: tier.usedBytes)),
             ]
         }
+        for (name, value) in status.handOver.sorted(by: { $0.key < $1.key }) {
+            numbers.append(EngineStatistic("handover_\(name)", UInt64(clamping: value)))
+        }
+        numbers.append(EngineStatistic("handover_loaned_bytes", UInt64(clamping: status.loanedBytes)))
+        numbers.append(EngineStatistic("handover_reserved_bytes", UInt64(clamping: status.reservedBytes)))
         for (name, value) in status.totals.sorted(by: { $0.key < $1.key }) {
             numbers.append(EngineStatistic("\(name)_total", UInt64(clamping: value)))
         }

@@ -49,6 +49,10 @@ public struct AgentStatus: Codable, Sendable, Equatable {
         public var open: Int
         /// Bytes of its regions.
         public var regionBytes: Int
+        /// Who owns its host tier: `engine`, `host` or `full`.
+        public var ownership: String
+        /// Leases and reservations that it holds.
+        public var loans: Int
     }
 
     /// `serving` or `draining`.
@@ -83,6 +87,14 @@ public struct AgentStatus: Codable, Sendable, Equatable {
     public var questions = 0
     /// Pins in force.
     public var pins = 0
+    /// Leases and reservations in force.
+    public var loans = 0
+    /// Bytes of the slots that engines hold by them, and of those that nobody can find yet.
+    public var loanedBytes = 0
+    /// See `loanedBytes`.
+    public var reservedBytes = 0
+    /// What was handed over without a copy.
+    public var handOver: [String: Int] = [:]
     /// Counts since the start, named as metrics are.
     public var totals: [String: Int] = [:]
     /// What was brought up before it was asked for.
@@ -130,12 +142,17 @@ extension AgentCore {
                     regionBytes: engine.regions.byNumber.values.reduce(0) {
                         let bytes = unsafe $1.memory.regions[0].count
                         return $0 + bytes
-                    }))
+                    }, ownership: engine.hello?.ownership.rawValue ?? "",
+                    loans: world.desk.loans.all { $0.engine == engine.number }.count))
         }
         status.openRequests = world.desk.openCount
         status.transfers = world.openFlights
         status.questions = world.inquiries.count
         status.pins = world.desk.pins.count
+        status.loans = world.desk.loans.count
+        status.loanedBytes = manager.loanedSlots.all * blockBytes
+        status.reservedBytes = manager.loanedSlots.reserved * blockBytes
+        for field in HandOverCounters.fields { status.handOver[field.name] = world.desk.handOver[keyPath: field.path] }
         status.totals = totals()
         for reason in PrefetchReason.allCases {
             let account = manager.prefetchSheet[reason]

@@ -21,6 +21,8 @@ struct CopyBlock: Sendable {
     /// What it must be, or, out of an engine, what it is.
     var checksum: UInt64
     var isWhole = true
+    /// Whether its bytes were compared with the checksum.
+    var wasCompared = false
 }
 
 /// A few blocks of one transfer.
@@ -30,15 +32,19 @@ struct CopyOrder: Sendable {
         case outOfEngine
         /// Out of slots into the engine, the checksum compared.
         case intoEngine
-        /// The checksum compared, nothing moved.
+        /// The checksum compared, nothing moved: of what came from local flash.
         case check
+        /// The same, of what an engine is to read where it lies.
+        case verify
+        /// The checksum taken for the first time, nothing moved: an engine wrote where the block lies.
+        case adopt
     }
 
     var work: Work
     var transfer: UInt32
     var firstMove: Int32
     var blocks: [CopyBlock]
-    /// The engine's slices and regions; none for `check`.
+    /// The engine's slices and regions; none where nothing moves.
     var places: EnginePlaces?
     var regions: EngineRegions?
 }
@@ -124,10 +130,16 @@ final class CopyWorkers: Sendable {
             switch order.work {
             case .outOfEngine: copyOut(&order.blocks[index], order)
             case .intoEngine: copyIn(&order.blocks[index], order)
-            case .check:
+            case .check, .verify, .adopt:
                 let block = order.blocks[index]
                 let bytes = unsafe UnsafeRawBufferPointer(memory[block.slot])
-                order.blocks[index].isWhole = unsafe BlockChecksum.of(block.name, bytes) == block.checksum
+                let checksum = unsafe BlockChecksum.of(block.name, bytes)
+                if order.work == .adopt {
+                    order.blocks[index].checksum = checksum
+                } else {
+                    order.blocks[index].isWhole = checksum == block.checksum
+                    order.blocks[index].wasCompared = true
+                }
             }
         }
     }

@@ -20,6 +20,8 @@ public struct EngineClientConfiguration: Sendable {
     public var client = "holdfast"
     /// Whether it wants to hear of blocks that come and go.
     public var isSubscriber = false
+    /// How it maps the agent's arena; needs a hello of a host-owned engine.
+    public var arena = EngineArenaAccess.none
     /// How long a look-up may take; then it is a miss.
     public var lookUpLimit = Duration(milliseconds: 50)
     /// How long a load or save may take unless its caller says otherwise; then it is cancelled.
@@ -66,12 +68,16 @@ public final class EngineClient: Sendable {
     enum JobEnd {
         case load(first: Int32, LoadedBlocks)
         case save(count: Int, SavedBlocks)
+        case take(LentBlocks)
+        case reserve(ReservedSlots)
         case other(@Sendable () -> Void)
 
         func nothing() {
             switch self {
             case .load(let first, let done): done(EngineLoaded(first: first, end: first, bytes: 0, time: .zero))
             case .save(let count, let done): done(EngineSaved(count: count, bytes: 0, time: .zero, kept: []))
+            case .take(let done): done(nil)
+            case .reserve(let done): done(nil)
             case .other(let done): done()
             }
         }
@@ -101,6 +107,7 @@ public final class EngineClient: Sendable {
         var queuedBytes = 0
         var welcome: EngineWelcome?
         var refusal: EngineRefusal?
+        var arena: EngineArena?
         var isOpen = false
         /// A look-up was late: until the agent says something nobody waits for it.
         var isStalled = false
@@ -296,7 +303,7 @@ public final class EngineClient: Sendable {
     }
 
     @discardableResult
-    private func ask(
+    func ask(
         _ frame: (EngineTicket) -> EngineFrame, done: @escaping @Sendable (EngineFrame?) -> Void
     ) -> EngineTicket {
         let (ticket, isSent) = state.withLock { state in
@@ -352,11 +359,11 @@ public final class EngineClient: Sendable {
 
     // MARK: under the lock
 
-    private func isKnown(_ state: borrowing State, _ request: EngineTicket) -> Bool {
+    func isKnown(_ state: borrowing State, _ request: EngineTicket) -> Bool {
         if let lookUp = state.lookUps[request] { !lookUp.isDead } else { false }
     }
 
-    private func hasRoomForJob(_ state: borrowing State) -> Bool {
+    func hasRoomForJob(_ state: borrowing State) -> Bool {
         state.jobs.count < Int(state.welcome?.jobsMax ?? 0)
     }
 
@@ -382,6 +389,8 @@ extension EngineFrame {
         case .lookUp(let lookUp): 64 + 32 * lookUp.names.count
         case .load(let load): 96 + 32 * load.names.count + 16 * load.places.slices.count
         case .save(let save): 96 + 32 * save.names.count + 16 * save.places.slices.count
+        case .take(let take): 96 + 32 * take.names.count
+        case .commit(let commit): 96 + 36 * commit.names.count
         case .prefetch(let names), .touch(let names), .pin(_, let names, _): 64 + 32 * names.count
         default: 64
         }

@@ -126,6 +126,8 @@ final class EngineClientLoop {
                         case .welcome(let welcome):
                             open(welcome)
                             wasOpen = true
+                        case .arenaOpened(let shape):
+                            guard openArena(shape, stream) else { return wasOpen }
                         case .refused(_, let refusal):
                             client.state.withLock { $0.refusal = refusal }
                             return false
@@ -208,11 +210,25 @@ final class EngineClientLoop {
                 }
             }
             if client.configuration.isSubscriber { client.put(&state, .subscribe, must: true) }
+            if client.configuration.arena != .none {
+                client.put(&state, .openArena(isWritable: client.configuration.arena == .writing), must: true)
+            }
             return dropped
         }
         // Nothing touches any more what earlier connections shared: that is what a welcome says.
         endOrphans()
         for done in dropped { done() }
+    }
+
+    /// Maps the arena that came with a frame. False: without it this engine is none.
+    private func openArena(_ shape: EngineArenaShape, _ stream: EngineStream) -> Bool {
+        let descriptors = [stream.takeDescriptor(), stream.takeDescriptor()].compactMap { $0 }
+        defer { for descriptor in descriptors { hf_close(descriptor) } }
+        guard descriptors.count == 2,
+            let arena = try? EngineArena(shape, descriptor: descriptors[0], words: descriptors[1])
+        else { return false }
+        client.state.withLock { $0.arena = arena }
+        return true
     }
 
     private func take(_ frame: EngineFrame) {
@@ -227,7 +243,17 @@ final class EngineClientLoop {
             case .loaded(let ticket, let loaded):
                 guard case .load(_, let done) = state.jobs.removeValue(forKey: ticket)?.done else { return [] }
                 return [{ done(loaded) }]
-            case .saved(let ticket, let saved):
+            case .taken(let ticket, let taken):
+                guard case .take(let done) = state.jobs.removeValue(forKey: ticket)?.done else { return [] }
+                guard let arena = state.arena, !taken.blocks.isEmpty else { return [{ done(nil) }] }
+                let lease = EngineLease(client, arena, taken)
+                return [{ done(lease) }]
+            case .reserved(let ticket, let reserved):
+                guard case .reserve(let done) = state.jobs.removeValue(forKey: ticket)?.done else { return [] }
+                guard let arena = state.arena, !reserved.slots.isEmpty else { return [{ done(nil) }] }
+                let reservation = EngineReservation(client, arena, reserved)
+                return [{ done(reservation) }]
+            case .saved(let ticket, let saved), .committed(let ticket, let saved):
                 guard case .save(_, let done) = state.jobs.removeValue(forKey: ticket)?.done else { return [] }
                 return [{ done(saved) }]
             case .cancelled(let ticket):
@@ -235,7 +261,7 @@ final class EngineClientLoop {
                 let waiting = state.lookUps.removeValue(forKey: ticket)?.done
                 let done = state.cancelling.removeValue(forKey: ticket)
                 return [{ waiting?(EngineFound()) }, { done?() }]
-            case .pinned(let ticket, _, _), .statistics(let ticket, _), .pong(let ticket, _):
+            case .pinned(let ticket, _, _), .released(let ticket, _), .statistics(let ticket, _), .pong(let ticket, _):
                 guard let done = state.asked.removeValue(forKey: ticket) else { return [] }
                 return [{ done(frame) }]
             case .regionDropped(let number):
@@ -284,6 +310,7 @@ final class EngineClientLoop {
     private func lose() {
         let ends = client.state.withLock { state -> [() -> Void] in
             state.isOpen = false
+            state.arena = nil
             state.queue = []
             state.queuedBytes = 0
             var ends: [() -> Void] = state.lookUps.values.compactMap { lookUp in

@@ -1,6 +1,7 @@
 // What engines did, counted at the door.
 
 import KVModel
+import KVTiering
 
 /// How long something took, in buckets that double: 1 µs, 2 µs, … 33 s, and one for the rest.
 public struct TimeHistogram: Sendable, Equatable {
@@ -71,6 +72,18 @@ public struct EngineCounters: Sendable, Equatable {
     public var blocksSaved: UInt64 = 0
     /// Bytes kept.
     public var bytesSaved: UInt64 = 0
+    /// Takes: blocks wanted for reading in place.
+    public var takes: UInt64 = 0
+    /// Of those: brought nothing.
+    public var takesEmpty: UInt64 = 0
+    /// Blocks lent.
+    public var blocksTaken: UInt64 = 0
+    /// Reservations asked for.
+    public var reserves: UInt64 = 0
+    /// Slots given for them.
+    public var slotsReserved: UInt64 = 0
+    /// Commits of reserved slots.
+    public var commits: UInt64 = 0
     /// Cancellations asked for.
     public var cancels: UInt64 = 0
     /// Look-ups, loads and saves answered with nothing because the decisions had no room for them.
@@ -91,6 +104,8 @@ public struct EngineCounters: Sendable, Equatable {
     public var loadTime = TimeHistogram()
     /// From a save's arrival to its end.
     public var saveTime = TimeHistogram()
+    /// From a take's arrival to its hand-over.
+    public var takeTime = TimeHistogram()
 
     /// Nothing counted.
     public init() {}
@@ -103,6 +118,8 @@ public struct EngineCounters: Sendable, Equatable {
             ("blocks_loaded_total", \.blocksLoaded), ("bytes_loaded_total", \.bytesLoaded),
             ("saves_total", \.saves), ("blocks_saved_total", \.blocksSaved), ("bytes_saved_total", \.bytesSaved),
             ("cancels_total", \.cancels), ("busy_total", \.busy), ("hints_dropped_total", \.hintsDropped),
+            ("takes_total", \.takes), ("takes_empty_total", \.takesEmpty), ("blocks_taken_total", \.blocksTaken),
+            ("reserves_total", \.reserves), ("slots_reserved_total", \.slotsReserved), ("commits_total", \.commits),
             ("finished_total", \.finished), ("cached_tokens_total", \.cachedTokens),
             ("answer_tokens_total", \.answerTokens),
         ]
@@ -112,7 +129,7 @@ public struct EngineCounters: Sendable, Equatable {
     public static var times: [(name: String, path: WritableKeyPath<EngineCounters, TimeHistogram>)] {
         [
             ("lookup_seconds", \.lookUpTime), ("load_seconds", \.loadTime), ("save_seconds", \.saveTime),
-            ("first_token_seconds", \.firstTokenTime),
+            ("take_seconds", \.takeTime), ("first_token_seconds", \.firstTokenTime),
         ]
     }
 
@@ -141,6 +158,8 @@ public struct EngineDoorCounters: Sendable, Equatable {
     public var regionsMapped: UInt64 = 0
     /// Of those: in files that can shrink, watched instead of sealed.
     public var regionsUnsealed: UInt64 = 0
+    /// Times an engine was given the arena to map.
+    public var arenasOpened: UInt64 = 0
     /// Regions whose engine cut their file short.
     public var regionsLost: UInt64 = 0
 
@@ -160,6 +179,10 @@ public struct EngineStatus: Sendable, Equatable {
     public var process: Int32
     /// Where its blocks are kept.
     public var storeNamespace: String
+    /// Who owns its host tier, as it said.
+    public var ownership: Ownership
+    /// How it maps the arena.
+    public var arena: EngineArenaAccess
     /// Bytes of its regions.
     public var regionBytes: Int
     /// Requests open.

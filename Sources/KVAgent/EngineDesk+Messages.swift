@@ -9,6 +9,7 @@ extension EngineDesk {
     ///
     /// - Parameter links: The paths as they look now.
     package mutating func take(_ message: EngineMessage, links: LinkView, at now: Instant) {
+        time = now
         switch message {
         case .attach(let engine, let hello): attach(engine, hello)
         case .addRegion(let engine, let region): add(engine, region)
@@ -18,6 +19,10 @@ extension EngineDesk {
         case .lookUp(let engine, let lookUp): self.lookUp(engine, lookUp)
         case .load(let engine, let load): self.load(engine, load, links)
         case .save(let engine, let save): self.save(engine, save)
+        case .take(let engine, let take): self.take(engine, take, links)
+        case .reserve(let engine, let reserve): self.reserve(engine, reserve)
+        case .commit(let engine, let commit): self.commit(engine, commit)
+        case .release(let engine, let ticket, let loan): release(engine, ticket, loan)
         case .finished(let engine, let end): finished(engine, end)
         case .cancel(let engine, let ticket): cancel(engine, ticket)
         case .prefetch(let engine, let names): hint(engine, names)
@@ -84,6 +89,7 @@ extension EngineDesk {
     private mutating func gone(_ engine: EngineNumber) {
         guard engines[engine] != nil else { return replies.append(.forgotten(engine)) }
         engines[engine]?.isGone = true
+        endLoans(of: engine)
         for number in records.indices
         where records[number].engine == engine && records[number].purpose != .unused && !records[number].isClosed {
             giveUp(RequestNumber(number))
@@ -100,7 +106,7 @@ extension EngineDesk {
 
     // MARK: Requests
 
-    private func isSensible(_ names: [ObjectName]) -> Bool {
+    func isSensible(_ names: [ObjectName]) -> Bool {
         names.count <= limits.chainBlocksMax && !names.contains { $0.shardCount == 0 }
     }
 
@@ -122,7 +128,7 @@ extension EngineDesk {
     }
 
     /// Tells the decisions of a request.
-    private mutating func arrive(_ number: RequestNumber, promptTokens: Int32, engineBlocks: Int32) {
+    mutating func arrive(_ number: RequestNumber, promptTokens: Int32, engineBlocks: Int32) {
         let record = records[Int(number)]
         events.append(
             .arrived(
@@ -148,7 +154,10 @@ extension EngineDesk {
 
     private mutating func cancel(_ engine: EngineNumber, _ ticket: EngineTicket) {
         counters.cancels += 1
-        guard let number = find(engine, ticket) else { return replies.append(.cancelled(engine, ticket)) }
+        guard let number = find(engine, ticket) else {
+            cancelReservation(engine, ticket)
+            return replies.append(.cancelled(engine, ticket))
+        }
         let record = records[Int(number)]
         if let job = record.job, job.ticket == ticket {
             records[Int(number)].job?.owesCancelled = true
@@ -163,7 +172,7 @@ extension EngineDesk {
     /// Ends a request or a job of its own as soon as what is under way for it has come to rest.
     private mutating func giveUp(_ number: RequestNumber) {
         if records[Int(number)].job != nil {
-            if records[Int(number)].job?.kind == .load {
+            if records[Int(number)].job?.kind != .save {
                 cut(number)
             } else {
                 records[Int(number)].job?.isCancelled = true
@@ -189,10 +198,11 @@ extension EngineDesk {
             counters.invalid += 1
             return replies.append(nothing)
         }
-        let job = Job(
+        var job = Job(
             kind: .load, ticket: load.job, first: load.first, places: load.places, deadline: load.deadline,
             regions: regions)
-        if let asked, canLoad(asked, load) {
+        job.blockCount = count
+        if let asked, canLoad(asked, load.names) {
             records[Int(asked)].wasLoaded = true
             begin(job, on: asked)
             events.append(
@@ -215,11 +225,11 @@ extension EngineDesk {
     }
 
     /// Whether a load can be that of the request that was looked up: its first, of the same chain.
-    private func canLoad(_ number: RequestNumber, _ load: EngineLoad) -> Bool {
+    func canLoad(_ number: RequestNumber, _ names: [ObjectName]) -> Bool {
         let record = records[Int(number)]
         guard record.purpose == .request, !record.wasLoaded, !record.isEnding, !record.isBooked else { return false }
-        if load.names.isEmpty { return true }
-        return load.names.count <= record.names.count && load.names.last == record.names[load.names.count - 1]
+        if names.isEmpty { return true }
+        return names.count <= record.names.count && names.last == record.names[names.count - 1]
     }
 
     private mutating func save(_ engine: EngineNumber, _ save: EngineSave) {
@@ -234,10 +244,23 @@ extension EngineDesk {
             return replies.append(nothing)
         }
         guard let number = open(.save, engine, save.job) else { return replies.append(nothing) }
-        counters.blocksOffered += count
-        records[Int(number)].names = save.names
-        records[Int(number)].evictionClass = save.evictionClass
-        if save.request != 0, let asked = find(engine, save.request), records[Int(asked)].purpose == .request {
+        var job = Job(
+            kind: .save, ticket: save.job, first: save.first, places: save.places, deadline: .distantFuture,
+            regions: regions)
+        job.blockCount = count
+        offer(job, on: number, save.names, request: save.request, evictionClass: save.evictionClass, adopted: nil)
+    }
+
+    /// Offers blocks to the decisions: in places of their engine, or in slots already.
+    mutating func offer(
+        _ job: Job, on number: RequestNumber, _ names: [ObjectName], request: EngineTicket, evictionClass: UInt8,
+        adopted: Adoption?
+    ) {
+        counters.blocksOffered += job.blockCount
+        records[Int(number)].names = names
+        records[Int(number)].evictionClass = evictionClass
+        let engine = records[Int(number)].engine
+        if request != 0, let asked = find(engine, request), records[Int(asked)].purpose == .request {
             records[Int(number)].session = records[Int(asked)].session
             records[Int(number)].turn = records[Int(asked)].turn
             records[Int(asked)].wasSaved = true
@@ -247,13 +270,12 @@ extension EngineDesk {
                 events.append(.computed(Computed(request: asked, parts: [.booked])))
             }
         }
-        begin(
-            Job(
-                kind: .save, ticket: save.job, first: save.first, places: save.places, deadline: .distantFuture,
-                regions: regions), on: number)
-        let blocks = Int32(truncatingIfNeeded: save.names.count)
+        begin(job, on: number)
+        let blocks = Int32(truncatingIfNeeded: names.count)
         arrive(number, promptTokens: blocks * blockTokens, engineBlocks: blocks)
-        events.append(.computed(Computed(request: number, parts: [.kept], firstHeld: save.first)))
+        var computed = Computed(request: number, parts: [.kept], firstHeld: job.first)
+        computed.adopted = adopted
+        events.append(.computed(computed))
         end(number, .unknown)
     }
 

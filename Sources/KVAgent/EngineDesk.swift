@@ -55,11 +55,13 @@ package struct EngineDesk {
         var isClosed = false
         /// Whether the decisions have answered its look-up.
         var isAnswered = false
+        /// What its engine reads in place.
+        var loan = EngineLoan.none
     }
 
     /// A load or a save.
     struct Job {
-        enum Kind { case load, save }
+        enum Kind { case load, save, take }
 
         var kind: Kind
         var ticket: EngineTicket
@@ -75,6 +77,16 @@ package struct EngineDesk {
         var owesCancelled = false
         /// The different regions of its places.
         var regions: [Int32]
+        /// Blocks that it is about: those that have places, or of a hand-over those that have slots.
+        var blockCount = 0
+        /// Of a save: the blocks lie in slots already.
+        var isAdoption = false
+        /// Of a take: whether checksums are compared first, for how long it is, and what may be read so far.
+        var isVerified = false
+        /// See `isVerified`.
+        var lifetime = Duration.zero
+        /// See `isVerified`.
+        var lent: [LeasedBlock?] = []
     }
 
     struct TicketName: Hashable {
@@ -96,6 +108,11 @@ package struct EngineDesk {
     var sessions: SessionTable
     var names: BlockNames
     var pins = PinTable()
+    var loans: LoanTable
+    /// What was handed over without a copy.
+    var handOver = HandOverCounters()
+    /// The time of what is in hand.
+    var time = Instant.zero
     /// Requests and jobs that are open.
     private(set) var openCount = 0
     private(set) var jobCount = 0
@@ -123,6 +140,7 @@ package struct EngineDesk {
         self.storeNamespace = storeNamespace
         sessions = SessionTable(countMax: limits.sessionsMax)
         names = BlockNames(countMax: limits.namesMax)
+        loans = LoanTable(countMax: limits.loansMax, perEngineMax: limits.loansPerEngineMax)
     }
 
     // MARK: Records
@@ -204,6 +222,10 @@ package struct EngineDesk {
             }
             closeJob(number)
             if record.purpose == .load, !record.isEnding { end(number, .unknown) }
+        case .take:
+            guard job.ready != nil || record.isEnded else { return }
+            endTake(number, job, job.ready ?? Ready(request: number, first: job.first, end: job.first))
+            closeJob(number)
         case .save:
             guard record.isEnded else { return }
             if job.owesCancelled {
@@ -235,7 +257,7 @@ package struct EngineDesk {
         forget(record.engine, job.ticket)
         records[Int(number)].job = nil
         jobCount -= 1
-        if job.kind == .load, !job.isCancelled { openLoads.removeAll { $0.number == number } }
+        if job.kind != .save, !job.isCancelled { openLoads.removeAll { $0.number == number } }
         for region in job.regions {
             engines[record.engine]?.regionUses[region]? -= 1
             settleRegion(record.engine, region)
@@ -246,12 +268,14 @@ package struct EngineDesk {
     mutating func end(_ number: RequestNumber, _ reason: StopReason) {
         precondition(!records[Int(number)].isEnding, "a request ends twice")
         records[Int(number)].isEnding = true
+        endLoan(of: number)
         events.append(.ended(request: number, reason: reason))
     }
 
     mutating func abandon(_ number: RequestNumber) {
         guard !records[Int(number)].isEnding else { return }
         records[Int(number)].isEnding = true
+        endLoan(of: number)
         events.append(.cancelled(request: number))
     }
 
@@ -299,6 +323,7 @@ package struct EngineDesk {
         case .ready(let ready):
             records[Int(ready.request)].job?.ready = ready
             settle(ready.request)
+        case .reserved(let answer): reserved(answer)
         case .pinned(let answer):
             if let (engine, ticket) = pins.answered(answer) { replies.append(.pinned(engine, ticket, answer)) }
         default: break
@@ -317,14 +342,16 @@ package struct EngineDesk {
     }
 
     /// When the next load's engine stops waiting.
-    package var nextDeadline: Instant { openLoads.reduce(.distantFuture) { min($0, $1.deadline) } }
+    package var nextDeadline: Instant { openLoads.reduce(loans.nextExpiry) { min($0, $1.deadline) } }
 
-    /// Cuts loads whose engines have stopped waiting.
+    /// Cuts loads whose engines have stopped waiting, and takes back what was lent for too long.
     package mutating func meetDeadlines(at now: Instant) {
         for (number, deadline) in openLoads where deadline <= now {
             counters.loadsLate += 1
             cut(number)
         }
+        time = now
+        expireLoans(at: now)
     }
 
     /// A load gets no more blocks; it ends when those on their way have come to rest.
@@ -341,7 +368,7 @@ package struct EngineDesk {
         jobCount += 1
         name(number, job.ticket)
         for region in job.regions { engines[records[Int(number)].engine]?.regionUses[region, default: 0] += 1 }
-        if job.kind == .load, job.deadline < .distantFuture { openLoads.append((number, job.deadline)) }
+        if job.kind != .save, job.deadline < .distantFuture { openLoads.append((number, job.deadline)) }
     }
 
     /// Adopts the first engine's store namespace.

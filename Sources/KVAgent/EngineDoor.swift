@@ -35,6 +35,7 @@ public final class EngineDoor: Sendable {
     let configuration: EngineDoorConfiguration
     let sink: Sink
     let statistics: @Sendable () -> [EngineStatistic]
+    let arena: @Sendable (_ isWritable: Bool) -> EngineArenaOffer?
     let signal: WakeSignal
     let replies: Mailbox<EngineReply>
     let published = Mutex(EngineDoorView())
@@ -48,14 +49,17 @@ public final class EngineDoor: Sendable {
     ///
     /// - Parameters:
     ///   - statistics: Numbers of the agent for engines that ask; called on the door's thread.
+    ///   - arena: Memory for host-owned engines to map; called on the door's thread.
     ///   - sink: Hears what engines say, on the door's thread.
     public init(
         _ configuration: EngineDoorConfiguration, statistics: @escaping @Sendable () -> [EngineStatistic] = { [] },
+        arena: @escaping @Sendable (_ isWritable: Bool) -> EngineArenaOffer? = { _ in nil },
         sink: @escaping Sink
     ) throws(OperatorError) {
         self.configuration = configuration
         self.sink = sink
         self.statistics = statistics
+        self.arena = arena
         do throws(SystemError) {
             var number: UInt64 = 0
             _ = try checked(
@@ -108,6 +112,20 @@ public final class EngineDoor: Sendable {
             return thread
         }
         running?.join()
+    }
+}
+
+/// What an engine is given to map.
+public struct EngineArenaOffer: Sendable {
+    /// How it looks.
+    public var shape: EngineArenaShape
+    /// The arena and the loan words; whoever gets them closes them.
+    public var descriptors: [Int32]
+
+    /// An offer of its parts.
+    public init(shape: EngineArenaShape, descriptors: [Int32]) {
+        self.shape = shape
+        self.descriptors = descriptors
     }
 }
 

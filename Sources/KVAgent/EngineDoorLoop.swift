@@ -6,73 +6,43 @@ import KVModel
 import KVSystem
 import KVTransport
 
-/// One engine's connection. Belongs to the door's thread.
-final class EngineConnection {
-    let stream: EngineStream
-    var session: EngineSession
-    var regions: [Int32: SharedRegion] = [:]
-    /// What the decisions must hear before anything more is read.
-    var waiting: EngineMessage?
-    /// A hello that must wait until earlier connections of its process are forgotten.
-    var heldHello: EngineMessage?
-    /// Whether the decisions were told of it.
-    var isKnown = false
-    var isQueued = false
-    /// Whether changes were lost that the next ones must own up to.
-    var missedChanges = false
-    var openedAt: Instant
-    /// Set when nothing more is read and it goes once its output has gone.
-    var closesBy: Instant?
-
-    init(_ stream: EngineStream, session: EngineSession, at now: Instant) {
-        self.stream = stream
-        self.session = session
-        openedAt = now
-    }
-
-    /// Whether the next frame may be read.
-    var mayRead: Bool {
-        closesBy == nil && waiting == nil && heldHello == nil && session.phase != .attaching && !session.isDone
-    }
-}
-
 /// The loop of the door. Lives on its thread only.
 final class EngineDoorLoop {
-    private static let wakeTag: UInt64 = 0
-    private static let listenerTag = UInt64.max
-    private static let retryInterval = Duration(milliseconds: 1)
-    private static let publishInterval = Duration(milliseconds: 100)
+    static let wakeTag: UInt64 = 0
+    static let listenerTag = UInt64.max
+    static let retryInterval = Duration(milliseconds: 1)
+    static let publishInterval = Duration(milliseconds: 100)
     /// How long a connection that was refused may take to read why.
-    private static let closeLimit = Duration(seconds: 1)
-    private static let framesPerTurn = 64
-    private static let changesPerFrame = 50_000
+    static let closeLimit = Duration(seconds: 1)
+    static let framesPerTurn = 64
+    static let changesPerFrame = 50_000
 
-    private struct Leaving {
+    struct Leaving {
         var process: Int32
         var regions: [Int32: SharedRegion]
     }
 
-    private let door: EngineDoor
-    private let poller: Int32
-    private let listener: EngineListener
-    private let user: UInt32
-    private var connections: [EngineNumber: EngineConnection] = [:]
-    private var leaving: [EngineNumber: Leaving] = [:]
-    private var runnable: [EngineConnection] = []
+    let door: EngineDoor
+    let poller: Int32
+    let listener: EngineListener
+    let user: UInt32
+    var connections: [EngineNumber: EngineConnection] = [:]
+    var leaving: [EngineNumber: Leaving] = [:]
+    var runnable: [EngineConnection] = []
     /// Ends that the decisions had no room for.
-    private var goneWaiting: [EngineNumber] = []
-    private var replyBatch: [EngineReply] = []
-    private var nextNumber: EngineNumber = 1
-    private var now = MonotonicClock.now
-    private var retriesAt = Instant.distantFuture
-    private var publishesAt = Instant.zero
-    private var isChanged = true
-    private var farewell: String?
-    private var stopsBy: Instant?
-    private var acceptsAgainAt: Instant?
-    private var counters = EngineDoorCounters()
-    private var tags = [UInt64](repeating: 0, count: 64)
-    private var events = [UInt32](repeating: 0, count: 64)
+    var goneWaiting: [EngineNumber] = []
+    var replyBatch: [EngineReply] = []
+    var nextNumber: EngineNumber = 1
+    var now = MonotonicClock.now
+    var retriesAt = Instant.distantFuture
+    var publishesAt = Instant.zero
+    var isChanged = true
+    var farewell: String?
+    var stopsBy: Instant?
+    var acceptsAgainAt: Instant?
+    var counters = EngineDoorCounters()
+    var tags = [UInt64](repeating: 0, count: 64)
+    var events = [UInt32](repeating: 0, count: 64)
 
     init(_ door: EngineDoor, poller: Int32, listener: EngineListener) {
         self.door = door
@@ -105,7 +75,7 @@ final class EngineDoorLoop {
 
     // MARK: what the decisions say
 
-    private func takeReplies() {
+    func takeReplies() {
         door.replies.drain(into: &replyBatch)
         guard !replyBatch.isEmpty else { return }
         isChanged = true
@@ -113,7 +83,7 @@ final class EngineDoorLoop {
         replyBatch.removeAll(keepingCapacity: true)
     }
 
-    private func take(_ reply: EngineReply) {
+    func take(_ reply: EngineReply) {
         if case .forgotten(let number) = reply {
             // The last holders of its regions let go here.
             leaving[number] = nil
@@ -138,7 +108,7 @@ final class EngineDoorLoop {
     }
 
     /// Changes of blocks: all that an engine may lose when it does not read.
-    private func tell(_ connection: EngineConnection, _ added: [ObjectName], _ removed: [ObjectName]) {
+    func tell(_ connection: EngineConnection, _ added: [ObjectName], _ removed: [ObjectName]) {
         guard connection.stream.queuedBytes < door.configuration.limits.outputBytesMax / 2 else {
             connection.missedChanges = true
             counters.changesDropped += UInt64(added.count + removed.count)
@@ -158,7 +128,7 @@ final class EngineDoorLoop {
 
     // MARK: turns
 
-    private func turns() {
+    func turns() {
         guard !runnable.isEmpty else { return }
         isChanged = true
         let batch = runnable
@@ -170,7 +140,7 @@ final class EngineDoorLoop {
         }
     }
 
-    private func turn(_ connection: EngineConnection) {
+    func turn(_ connection: EngineConnection) {
         connection.stream.beginTurn()
         var framesLeft = Self.framesPerTurn
         while connection.mayRead, framesLeft > 0, connections[connection.session.number] != nil {
@@ -188,20 +158,21 @@ final class EngineDoorLoop {
         }
     }
 
-    private func take(_ frame: EngineFrame, _ connection: EngineConnection) {
+    func take(_ frame: EngineFrame, _ connection: EngineConnection) {
         do throws(EngineRefusal) {
             switch try connection.session.take(frame, at: now) {
             case .nothing, .leave: break
             case .forward(let message): forward(message, connection)
             case .reply(let frame): connection.stream.queue(frame, at: now)
             case .map(let region, let byteCount): try map(region, byteCount, connection)
+            case .openArena(let isWritable): try openArena(isWritable, connection)
             case .statistics(let ticket):
                 connection.stream.queue(.statistics(ticket, statistics(of: connection)), at: now)
             }
         } catch { refuse(connection, frame.header.ticket, error) }
     }
 
-    private func forward(_ message: EngineMessage, _ connection: EngineConnection) {
+    func forward(_ message: EngineMessage, _ connection: EngineConnection) {
         if case .attach = message {
             guard !leaving.values.contains(where: { $0.process == connection.session.process }) else {
                 connection.heldHello = message
@@ -225,7 +196,7 @@ final class EngineDoorLoop {
         }
     }
 
-    private func map(_ region: Int32, _ byteCount: Int, _ connection: EngineConnection) throws(EngineRefusal) {
+    func map(_ region: Int32, _ byteCount: Int, _ connection: EngineConnection) throws(EngineRefusal) {
         guard let descriptor = connection.stream.takeDescriptor() else {
             throw EngineRefusal(.frame, "REGION_ADD \(region) came without a descriptor")
         }
@@ -243,7 +214,18 @@ final class EngineDoorLoop {
         forward(message, connection)
     }
 
-    private func statistics(of connection: EngineConnection) -> [EngineStatistic] {
+    func openArena(_ isWritable: Bool, _ connection: EngineConnection) throws(EngineRefusal) {
+        guard let offer = door.arena(isWritable) else {
+            throw EngineRefusal(.region, "this agent has no memory that could be mapped")
+        }
+        defer { for descriptor in offer.descriptors { hf_close(descriptor) } }
+        guard connection.stream.queue(.arenaOpened(offer.shape), passing: offer.descriptors, at: now) else {
+            throw EngineRefusal(.room, "no descriptor is left to pass")
+        }
+        counters.arenasOpened += 1
+    }
+
+    func statistics(of connection: EngineConnection) -> [EngineStatistic] {
         door.statistics()
             + EngineCounters.fields.map {
                 EngineStatistic("engine_" + $0.name, connection.session.counters[keyPath: $0.path])
@@ -251,7 +233,7 @@ final class EngineDoorLoop {
     }
 
     /// Offers again what the decisions had no room for.
-    private func retry() {
+    func retry() {
         guard now >= retriesAt else { return }
         retriesAt = .distantFuture
         while let number = goneWaiting.first, door.sink(.gone(number)) == .accepted { goneWaiting.removeFirst() }
@@ -264,7 +246,7 @@ final class EngineDoorLoop {
         if !goneWaiting.isEmpty { retriesAt = now + Self.retryInterval }
     }
 
-    private func releaseHellos() {
+    func releaseHellos() {
         for connection in connections.values {
             guard let hello = connection.heldHello else { continue }
             connection.heldHello = nil
@@ -274,7 +256,7 @@ final class EngineDoorLoop {
     }
 
     /// Sends what it can, closes what is over, and queues what has something to do.
-    private func settle(_ connection: EngineConnection) {
+    func settle(_ connection: EngineConnection) {
         guard connections[connection.session.number] === connection else { return }
         guard connection.stream.flush() else { return end(connection) }
         let queued = connection.stream.queuedBytes
@@ -292,7 +274,7 @@ final class EngineDoorLoop {
 
     // MARK: ends
 
-    private func lose(_ connection: EngineConnection) {
+    func lose(_ connection: EngineConnection) {
         counters.regionsLost += 1
         let lost = connection.regions.filter { !$0.value.isIntact }.keys.sorted()
         refuse(
@@ -300,7 +282,7 @@ final class EngineDoorLoop {
             EngineRefusal(.region, "the file of region \(lost.map(String.init).joined(separator: ", ")) was cut short"))
     }
 
-    private func refuse(_ connection: EngineConnection, _ ticket: EngineTicket, _ refusal: EngineRefusal) {
+    func refuse(_ connection: EngineConnection, _ ticket: EngineTicket, _ refusal: EngineRefusal) {
         guard connection.closesBy == nil else { return }
         counters.refused[refusal.code, default: 0] += 1
         connection.stream.queue(.refused(ticket, refusal), at: now)
@@ -308,7 +290,7 @@ final class EngineDoorLoop {
         settle(connection)
     }
 
-    private func end(_ connection: EngineConnection) {
+    func end(_ connection: EngineConnection) {
         let number = connection.session.number
         guard connections.removeValue(forKey: number) != nil else { return }
         isChanged = true
@@ -324,7 +306,7 @@ final class EngineDoorLoop {
         }
     }
 
-    private func drainIfAsked() {
+    func drainIfAsked() {
         guard farewell == nil, let reason = door.isDraining.withLock({ $0 }) else { return }
         farewell = reason
         for connection in Array(connections.values) {
@@ -334,162 +316,12 @@ final class EngineDoorLoop {
     }
 
     /// Ends everything; true when nothing is left.
-    private func stop() -> Bool {
+    func stop() -> Bool {
         if stopsBy == nil {
             stopsBy = now + door.published.withLock { $0.stopLimit }
             farewell = farewell ?? "the agent stops"
             for connection in Array(connections.values) { end(connection) }
         }
         return (connections.isEmpty && leaving.isEmpty) || now >= stopsBy ?? now
-    }
-
-    // MARK: the socket
-
-    private func accept() {
-        while true {
-            let descriptor = hf_accept(listener.descriptor, nil, 0)
-            guard descriptor >= 0 else {
-                if KernelError.isOutOfDescriptors(Int(-descriptor)) {
-                    hf_poller_set(poller, listener.descriptor, 0, Self.listenerTag, 0)
-                    acceptsAgainAt = now + Duration(milliseconds: 100)
-                }
-                return
-            }
-            add(descriptor)
-        }
-    }
-
-    private func add(_ descriptor: Int32) {
-        isChanged = true
-        counters.connections += 1
-        var (process, peer, group) = (UInt32(0), UInt32.max, UInt32(0))
-        let known = unsafe hf_peer_credentials(descriptor, &process, &peer, &group) == 0
-        let number = nextNumber
-        nextNumber += 1
-        let connection = EngineConnection(
-            EngineStream(descriptor),
-            session: EngineSession(
-                number: number, process: Int32(bitPattern: process), limits: door.configuration.limits,
-                agent: door.agent, program: door.configuration.program), at: now)
-        connection.session.isDraining = farewell != nil
-        guard hf_poller_set(poller, descriptor, 1 | 2 | 4, UInt64(number), 0) == 0 else { return }
-        connections[number] = connection
-        if !known || (peer != user && !door.configuration.users.contains(peer)) {
-            refuse(connection, 0, EngineRefusal(.user, "user \(peer) may not use this agent of user \(user)"))
-        } else if connections.count > door.configuration.enginesMax || stopsBy != nil {
-            refuse(
-                connection, 0,
-                EngineRefusal(.room, "\(door.configuration.enginesMax) engines are there, which is all that may be"))
-        } else {
-            settle(connection)
-        }
-    }
-
-    private func sweep() {
-        if let time = acceptsAgainAt, now >= time {
-            acceptsAgainAt = nil
-            hf_poller_set(poller, listener.descriptor, 1, Self.listenerTag, 0)
-        }
-        for connection in Array(connections.values) {
-            if let time = connection.closesBy {
-                if now >= time { end(connection) }
-            } else if connection.session.phase == .greeting, connection.heldHello == nil,
-                now >= connection.openedAt + door.configuration.limits.helloLimit
-            {
-                refuse(connection, 0, EngineRefusal(.frame, "no HELLO came"))
-            }
-        }
-    }
-
-    private var nextDeadline: Instant {
-        var deadline = retriesAt
-        for connection in connections.values {
-            if let time = connection.closesBy {
-                deadline = min(deadline, time)
-            } else if connection.session.phase == .greeting {
-                deadline = min(deadline, connection.openedAt + door.configuration.limits.helloLimit)
-            }
-        }
-        if isChanged { deadline = min(deadline, publishesAt) }
-        if let acceptsAgainAt { deadline = min(deadline, acceptsAgainAt) }
-        if let stopsBy { deadline = min(deadline, stopsBy) }
-        return deadline
-    }
-
-    private func wait() {
-        guard runnable.isEmpty else { return poll(atMost: 0) }
-        door.signal.prepareToSleep()
-        guard door.replies.isEmpty, !(door.isStopping.load(ordering: .sequentiallyConsistent) && stopsBy == nil) else {
-            door.signal.awake(wasSignalled: false)
-            return
-        }
-        let deadline = nextDeadline
-        let limit = deadline == .distantFuture ? -1 : max(0, (deadline - MonotonicClock.now).nanoseconds)
-        poll(atMost: limit)
-    }
-
-    private func poll(atMost limit: Int64) {
-        let count = unsafe Int(hf_poller_wait(poller, &tags, &events, 64, limit))
-        var wasSignalled = false
-        now = MonotonicClock.now
-        var mustAccept = false
-        for index in 0..<max(0, count) {
-            switch tags[index] {
-            case Self.wakeTag: wasSignalled = true
-            case Self.listenerTag: mustAccept = true
-            default:
-                guard let connection = connections[EngineNumber(truncatingIfNeeded: tags[index])] else { continue }
-                if events[index] & (1 | 8) != 0 { connection.stream.becameReadable() }
-                if events[index] & (2 | 8) != 0 { connection.stream.isWritable = true }
-                notice(connection, hungUp: events[index] & 8 != 0)
-            }
-        }
-        door.signal.awake(wasSignalled: wasSignalled)
-        if mustAccept { accept() }
-    }
-
-    /// An engine that is gone while nothing may be read from it is noticed all the same.
-    private func notice(_ connection: EngineConnection, hungUp: Bool) {
-        if hungUp, !connection.mayRead { return end(connection) }
-        settle(connection)
-    }
-
-    // MARK: what others see
-
-    private func publish() {
-        guard isChanged, now >= publishesAt else { return }
-        isChanged = false
-        publishesAt = now + Self.publishInterval
-        var sum = counters
-        var engines: [EngineStatus] = []
-        for connection in connections.values {
-            sum.engines += connection.session.counters
-            guard connection.isKnown, let greeting = connection.session.greeting else { continue }
-            engines.append(
-                EngineStatus(
-                    number: connection.session.number, kind: greeting.hello.kind, client: greeting.client,
-                    process: connection.session.process, storeNamespace: greeting.hello.storeNamespace,
-                    regionBytes: connection.session.regionBytes, requests: connection.session.openRequests,
-                    jobs: connection.session.openJobs, counters: connection.session.counters))
-        }
-        engines.sort { $0.number < $1.number }
-        door.published.withLock { [sum, engines, count = leaving.count] view in
-            view.counters = sum
-            view.engines = engines
-            view.leaving = count
-        }
-    }
-}
-
-extension EngineReply {
-    /// Whom it is for.
-    var engine: EngineNumber {
-        switch self {
-        case .attached(let engine), .refused(let engine, _), .regionAdded(let engine, _),
-            .regionDropped(let engine, _), .found(let engine, _, _), .loaded(let engine, _, _, _),
-            .saved(let engine, _, _), .cancelled(let engine, _), .pinned(let engine, _, _),
-            .changed(let engine, _, _), .forgotten(let engine):
-            engine
-        }
     }
 }

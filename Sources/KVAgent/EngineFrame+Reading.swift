@@ -21,6 +21,11 @@ public enum EngineFrame: Sendable, Equatable {
     case touch([ObjectName])
     case pin(EngineTicket, [ObjectName], lifetime: Duration)
     case unpin(EngineTicket)
+    case openArena(isWritable: Bool)
+    case take(EngineTake)
+    case reserve(EngineReserve)
+    case commit(EngineCommit)
+    case release(EngineTicket, EngineLoan)
     case subscribe
     case askStatistics(EngineTicket)
     case ping(EngineTicket, [UInt8])
@@ -34,6 +39,11 @@ public enum EngineFrame: Sendable, Equatable {
     case saved(EngineTicket, EngineSaved)
     case cancelled(EngineTicket)
     case pinned(EngineTicket, PinAnswer.Outcome, blocks: UInt32)
+    case arenaOpened(EngineArenaShape)
+    case taken(EngineTicket, EngineTaken)
+    case reserved(EngineTicket, EngineReserved)
+    case committed(EngineTicket, EngineSaved)
+    case released(EngineTicket, wasInForce: Bool)
     case changed(added: [ObjectName], removed: [ObjectName], hasGap: Bool)
     case statistics(EngineTicket, [EngineStatistic])
     case pong(EngineTicket, [UInt8])
@@ -96,6 +106,11 @@ extension EngineFrame {
             guard lifetime > .zero else { throw reader.error(.value("lifetime", 0)) }
             return .pin(ticket, try reader.chain(countMin: 1), lifetime: lifetime)
         case .unpin: return .unpin(ticket)
+        case .openArena: return .openArena(isWritable: try reader.access())
+        case .take: return .take(try reader.take(ticket, now))
+        case .reserve: return .reserve(try reader.reserve(ticket))
+        case .commit: return .commit(try reader.commit(ticket))
+        case .release: return .release(ticket, try reader.loan())
         case .subscribe: return .subscribe
         case .askStatistics: return .askStatistics(ticket)
         case .ping:
@@ -125,6 +140,15 @@ extension EngineFrame {
                 EngineLoaded(
                     first: first, end: end, bytes: try reader.number("bytes"), time: try reader.duration("time")))
         case .saved: return .saved(ticket, try reader.saved())
+        case .arenaOpened: return .arenaOpened(try reader.arenaShape())
+        case .taken: return .taken(ticket, try reader.taken())
+        case .reserved: return .reserved(ticket, try reader.reserved())
+        case .committed: return .committed(ticket, try reader.saved())
+        case .released:
+            let isOver = try reader.integer(UInt8.self, "outcome")
+            guard isOver < 2 else { throw reader.error(.value("outcome", UInt64(isOver))) }
+            try reader.zeros(7)
+            return .released(ticket, wasInForce: isOver == 0)
         case .cancelled: return .cancelled(ticket)
         case .pinned:
             let number = try reader.integer(UInt8.self, "outcome")
@@ -159,22 +183,22 @@ extension EngineFrame {
 
 extension WireReader {
     /// A whole number of the kind that is wanted.
-    fileprivate mutating func number<Word: FixedWidthInteger>(_ field: String) throws(FrameError) -> Word {
+    mutating func number<Word: FixedWidthInteger>(_ field: String) throws(FrameError) -> Word {
         try integer(Word.self, field)
     }
 
-    fileprivate mutating func zeros(_ count: Int) throws(FrameError) {
+    mutating func zeros(_ count: Int) throws(FrameError) {
         for _ in 0..<count where try integer(UInt8.self, "zero") != 0 { throw error(.reserved("a field")) }
     }
 
     /// A number of blocks or a position, which the decisions keep in 32 signed bits.
-    fileprivate mutating func count(_ field: String) throws(FrameError) -> Int32 {
+    mutating func count(_ field: String) throws(FrameError) -> Int32 {
         let word = try integer(UInt32.self, field)
         guard let count = Int32(exactly: word) else { throw error(.value(field, UInt64(word))) }
         return count
     }
 
-    fileprivate mutating func duration(_ field: String) throws(FrameError) -> Duration {
+    mutating func duration(_ field: String) throws(FrameError) -> Duration {
         let word = try integer(UInt64.self, field)
         // 146 years and more are one and the same.
         return Duration(nanoseconds: Int64(clamping: min(word, 1 << 62)))
@@ -187,7 +211,7 @@ extension WireReader {
     }
 
     /// Keys of one group and shard.
-    fileprivate mutating func chain(countMin: Int) throws(FrameError) -> [ObjectName] {
+    mutating func chain(countMin: Int) throws(FrameError) -> [ObjectName] {
         let keyCount = Int(try integer(UInt32.self, "keys"))
         let group = try integer(UInt16.self, "group")
         let shard = try integer(UInt16.self, "shard")

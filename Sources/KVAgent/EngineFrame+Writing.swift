@@ -12,6 +12,11 @@ extension EngineFrame {
         case .hello: EngineFrameHeader(.hello)
         case .addRegion: EngineFrameHeader(.addRegion)
         case .dropRegion: EngineFrameHeader(.dropRegion)
+        case .openArena: EngineFrameHeader(.openArena)
+        case .take(let take): EngineFrameHeader(.take, ticket: take.job)
+        case .reserve(let reserve): EngineFrameHeader(.reserve, ticket: reserve.job)
+        case .commit(let commit): EngineFrameHeader(.commit, ticket: commit.job)
+        case .release(let ticket, _): EngineFrameHeader(.release, ticket: ticket)
         case .lookUp(let lookUp): EngineFrameHeader(.lookUp, ticket: lookUp.ticket)
         case .load(let load): EngineFrameHeader(.load, ticket: load.job)
         case .save(let save): EngineFrameHeader(.save, ticket: save.job)
@@ -28,6 +33,11 @@ extension EngineFrame {
         case .welcome: EngineFrameHeader(.welcome)
         case .regionAdded: EngineFrameHeader(.regionAdded)
         case .regionDropped: EngineFrameHeader(.regionDropped)
+        case .arenaOpened: EngineFrameHeader(.arenaOpened)
+        case .taken(let job, _): EngineFrameHeader(.taken, ticket: job)
+        case .reserved(let job, _): EngineFrameHeader(.reserved, ticket: job)
+        case .committed(let job, _): EngineFrameHeader(.committed, ticket: job)
+        case .released(let ticket, _): EngineFrameHeader(.released, ticket: ticket)
         case .found(let ticket, _): EngineFrameHeader(.found, ticket: ticket)
         case .loaded(let job, _): EngineFrameHeader(.loaded, ticket: job)
         case .saved(let job, _): EngineFrameHeader(.saved, ticket: job)
@@ -108,6 +118,7 @@ extension EngineFrame {
             writer.duration(lifetime)
             writer.chain(names)
         case .ping(_, let bytes): writer.raw(bytes)
+        case .openArena, .take, .reserve, .commit, .release: writeLoan(to: &writer, now)
         default: break
         }
     }
@@ -125,7 +136,8 @@ extension EngineFrame {
             writer.integer(UInt32(loaded.end))
             writer.integer(loaded.bytes)
             writer.duration(loaded.time)
-        case .saved(_, let saved):
+        case .arenaOpened, .taken, .reserved, .released: writeLoanReply(to: &writer)
+        case .saved(_, let saved), .committed(_, let saved):
             writer.integer(UInt32(saved.count))
             writer.integer(UInt32(0))
             writer.integer(saved.bytes)
@@ -164,14 +176,14 @@ extension String {
 }
 
 extension FrameWriter {
-    fileprivate mutating func duration(_ duration: Duration) { integer(UInt64(max(0, duration.nanoseconds))) }
+    mutating func duration(_ duration: Duration) { integer(UInt64(max(0, duration.nanoseconds))) }
 
     fileprivate mutating func region(_ region: Int32) {
         integer(UInt32(region))
         integer(UInt32(0))
     }
 
-    fileprivate mutating func chain(_ names: [ObjectName]) {
+    mutating func chain(_ names: [ObjectName]) {
         precondition(names.count <= EngineProtocol.keyCountMax, "a chain longer than the protocol allows")
         let part = names.first ?? ObjectName(.none)
         integer(UInt32(names.count))

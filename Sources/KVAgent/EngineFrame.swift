@@ -40,6 +40,7 @@ public enum EngineFrameKind: UInt8, Sendable, CaseIterable {
     case hello = 0x01
     case addRegion = 0x02
     case dropRegion = 0x03
+    case openArena = 0x04
     case lookUp = 0x10
     case load = 0x11
     case save = 0x12
@@ -49,6 +50,10 @@ public enum EngineFrameKind: UInt8, Sendable, CaseIterable {
     case touch = 0x16
     case pin = 0x17
     case unpin = 0x18
+    case take = 0x19
+    case reserve = 0x1A
+    case commit = 0x1B
+    case release = 0x1C
     case subscribe = 0x20
     case askStatistics = 0x21
     case ping = 0x22
@@ -57,11 +62,16 @@ public enum EngineFrameKind: UInt8, Sendable, CaseIterable {
     case welcome = 0x81
     case regionAdded = 0x82
     case regionDropped = 0x83
+    case arenaOpened = 0x84
     case found = 0x90
     case loaded = 0x91
     case saved = 0x92
     case cancelled = 0x94
     case pinned = 0x97
+    case taken = 0x99
+    case reserved = 0x9A
+    case committed = 0x9B
+    case released = 0x9C
     case changed = 0xA0
     case statistics = 0xA1
     case pong = 0xA2
@@ -122,7 +132,8 @@ public struct EngineFrameHeader: Sendable, Equatable {
         ticket = load(8, UInt64.self)
         self.bodyBytes = Int(bodyBytes)
         switch kind {
-        case .lookUp, .load, .save, .finished, .cancel, .pin, .unpin, .found, .loaded, .saved, .cancelled, .pinned:
+        case .lookUp, .load, .save, .finished, .cancel, .pin, .unpin, .take, .reserve, .commit, .release, .found,
+            .loaded, .saved, .cancelled, .pinned, .taken, .reserved, .committed, .released:
             guard ticket != 0 else { throw FrameError(.value("ticket", 0), at: 8) }
         case .askStatistics, .ping, .statistics, .pong, .refused: break
         default: guard ticket == 0 else { throw FrameError(.reserved("ticket"), at: 8) }

@@ -215,6 +215,14 @@ public enum EngineMessage: Sendable {
     case load(EngineNumber, EngineLoad)
     /// Answered by one `saved`.
     case save(EngineNumber, EngineSave)
+    /// Blocks to be read where they lie. Answered by one `taken`.
+    case take(EngineNumber, EngineTake)
+    /// Empty slots to write into. Answered by one `reserved`.
+    case reserve(EngineNumber, EngineReserve)
+    /// Reserved slots are full. Answered by one `saved`.
+    case commit(EngineNumber, EngineCommit)
+    /// A lease or a reservation is given back. Answered by one `released`.
+    case release(EngineNumber, EngineTicket, EngineLoan)
     /// The request's blocks may be judged and its prompt booked.
     case finished(EngineNumber, EngineRequestEnd)
     /// Ends a job or a request. Answered by `cancelled` after the last byte written for it.
@@ -247,6 +255,12 @@ public enum EngineReply: Sendable {
     case loaded(EngineNumber, job: EngineTicket, first: Int32, end: Int32)
     /// A save ended: bit i % 64 of word i / 64 is set when offered block i is kept somewhere. The places are free.
     case saved(EngineNumber, job: EngineTicket, kept: [UInt64])
+    /// Blocks that the engine may read in place from now on.
+    case taken(EngineNumber, job: EngineTicket, EngineTaken)
+    /// Slots that the engine may write into from now on.
+    case reserved(EngineNumber, job: EngineTicket, EngineReserved)
+    /// A loan is over, and whether it was still in force.
+    case released(EngineNumber, EngineTicket, wasInForce: Bool)
     /// Nothing touches the job's places any more.
     case cancelled(EngineNumber, EngineTicket)
     case pinned(EngineNumber, EngineTicket, PinAnswer)

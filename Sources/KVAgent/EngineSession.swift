@@ -37,6 +37,8 @@ public struct EngineSession {
         case map(region: Int32, byteCount: Int)
         /// The engine asks for numbers.
         case statistics(EngineTicket)
+        /// The engine wants to map the arena.
+        case openArena(isWritable: Bool)
         /// The engine goes when its jobs have ended.
         case leave
     }
@@ -53,21 +55,23 @@ public struct EngineSession {
         case leaving
     }
 
-    private struct Job {
+    struct Job {
+        enum Kind { case load, save, take, reserve, commit }
+
         var request: EngineTicket
         var first: Int32
         var blockCount: Int
         var since: Instant
-        var isLoad: Bool
+        var kind: Kind
     }
 
-    private struct Request {
+    struct Request {
         /// Whether the decisions know it: they do not when they were too busy to hear of it.
         var isKnown: Bool
         var since: Instant
     }
 
-    private struct Region {
+    struct Region {
         var byteCount: Int
         var isDropping = false
     }
@@ -77,22 +81,24 @@ public struct EngineSession {
     /// Its process, by the kernel's word.
     public let process: Int32
     /// Where the conversation stands.
-    public private(set) var phase = Phase.greeting
+    public internal(set) var phase = Phase.greeting
     /// What it said first.
     public private(set) var greeting: EngineGreeting?
     /// Whether new work is answered with nothing, because the agent is about to stop.
     public var isDraining = false
     /// What it did.
-    public private(set) var counters = EngineCounters()
+    public internal(set) var counters = EngineCounters()
 
-    private let limits: EngineLimits
-    private let agent: UInt64
-    private let program: String
-    private var jobs: [EngineTicket: Job] = [:]
-    private var requests: [EngineTicket: Request] = [:]
-    private var regions: [Int32: Region] = [:]
+    let limits: EngineLimits
+    let agent: UInt64
+    let program: String
+    var jobs: [EngineTicket: Job] = [:]
+    var requests: [EngineTicket: Request] = [:]
+    var regions: [Int32: Region] = [:]
     /// How many CANCELLED are owed for a ticket.
-    private var cancelling: [EngineTicket: Int] = [:]
+    var cancelling: [EngineTicket: Int] = [:]
+    /// Whether it maps the arena, and whether it may write there.
+    public internal(set) var arena: EngineArenaAccess = .none
 
     /// The session of a new connection.
     public init(number: EngineNumber, process: Int32, limits: EngineLimits, agent: UInt64, program: String) {
@@ -179,6 +185,11 @@ public struct EngineSession {
             if isDraining { return .reply(.pinned(ticket, .invalid, blocks: 0)) }
             return .forward(.pin(number, ticket, names, lifetime: lifetime))
         case .unpin(let ticket): return .forward(.unpin(number, ticket))
+        case .openArena(let isWritable): return try openArena(isWritable)
+        case .take(let take): return try self.take(take, now)
+        case .reserve(let reserve): return try self.reserve(reserve, now)
+        case .commit(let commit): return try self.commit(commit, now)
+        case .release(let ticket, let loan): return try release(ticket, loan)
         case .subscribe: return .forward(.subscribe(number))
         case .askStatistics(let ticket): return .statistics(ticket)
         case .ping(let ticket, let bytes): return .reply(.pong(ticket, bytes))
@@ -225,7 +236,7 @@ public struct EngineSession {
             return .reply(nothingLoaded(load.job, first: load.first, since: now, now))
         }
         jobs[load.job] = Job(
-            request: load.request, first: load.first, blockCount: load.places.blockCount, since: now, isLoad: true)
+            request: load.request, first: load.first, blockCount: load.places.blockCount, since: now, kind: .load)
         return .forward(.load(number, load))
     }
 
@@ -239,11 +250,11 @@ public struct EngineSession {
         // The decisions never heard of the request; the blocks are worth no less.
         if requests[save.request]?.isKnown == false { save.request = 0 }
         jobs[save.job] = Job(
-            request: save.request, first: save.first, blockCount: count, since: now, isLoad: false)
+            request: save.request, first: save.first, blockCount: count, since: now, kind: .save)
         return .forward(.save(number, save))
     }
 
-    private func open(_ ticket: EngineTicket) throws(EngineRefusal) {
+    func open(_ ticket: EngineTicket) throws(EngineRefusal) {
         guard jobs[ticket] == nil, requests[ticket] == nil, cancelling[ticket] == nil else {
             throw EngineRefusal(.ticket, "ticket \(ticket) is open already")
         }
@@ -253,9 +264,7 @@ public struct EngineSession {
     }
 
     private func check(_ places: EnginePlaces, request: EngineTicket) throws(EngineRefusal) {
-        guard request == 0 || (requests[request] != nil && cancelling[request] == nil) else {
-            throw EngineRefusal(.ticket, "request \(request) is not open")
-        }
+        try check(request: request)
         let blockBytes = greeting?.hello.blockBytes ?? 0
         var known: (number: Int32, byteCount: Int) = (-1, 0)
         var start = 0
@@ -283,6 +292,12 @@ public struct EngineSession {
         }
     }
 
+    func check(request: EngineTicket) throws(EngineRefusal) {
+        guard request == 0 || (requests[request] != nil && cancelling[request] == nil) else {
+            throw EngineRefusal(.ticket, "request \(request) is not open")
+        }
+    }
+
     private mutating func cancel(_ ticket: EngineTicket) -> Act {
         counters.cancels += 1
         if let owed = cancelling[ticket] {
@@ -295,138 +310,6 @@ public struct EngineSession {
         }
         requests[ticket] = nil
         return .reply(.cancelled(ticket))
-    }
-
-    // MARK: what the decisions are too busy to hear
-
-    /// What becomes of a message for which there was no room.
-    public enum Refuge: Sendable, Equatable {
-        /// The engine is answered as if there were no cache.
-        case reply(EngineFrame)
-        /// It was a hint.
-        case dropped
-        /// It must be heard; until then nothing more is read.
-        case mustWait
-    }
-
-    /// There was no room for a message that `take` wanted forwarded.
-    public mutating func noRoom(for message: EngineMessage, at now: Instant) -> Refuge {
-        switch message {
-        case .lookUp(_, let lookUp):
-            requests[lookUp.ticket]?.isKnown = false
-            counters.busy += 1
-            return .reply(.found(lookUp.ticket, EngineFound()))
-        case .load(_, let load):
-            jobs[load.job] = nil
-            counters.busy += 1
-            return .reply(nothingLoaded(load.job, first: load.first, since: now, now))
-        case .save(_, let save):
-            jobs[save.job] = nil
-            counters.busy += 1
-            return .reply(nothingSaved(save.job, count: save.places.blockCount, since: now, now))
-        case .prefetch, .touch:
-            counters.hintsDropped += 1
-            return .dropped
-        default: return .mustWait
-        }
-    }
-
-    private func nothingLoaded(
-        _ job: EngineTicket, first: Int32, since: Instant, _ now: Instant
-    ) -> EngineFrame {
-        .loaded(job, EngineLoaded(first: first, end: first, bytes: 0, time: now - since))
-    }
-
-    private func nothingSaved(_ job: EngineTicket, count: Int, since: Instant, _ now: Instant) -> EngineFrame {
-        .saved(job, EngineSaved(count: count, bytes: 0, time: now - since, kept: []))
-    }
-
-    // MARK: what the decisions say
-
-    /// Takes a reply of the decisions; gives each frame that the engine is sent.
-    public mutating func take(
-        _ reply: EngineReply, at now: Instant, send: (EngineFrame) -> Void
-    ) throws(EngineRefusal) {
-        switch reply {
-        case .attached:
-            guard phase == .attaching else { return }
-            phase = isDraining ? .leaving : .open
-            var welcome = EngineWelcome()
-            welcome.engine = number
-            welcome.agent = agent
-            welcome.jobsMax = UInt32(limits.jobsMax)
-            welcome.requestsMax = UInt32(limits.requestsMax)
-            welcome.regionsMax = UInt32(limits.regionsMax)
-            welcome.program = program
-            send(.welcome(welcome))
-            if isDraining { send(.farewell("the agent stops")) }
-        case .refused(_, let reason): throw EngineRefusal(.layout, reason)
-        case .regionAdded(_, let region): send(.regionAdded(region))
-        case .regionDropped(_, let region):
-            guard regions.removeValue(forKey: region) != nil else { return }
-            send(.regionDropped(region))
-        case .found(_, let ticket, let answer):
-            guard let request = requests[ticket], request.isKnown else { return }
-            counters.lookUpTime.add(now - request.since)
-            let found = EngineFound(answer)
-            counters.blocksFound += UInt64(found.hitBlocks)
-            send(.found(ticket, found))
-        case .loaded(_, let ticket, let first, let end): loaded(ticket, first, end, now, send)
-        case .saved(_, let ticket, let kept): saved(ticket, kept, now, send)
-        case .cancelled(_, let ticket): cancelled(ticket, send)
-        case .pinned(_, let ticket, let answer):
-            send(.pinned(ticket, answer.outcome, blocks: UInt32(clamping: answer.blocks)))
-        case .changed(_, let added, let removed): send(.changed(added: added, removed: removed, hasGap: false))
-        case .forgotten: break
-        }
-    }
-
-    private mutating func loaded(
-        _ ticket: EngineTicket, _ first: Int32, _ end: Int32, _ now: Instant, _ send: (EngineFrame) -> Void
-    ) {
-        guard let job = jobs[ticket], job.isLoad else { return }
-        jobs[ticket] = nil
-        let bytes = UInt64(max(0, end - first)) * UInt64(greeting?.hello.blockBytes ?? 0)
-        counters.loadTime.add(now - job.since)
-        counters.blocksLoaded += UInt64(max(0, end - first))
-        counters.bytesLoaded += bytes
-        if end <= first { counters.loadsEmpty += 1 }
-        send(
-            .loaded(ticket, EngineLoaded(first: first, end: max(first, end), bytes: bytes, time: now - job.since)))
-    }
-
-    private mutating func saved(
-        _ ticket: EngineTicket, _ kept: [UInt64], _ now: Instant, _ send: (EngineFrame) -> Void
-    ) {
-        guard let job = jobs[ticket], !job.isLoad else { return }
-        jobs[ticket] = nil
-        var saved = EngineSaved(count: job.blockCount, bytes: 0, time: now - job.since, kept: kept)
-        saved.bytes = UInt64(saved.keptCount) * UInt64(greeting?.hello.blockBytes ?? 0)
-        counters.saveTime.add(saved.time)
-        counters.blocksSaved += UInt64(saved.keptCount)
-        counters.bytesSaved += saved.bytes
-        send(.saved(ticket, saved))
-    }
-
-    private mutating func cancelled(_ ticket: EngineTicket, _ send: (EngineFrame) -> Void) {
-        guard let owed = cancelling.removeValue(forKey: ticket) else { return }
-        jobs[ticket] = nil
-        if requests.removeValue(forKey: ticket) != nil {
-            // Its jobs end before it does, each with a reply of its own.
-            for job in jobs.keys.filter({ jobs[$0]?.request == ticket }).sorted() {
-                jobs[job] = nil
-                for _ in 0..<max(1, cancelling.removeValue(forKey: job) ?? 0) { send(.cancelled(job)) }
-            }
-        }
-        for _ in 0..<owed { send(.cancelled(ticket)) }
-    }
-
-    /// The agent is about to stop: the engine is told, and goes when its jobs have ended.
-    public mutating func drain(_ reason: String) -> EngineFrame? {
-        isDraining = true
-        guard phase == .open else { return nil }
-        phase = .leaving
-        return .farewell(reason)
     }
 }
 

@@ -35,6 +35,8 @@ package final class EngineStream {
     private var descriptors: [Int32] = []
     private var outgoing = FrameWriter()
     private var outgoingStart = 0
+    /// Descriptors that go with a byte of `outgoing`, by how many bytes go before it.
+    private var passing: [(at: Int, descriptors: [Int32])] = []
     private var turnBytesLeft = 0
 
     /// Cleared when the kernel has nothing more.
@@ -54,6 +56,7 @@ package final class EngineStream {
 
     deinit {
         for descriptor in descriptors { hf_close(descriptor) }
+        for passed in passing { for descriptor in passed.descriptors { hf_close(descriptor) } }
         unsafe buffer.deallocate()
         hf_close(descriptor)
     }
@@ -156,12 +159,39 @@ package final class EngineStream {
     /// Queues a frame.
     package func queue(_ frame: EngineFrame, at now: Instant) { frame.write(to: &outgoing, at: now) }
 
+    /// Queues a frame with descriptors, of which it keeps copies until they have gone. False when there are none left.
+    package func queue(_ frame: EngineFrame, passing descriptors: [Int32], at now: Instant) -> Bool {
+        let copies = descriptors.map { hf_duplicate($0) }
+        guard copies.allSatisfy({ $0 >= 0 }) else {
+            for copy in copies where copy >= 0 { hf_close(copy) }
+            return false
+        }
+        passing.append((outgoing.bytes.count, copies))
+        queue(frame, at: now)
+        return true
+    }
+
+    /// Sends what waits up to the next descriptors, or what these go with.
+    private func sendSome() -> Int {
+        let next = passing.first
+        return unsafe outgoing.bytes.withUnsafeBytes { bytes in
+            let start = unsafe bytes.baseAddress! + outgoingStart
+            guard let next, next.at == outgoingStart else {
+                return unsafe Int(hf_send(descriptor, start, (next?.at ?? bytes.count) - outgoingStart, 0))
+            }
+            // The first byte of their frame carries them; the rest may follow.
+            let sent = unsafe Int(
+                hf_send_descriptors(
+                    descriptor, start, EngineProtocol.headerBytes, next.descriptors, Int32(next.descriptors.count)))
+            if sent > 0 { for passed in passing.removeFirst().descriptors { hf_close(passed) } }
+            return sent
+        }
+    }
+
     /// Sends what the kernel takes. False when the connection failed.
     package func flush() -> Bool {
         while isWritable, queuedBytes > 0 {
-            let sent = unsafe outgoing.bytes.withUnsafeBytes { bytes in
-                unsafe Int(hf_send(descriptor, bytes.baseAddress! + outgoingStart, bytes.count - outgoingStart, 0))
-            }
+            let sent = sendSome()
             if -sent == KernelError.wouldBlock {
                 isWritable = false
             } else if sent < 0 {
@@ -175,6 +205,7 @@ package final class EngineStream {
             outgoingStart = 0
         } else if outgoingStart > 1 << 20 {
             outgoing.removeFirst(outgoingStart)
+            for index in passing.indices { passing[index].at -= outgoingStart }
             outgoingStart = 0
         }
         return true

@@ -40,6 +40,11 @@ struct JournalEncoder {
         for key in keys { self.key(key) }
     }
 
+    private mutating func slots(_ slots: [SlotIndex]) {
+        half(UInt32(slots.count))
+        for slot in slots { half(slot) }
+    }
+
     private mutating func link(_ link: LinkState) {
         word(link.bandwidth.bitPattern)
         word(UInt64(bitPattern: link.delay.nanoseconds))
@@ -65,12 +70,18 @@ struct JournalEncoder {
             link(load.links.dram)
             link(load.links.nvme)
             link(load.links.flash)
+            byte(load.isLease ? 1 : 0)
         case .computed(let computed):
             byte(2)
             half(computed.request)
             half(computed.knownBlocks)
             byte(computed.parts.rawValue)
             half(computed.firstHeld)
+            byte(computed.adopted == nil ? 0 : 1)
+            if let adopted = computed.adopted {
+                half(adopted.reservation)
+                slots(adopted.slots)
+            }
         case .ended(let request, let reason):
             byte(3)
             half(request)
@@ -118,6 +129,16 @@ struct JournalEncoder {
             byte(11)
             half(pin)
         case .deadline: byte(12)
+        case .reserve(let request):
+            byte(13)
+            half(request.reservation)
+            half(request.count)
+        case .unreserve(let reservation):
+            byte(14)
+            half(reservation)
+        case .released(let request):
+            byte(15)
+            half(request)
         }
     }
 
@@ -184,6 +205,10 @@ struct JournalEncoder {
             half(answer.pin)
             byte(answer.outcome.rawValue)
             half(answer.blocks)
+        case .reserved(let answer):
+            byte(9)
+            half(answer.reservation)
+            slots(answer.slots)
         }
     }
 }
@@ -247,6 +272,12 @@ struct JournalDecoder {
         return keys
     }
 
+    private mutating func slots() throws(OperatorError) -> [SlotIndex] {
+        var slots: [SlotIndex] = []
+        for _ in 0..<(try count(of: 4)) { slots.append(try half()) }
+        return slots
+    }
+
     private mutating func time() throws(OperatorError) -> Int64 { Int64(bitPattern: try word()) }
 
     private mutating func link() throws(OperatorError) -> LinkState {
@@ -266,16 +297,18 @@ struct JournalDecoder {
                     request: try half(), engine: try signed(), chain: try keys()[...], promptTokens: try signed(),
                     engineBlocks: try signed(), session: try signed(), turn: try signed()))
         case 1:
-            return .load(
-                LoadRequest(
-                    request: try half(), engineBlocks: try signed(), endMax: try signed(),
-                    computeWait: Duration(nanoseconds: try time()),
-                    links: LinkView(dram: try link(), nvme: try link(), flash: try link())))
+            var load = LoadRequest(
+                request: try half(), engineBlocks: try signed(), endMax: try signed(),
+                computeWait: Duration(nanoseconds: try time()),
+                links: LinkView(dram: try link(), nvme: try link(), flash: try link()))
+            load.isLease = try byte() == 1
+            return .load(load)
         case 2:
-            return .computed(
-                Computed(
-                    request: try half(), knownBlocks: try signed(), parts: Computed.Parts(rawValue: try byte()),
-                    firstHeld: try signed()))
+            var computed = Computed(
+                request: try half(), knownBlocks: try signed(), parts: Computed.Parts(rawValue: try byte()),
+                firstHeld: try signed())
+            if try byte() == 1 { computed.adopted = Adoption(reservation: try half(), slots: try slots()) }
+            return .computed(computed)
         case 3: return .ended(request: try half(), reason: try reason())
         case 4: return .cancelled(request: try half())
         case 5: return .transferEnded(try transferEnd())
@@ -304,6 +337,9 @@ struct JournalDecoder {
                     expires: Instant(nanoseconds: try time())))
         case 11: return .unpin(pin: try half())
         case 12: return .deadline
+        case 13: return .reserve(ReserveRequest(reservation: try half(), count: try signed()))
+        case 14: return .unreserve(reservation: try half())
+        case 15: return .released(request: try half())
         default: throw damaged()
         }
     }

@@ -82,13 +82,15 @@ extension LiveWorld {
 
     /// A piece has ended.
     ///
-    /// - Parameter cause: Why it did not come through; nil when it did.
-    mutating func moveEnded(_ index: Int, _ move: Int, _ cause: LostMove.Cause?) {
+    /// - Parameters:
+    ///   - cause: Why it did not come through; nil when it did.
+    ///   - copied: Whether its bytes moved.
+    mutating func moveEnded(_ index: Int, _ move: Int, _ cause: LostMove.Cause?, copied: Bool = true) {
         precondition(flights[index].isOpen && flights[index].outstanding > 0, "a move ends that is not under way")
         let path = flights[index].path.rawValue
         flights[index].outstanding -= 1
         let bytes = settings.blockBytes
-        meters[path].removed(bytes, moved: cause == nil, at: now)
+        meters[path].removed(bytes, moved: cause == nil && copied, at: now)
         if let cause {
             flights[index].lost.append(LostMove(move: Int32(truncatingIfNeeded: move), cause: cause))
             switch cause {
@@ -97,7 +99,7 @@ extension LiveWorld {
             case .absent: counters.absent[path] += 1
             case .refused: counters.refused[path] += 1
             }
-        } else {
+        } else if copied {
             counters.blocks[path] += 1
             counters.bytes[path] += bytes
         }
@@ -154,6 +156,7 @@ extension LiveWorld {
     /// Hands the next few blocks to a worker.
     private mutating func beginCopy(_ index: Int) -> Bool {
         let flight = flights[index]
+        if let hand = desk.handOver(of: flight.order.request) { return beginHandOver(index, hand) }
         let moves = flight.order.moves
         guard let place = desk.place(of: flight.order.request) else {
             // Its engine has no place for it: nothing of it can move.
@@ -196,7 +199,7 @@ extension LiveWorld {
     }
 
     /// Moves that cannot even begin.
-    private mutating func lose(_ index: Int, through end: Int) -> Bool {
+    mutating func lose(_ index: Int, through end: Int) -> Bool {
         let path = flights[index].path.rawValue
         for move in flights[index].next..<end {
             flights[index].lost.append(LostMove(move: Int32(truncatingIfNeeded: move), cause: .failed))
@@ -209,7 +212,11 @@ extension LiveWorld {
 
     mutating func copied(_ order: CopyOrder) {
         let index = Int(order.transfer)
-        guard order.work != .check else { return checked(order) }
+        switch order.work {
+        case .check: return checked(order)
+        case .verify, .adopt: return handedOver(order)
+        case .outOfEngine, .intoEngine: break
+        }
         underWay[flights[index].path.rawValue] -= 1
         for (offset, block) in order.blocks.enumerated() {
             let number = Int(order.firstMove) + offset
@@ -331,7 +338,7 @@ extension LiveWorld {
     // MARK: What subscribers hear of this node
 
     /// A block comes out of an engine into a slot; what lay there goes.
-    private mutating func noteComing(_ name: ObjectName, into slot: UInt32) {
+    mutating func noteComing(_ name: ObjectName, into slot: UInt32) {
         guard desk.hasSubscribers else { return }
         noteLeaving(slot, for: name)
         arrived.append(name)

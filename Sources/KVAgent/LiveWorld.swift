@@ -237,6 +237,7 @@ struct LiveWorld: World, ~Copyable {
     private mutating func hand(_ event: Event) -> Event {
         if case .monotonic = settings.clock { now = max(now, MonotonicClock.now) }
         isPublished = false
+        desk.time = now
         journal?.record(event, at: now)
         return event
     }
@@ -405,6 +406,10 @@ struct LiveWorld: World, ~Copyable {
     private mutating func begin(_ command: Command) -> Submission {
         switch command {
         case .answer, .loading, .ready, .pinned:
+            desk.take(command)
+            return .accepted
+        case .reserved(let reserved):
+            giveAway(reserved.slots)
             desk.take(command)
             return .accepted
         case .transfer(let order): return start(order)

@@ -54,6 +54,16 @@ package struct DoorSighting: Sendable {
                 what: .save(
                     request: save.request, first: save.first,
                     blocks: Int32(truncatingIfNeeded: save.places.blockCount)))
+        case .take(let engine, let take):
+            self.init(
+                engine: engine, ticket: take.job, at: at,
+                what: .load(request: take.request, first: take.first, blocks: take.count))
+        case .commit(let engine, let commit):
+            self.init(
+                engine: engine, ticket: commit.job, at: at,
+                what: .save(
+                    request: commit.request, first: commit.first,
+                    blocks: Int32(truncatingIfNeeded: commit.slots.count)))
         case .finished(let engine, let end):
             self.init(engine: engine, ticket: end.ticket, at: at, what: .finished(end))
         case .gone(let engine): self.init(engine: engine, ticket: 0, at: at, what: .gone)
@@ -68,6 +78,8 @@ package struct DoorSighting: Sendable {
             self.init(engine: engine, ticket: ticket, at: at, what: .found(answer))
         case .loaded(let engine, let job, let first, let end):
             self.init(engine: engine, ticket: job, at: at, what: .loaded(first: first, end: end))
+        case .taken(let engine, let job, let taken):
+            self.init(engine: engine, ticket: job, at: at, what: .loaded(first: taken.first, end: taken.end))
         case .saved(let engine, let job, let kept):
             let count = kept.reduce(0) { $0 + $1.nonzeroBitCount }
             self.init(engine: engine, ticket: job, at: at, what: .saved(blocks: Int32(truncatingIfNeeded: count)))

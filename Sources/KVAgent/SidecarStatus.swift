@@ -17,6 +17,10 @@ public struct SidecarStatus: Codable, Sendable {
         public var process: Int32
         /// Where its blocks are kept.
         public var storeNamespace: String
+        /// Who owns its host tier: `engine`, `host` or `full`.
+        public var ownership: String
+        /// How it maps the arena: `none`, `reading` or `writing`.
+        public var arena: String
         /// Bytes of its regions.
         public var regionBytes: Int
         /// Requests open.
@@ -60,7 +64,7 @@ public struct SidecarStatus: Codable, Sendable {
     public var engines: [Engine]
     /// What engines did since the start.
     public var counts: [String: UInt64]
-    /// How long they waited, by `lookup`, `load`, `save`, `first_token` (the last as engines told it).
+    /// How long they waited, by `lookup`, `load`, `save`, `take`, `first_token` (the last as engines told it).
     public var times: [String: Times]
     /// Connections ended by the agent, by code.
     public var refused: [String: UInt64]
@@ -82,13 +86,14 @@ public struct SidecarStatus: Codable, Sendable {
         engines = view.engines.map {
             Engine(
                 number: $0.number, kind: $0.kind, client: $0.client, process: $0.process,
-                storeNamespace: $0.storeNamespace, regionBytes: $0.regionBytes, requests: $0.requests, jobs: $0.jobs,
+                storeNamespace: $0.storeNamespace, ownership: $0.ownership.rawValue, arena: $0.arena.rawValue,
+                regionBytes: $0.regionBytes, requests: $0.requests, jobs: $0.jobs,
                 counts: counts($0.counters))
         }
         self.counts = counts(view.counters.engines)
         times = [
             "lookup": Times(view.counters.engines.lookUpTime), "load": Times(view.counters.engines.loadTime),
-            "save": Times(view.counters.engines.saveTime),
+            "save": Times(view.counters.engines.saveTime), "take": Times(view.counters.engines.takeTime),
             "first_token": Times(view.counters.engines.firstTokenTime),
         ]
         refused = Dictionary(uniqueKeysWithValues: view.counters.refused.map { ($0.key.name, $0.value) })

@@ -166,6 +166,7 @@ struct AgentPicture {
                 row(
                     "engine \(engine.number)",
                     "\(engine.kind) \(engine.client), process \(engine.process), "
+                        + "\(engine.ownership)-owned\(engine.arena == "none" ? "" : ", arena \(engine.arena)"), "
                         + "\(ByteSize.text(engine.regionBytes)) shared, \(engine.requests) requests, \(engine.jobs) jobs"
                 ))
         }

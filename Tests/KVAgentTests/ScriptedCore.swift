@@ -100,6 +100,10 @@ final class ScriptedCore: Sendable {
                     engine, ticket,
                     PinAnswer(pin: 0, outcome: held > 0 ? .granted : .nothingHere, blocks: Int32(held)))
             ]
+        case .take(let engine, let take): return [.taken(engine, job: take.job, EngineTaken(first: take.first))]
+        case .reserve(let engine, let reserve): return [.reserved(engine, job: reserve.job, EngineReserved())]
+        case .commit(let engine, let commit): return [.saved(engine, job: commit.job, kept: [])]
+        case .release(let engine, let ticket, _): return [.released(engine, ticket, wasInForce: false)]
         case .lookUp, .load, .save:
             guard !state.holds else {
                 state.heldJobs.append(message)

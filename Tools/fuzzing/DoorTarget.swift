@@ -32,6 +32,16 @@ private struct Decisions {
         case .load(let engine, let load):
             return .loaded(engine, job: load.job, first: load.first, end: load.first + Int32(load.places.blockCount))
         case .save(let engine, let save): return .saved(engine, job: save.job, kept: [.max, .max])
+        case .take(let engine, let take):
+            let blocks = [LeasedBlock](repeating: LeasedBlock(slot: 1, checksum: 2), count: Int(take.count))
+            let loan = EngineLoan(number: 1, generation: 2)
+            return .taken(engine, job: take.job, EngineTaken(first: take.first, loan: loan, blocks: blocks))
+        case .reserve(let engine, let reserve):
+            let slots = [UInt32](repeating: 3, count: Int(reserve.count))
+            let loan = EngineLoan(number: 1, generation: 2)
+            return .reserved(engine, job: reserve.job, EngineReserved(loan: loan, slots: slots))
+        case .commit(let engine, let commit): return .saved(engine, job: commit.job, kept: [.max, .max])
+        case .release(let engine, let ticket, _): return .released(engine, ticket, wasInForce: true)
         case .cancel(let engine, let ticket): return .cancelled(engine, ticket)
         case .dropRegion(let engine, let region): return .regionDropped(engine, region: region)
         default: return nil
@@ -64,7 +74,7 @@ public func playFrames(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
     if choice & 0x80 != 0 {
         // Half of the inputs begin behind a hello that is right, which a fuzzer would hardly find.
         let hello = EngineHello(
-            kind: "fuzz", process: 0, ownership: .engine, namespace: fields, storeNamespace: "d", blockTokens: 1,
+            kind: "fuzz", process: 0, ownership: choice & 0x20 != 0 ? .host : .engine, namespace: fields, storeNamespace: "d", blockTokens: 1,
             blockBytes: 64)
         guard let digest = try? NamespaceIdentity(fields: fields).digest else { return 0 }
         _ = try? session.take(.hello(EngineGreeting(digest: digest, client: "", hello: hello)), at: .zero)
@@ -108,6 +118,13 @@ public func playFrames(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
         case .save(_, let save):
             jobs += 1
             check(save.places, regions, blockBytes: blockBytes)
+        case .take, .reserve, .commit:
+            jobs += 1
+            precondition(session.arena != .none, "a loan without an arena")
+            if case .take = message {} else { precondition(session.arena == .writing, "writing without leave") }
+            if case .commit(_, let commit) = message {
+                precondition(Int(commit.first) + commit.slots.count == commit.names.count, "a slot for each block")
+            }
         case .dropRegion(_, let region): regions[region] = nil
         default: break
         }

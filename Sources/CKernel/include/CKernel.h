@@ -40,6 +40,11 @@ int hf_unmap(void *address, size_t mapped_bytes);
 /// A memory file for sharing between processes, its size sealed. flags: 1 = reserved huge pages, 2 = left unsealed.
 int hf_memory_file(const char *name, int64_t bytes, int flags);
 int hf_map_shared(int descriptor, size_t bytes, int writable, void **address);
+/// Opens what a descriptor is open on once more: for reading only, or (`writable`) for both.
+int hf_reopen(int descriptor, int writable);
+/// A word in shared memory, by its index. Stores are seen before what their thread does next, loads after what it did before.
+uint64_t hf_load_word(const void *words, size_t index);
+void hf_store_word(void *words, size_t index, uint64_t value);
 int hf_pin(void *address, size_t bytes);
 /// Faults all pages of a writable mapping in; -ENOMEM or -EFAULT when there is no memory for them, instead of a signal.
 int hf_populate(void *address, size_t bytes);

@@ -1,0 +1,147 @@
+// How engines come to the door, how it waits for them, and what others see of it.
+
+import CKernel
+import Glibc
+import KVModel
+import KVSystem
+import KVTransport
+
+extension EngineDoorLoop {
+    // MARK: the socket
+
+    func accept() {
+        while true {
+            let descriptor = hf_accept(listener.descriptor, nil, 0)
+            guard descriptor >= 0 else {
+                if KernelError.isOutOfDescriptors(Int(-descriptor)) {
+                    hf_poller_set(poller, listener.descriptor, 0, Self.listenerTag, 0)
+                    acceptsAgainAt = now + Duration(milliseconds: 100)
+                }
+                return
+            }
+            add(descriptor)
+        }
+    }
+
+    func add(_ descriptor: Int32) {
+        isChanged = true
+        counters.connections += 1
+        var (process, peer, group) = (UInt32(0), UInt32.max, UInt32(0))
+        let known = unsafe hf_peer_credentials(descriptor, &process, &peer, &group) == 0
+        let number = nextNumber
+        nextNumber += 1
+        let connection = EngineConnection(
+            EngineStream(descriptor),
+            session: EngineSession(
+                number: number, process: Int32(bitPattern: process), limits: door.configuration.limits,
+                agent: door.agent, program: door.configuration.program), at: now)
+        connection.session.isDraining = farewell != nil
+        guard hf_poller_set(poller, descriptor, 1 | 2 | 4, UInt64(number), 0) == 0 else { return }
+        connections[number] = connection
+        if !known || (peer != user && !door.configuration.users.contains(peer)) {
+            refuse(connection, 0, EngineRefusal(.user, "user \(peer) may not use this agent of user \(user)"))
+        } else if connections.count > door.configuration.enginesMax || stopsBy != nil {
+            refuse(
+                connection, 0,
+                EngineRefusal(.room, "\(door.configuration.enginesMax) engines are there, which is all that may be"))
+        } else {
+            settle(connection)
+        }
+    }
+
+    func sweep() {
+        if let time = acceptsAgainAt, now >= time {
+            acceptsAgainAt = nil
+            hf_poller_set(poller, listener.descriptor, 1, Self.listenerTag, 0)
+        }
+        for connection in Array(connections.values) {
+            if let time = connection.closesBy {
+                if now >= time { end(connection) }
+            } else if connection.session.phase == .greeting, connection.heldHello == nil,
+                now >= connection.openedAt + door.configuration.limits.helloLimit
+            {
+                refuse(connection, 0, EngineRefusal(.frame, "no HELLO came"))
+            }
+        }
+    }
+
+    var nextDeadline: Instant {
+        var deadline = retriesAt
+        for connection in connections.values {
+            if let time = connection.closesBy {
+                deadline = min(deadline, time)
+            } else if connection.session.phase == .greeting {
+                deadline = min(deadline, connection.openedAt + door.configuration.limits.helloLimit)
+            }
+        }
+        if isChanged { deadline = min(deadline, publishesAt) }
+        if let acceptsAgainAt { deadline = min(deadline, acceptsAgainAt) }
+        if let stopsBy { deadline = min(deadline, stopsBy) }
+        return deadline
+    }
+
+    func wait() {
+        guard runnable.isEmpty else { return poll(atMost: 0) }
+        door.signal.prepareToSleep()
+        guard door.replies.isEmpty, !(door.isStopping.load(ordering: .sequentiallyConsistent) && stopsBy == nil) else {
+            door.signal.awake(wasSignalled: false)
+            return
+        }
+        let deadline = nextDeadline
+        let limit = deadline == .distantFuture ? -1 : max(0, (deadline - MonotonicClock.now).nanoseconds)
+        poll(atMost: limit)
+    }
+
+    func poll(atMost limit: Int64) {
+        let count = unsafe Int(hf_poller_wait(poller, &tags, &events, 64, limit))
+        var wasSignalled = false
+        now = MonotonicClock.now
+        var mustAccept = false
+        for index in 0..<max(0, count) {
+            switch tags[index] {
+            case Self.wakeTag: wasSignalled = true
+            case Self.listenerTag: mustAccept = true
+            default:
+                guard let connection = connections[EngineNumber(truncatingIfNeeded: tags[index])] else { continue }
+                if events[index] & (1 | 8) != 0 { connection.stream.becameReadable() }
+                if events[index] & (2 | 8) != 0 { connection.stream.isWritable = true }
+                notice(connection, hungUp: events[index] & 8 != 0)
+            }
+        }
+        door.signal.awake(wasSignalled: wasSignalled)
+        if mustAccept { accept() }
+    }
+
+    /// An engine that is gone while nothing may be read from it is noticed all the same.
+    func notice(_ connection: EngineConnection, hungUp: Bool) {
+        if hungUp, !connection.mayRead { return end(connection) }
+        settle(connection)
+    }
+
+    // MARK: what others see
+
+    func publish() {
+        guard isChanged, now >= publishesAt else { return }
+        isChanged = false
+        publishesAt = now + Self.publishInterval
+        var sum = counters
+        var engines: [EngineStatus] = []
+        for connection in connections.values {
+            sum.engines += connection.session.counters
+            guard connection.isKnown, let greeting = connection.session.greeting else { continue }
+            engines.append(
+                EngineStatus(
+                    number: connection.session.number, kind: greeting.hello.kind, client: greeting.client,
+                    process: connection.session.process, storeNamespace: greeting.hello.storeNamespace,
+                    ownership: greeting.hello.ownership, arena: connection.session.arena,
+                    regionBytes: connection.session.regionBytes, requests: connection.session.openRequests,
+                    jobs: connection.session.openJobs, counters: connection.session.counters))
+        }
+        engines.sort { $0.number < $1.number }
+        door.published.withLock { [sum, engines, count = leaving.count] view in
+            view.counters = sum
+            view.engines = engines
+            view.leaving = count
+        }
+    }
+}
