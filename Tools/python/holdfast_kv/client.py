@@ -25,9 +25,24 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from . import protocol
+from .arena import Lease, MappedArena, Reservation, map_arena
 from .namespace import canary, engine_key, namespace_digest
 from .naming import NamedChain
-from .protocol import KEY_BYTES, AnyChain, Chain, Found, Loaded, Ownership, Pinned, PinOutcome, Places, Saved, StopReason
+from .protocol import (
+    KEY_BYTES,
+    AnyChain,
+    Chain,
+    Committed,
+    Found,
+    Loaded,
+    Loan,
+    Ownership,
+    Pinned,
+    PinOutcome,
+    Places,
+    Saved,
+    StopReason,
+)
 from .regions import SharedMemory
 
 DEFAULT_SOCKET: Final = "/run/holdfast/agent.sock"
@@ -64,6 +79,8 @@ class Counters:
     loads: int = 0
     loads_cancelled: int = 0
     saves: int = 0
+    takes: int = 0
+    commits: int = 0
     misses_without_agent: int = 0
     queue_full: int = 0
     orphaned_jobs: int = 0
@@ -98,6 +115,9 @@ class Client:
     >>> region = client.add_region(memory.fd, memory.length)                             # doctest: +SKIP
     >>> ticket, found = client.lookup(keys, prompt_tokens=len(keys) * 16)                # doctest: +SKIP
 
+    With ``arena`` ("reading" or "writing", for a host-owned engine) the agent's node memory is mapped: ``take`` lends
+    blocks to read where they lie, ``reserve`` gives slots to write into, and nothing is copied.
+
     ``fields`` are those of the namespace (``holdfast_kv.namespace``); block tokens are taken from them. With ``checks`` a
     block whose bytes follow from the namespace is saved, loaded and compared at each attach, before anything else.
     """
@@ -115,8 +135,16 @@ class Client:
         settings: Settings | None = None,
         on_changed: Callable[[protocol.Changed], None] | None = None,
         checks: bool = True,
+        arena: str | None = None,
     ) -> None:
+        if arena not in (None, "reading", "writing"):
+            raise ValueError(f"an arena is mapped for reading or for writing, not for {arena!r}")
+        if arena is not None and ownership == Ownership.ENGINE:
+            raise ValueError("an engine that owns its host tier maps no arena: say Ownership.HOST")
         self._path = path
+        self._arena_access = arena
+        #: The agent's arena, mapped, while the agent is there.
+        self.arena: MappedArena | None = None
         self.settings = settings or Settings()
         self.counters = Counters()
         #: Why the agent refused this engine, the last time it did.
@@ -282,6 +310,99 @@ class Client:
                 return pending.future
         self._miss()
         pending.future.set_result(Saved(ticket, places.blocks))
+        return pending.future
+
+    def take(
+        self,
+        keys: Sequence[bytes] | AnyChain | None,
+        first: int,
+        blocks: int,
+        *,
+        request: int = 0,
+        verify: bool = True,
+        compute_wait: float = 0.0,
+        lifetime: float = 0.0,
+        deadline: float | None = None,
+    ) -> Future[Lease | None]:
+        """Borrows the leading run of ``blocks`` blocks from ``first`` on, to be read where they lie; None: nothing there.
+
+        ``keys`` None: the chain of the request's look-up; then the lease ends with the request. With ``verify`` the agent
+        compares checksums before it hands blocks over. ``lifetime`` in seconds, 0: as long as the agent lends.
+        """
+        self.counters.takes += 1
+        limit = self.settings.load_deadline if deadline is None else deadline
+        with self._lock:
+            ticket = self._ticket()
+            pending = self._pending(protocol.Kind.TAKE, limit, first, blocks)
+            owner = self._requests.get(request)
+            is_known = owner is not None and not owner.is_dead
+            if (keys is not None or is_known) and self.arena is not None and blocks > 0:
+                frame = protocol.Take(
+                    ticket, Chain() if keys is None else _chain(keys), first, blocks, request if is_known else 0, verify,
+                    int(compute_wait * 1e9), max(1, int(limit * 1e9)), int(lifetime * 1e9),
+                )  # fmt: skip
+                if self._has_room_for_job() and self._put(frame):
+                    self._jobs[ticket] = pending
+                    return pending.future
+        self._miss()
+        pending.future.set_result(None)
+        return pending.future
+
+    def reserve(
+        self, slots: int, *, lifetime: float = 0.0, deadline: float | None = None
+    ) -> Future[Reservation | None]:
+        """Empty slots to write into, as many as ``slots`` or fewer; None when there are none."""
+        limit = self.settings.load_deadline if deadline is None else deadline
+        with self._lock:
+            ticket = self._ticket()
+            pending = self._pending(protocol.Kind.RESERVE, limit, 0, slots)
+            if self.arena is not None and self.arena.shape.writable and slots > 0:
+                frame = protocol.Reserve(ticket, slots, int(lifetime * 1e9))
+                if self._has_room_for_job() and self._put(frame):
+                    self._jobs[ticket] = pending
+                    return pending.future
+        pending.future.set_result(None)
+        return pending.future
+
+    def commit(
+        self,
+        loan: Loan,
+        slots: Sequence[int],
+        keys: Sequence[bytes] | AnyChain,
+        *,
+        request: int = 0,
+        eviction_class: int = 0,
+        deadline: float | None = None,
+    ) -> Future[Saved]:
+        """Makes reserved slots the last blocks of a chain. ``Reservation.commit`` is the way to it."""
+        self.counters.commits += 1
+        limit = self.settings.save_deadline if deadline is None else deadline
+        with self._lock:
+            ticket = self._ticket()
+            pending = self._pending(protocol.Kind.COMMIT, limit, 0, len(slots))
+            owner = self._requests.get(request)
+            request = request if owner is not None and not owner.is_dead else 0
+            chain = _chain(keys)
+            # A naming's keys are made on the client's thread.
+            first = (chain.count if isinstance(chain, NamedChain) else len(chain.keys)) - len(slots)
+            if slots and first >= 0:
+                frame = protocol.Commit(ticket, chain, first, loan, tuple(slots), request, eviction_class)
+                if self._has_room_for_job() and self._put(frame):
+                    self._jobs[ticket] = pending
+                    return pending.future
+        self._miss()
+        pending.future.set_result(Committed(ticket, len(slots)))
+        return pending.future
+
+    def release(self, loan: Loan) -> Future[bool]:
+        """Gives a loan back; whether it was in force until then. ``Lease.release`` is the way to it."""
+        with self._lock:
+            ticket = self._ticket()
+            pending = self._pending(protocol.Kind.RELEASE, self.settings.load_deadline)
+            if self.arena is not None and self._put(protocol.Release(ticket, loan), must=True):
+                self._asked[ticket] = pending
+                return pending.future
+        pending.future.set_result(False)
         return pending.future
 
     def finished(
@@ -523,6 +644,14 @@ class Client:
     def _converse(self, connection: socket.socket) -> bool:
         """Speaks until the connection ends. Whether the agent had taken this engine on."""
         splitter = protocol.Splitter()
+        passed: deque[int] = deque()
+        try:
+            return self._talk(connection, splitter, passed)
+        finally:
+            for fd in passed:
+                os.close(fd)
+
+    def _talk(self, connection: socket.socket, splitter: protocol.Splitter, passed: deque[int]) -> bool:
         poller = select.poll()
         poller.register(self._wake_read, select.POLLIN)
         waiting = memoryview(self._hello)
@@ -569,7 +698,11 @@ class Client:
                     self._clear_wake()
                 if events.get(connection.fileno(), 0) & ~select.POLLOUT:
                     try:
-                        data = connection.recv(1 << 18)
+                        if self._arena_access is None:
+                            data = connection.recv(1 << 18)
+                        else:
+                            data, fds, _, _ = socket.recv_fds(connection, 1 << 18, 4)
+                            passed.extend(fds)
                     except BlockingIOError:
                         continue
                     except OSError:
@@ -588,6 +721,12 @@ class Client:
                         elif isinstance(frame, protocol.Refused):
                             self._refuse(frame)
                             return False
+                        elif isinstance(frame, protocol.ArenaOpened):
+                            arena = map_arena(frame, [passed.popleft() for _ in range(min(2, len(passed)))])
+                            if arena is None:
+                                _log.error("the agent's arena cannot be mapped; its blocks are not used")
+                                return was_open
+                            self._begin(arena)
                         else:
                             self._take(frame)
             now = time.monotonic()
@@ -613,9 +752,18 @@ class Client:
                     self._put(protocol.RegionAdd(number, region.length), region.fd, must=True)
             if self._on_changed is not None:
                 self._put(protocol.Subscribe(), must=True)
+            if self._arena_access is not None:
+                self._put(protocol.Arena(self._arena_access == "writing"), must=True)
         # Nothing touches any more what earlier connections shared: that is what a welcome says.
         self._end_orphans()
-        if self._checks and welcome.regions_max - 1 not in self._regions:
+        if self._arena_access is None:
+            self._begin(None)
+
+    def _begin(self, arena: MappedArena | None) -> None:
+        """The engine is attached, with everything that it asked for."""
+        welcome = self.welcome
+        self.arena = arena
+        if self._checks and welcome is not None and welcome.regions_max - 1 not in self._regions:
             self._check(welcome.regions_max - 1)
         else:
             self._admit()
@@ -690,6 +838,7 @@ class Client:
         connection.close()
         with self._lock:
             self.is_open = self._is_welcome = False
+            self.arena = None
             self._opened.clear()
             self._queue.clear()
             self._queued_bytes = 0
@@ -766,6 +915,14 @@ class Client:
             elif isinstance(frame, (protocol.Loaded, protocol.Saved)):
                 pending = self._jobs.pop(frame.ticket, None)
                 ended = pending.future if pending is not None else None
+            elif isinstance(frame, (protocol.Taken, protocol.Reserved)):
+                pending = self._jobs.pop(frame.ticket, None)
+                ended, result = (pending.future if pending is not None else None), None
+                if self.arena is not None:
+                    if isinstance(frame, protocol.Taken) and frame.blocks:
+                        result = Lease(self, self.arena, frame, self._block_bytes)
+                    elif isinstance(frame, protocol.Reserved) and frame.slots:
+                        result = Reservation(self, self.arena, frame, self._block_bytes)
             elif isinstance(frame, protocol.Cancelled):
                 pending = self._jobs.pop(frame.ticket, None)
                 if pending is not None:
@@ -775,13 +932,15 @@ class Client:
                     ended, result = self._cancelling.pop(frame.ticket, None), None
                     if gone is not None and not gone.future.done():
                         gone.future.set_result(Found(frame.ticket))
-            elif isinstance(frame, (protocol.Pinned, protocol.Statistics, protocol.Pong)):
+            elif isinstance(frame, (protocol.Pinned, protocol.Statistics, protocol.Pong, protocol.Released)):
                 pending = self._asked.pop(frame.ticket, None)
                 ended = pending.future if pending is not None else None
                 if isinstance(frame, protocol.Statistics):
                     result = frame.values
                 elif isinstance(frame, protocol.Pong):
                     result = True
+                elif isinstance(frame, protocol.Released):
+                    result = frame.was_in_force
             elif isinstance(frame, protocol.RegionAdded):
                 region = self._regions.get(frame.region)
                 if region is not None and not region.added.done():
@@ -843,8 +1002,10 @@ def _nothing(ticket: int, pending: _Pending) -> Any:
         return Loaded(ticket, pending.first, pending.first)
     if pending.kind == protocol.Kind.SAVE:
         return Saved(ticket, pending.count)
+    if pending.kind == protocol.Kind.COMMIT:
+        return Committed(ticket, pending.count)
     if pending.kind == protocol.Kind.PIN:
         return Pinned(ticket, PinOutcome.NOTHING_HERE)
     if pending.kind == protocol.Kind.STATS:
         return {}
-    return False if pending.kind == protocol.Kind.PING else None
+    return False if pending.kind in (protocol.Kind.PING, protocol.Kind.RELEASE) else None

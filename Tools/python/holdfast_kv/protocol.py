@@ -32,6 +32,7 @@ class Kind(IntEnum):
     HELLO = 0x01
     REGION_ADD = 0x02
     REGION_DROP = 0x03
+    ARENA = 0x04
     LOOKUP = 0x10
     LOAD = 0x11
     SAVE = 0x12
@@ -41,6 +42,10 @@ class Kind(IntEnum):
     TOUCH = 0x16
     PIN = 0x17
     UNPIN = 0x18
+    TAKE = 0x19
+    RESERVE = 0x1A
+    COMMIT = 0x1B
+    RELEASE = 0x1C
     SUBSCRIBE = 0x20
     STATS = 0x21
     PING = 0x22
@@ -48,11 +53,16 @@ class Kind(IntEnum):
     WELCOME = 0x81
     REGION_ADDED = 0x82
     REGION_DROPPED = 0x83
+    ARENA_OPENED = 0x84
     FOUND = 0x90
     LOADED = 0x91
     SAVED = 0x92
     CANCELLED = 0x94
     PINNED = 0x97
+    TAKEN = 0x99
+    RESERVED = 0x9A
+    COMMITTED = 0x9B
+    RELEASED = 0x9C
     CHANGED = 0xA0
     STATISTICS = 0xA1
     PONG = 0xA2
@@ -742,7 +752,7 @@ class Saved:
         return struct.pack("<IIQQ", self.count, 0, self.size, self.nanoseconds) + bitmap
 
     @classmethod
-    def read(cls, ticket: int, flags: int, reader: _Reader) -> Saved:
+    def read(cls: type[_OfSaved], ticket: int, flags: int, reader: _Reader) -> _OfSaved:
         """Reads a body."""
         count, zero, size, nanoseconds = reader.unpack("IIQQ")
         _zero(zero)
@@ -754,6 +764,9 @@ class Saved:
     def is_kept(self, index: int) -> bool:
         """Whether offered block ``index`` is kept."""
         return bool(self.kept >> index & 1)
+
+
+_OfSaved = TypeVar("_OfSaved", bound=Saved)
 
 
 @dataclass(frozen=True, slots=True)
@@ -877,16 +890,279 @@ class Refused:
         return cls(ticket, Refusal(code), reader.text(16_384))
 
 
+@dataclass(frozen=True, slots=True)
+class Loan:
+    """A lease or a reservation: which of the loan words, and what stands there while it is in force. None: (0, 0)."""
+
+    number: int = 0
+    generation: int = 0
+
+    def encode(self) -> bytes:
+        """Its bytes."""
+        return struct.pack("<IIQ", self.number, 0, self.generation)
+
+    @classmethod
+    def decode(cls, reader: _Reader) -> Loan:
+        """Reads one."""
+        number, zero, generation = reader.unpack("IIQ")
+        _zero(zero)
+        return cls(number, generation)
+
+
+@dataclass(frozen=True, slots=True)
+class Arena:
+    """The engine wants to map the agent's arena."""
+
+    KIND: ClassVar[Kind] = Kind.ARENA
+    writable: bool = False
+    ticket: int = 0
+
+    def body(self) -> bytes:
+        """Its body."""
+        return struct.pack("<Q", int(self.writable))
+
+    @classmethod
+    def read(cls, ticket: int, flags: int, reader: _Reader) -> Arena:
+        """Reads a body."""
+        (access,) = reader.unpack("Q")
+        if access > 1:
+            raise ProtocolError(f"access {access}")
+        return cls(bool(access))
+
+
+@dataclass(frozen=True, slots=True)
+class ArenaOpened:
+    """How the arena looks; its descriptor and that of the loan words travel with it."""
+
+    KIND: ClassVar[Kind] = Kind.ARENA_OPENED
+    slot_bytes: int
+    length: int
+    slots: int
+    loans: int
+    lifetime_max: int
+    writable: bool = False
+    ticket: int = 0
+
+    def body(self) -> bytes:
+        """Its body."""
+        return struct.pack(
+            "<QQIIQQ", self.slot_bytes, self.length, self.slots, self.loans, self.lifetime_max, int(self.writable)
+        )
+
+    @classmethod
+    def read(cls, ticket: int, flags: int, reader: _Reader) -> ArenaOpened:
+        """Reads a body."""
+        slot_bytes, length, slots, loans, lifetime, access = reader.unpack("QQIIQQ")
+        if access > 1 or not 0 < slot_bytes <= length or slots * slot_bytes > length:
+            raise ProtocolError(f"an arena of {slots} slots of {slot_bytes} bytes in {length}")
+        return cls(slot_bytes, length, slots, loans, lifetime, bool(access))
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """Blocks that the engine wants to read where they lie. An empty chain: that of the request's look-up."""
+
+    KIND: ClassVar[Kind] = Kind.TAKE
+    ticket: int
+    chain: AnyChain
+    first: int
+    blocks: int
+    request: int = 0
+    verify: bool = True
+    compute_wait: int = 0
+    deadline: int = 0
+    lifetime: int = 0
+
+    def body(self) -> bytes:
+        """Its body."""
+        head = struct.pack(
+            "<QIIQQQQ", self.request, self.first, self.blocks, int(self.verify), self.compute_wait, self.deadline,
+            self.lifetime,
+        )  # fmt: skip
+        return head + self.chain.encode()
+
+    @classmethod
+    def read(cls, ticket: int, flags: int, reader: _Reader) -> Take:
+        """Reads a body."""
+        request, first, blocks, verify, wait, deadline, lifetime = reader.unpack("QIIQQQQ")
+        if verify > 1 or not 1 <= blocks <= KEYS_MAX:
+            raise ProtocolError(f"a take of {blocks} blocks with flags {verify}")
+        chain = Chain.decode(reader, least=0 if request else 1)
+        if chain.keys and first >= len(chain.keys):
+            raise ProtocolError(f"block {first} of a chain of {len(chain.keys)}")
+        return cls(ticket, chain, first, blocks, request, bool(verify), wait, deadline, lifetime)
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Blocks that may be read where they lie: each (slot, checksum), the first at position ``first`` of the chain."""
+
+    KIND: ClassVar[Kind] = Kind.TAKEN
+    ticket: int
+    first: int
+    loan: Loan = Loan()
+    nanoseconds: int = 0
+    blocks: tuple[tuple[int, int], ...] = ()
+
+    def body(self) -> bytes:
+        """Its body."""
+        head = struct.pack("<II", self.first, len(self.blocks)) + self.loan.encode()
+        head += struct.pack("<Q", self.nanoseconds)
+        return head + b"".join(struct.pack("<IIQ", slot, 0, checksum) for slot, checksum in self.blocks)
+
+    @classmethod
+    def read(cls, ticket: int, flags: int, reader: _Reader) -> Taken:
+        """Reads a body."""
+        first, count = reader.unpack("II")
+        if count > KEYS_MAX:
+            raise ProtocolError(f"{count} blocks, more than {KEYS_MAX}")
+        loan = Loan.decode(reader)
+        (nanoseconds,) = reader.unpack("Q")
+        blocks = []
+        for slot, zero, checksum in struct.iter_unpack("<IIQ", reader.take(16 * count)):
+            _zero(zero)
+            blocks.append((slot, checksum))
+        return cls(ticket, first, loan, nanoseconds, tuple(blocks))
+
+
+@dataclass(frozen=True, slots=True)
+class Reserve:
+    """Empty slots that the engine wants to write into."""
+
+    KIND: ClassVar[Kind] = Kind.RESERVE
+    ticket: int
+    slots: int
+    lifetime: int = 0
+
+    def body(self) -> bytes:
+        """Its body."""
+        return struct.pack("<IIQ", self.slots, 0, self.lifetime)
+
+    @classmethod
+    def read(cls, ticket: int, flags: int, reader: _Reader) -> Reserve:
+        """Reads a body."""
+        slots, zero, lifetime = reader.unpack("IIQ")
+        _zero(zero)
+        if not 1 <= slots <= KEYS_MAX:
+            raise ProtocolError(f"a reservation of {slots} slots")
+        return cls(ticket, slots, lifetime)
+
+
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """Slots that the engine may write into."""
+
+    KIND: ClassVar[Kind] = Kind.RESERVED
+    ticket: int
+    loan: Loan = Loan()
+    nanoseconds: int = 0
+    slots: tuple[int, ...] = ()
+
+    def body(self) -> bytes:
+        """Its body."""
+        head = struct.pack("<II", len(self.slots), 0) + self.loan.encode() + struct.pack("<Q", self.nanoseconds)
+        return head + struct.pack(f"<{len(self.slots)}I", *self.slots)
+
+    @classmethod
+    def read(cls, ticket: int, flags: int, reader: _Reader) -> Reserved:
+        """Reads a body."""
+        count, zero = reader.unpack("II")
+        _zero(zero)
+        if count > KEYS_MAX:
+            raise ProtocolError(f"{count} slots, more than {KEYS_MAX}")
+        loan = Loan.decode(reader)
+        (nanoseconds,) = reader.unpack("Q")
+        return cls(ticket, loan, nanoseconds, reader.unpack(f"{count}I"))
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Reserved slots are full: they are the last blocks of the chain from now on."""
+
+    KIND: ClassVar[Kind] = Kind.COMMIT
+    ticket: int
+    chain: AnyChain
+    first: int
+    loan: Loan
+    slots: tuple[int, ...]
+    request: int = 0
+    eviction_class: int = 0
+
+    def body(self) -> bytes:
+        """Its body."""
+        head = struct.pack("<QIB3x", self.request, self.first, self.eviction_class) + self.loan.encode()
+        return head + self.chain.encode() + struct.pack(f"<{len(self.slots)}I", *self.slots)
+
+    @classmethod
+    def read(cls, ticket: int, flags: int, reader: _Reader) -> Commit:
+        """Reads a body."""
+        request, first, eviction_class, *zeros = reader.unpack("QIBBBB")
+        _zero(*zeros)
+        loan, chain = Loan.decode(reader), Chain.decode(reader)
+        if first >= len(chain.keys):
+            raise ProtocolError(f"block {first} of a chain of {len(chain.keys)}")
+        slots = reader.unpack(f"{len(chain.keys) - first}I")
+        return cls(ticket, chain, first, loan, slots, request, eviction_class)
+
+
+class Committed(Saved):
+    """Which of the committed blocks are kept; the slots are the agent's again."""
+
+    KIND: ClassVar[Kind] = Kind.COMMITTED
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A lease or a reservation is given back."""
+
+    KIND: ClassVar[Kind] = Kind.RELEASE
+    ticket: int
+    loan: Loan
+
+    def body(self) -> bytes:
+        """Its body."""
+        return self.loan.encode()
+
+    @classmethod
+    def read(cls, ticket: int, flags: int, reader: _Reader) -> Release:
+        """Reads a body."""
+        return cls(ticket, Loan.decode(reader))
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """A loan is over; ``was_in_force``: it was until now."""
+
+    KIND: ClassVar[Kind] = Kind.RELEASED
+    ticket: int
+    was_in_force: bool = True
+
+    def body(self) -> bytes:
+        """Its body."""
+        return struct.pack("<Q", int(not self.was_in_force))
+
+    @classmethod
+    def read(cls, ticket: int, flags: int, reader: _Reader) -> Released:
+        """Reads a body."""
+        (outcome,) = reader.unpack("Q")
+        if outcome > 1:
+            raise ProtocolError(f"outcome {outcome}")
+        return cls(ticket, not outcome)
+
+
 Frame: TypeAlias = (
     Hello | Welcome | RegionAdd | RegionDrop | RegionAdded | RegionDropped | LookUp | Load | Save | Finished | Prefetch
     | Touch | Pin | Ping | Pong | Found | Loaded | Saved | Pinned | Changed | Statistics | Farewell | Refused | Cancel
-    | Cancelled | Unpin | Subscribe | Stats | Goodbye
+    | Cancelled | Unpin | Subscribe | Stats | Goodbye | Arena | ArenaOpened | Take | Taken | Reserve | Reserved | Commit
+    | Committed | Release | Released
 )  # fmt: skip
 
 _FRAMES: tuple[type[Frame], ...] = (
     Hello, Welcome, RegionAdd, RegionDrop, RegionAdded, RegionDropped, LookUp, Load, Save, Finished, Prefetch, Touch,
     Pin, Ping, Pong, Found, Loaded, Saved, Pinned, Changed, Statistics, Farewell, Refused, Cancel, Cancelled, Unpin,
-    Subscribe, Stats, Goodbye,
+    Subscribe, Stats, Goodbye, Arena, ArenaOpened, Take, Taken, Reserve, Reserved, Commit, Committed, Release,
+    Released,
 )  # fmt: skip
 _READERS: dict[int, Callable[[int, int, _Reader], Frame]] = {frame.KIND: frame.read for frame in _FRAMES}
 

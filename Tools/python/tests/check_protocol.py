@@ -17,6 +17,12 @@ def value(name: str, plain: Any) -> Any:
         return p.Chain(tuple(map(bytes.fromhex, plain["keys"])), plain["group"], plain["shard"], plain["shards"])
     if name == "places":
         return p.Places.of([(region, offset, length) for region, offset, length in plain["slices"]], plain["segments"])
+    if name == "loan":
+        return p.Loan(plain["number"], plain["generation"])
+    if name == "blocks" and isinstance(plain, list):
+        return tuple((slot, checksum) for slot, checksum in plain)
+    if name == "slots" and isinstance(plain, list):
+        return tuple(plain)
     if name in ("added", "removed"):
         return tuple(p.Name(bytes.fromhex(n["key"]), n["group"], n["shard"], n["shards"]) for n in plain)
     return bytes.fromhex(plain) if name in ("digest", "payload") else plain

@@ -91,6 +91,51 @@ class MemoryAgent:
         return True
 
 
+class _Arena:
+    """Slots that one engine maps. What it commits goes to the dictionary, what it takes is brought here."""
+
+    def __init__(self, block_bytes: int, writable: bool, slots: int = 64) -> None:
+        size = -(-block_bytes // 4096) * 4096
+        self.shape = p.ArenaOpened(size, size * slots, slots, 256, 60_000_000_000, writable)
+        self.block_bytes = block_bytes
+        self.fd, self.words_fd = (os.memfd_create(name) for name in ("arena", "words"))
+        os.ftruncate(self.fd, self.shape.length)
+        os.ftruncate(self.words_fd, 8 * self.shape.loans)
+        self.view = memoryview(mmap.mmap(self.fd, self.shape.length))
+        self.words = memoryview(mmap.mmap(self.words_fd, 8 * self.shape.loans)).cast("Q")
+        self.free = list(range(slots))
+        self.loans: dict[int, list[int]] = {}
+
+    def row(self, slot: int) -> memoryview:
+        return self.view[slot * self.shape.slot_bytes :][: self.block_bytes]
+
+    def take(self, count: int) -> list[int]:
+        taken, self.free = self.free[:count], self.free[count:]
+        return taken
+
+    def lend(self, slots: list[int]) -> p.Loan:
+        number = next(number for number in range(self.shape.loans) if number not in self.loans)
+        self.loans[number] = slots
+        self.words[number] += 1
+        return p.Loan(number, self.words[number])
+
+    def end(self, loan: p.Loan) -> bool:
+        if self.words[loan.number] != loan.generation:
+            return False
+        self.words[loan.number] += 1
+        self.free += self.loans.pop(loan.number)
+        return True
+
+    def hand_in(self, loan: p.Loan, slots: tuple[int, ...]) -> bool:
+        if self.words[loan.number] != loan.generation or not set(slots) <= set(self.loans[loan.number]):
+            return False
+        self.loans[loan.number] = [slot for slot in self.loans[loan.number] if slot not in slots]
+        self.free += slots
+        if not self.loans[loan.number]:
+            self.end(loan)
+        return True
+
+
 class _Peer(threading.Thread):
     def __init__(self, agent: MemoryAgent, connection: socket.socket, number: int) -> None:
         super().__init__(daemon=True)
@@ -101,6 +146,8 @@ class _Peer(threading.Thread):
         self.requests: dict[int, p.AnyChain] = {}
         self.descriptors: list[int] = []
         self.is_subscribed = False
+        self.block_bytes = 0
+        self.arena: _Arena | None = None
 
     def say(self, frame: p.Frame) -> None:
         with contextlib.suppress(OSError):
@@ -124,10 +171,11 @@ class _Peer(threading.Thread):
 
     def take(self, frame: p.Frame) -> None:
         agent = self.agent
-        if agent.holds and isinstance(frame, (p.LookUp, p.Load, p.Save)):
+        if agent.holds and isinstance(frame, (p.LookUp, p.Load, p.Save, p.Take, p.Commit)):
             agent.held.append((self, frame))
         elif isinstance(frame, p.Hello):
             agent.hellos.append(frame)
+            self.block_bytes = frame.block_bytes
             self.say(agent.refuses or p.Welcome(1, self.number, program="memory"))
         elif isinstance(frame, p.RegionAdd):
             fd = self.descriptors.pop(0)
@@ -145,6 +193,13 @@ class _Peer(threading.Thread):
             self.load(frame)
         elif isinstance(frame, p.Save):
             self.save(frame)
+        elif isinstance(frame, p.Arena):
+            self.arena = _Arena(self.block_bytes, frame.writable)
+            descriptors = [self.arena.fd, self.arena.words_fd]
+            socket.send_fds(self.connection, [p.encode(self.arena.shape)], descriptors)
+        elif isinstance(frame, (p.Take, p.Reserve, p.Commit, p.Release)):
+            assert self.arena is not None
+            self.say(self.hand_over(frame, self.arena))
         elif isinstance(frame, p.Finished):
             agent.ends.append(frame)
             self.requests.pop(frame.ticket, None)
@@ -192,6 +247,30 @@ class _Peer(threading.Thread):
                 block = block[length:]
                 size += length
         self.say(p.Loaded(job.ticket, job.first, job.first + count, size, 1))
+
+    def hand_over(self, frame: p.Take | p.Reserve | p.Commit | p.Release, arena: _Arena) -> p.Frame:
+        if isinstance(frame, p.Reserve):
+            slots = arena.take(frame.slots)
+            return p.Reserved(frame.ticket, arena.lend(slots), 1, tuple(slots)) if slots else p.Reserved(frame.ticket)
+        if isinstance(frame, p.Release):
+            return p.Released(frame.ticket, arena.end(frame.loan))
+        chain = frame.chain
+        if isinstance(frame, p.Commit):
+            kept = arena.hand_in(frame.loan, frame.slots)
+            for key, slot in zip(chain.keys[frame.first :], frame.slots, strict=True):
+                if kept:
+                    self.table(chain)[(key, chain.group, chain.shard)] = bytes(arena.row(slot))
+            self.agent.tell(p.Changed(tuple(p.Name(key, chain.group, chain.shard) for key in chain.keys[frame.first :])))
+            count = len(frame.slots)
+            return p.Committed(frame.ticket, count, (1 << count) - 1 if kept else 0, count * self.block_bytes, 1)
+        chain = chain if chain.keys else self.requests[frame.request]
+        slots = arena.take(self.run_of(chain, frame.first, frame.first + frame.blocks))
+        for index, slot in enumerate(slots):
+            block = self.table(chain)[(chain.keys[frame.first + index], chain.group, chain.shard)]
+            arena.row(slot)[: len(block)] = block
+        if not slots:
+            return p.Taken(frame.ticket, frame.first)
+        return p.Taken(frame.ticket, frame.first, arena.lend(slots), 1, tuple((slot, 0) for slot in slots))
 
     def save(self, job: p.Save) -> None:
         slices = job.places.slices

@@ -25,10 +25,10 @@ BLOCK = 65_536
 class EngineProcess:
     """An engine of ``engine_process.py``."""
 
-    def __init__(self, socket: str) -> None:
+    def __init__(self, socket: str, arena: str | None = None) -> None:
         script = str(Path(__file__).with_name("engine_process.py"))
         self.process = subprocess.Popen(
-            [sys.executable, script, socket, str(BLOCK)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, script, socket, str(BLOCK)] + ([] if arena is None else [arena]), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
     def do(self, what: str, **order: Any) -> Any:
@@ -68,8 +68,8 @@ class ProcessesTest(unittest.TestCase):
         self.addCleanup(agent.kill)
         return agent
 
-    def engine(self, agent: AgentProcess) -> EngineProcess:
-        engine = EngineProcess(agent.socket)
+    def engine(self, agent: AgentProcess, arena: str | None = None) -> EngineProcess:
+        engine = EngineProcess(agent.socket, arena)
         self.addCleanup(engine.kill)
         self.assertEqual(engine.do("wait"), {"open": True})
         return engine
@@ -145,6 +145,53 @@ class ProcessesTest(unittest.TestCase):
             self.assertEqual(loaded, {"came": 5, "right": 5}, f"rank {rank}")
         # Another number of ranks is another layout: nothing of it is found.
         self.assertEqual(ranks[0].do("look_up", chain="c", count=8, shard=0, shards=2), {"hits": 0})
+
+    def test_what_one_engine_writes_in_place_another_reads_in_place_and_nothing_is_copied(self) -> None:
+        agent = self.agent()
+        writer, reader = self.engine(agent, "writing"), self.engine(agent, "reading")
+        self.assertEqual(reader.do("take", chain="e", count=24), {"came": 0, "right": 0, "in_force": False})
+        self.assertEqual(writer.do("write", chain="e", count=24), {"kept": 24})
+        for verify in (True, False):
+            taken = reader.do("take", chain="e", count=30, verify=verify)
+            self.assertEqual(taken, {"came": 24, "right": 24, "in_force": True})
+        # A reader cannot write, and its reservation is none.
+        self.assertEqual(reader.do("reserve", count=4), {"slots": 0})
+        numbers = reader.do("numbers")
+        self.assertEqual((numbers["bytes_into_engine_total"], numbers["bytes_out_of_engine_total"]), (0, 0))
+        self.assertEqual(numbers["handover_bytes_adopted_total"], 24 * BLOCK)
+        self.assertEqual(numbers["handover_bytes_lent_total"], 48 * BLOCK)
+        self.assertEqual(numbers["handover_loaned_bytes"], 0)
+
+    def test_a_killed_engines_leases_and_reservations_come_back(self) -> None:
+        agent = self.agent()
+        victim, other = self.engine(agent, "writing"), self.engine(agent, "writing")
+        self.assertEqual(victim.do("write", chain="f", count=20), {"kept": 20})
+        self.assertEqual(victim.do("take", chain="f", count=20, keep=True)["in_force"], True)
+        self.assertEqual(victim.do("reserve", count=30), {"slots": 30})
+        self.assertEqual(other.do("numbers")["handover_loaned_bytes"], 50 * BLOCK)
+        victim.kill()
+        deadline = time.monotonic() + 20
+        while (numbers := other.do("numbers"))["handover_loaned_bytes"]:
+            self.assertLess(time.monotonic(), deadline, f"slots of a dead engine are held: {numbers}")
+            time.sleep(0.01)
+        self.assertEqual(numbers["handover_loans_orphaned_total"], 2)
+        self.assertEqual(other.do("take", chain="f", count=20), {"came": 20, "right": 20, "in_force": True})
+
+    def test_a_lease_held_too_long_ends_and_its_reader_sees_it(self) -> None:
+        agent = self.agent()
+        engine = self.engine(agent, "writing")
+        self.assertEqual(engine.do("write", chain="g", count=8), {"kept": 8})
+        self.assertEqual(engine.do("take", chain="g", count=8, lifetime=0.05, keep=True)["right"], 8)
+        self.assertEqual(engine.do("reserve", count=8, lifetime=0.05), {"slots": 8})
+        deadline = time.monotonic() + 20
+        while engine.do("in_force") != {"in_force": 0, "kept": 2}:
+            self.assertLess(time.monotonic(), deadline, "a loan outlives its time")
+            time.sleep(0.01)
+        self.assertEqual(engine.do("numbers")["handover_loans_expired_total"], 2)
+        # When the agent dies, what was lent stays readable: nobody uses its memory any more.
+        self.assertEqual(engine.do("take", chain="g", count=8, keep=True)["right"], 8)
+        agent.kill()
+        self.assertEqual(engine.do("in_force"), {"in_force": 1, "kept": 3})
 
     def test_engines_go_on_when_their_agent_is_killed_and_use_the_next_one(self) -> None:
         agent = self.agent()

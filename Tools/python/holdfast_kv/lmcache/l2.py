@@ -331,8 +331,13 @@ class _Slots:
 class _Link:
     """The client, the shared memory, and the thread that copies."""
 
-    def __init__(self, params: dict[str, Any], block_bytes: int, staging_bytes: int, l1: L1MemoryDesc | None) -> None:
+    def __init__(
+        self, params: dict[str, Any], block_bytes: int, staging_bytes: int, l1: L1MemoryDesc | None, *,
+        hands_over: bool = False,
+    ) -> None:  # fmt: skip
         self.block_bytes = block_bytes
+        #: Blocks that were written, and read, in the agent's arena.
+        self.written_in_place = self.read_in_place = 0
         self.block_tokens = int(params.get("chunk_tokens", 256))
         self.client = Client(
             str(params.get("socket", DEFAULT_SOCKET)),
@@ -340,7 +345,8 @@ class _Link:
             store_namespace=str(params.get("store_namespace", "default")),
             fields=_fields(params, block_bytes),
             block_bytes=block_bytes,
-            ownership=Ownership.ENGINE,
+            ownership=Ownership.HOST if hands_over else Ownership.ENGINE,
+            arena="writing" if hands_over else None,
             client="holdfast-kv lmcache",
             settings=Settings(lookup_deadline=float(params.get("lookup_deadline", 0.2))),
         )
@@ -371,6 +377,35 @@ class _Link:
             thread.start()
         # The first stores come right behind the first connection: they wait for it, once, on the thread that begins them.
         self.begin(lambda: _log.debug("attached: %s", self.client.wait_open(float(params.get("attach_seconds", 2.0)))))
+
+    def write(self, chain: Chain, objects: Sequence[MemoryObj], deadline: float) -> Future[Saved] | None:
+        """Writes objects into slots of the agent's arena, as the last blocks of a chain: the one copy there is. None: there
+        are no slots for them. For the thread that begins jobs."""
+        reservation = self.client.reserve(len(objects), deadline=deadline).result()
+        if reservation is None:
+            return None
+        if len(reservation) < len(objects) or not reservation.in_force:
+            reservation.release()
+            return None
+        for place, thing in enumerate(objects):
+            into = ctypes.addressof(ctypes.c_char.from_buffer(reservation[place]))
+            ctypes.memmove(into, int(thing.data_ptr), self.block_bytes)
+        self.written_in_place += len(objects)
+        return self.client.commit(reservation.loan, reservation.slots, chain, deadline=deadline)
+
+    def read(self, chain: Chain, first: int, objects: Sequence[MemoryObj], deadline: float) -> int:
+        """Copies blocks out of the agent's arena; how many leading ones came. LMCache uses its buffers when it likes, and
+        nobody could look at a lease's word behind it: so the copy ends before the lease does."""
+        lease = self.client.take(chain, first, len(objects), deadline=deadline).result()
+        if lease is None:
+            return 0
+        arena = lease.arena
+        for (slot, _), thing in zip(lease.taken.blocks, objects, strict=False):
+            ctypes.memmove(int(thing.data_ptr), arena.address + slot * arena.shape.slot_bytes, self.block_bytes)
+        came = len(lease) if lease.in_force else 0
+        lease.release()
+        self.read_in_place += came
+        return came
 
     def takes(self, objects: Sequence[MemoryObj]) -> bool:
         """Whether these objects have the size that the agent was told."""

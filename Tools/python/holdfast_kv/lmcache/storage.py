@@ -6,7 +6,10 @@
       storage_plugin.holdfast.class_name: HoldfastStorage
       holdfast.socket: /run/holdfast/agent.sock
 
-Chunks are copied through slots shared with the agent. Only whole chunks are kept. Without an agent nothing is found.
+A chunk is copied once each way, between LMCache's buffer and the slot of the agent's node memory that it lives in; when no
+slot can be had, or with ``holdfast.hand_over: false``, twice, through slots that the agent copies from and to. LMCache uses
+a buffer that it was given when it likes and for as long as it likes, so that its buffers cannot be the agent's slots
+themselves. Only whole chunks are kept. Without an agent nothing is found.
 """
 
 from __future__ import annotations
@@ -59,6 +62,7 @@ class HoldfastStorage(StoragePluginInterface):
             int(local_cpu_backend.get_full_chunk_size_bytes()),
             int(self._params.get("staging_bytes", 256 << 20)),
             None,
+            hands_over=bool(self._params.get("hand_over", True)),
         )
         self._lock = threading.Lock()
         self._putting: set[CacheEngineKey] = set()
@@ -131,7 +135,22 @@ class HoldfastStorage(StoragePluginInterface):
         for at in members:
             objs[at].ref_count_up()
 
+        def ended(future: Future[Saved]) -> None:
+            self._forget([keys[at] for at in members])
+            done.set_result(None)
+            if told is not None:
+                for place, at in enumerate(members):
+                    if future.result().is_kept(place):
+                        told(keys[at])
+
         def begin() -> None:
+            cut = Chain(chain.keys[: members[-1] + 1], chain.group, chain.shard, chain.shards)
+            job = self._link.write(cut, [objs[at] for at in members], self._deadline)
+            if job is not None:
+                for at in members:
+                    objs[at].ref_count_down()
+                job.add_done_callback(ended)
+                return
             try:
                 slots = self._link.lend([objs[at] for at in members], fills=True, deadline=time.monotonic() + self._deadline)
             finally:
@@ -144,14 +163,8 @@ class HoldfastStorage(StoragePluginInterface):
 
             def saved(future: Future[Saved]) -> None:
                 self._link.give_back(slots)
-                self._forget([keys[at] for at in members])
-                done.set_result(None)
-                if told is not None:
-                    for place, at in enumerate(members):
-                        if future.result().is_kept(place):
-                            told(keys[at])
+                ended(future)
 
-            cut = Chain(chain.keys[: members[-1] + 1], chain.group, chain.shard, chain.shards)
             self._link.client.save(cut, members[0], slots.places, deadline=self._deadline).add_done_callback(saved)
 
         self._link.begin(begin)
@@ -187,14 +200,16 @@ class HoldfastStorage(StoragePluginInterface):
             if thing is None:
                 break
             buffers.append(thing)
-        end = 0
-        slots = self._link.lend(buffers, fills=False, deadline=time.monotonic() + self._deadline) if buffers else None
+        cut = Chain(chain.keys[: first + len(buffers)], chain.group, chain.shard, chain.shards)
+        end = self._link.read(cut, first, buffers, self._deadline) if buffers else 0
+        rest = buffers[end:]
+        slots = self._link.lend(rest, fills=False, deadline=time.monotonic() + self._deadline) if rest else None
         if slots is not None:
-            cut = Chain(chain.keys[: first + len(buffers)], chain.group, chain.shard, chain.shards)
-            loaded: Loaded = self._link.client.load(cut, first, slots.places, deadline=self._deadline).result()
-            end = max(0, loaded.end - first) if loaded.first == first else 0
-            self._link.bring(slots, buffers[:end])
+            loaded: Loaded = self._link.client.load(cut, first + end, slots.places, deadline=self._deadline).result()
+            came = max(0, loaded.end - loaded.first) if loaded.first == first + end else 0
+            self._link.bring(slots, rest[:came])
             self._link.give_back(slots)
+            end += came
         for at, thing in enumerate(buffers):
             if at < end:
                 got[first + at] = thing

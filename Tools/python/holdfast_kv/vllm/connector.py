@@ -15,6 +15,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import time
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
@@ -32,6 +33,7 @@ from vllm.distributed.kv_transfer.kv_connector.v1.base import (
 )
 from vllm.v1.kv_cache_interface import AttentionSpec, MLAAttentionSpec
 
+from ..arena import Lease, MappedArena, Reservation
 from ..client import DEFAULT_SOCKET, Client, Settings
 from ..namespace import EngineKeys, namespace_digest
 from ..naming import NamedChain, Naming
@@ -448,21 +450,53 @@ class _Load:
     naming: Naming
     #: Blocks in place.
     done: int = 0
+    #: Blocks to be read in place, with the arena's rows; or copied by the agent into rows of ours.
+    lease: Future[Lease | None] | None = None
+    arena: torch.Tensor | None = None
     job: Future[Loaded] | None = None
     slots: list[int] = field(default_factory=list)
+    #: Whether reading in place came to its end: the rest is copied.
+    copies: bool = False
+
+    @property
+    def is_idle(self) -> bool:
+        return self.lease is None and self.job is None
 
 
 @dataclass(slots=True)
 class _Save:
-    move: Move
+    first: int
     chain: NamedChain
+    #: Rows of ours, or slots of a reservation.
     slots: list[int]
     event: Any
+    reservation: Reservation | None = None
     job: Future[Saved] | None = None
 
 
+@dataclass(slots=True)
+class _Stock:
+    """Reserved slots that wait for blocks."""
+
+    reservation: Reservation
+    #: The arena's rows.
+    rows: torch.Tensor
+    #: Filled only until then: a copy on its way must not outlive the reservation.
+    until: float
+    used: int = 0
+
+    @property
+    def free(self) -> int:
+        is_usable = time.monotonic() < self.until and self.reservation.in_force
+        return len(self.reservation) - self.used if is_usable else 0
+
+
 class Worker:
-    """Copies blocks between the cache and rows that the agent maps. Called by the worker's thread alone."""
+    """Moves blocks between the cache and the agent's arena. Called by the worker's thread alone.
+
+    Blocks are written into reserved slots of the arena and read there under a lease: the copy between the cache and host
+    memory is the only one. Where there is no slot or no lease, rows of ours stand between, which the agent copies.
+    """
 
     def __init__(self, shape: Shape, extra: dict[str, Any], config: VllmConfig) -> None:
         self._shape = shape
@@ -471,7 +505,12 @@ class Worker:
         tensor_rank, stage = rank % parallel.tensor_parallel_size, rank // parallel.tensor_parallel_size
         self._shard = stage * shape.tensor + (0 if shape.is_replicated else tensor_rank)
         self._saves_here = not shape.is_replicated or tensor_rank == 0
-        self.client = _client(shape, extra)
+        self.client = _client(shape, extra, arena="writing" if extra.get("hand_over", True) else None)
+        self._arena: MappedArena | None = None
+        self._arena_rows: torch.Tensor | None = None
+        self._stocks: list[_Stock] = []
+        self._wish: tuple[float, torch.Tensor, Future[Reservation | None]] | None = None
+        self._wishes_at = 0.0
         rows = max(4, int(extra.get("staging_bytes", 256 << 20)) // shape.row)
         self._staging = StagingRegion(shape.row, rows)
         self._staging.region = self.client.add_region(self._staging.memory.fd, self._staging.memory.length)
@@ -484,8 +523,8 @@ class Worker:
         self._keys = EngineKeys(namespace_digest(shape.fields))
         #: The keys of requests whose blocks moved here.
         self._namings: dict[str, Naming] = {}
-        #: Blocks that came, went, and found no row.
-        self.counts = {"loaded": 0, "saved": 0, "dropped": 0}
+        #: Blocks that came, of those read in place; went, of those written in place; and found no row.
+        self.counts = {"loaded": 0, "lent": 0, "saved": 0, "adopted": 0, "dropped": 0}
 
     def register(self, caches: dict[str, torch.Tensor]) -> None:
         """The cache's tensors, and the pinning of rows where copies come from another device."""
@@ -502,6 +541,48 @@ class Worker:
         if int(torch.cuda.cudart().cudaHostRegister(address, memory.length, 0)) != 0:
             _log.warning("rows of host memory cannot be pinned; copies are slower")
 
+    # ---- the arena
+
+    def _slots(self) -> torch.Tensor | None:
+        """The arena's slots as rows, while the agent is there."""
+        arena = self.client.arena
+        if arena is not self._arena:
+            self._arena, self._arena_rows, self._stocks = arena, None, []
+            if arena is not None:
+                shape = arena.shape
+                whole = torch.frombuffer(arena.view, dtype=torch.uint8)[: shape.slots * shape.slot_bytes]
+                self._arena_rows = whole.view(shape.slots, shape.slot_bytes)[:, : self._shape.row]
+        return self._arena_rows
+
+    def _restock(self) -> None:
+        """Sees to it that there are reserved slots before a block needs one: its copy cannot wait for them."""
+        now = time.monotonic()
+        if self._wish is not None and self._wish[2].done():
+            until, rows, wish = self._wish
+            self._wish = None
+            reservation = wish.result()
+            if reservation is not None:
+                self._stocks.append(_Stock(reservation, rows, until))
+            else:
+                self._wishes_at = now + 0.1
+        rows = self._slots()
+        if rows is None or self._arena is None or not self._saves_here:
+            return
+        kept: list[_Stock] = []
+        for stock in self._stocks:
+            if stock.free:
+                kept.append(stock)
+            elif stock.used < len(stock.reservation) and not self._is_filling(stock.reservation):
+                stock.reservation.release()
+        self._stocks = kept
+        wanted = max(4, min(512, self._arena.shape.slots // 32))
+        if self._wish is None and now >= self._wishes_at and sum(stock.free for stock in kept) <= wanted // 2:
+            until = now + self._arena.shape.lifetime_max / 2e9
+            self._wish = (until, rows, self.client.reserve(wanted))
+
+    def _is_filling(self, reservation: Reservation) -> bool:
+        return any(save.reservation is reservation and save.job is None for save in self._saves)
+
     # ---- loads
 
     def load(self, moves: Iterable[Move]) -> None:
@@ -513,10 +594,17 @@ class Worker:
     def _step_loads(self) -> None:
         for name, loads in self._loads.items():
             for load in loads:
-                if name not in self._failed and load.job is None and load.done < len(load.move.blocks):
+                if name not in self._failed and load.is_idle and load.done < len(load.move.blocks):
                     self._begin(load)
 
     def _begin(self, load: _Load) -> None:
+        rows = None if load.copies else self._slots()
+        if rows is not None:
+            first = load.move.first + load.done
+            count = len(load.move.blocks) - load.done
+            load.arena = rows
+            load.lease = self.client.take(self._chain(load.move, load.naming, first + count), first, count)
+            return
         count = min(len(load.move.blocks) - load.done, self._staging.free)
         slots = self._staging.acquire(count) if count else None
         if slots is None:
@@ -525,6 +613,27 @@ class Worker:
         chain = self._chain(load.move, load.naming, first + count)
         load.slots = slots
         load.job = self.client.load(chain, first, self._staging.places(slots))
+
+    def _read(self, load: _Load) -> None:
+        """Takes in what may be read in place. What of it is missing is copied."""
+        assert load.lease is not None and load.arena is not None
+        lease, rows = load.lease.result(), load.arena
+        load.lease, load.arena, load.copies = None, None, True
+        if lease is None or lease.taken.first != load.move.first + load.done:
+            return
+        blocks = load.move.blocks[load.done : load.done + len(lease)]
+        wanted = [(block, slot) for block, (slot, _) in zip(blocks, lease.taken.blocks, strict=True) if block > 0]
+        chosen = rows.index_select(0, torch.tensor([slot for _, slot in wanted])) if wanted else None
+        # After the last byte: what was read is the blocks' only if they were ours until here.
+        is_right = lease.in_force
+        lease.release()
+        if not is_right:
+            return
+        if chosen is not None:
+            self._write(load.move.group, [block for block, _ in wanted], chosen)
+        load.done += len(blocks)
+        self.counts["loaded"] += len(blocks)
+        self.counts["lent"] += len(blocks)
 
     def _end(self, load: _Load) -> bool:
         """Takes a piece of a load in; False: it has failed."""
@@ -536,19 +645,19 @@ class Worker:
             blocks = load.move.blocks[load.done : load.done + count]
             wanted = [(block, slot) for block, slot in zip(blocks, load.slots, strict=True) if block > 0]
             if wanted:
-                self._write(load.move.group, wanted)
+                rows = self._rows.index_select(0, torch.tensor([slot for _, slot in wanted]))
+                self._write(load.move.group, [block for block, _ in wanted], rows)
             load.done += count
             self.counts["loaded"] += count
         self._staging.release(load.slots)
         load.job, load.slots = None, []
         return is_whole
 
-    def _write(self, group: int, wanted: Sequence[tuple[int, int]]) -> None:
-        rows = self._rows.index_select(0, torch.tensor([slot for _, slot in wanted]))
-        blocks = torch.tensor([block for block, _ in wanted], device=self._device)
+    def _write(self, group: int, blocks: Sequence[int], rows: torch.Tensor) -> None:
+        where = torch.tensor(list(blocks), device=self._device)
         at = 0
         for layer in self._layers[group]:
-            layer.write(blocks, rows[:, at : at + layer.size].to(self._device))
+            layer.write(where, rows[:, at : at + layer.size].to(self._device))
             at += layer.size
 
     # ---- saves
@@ -557,36 +666,64 @@ class Worker:
         """Copies blocks out, in the stream's order; a block without a free row is left out."""
         if not self._saves_here or not self.client.is_open:
             return
+        self._restock()
         for move in moves:
-            slots = self._staging.acquire(len(move.blocks))
-            if slots is None or not all(move.blocks):
+            if not all(move.blocks):
                 self.counts["dropped"] += len(move.blocks)
-                if slots is not None:
-                    self._staging.release(slots)
                 continue
-            blocks = torch.tensor(move.blocks, device=self._device)
-            parts = [layer.read(blocks) for layer in self._layers[move.group]]
-            for row, slot in enumerate(slots):
-                at = 0
-                for part in parts:
-                    self._rows[slot, at : at + part.shape[1]].copy_(part[row], non_blocking=True)
-                    at += part.shape[1]
-                self._rows[slot, at:].zero_()
-            event = None
-            if self._device.type == "cuda":
-                event = torch.cuda.Event()
-                event.record()
-            self._saves.append(_Save(move, self._chain(move, self._naming(move), len(move.hashes)), slots, event))
+            done = 0
+            for stock in self._stocks:
+                count = min(stock.free, len(move.blocks) - done)
+                if count:
+                    slots = list(stock.reservation.slots[stock.used : stock.used + count])
+                    stock.used += count
+                    self._copy_out(move, done, slots, stock.rows, stock.reservation)
+                    done += count
+            rest = len(move.blocks) - done
+            taken = self._staging.acquire(rest) if rest else None
+            if taken is not None:
+                self._copy_out(move, done, taken, self._rows, None)
+            else:
+                self.counts["dropped"] += rest
         self._step_saves()
 
+    def _copy_out(
+        self, move: Move, begin: int, slots: list[int], rows: torch.Tensor, reservation: Reservation | None
+    ) -> None:
+        """Copies blocks of a move from ``begin`` on into rows, in the stream's order."""
+        end = begin + len(slots)
+        blocks = torch.tensor(move.blocks[begin:end], device=self._device)
+        parts = [layer.read(blocks) for layer in self._layers[move.group]]
+        for row, slot in enumerate(slots):
+            at = 0
+            for part in parts:
+                rows[slot, at : at + part.shape[1]].copy_(part[row], non_blocking=True)
+                at += part.shape[1]
+            rows[slot, at:].zero_()
+        event = None
+        if self._device.type == "cuda":
+            event = torch.cuda.Event()
+            event.record()
+        first = move.first + begin
+        chain = self._chain(move, self._naming(move), first + len(slots))
+        self._saves.append(_Save(first, chain, slots, event, reservation))
+
     def _step_saves(self) -> None:
+        self._restock()
         open_: list[_Save] = []
         for save in self._saves:
             if save.job is None and (save.event is None or save.event.query()):
-                save.job = self.client.save(save.chain, save.move.first, self._staging.places(save.slots))
+                if save.reservation is not None:
+                    save.job = self.client.commit(save.reservation.loan, save.slots, save.chain)
+                else:
+                    save.job = self.client.save(save.chain, save.first, self._staging.places(save.slots))
             if save.job is not None and save.job.done():
-                self._staging.release(save.slots)
-                self.counts["saved"] += save.job.result().kept.bit_count()
+                kept = save.job.result().kept.bit_count()
+                self.counts["saved"] += kept
+                if save.reservation is None:
+                    self._staging.release(save.slots)
+                else:
+                    self.counts["adopted"] += kept
             else:
                 open_.append(save)
         self._saves = open_
@@ -612,11 +749,13 @@ class Worker:
         received: set[str] = set()
         for name, loads in self._loads.items():
             for load in loads:
+                if load.lease is not None and load.lease.done():
+                    self._read(load)
                 if load.job is not None and load.job.done() and not self._end(load):
                     self._failed.add(name)
             is_failed = name in self._failed
             # A failed one waits for its open jobs, too: until they have ended the agent may write to their rows.
-            if all(load.job is None and (is_failed or load.done == len(load.move.blocks)) for load in loads):
+            if all(load.is_idle and (is_failed or load.done == len(load.move.blocks)) for load in loads):
                 received.add(name)
         for name in received:
             del self._loads[name]

@@ -90,6 +90,8 @@ class StorageTest(Agents):
         got = self.storage.batched_get_blocking(keys)
         self.assertEqual([self.byte(thing) for thing in got], [{number + 1} for number in range(40)])
         self.assertEqual(asyncio.run(self.storage.batched_async_contains("x", keys)), 40)
+        # One copy each way, by this process: the agent moved none of it.
+        self.assertEqual((self.storage._link.written_in_place, self.storage._link.read_in_place), (40, 40))
 
     def test_what_was_never_put_is_absent(self) -> None:
         keys = self.keys("b", 3)

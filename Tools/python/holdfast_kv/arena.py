@@ -1,0 +1,133 @@
+"""The agent's arena as a host-owned engine sees it: blocks that it reads where they lie, slots that it writes into.
+
+A lease or a reservation is in force while its loan word holds its generation. The agent raises the word before it does
+anything else with the slots; so whoever has read asks ``in_force`` afterwards, and believes what was read only then.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import sys
+from concurrent.futures import Future
+from typing import TYPE_CHECKING
+
+from .protocol import ArenaOpened, Loan, Reserved, Saved, Taken
+
+if TYPE_CHECKING:
+    from .client import Client
+
+
+class MappedArena:
+    """The arena and its loan words, mapped into this process. It goes when nothing of it is held any more."""
+
+    def __init__(self, shape: ArenaOpened, fd: int, words_fd: int) -> None:
+        self.shape = shape
+        protection = mmap.PROT_READ | (mmap.PROT_WRITE if shape.writable else 0)
+        self._map = mmap.mmap(fd, shape.length, mmap.MAP_SHARED, protection)
+        self._words = mmap.mmap(words_fd, shape.loans * 8, mmap.MAP_SHARED, mmap.PROT_READ)
+        self.view = memoryview(self._map)
+        self._generations = memoryview(self._words).cast("Q")
+        #: Where it begins in this process; 0 when it is mapped for reading, which has no address for ``ctypes``.
+        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._map)) if shape.writable else 0
+
+    def in_force(self, loan: Loan) -> bool:
+        """Whether a loan is in force."""
+        return loan.generation != 0 and loan.number < self.shape.loans and (
+            self._generations[loan.number] == loan.generation
+        )  # fmt: skip
+
+    def slot(self, slot: int, count: int) -> memoryview:
+        """The first ``count`` bytes of a slot."""
+        start = slot * self.shape.slot_bytes
+        return self.view[start : start + count]
+
+
+class _Loaned:
+    def __init__(self, client: Client, arena: MappedArena, loan: Loan, block_bytes: int) -> None:
+        self._client = client
+        self._arena = arena
+        self._block_bytes = block_bytes
+        self.loan = loan
+        self._released: Future[bool] | None = None
+
+    @property
+    def arena(self) -> MappedArena:
+        """The arena that its slots lie in."""
+        return self._arena
+
+    @property
+    def in_force(self) -> bool:
+        """Whether the slots are this engine's still: ask after reading, before what was read is used."""
+        return self._arena.in_force(self.loan)
+
+    def release(self) -> Future[bool]:
+        """Gives it back, once; the future says whether it was in force until then. False without an agent."""
+        if self._released is None:
+            self._released = self._client.release(self.loan)
+        return self._released
+
+
+class Lease(_Loaned):
+    """Blocks to read where they lie, until they are given back, their time is over, or their request ends.
+
+    >>> with lease:                                                                       # doctest: +SKIP
+    ...     for index in range(len(lease)):
+    ...         upload(lease[index])
+    ...     believed = lease.in_force
+    """
+
+    def __init__(self, client: Client, arena: MappedArena, taken: Taken, block_bytes: int) -> None:
+        super().__init__(client, arena, taken.loan, block_bytes)
+        #: What the agent said: position of the first block, and each block's slot and checksum.
+        self.taken = taken
+
+    def __len__(self) -> int:
+        return len(self.taken.blocks)
+
+    def __getitem__(self, index: int) -> memoryview:
+        """A block's bytes in place: to read only, whatever the mapping allows."""
+        return self._arena.slot(self.taken.blocks[index][0], self._block_bytes).toreadonly()
+
+    def __enter__(self) -> Lease:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+class Reservation(_Loaned):
+    """Slots to write into, until they are committed or given back, or their time is over."""
+
+    def __init__(self, client: Client, arena: MappedArena, reserved: Reserved, block_bytes: int) -> None:
+        super().__init__(client, arena, reserved.loan, block_bytes)
+        self.slots = reserved.slots
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+    def __getitem__(self, index: int) -> memoryview:
+        """A slot's bytes, to write. Who writes after the reservation's end damages another's block."""
+        return self._arena.slot(self.slots[index], self._block_bytes)
+
+    def commit(
+        self, keys: list[bytes], indices: range | None = None, *, request: int = 0, eviction_class: int = 0
+    ) -> Future[Saved]:
+        """Makes slots the last blocks of a chain; they are not written into any more, whatever comes of it."""
+        slots = self.slots if indices is None else tuple(self.slots[index] for index in indices)
+        return self._client.commit(self.loan, slots, keys, request=request, eviction_class=eviction_class)
+
+
+def map_arena(shape: ArenaOpened, fds: list[int]) -> MappedArena | None:
+    """Maps what came with a frame, and closes the descriptors. None: it cannot be mapped."""
+    try:
+        if len(fds) != 2 or sys.byteorder != "little":
+            return None
+        return MappedArena(shape, fds[0], fds[1])
+    except (OSError, ValueError):
+        return None
+    finally:
+        for fd in fds:
+            os.close(fd)
+
