@@ -39,6 +39,8 @@ final class Cluster {
     private var requestOfNumber: [Int32] = []
     private var freeNumbers: [UInt32] = []
     private var chain: [BlockKey] = []
+    /// The request whose chain that is.
+    private var chainOwner = -1
     /// For the request being routed: leading blocks that each node's own tiers hold.
     private var nodeRuns: [Int] = []
     /// Bytes a second from a host to the GPUs of a replica.
@@ -570,6 +572,8 @@ extension Cluster {
     private func giveBackNumber(of request: Int) { freeNumbers.append(table.states[request].number) }
 
     private func fillChain(_ request: Int) {
+        if chainOwner == request { return }
+        chainOwner = request
         chain.removeAll(keepingCapacity: true)
         let given = workload.requests[request]
         for index in given.firstReference..<given.firstReference + Int(given.blockCount) {

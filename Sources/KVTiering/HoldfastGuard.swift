@@ -103,29 +103,29 @@ extension HoldfastPolicy {
 
     /// Compares the experts on a request and changes sides where that is due.
     mutating func weighSides(_ path: Span<BlockNumber>, hits: Int) {
-        var runs = shadows.runs(of: path)
-        runs[.index] = indexTier?.run(of: path) ?? hits
+        // Before anything had to leave, all hold the same.
+        var runs = isFull ? shadows.runs(of: path) : PerExpert(hits)
+        if isFull { runs[.index] = indexTier?.run(of: path) ?? hits }
         let leader = guardian.leader(
             after: shadows.leader, length: path.count, hits: hits, runs: runs, capacity: capacity, traffic: traffic)
-        if leader != shadows.leader { follow(leader) }
+        if leader != shadows.leader {
+            shadows.leader = leader
+            if isFull { obey(leader) }
+        }
     }
 
     /// What the tier holds cannot jump: it goes on from there by the new leader.
-    private mutating func follow(_ leader: Expert) {
+    mutating func obey(_ leader: Expert) {
         if leader == .index {
             indexTier = nil
         } else if indexTier == nil {
             indexTier = tier.withoutPins(known: known, tails: tails, rank: statistics.rank, shadows: shadows)
         }
-        shadows.leader = leader
         tier.obeysLeader = leader != .index
         // Oldest first, so that every list stays in order of age.
-        for bin in ages.indices {
-            var tail = ages[bin].first
-            while tail != none {
-                tier.move(tail, to: tails[Int(tail)].cell, rank: statistics.rank, shadows: shadows)
-                tail = tails[Int(tail)].nextOfAge
-            }
+        forEachTailByAge { policy, tail in
+            policy.tier.move(
+                tail, to: policy.tails[Int(tail)].cell, rank: policy.statistics.rank, shadows: policy.shadows)
         }
     }
 

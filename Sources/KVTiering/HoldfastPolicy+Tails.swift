@@ -7,7 +7,8 @@ extension HoldfastPolicy {
     // MARK: Birth and death
 
     mutating func newRecord(_ number: UInt32, length: Int, past: Past) -> Int32 {
-        let record = RequestRecord(number: number, length: Int32(length), turn: 1, arrival: clock)
+        let record = RequestRecord(
+            number: number, order: traffic.requests, length: Int32(length), turn: 1, arrival: clock)
         let slot: Int32
         if let free = freeRecords.popLast() {
             records[Int(free)] = record
@@ -22,19 +23,19 @@ extension HoldfastPolicy {
 
     mutating func newTail(_ segment: Segment, last: BlockNumber, request: Int32) -> Int32 {
         let length = segment.high - segment.low
-        let tail = Tail(
-            low: Int32(segment.low), high: Int32(segment.high), last: last, family: segment.family, cell: 0, bin: 0,
-            start: clock, entered: clock, weight: Tail.weight(length: length), request: request)
         let slot: Int32
         if let free = freeTails.popLast() {
-            tails[Int(free)] = tail
             slot = free
         } else {
-            tails.append(tail)
-            slot = Int32(tails.count - 1)
+            slot = Int32(tails.count)
+            tails.append(Tail(slotOf: request))
             tier.growTails(to: tails.count)
             indexTier?.growTails(to: tails.count)
         }
+        let cell = statistics.firstCell(of: segment.family, stage: .running)
+        tails[Int(slot)] = Tail(
+            low: Int32(segment.low), high: Int32(segment.high), last: last, cell: cell, request: request,
+            stamp: tails[Int(slot)].stamp, start: clock, entered: clock, weight: Tail.weight(length: length))
         let index = Int(request)
         if statistics.turnMatters(to: segment.family) {
             records[index].ownTails[Int(records[index].ownCount)] = slot
@@ -46,7 +47,7 @@ extension HoldfastPolicy {
 
     /// A tail that owns nothing more leaves all lists.
     mutating func retire(_ tail: Int32) {
-        unlinkAge(tail)
+        tails[Int(tail)].stamp &+= 1
         unmarkLost(tail)
         let request = Int(tails[Int(tail)].request)
         for place in 0..<Int(records[request].ownCount) where records[request].ownTails[place] == tail {
@@ -64,54 +65,58 @@ extension HoldfastPolicy {
 
     // MARK: Ageing
 
-    mutating func linkAge(_ tail: Int32, bin: Int) {
-        let last = ages[bin].last
-        tails[Int(tail)].bin = Int32(bin)
-        tails[Int(tail)].previousOfAge = last
-        tails[Int(tail)].nextOfAge = none
-        ages[bin].last = tail
-        if last == none {
-            ages[bin].first = tail
-            noteDue(bin)
-        } else {
-            tails[Int(last)].nextOfAge = tail
-        }
-    }
-
-    private mutating func noteDue(_ bin: Int) {
-        let first = ages[bin].first
-        guard bin < AgeBins.count - 1, first != none else {
-            agesDue[bin] = .infinity
-            return
-        }
-        agesDue[bin] = tails[Int(first)].start + AgeBins.upperEdges[bin]
-    }
-
-    mutating func unlinkAge(_ tail: Int32) {
-        let bin = Int(tails[Int(tail)].bin)
-        let previous = tails[Int(tail)].previousOfAge
-        let next = tails[Int(tail)].nextOfAge
-        if next == none { ages[bin].last = previous } else { tails[Int(next)].previousOfAge = previous }
-        if previous == none {
-            ages[bin].first = next
-            noteDue(bin)
-        } else {
-            tails[Int(previous)].nextOfAge = next
-        }
+    /// A tail is as young as it can be.
+    mutating func begin(_ tail: Int32) {
+        let index = Int(tail)
+        ages.append(.init(start: tails[index].start, tail: tail, stamp: tails[index].stamp), to: 0)
+        // Most entries that go stale do so in a bin that moves on slowly.
+        guard ages.count > 1024 + 4 * (tails.count - freeTails.count) else { return }
+        ages.compact { tails[Int($0.tail)].stamp == $0.stamp }
     }
 
     /// Moves every tail that has outgrown its bin.
+    ///
+    /// First all of them are looked at, oldest first, then moved: tails lie anywhere in memory, and so it answers for
+    /// several at once.
     mutating func age() {
-        for bin in 0..<AgeBins.count - 1 {
-            while agesDue[bin] <= clock {
-                let tail = ages[bin].first
-                let due = agesDue[bin]
-                let cell = tails[Int(tail)].cell
-                statistics.leave(cell: cell, tail: tails[Int(tail)], at: max(due, tails[Int(tail)].entered))
-                unlinkAge(tail)
-                linkAge(tail, bin: bin + 1)
-                tails[Int(tail)].entered = max(due, tails[Int(tail)].entered)
-                move(tail, to: cell + 1)
+        outgrown.removeAll(keepingCapacity: true)
+        for bin in stride(from: AgeBins.count - 2, through: 0, by: -1) {
+            while ages.due[bin] <= clock {
+                let entry = ages.removeFirst(of: bin)
+                outgrown.append((entry, tails[Int(entry.tail)].stamp == entry.stamp))
+            }
+        }
+        for (entry, isCurrent) in outgrown where isCurrent {
+            let tail = entry.tail
+            catchUp(tail, to: clock)
+            let cell = tails[Int(tail)].cell
+            ages.append(entry, to: Int(cell) % AgeBins.count)
+            tier.move(tail, to: cell, rank: statistics.rank, shadows: shadows)
+            indexTier?.move(tail, to: cell, rank: statistics.rank, shadows: shadows)
+        }
+    }
+
+    /// Counts the ages a tail has gone through by `time`.
+    mutating func catchUp(_ tail: Int32, to time: Double) {
+        let index = Int(tail)
+        let edges = AgeBins.upperEdges
+        var bin = tails[index].bin
+        while bin < AgeBins.count - 1 {
+            let due = tails[index].start + edges[bin]
+            guard due <= time else { return }
+            let entered = max(due, tails[index].entered)
+            statistics.grewOlder(cell: tails[index].cell, tail: tails[index], at: entered)
+            tails[index].entered = entered
+            tails[index].cell += 1
+            bin += 1
+        }
+    }
+
+    /// Every tail, of each age bin the oldest first.
+    mutating func forEachTailByAge(_ body: (inout HoldfastPolicy, Int32) -> Void) {
+        for bin in 0..<AgeBins.count {
+            for entry in ages.entries(of: bin) where tails[Int(entry.tail)].stamp == entry.stamp {
+                body(&self, entry.tail)
             }
         }
     }
@@ -145,16 +150,17 @@ extension HoldfastPolicy {
     private mutating func end(_ tail: Int32, _ ending: TurnEnding) {
         let index = Int(tail)
         let stage = Stage(ending.reason)
+        guard statistics.stage(of: tails[index].cell) == .running else { return }
+        if !isFull { catchUp(tail, to: ending.time) }
         let cell = tails[index].cell
-        guard statistics.stage(of: cell) == .running else { return }
         let time = max(ending.time, tails[index].entered)
         statistics.turnEnded(cell: cell, tail: tails[index], stage: stage, at: time)
-        unlinkAge(tail)
         tails[index].start = time
         tails[index].entered = time
-        linkAge(tail, bin: 0)
+        tails[index].stamp &+= 1
+        begin(tail)
         if statistics.isStale { requestsUntilRebuild = 0 }
-        move(tail, to: statistics.firstCell(of: tails[index].family, stage: stage))
+        move(tail, to: statistics.firstCell(of: statistics.family(of: cell), stage: stage))
     }
 
     // MARK: Blocks that are remembered without being held
@@ -162,7 +168,6 @@ extension HoldfastPolicy {
     mutating func markLost(_ tail: Int32) {
         let index = Int(tail)
         guard !tails[index].isLost else { return }
-        tails[index].isLost = true
         tails[index].previousLost = lost.last
         tails[index].nextLost = none
         if lost.last == none { lost.first = tail } else { tails[Int(lost.last)].nextLost = tail }
@@ -172,9 +177,9 @@ extension HoldfastPolicy {
     private mutating func unmarkLost(_ tail: Int32) {
         let index = Int(tail)
         guard tails[index].isLost else { return }
-        tails[index].isLost = false
         let previous = tails[index].previousLost
         let next = tails[index].nextLost
+        tails[index].previousLost = Tail.notLost
         if previous == none { lost.first = next } else { tails[Int(previous)].nextLost = next }
         if next == none { lost.last = previous } else { tails[Int(next)].previousLost = previous }
     }
@@ -189,6 +194,7 @@ extension HoldfastPolicy {
 
     private mutating func forgetLostPart(of tail: Int32) {
         let index = Int(tail)
+        if !isFull { catchUp(tail, to: clock) }
         let kept = max(tier.ends[index].count, indexTier?.ends[index].count ?? 0)
         let length = tails[index].owned - kept
         statistics.blocksForgotten(cell: tails[index].cell, tail: tails[index], length: length, clock: clock)

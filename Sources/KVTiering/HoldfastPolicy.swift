@@ -29,10 +29,14 @@ public struct HoldfastPolicy: TierPolicy {
     var recordOfRequest: [UInt32: Int32] = [:]
     /// Tails that own blocks the tier does not hold, in the order in which they first lost one.
     var lost = HoldfastResidency.List()
-    /// Tails by age bin, oldest first.
-    var ages = [HoldfastResidency.List](repeating: HoldfastResidency.List(), count: AgeBins.count)
-    /// When the oldest tail of each bin outgrows it, side by side: most requests find that none has.
-    var agesDue = [Double](repeating: .infinity, count: AgeBins.count)
+    /// Tails by age; all of them in the first bin until the tier is full.
+    var ages = HoldfastAges()
+    /// Entries of tails that have outgrown their bin, and whether they are current: reused.
+    var outgrown: [(entry: HoldfastAges.Entry, isCurrent: Bool)] = []
+    /// Whether it matters which block is worth least: in a large tier, from the first that had to leave.
+    var isFull: Bool
+    /// Until then: the blocks in the order of their first uses.
+    var firstUses: [BlockNumber] = []
     var statistics = HoldfastStatistics()
     var traffic = HoldfastTraffic()
     /// Ends of turns whose time has not come.
@@ -52,6 +56,8 @@ public struct HoldfastPolicy: TierPolicy {
     static let memory = 8
     /// Requests between two rebuilds of the tables, once much is known; while little is, every request counts.
     static let rebuildInterval = 64
+    /// From so many blocks on nothing is ranked before the tier is full.
+    static let largeTier = 8192
 
     /// An empty tier of `capacity` blocks. With `reportsForgotten` the caller must empty `takeForgotten` from time to
     /// time; without it nothing is collected.
@@ -60,6 +66,9 @@ public struct HoldfastPolicy: TierPolicy {
         self.capacity = capacity
         self.reportsForgotten = reportsForgotten
         shadows = HoldfastShadows(capacity: capacity, reportsReleased: reportsForgotten)
+        // A small tier is full before long: it ranks from the start.
+        isFull = capacity < Self.largeTier
+        if isFull { tier.beginListing() }
     }
 
     /// How many blocks it holds.
@@ -108,7 +117,7 @@ public struct HoldfastPolicy: TierPolicy {
     ) {
         clock = max(clock, context.now.seconds)
         endTurns()
-        age()
+        if isFull { age() }
         let length = consistentLength(of: path)
         guard length > 0 else { return }
         use(path.extracting(first: length), context, isWhole: length == path.count, evicted: &evicted)
@@ -118,6 +127,7 @@ public struct HoldfastPolicy: TierPolicy {
         _ path: Span<BlockNumber>, _ context: RequestContext, isWhole: Bool, evicted: inout [BlockNumber]
     ) {
         let hits = tier.run(of: path)
+        if !isFull, tier.count + path.count - hits > capacity { becomeFull() }
         let past = takeOver(path)
         weighSides(path, hits: hits)
         let request = newRecord(context.request, length: path.count, past: past)
@@ -126,10 +136,12 @@ public struct HoldfastPolicy: TierPolicy {
         let lastIsPartial = isWhole && context.lastBlockIsPartial
         cutIntoSegments(path, sharedEnd: past.shared, nature: nature, lastIsPartial: lastIsPartial)
         rebuildIfDue()
-        shadows.access(path, context)
+        if isFull { shadows.access(path, context) }
         adopt(path, request: request)
-        markDropped()
-        forgetReleased()
+        if isFull {
+            markDropped()
+            forgetReleased()
+        }
         let held = admit(path, from: hits, evicted: &evicted)
         let heldByIndex = admitByIndex(path)
         enterCells(path, held: held, heldByIndex: heldByIndex)
@@ -177,6 +189,7 @@ public struct HoldfastPolicy: TierPolicy {
 
     private mutating func takeTop(_ length: Int32, of tail: Int32) {
         let index = Int(tail)
+        if !isFull { catchUp(tail, to: clock) }
         statistics.blocksAsked(cell: tails[index].cell, tail: tails[index], length: length, clock: clock)
         tails[index].entered = clock
         tails[index].low += length
@@ -218,6 +231,12 @@ public struct HoldfastPolicy: TierPolicy {
         requestsUntilRebuild -= 1
         guard requestsUntilRebuild <= 0 || statistics.isStale else { return }
         requestsUntilRebuild = min(8 + traffic.requests / 256, Self.rebuildInterval)
+        // Nothing is ranked before the tier is full.
+        if isFull { rebuild() } else { statistics.isStale = false }
+    }
+
+    /// Makes the tables by which tails are ranked.
+    mutating func rebuild() {
         statistics.rebuild(clock: clock, longGap: traffic.longGap)
         tier.growCells(to: statistics.rank.count)
         tier.ranksChanged()
@@ -240,6 +259,7 @@ public struct HoldfastPolicy: TierPolicy {
                 known[block].owner = tail
             }
         }
+        if !isFull { noteFirstUses(path) }
     }
 
     /// Lets in the path's blocks from depth `hits` on and says how many of its leading blocks are held now.
@@ -266,11 +286,10 @@ public struct HoldfastPolicy: TierPolicy {
         // The deepest first: of one request's tails the deepest counts as the oldest.
         for segment in segments.reversed() {
             let tail = segment.tail
-            let cell = statistics.firstCell(of: segment.family, stage: .running)
-            tails[Int(tail)].cell = cell
+            let cell = tails[Int(tail)].cell
             statistics.enter(cell: cell, tail: tails[Int(tail)])
             statistics.tailBorn(tails[Int(tail)])
-            linkAge(tail, bin: 0)
+            begin(tail)
             tier.settle(tail, segment, path, held: held, cell: cell, rank: statistics.rank, shadows: shadows)
             indexTier?.settle(
                 tail, segment, path, held: heldByIndex, cell: cell, rank: statistics.rank, shadows: shadows)

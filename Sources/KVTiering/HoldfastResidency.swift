@@ -55,6 +55,8 @@ struct HoldfastResidency {
     /// No cell of a lower rank has an evictable tail that is unwanted, or another one.
     private var unwantedCursor = 0
     private var cursor = 0
+    /// Whether anybody will ask which tail could give up a block: not before the tier is full.
+    private var isListing = false
     /// Whether the leader decides: what it would not hold goes first. Otherwise the index alone does.
     var obeysLeader = false
 
@@ -212,10 +214,21 @@ struct HoldfastResidency {
         return block
     }
 
+    /// From now on evictable tails are listed. The caller offers those there are.
+    mutating func beginListing() { isListing = true }
+
+    /// Lists a tail if it is evictable and not listed.
+    mutating func offerEnd(
+        of tail: Int32, known: [KnownBlock], tails: [Tail], rank: [Int32], shadows: HoldfastShadows
+    ) {
+        guard ends[Int(tail)].count > 0, held[Int(ends[Int(tail)].deepest)] == 1 else { return }
+        offer(ends[Int(tail)].deepest, known: known, tails: tails, rank: rank, shadows: shadows)
+    }
+
     /// Lists every tail that is evictable and not listed.
     mutating func offerAll(known: [KnownBlock], tails: [Tail], rank: [Int32], shadows: HoldfastShadows) {
-        for tail in tails.indices where ends[tail].count > 0 && held[Int(ends[tail].deepest)] == 1 {
-            offer(ends[tail].deepest, known: known, tails: tails, rank: rank, shadows: shadows)
+        for tail in tails.indices {
+            offerEnd(of: Int32(tail), known: known, tails: tails, rank: rank, shadows: shadows)
         }
     }
 
@@ -268,6 +281,7 @@ struct HoldfastResidency {
     }
 
     private mutating func list(_ tail: Int32, in cell: Int32, rank: [Int32], shadows: HoldfastShadows) {
+        guard isListing else { return }
         let isWanted = !obeysLeader || shadows.leaderHolds(ends[Int(tail)].deepest)
         let list = 2 * cell + (isWanted ? 1 : 0)
         let last = lists[Int(list)].last

@@ -65,6 +65,24 @@ struct HoldfastShadows {
         self.reportsReleased = reportsReleased
     }
 
+    /// Brings the three to where they would be if they had run from the start, given that none had to evict yet.
+    ///
+    /// - Parameters:
+    ///   - recency: What the tier holds by last use, newest first.
+    ///   - admissions: The same by first use, oldest first.
+    ///   - uses: How often a block was used.
+    mutating func start(recency: [BlockNumber], admissions: [BlockNumber], uses: (BlockNumber) -> UInt16) {
+        let context = RequestContext(request: 0, now: .zero)
+        lru.access(recency.span, context, evicted: &ignored)
+        // ARC's second list has what was used again.
+        var path = recency.flatMap { repeatElement($0, count: uses($0) > 1 ? 2 : 1) }
+        arc.access(path.span, context, evicted: &ignored)
+        // S3-FIFO's first queue is in the order of first uses and counts up to three more.
+        path = admissions.reversed().flatMap { repeatElement($0, count: Int(min(uses($0), 4))) }
+        s3fifo.access(path.span, context, evicted: &ignored)
+        precondition(ignored.isEmpty, "a tier that was never full has evicted")
+    }
+
     /// Whether any of the three knows the block.
     func remembers(_ block: BlockNumber) -> Bool {
         lru.isResident(block) || s3fifo.remembers(block) || arc.remembers(block)

@@ -9,6 +9,12 @@ struct HoldfastTables {
     struct Count {
         var hits = 0.0
         var waited = 0.0
+
+        @inline(__always)
+        mutating func add(_ other: Count) {
+            hits += other.hits
+            waited += other.waited
+        }
     }
 
     var all = [Count](repeating: Count(), count: AgeBins.count)
@@ -18,10 +24,11 @@ struct HoldfastTables {
         repeating: Count(), count: HoldfastTraffic.gapClasses * Stage.allCases.count * AgeBins.count)
     var rateOfAll = [Double](repeating: 0, count: AgeBins.count)
     var rateBySharing = [Double](repeating: 0, count: Popularity.levels * AgeBins.count)
-    var rateByChain = [Double](
+    /// Seconds between comings back: the inverse of a rate.
+    var waitByChain = [Double](
         repeating: 0, count: Popularity.levels * HoldfastTraffic.chains * AgeBins.count)
-    /// How much faster or slower than the crowd a rhythm comes back, within bounds.
-    var rhythms = [Double](
+    /// How much longer or shorter than the crowd a rhythm waits, within bounds.
+    var waitByRhythm = [Double](
         repeating: 0, count: HoldfastTraffic.gapClasses * Stage.allCases.count * AgeBins.count)
     /// How much evidence a class needs, by age: in blocks of weight.
     var evidence = [Double](repeating: 0, count: AgeBins.count)
@@ -34,10 +41,6 @@ struct HoldfastTables {
         var stay = 0.0
         var end = 0
     }
-
-    // Of the class being valued, by age: the rate to draw towards, and the stretch from there on.
-    var binPrior = [Double](repeating: 0, count: AgeBins.count)
-    var stretches = [Stretch](repeating: Stretch(), count: AgeBins.count)
 
     /// The rate of `count` drawn towards `prior`.
     @inline(__always)
@@ -59,35 +62,54 @@ extension HoldfastStatistics {
         sortCells()
     }
 
+    /// Sums the cells by chain and by rhythm, and these up to sharing and all.
     private mutating func sum(clock: Double) {
-        for bin in tables.all.indices { tables.all[bin] = .init() }
-        for place in tables.bySharing.indices { tables.bySharing[place] = .init() }
-        for place in tables.byChain.indices { tables.byChain[place] = .init() }
-        for place in tables.byRhythm.indices { tables.byRhythm[place] = .init() }
-        for number in 1..<max(families.count, 1) {
-            let level = families[number].level
-            let chain = families[number].chain
-            let gap = families[number].gap
-            for stage in Stage.allCases {
-                let first = Int(firstCell(of: Int32(number), stage: stage))
-                for bin in 0..<AgeBins.count {
-                    let hits = cells[first + bin].hits
-                    let waited = cells[first + bin].waited(until: clock)
-                    add(hits, waited, to: &tables.all[bin])
-                    add(hits, waited, to: &tables.bySharing[level * AgeBins.count + bin])
-                    let chainPlace = (level * HoldfastTraffic.chains + chain) * AgeBins.count + bin
-                    add(hits, waited, to: &tables.byChain[chainPlace])
-                    let rhythmPlace = (gap * Stage.allCases.count + Int(stage.rawValue)) * AgeBins.count + bin
-                    add(hits, waited, to: &tables.byRhythm[rhythmPlace])
-                }
+        // Arrays are moved out while they are written, so that whether they are shared is asked once.
+        var chains: [HoldfastTables.Count] = []
+        var rhythms: [HoldfastTables.Count] = []
+        swap(&chains, &tables.byChain)
+        swap(&rhythms, &tables.byRhythm)
+        Self.sum(cells, families, clock, byChain: &chains, byRhythm: &rhythms)
+        swap(&chains, &tables.byChain)
+        swap(&rhythms, &tables.byRhythm)
+        for place in tables.bySharing.indices {
+            let (level, bin) = place.quotientAndRemainder(dividingBy: AgeBins.count)
+            var count = HoldfastTables.Count()
+            for chain in 0..<HoldfastTraffic.chains {
+                count.add(tables.byChain[(level * HoldfastTraffic.chains + chain) * AgeBins.count + bin])
             }
+            tables.bySharing[place] = count
+        }
+        for bin in tables.all.indices {
+            var count = HoldfastTables.Count()
+            for level in 0..<Popularity.levels { count.add(tables.bySharing[level * AgeBins.count + bin]) }
+            tables.all[bin] = count
         }
     }
 
-    @inline(__always)
-    private func add(_ hits: Double, _ waited: Double, to count: inout HoldfastTables.Count) {
-        count.hits += hits
-        count.waited += waited
+    private static func sum(
+        _ cells: [HoldfastCell], _ families: [Family], _ clock: Double, byChain: inout [HoldfastTables.Count],
+        byRhythm: inout [HoldfastTables.Count]
+    ) {
+        let cells = cells.span
+        var chains = byChain.mutableSpan
+        var rhythms = byRhythm.mutableSpan
+        for place in chains.indices { chains[place] = .init() }
+        for place in rhythms.indices { rhythms[place] = .init() }
+        for number in 1..<max(families.count, 1) {
+            let family = families[number]
+            let chain = (family.level * HoldfastTraffic.chains + family.chain) * AgeBins.count
+            for stage in 0..<Stage.allCases.count {
+                let first = (number * Stage.allCases.count + stage) * AgeBins.count
+                let rhythm = (family.gap * Stage.allCases.count + stage) * AgeBins.count
+                for bin in 0..<AgeBins.count {
+                    let cell = cells[first + bin]
+                    let count = HoldfastTables.Count(hits: cell.hits, waited: cell.waited(until: clock))
+                    chains[chain + bin].add(count)
+                    rhythms[rhythm + bin].add(count)
+                }
+            }
+        }
     }
 
     private mutating func shareRates() {
@@ -108,26 +130,12 @@ extension HoldfastStatistics {
             let bin = place % AgeBins.count
             let level = place / AgeBins.count / HoldfastTraffic.chains
             let prior = tables.rateBySharing[level * AgeBins.count + bin]
-            tables.rateByChain[place] = tables.rate(tables.byChain[place], prior: prior, bin: bin)
+            tables.waitByChain[place] = 1 / tables.rate(tables.byChain[place], prior: prior, bin: bin)
         }
         for place in tables.byRhythm.indices {
             let bin = place % AgeBins.count
             let rate = tables.rate(tables.byRhythm[place], prior: tables.rateOfAll[bin], bin: bin)
-            tables.rhythms[place] = min(max(rate / tables.rateOfAll[bin], 0.125), 8)
-        }
-    }
-
-    /// What the rates of a family's class are drawn towards: those of its sharing and chain, bent by its rhythm.
-    private mutating func fillPriors(family: Int, stage: Stage) {
-        if family == Int(Self.partial) {
-            for bin in 0..<AgeBins.count { tables.binPrior[bin] = tables.rateBySharing[bin] / 2 }
-            return
-        }
-        let chain = families[family].level * HoldfastTraffic.chains + families[family].chain
-        let rhythm = families[family].gap * Stage.allCases.count + Int(stage.rawValue)
-        for bin in 0..<AgeBins.count {
-            tables.binPrior[bin] =
-                tables.rateByChain[chain * AgeBins.count + bin] * tables.rhythms[rhythm * AgeBins.count + bin]
+            tables.waitByRhythm[place] = min(max(tables.rateOfAll[bin] / rate, 0.125), 8)
         }
     }
 
@@ -139,8 +147,7 @@ extension HoldfastStatistics {
             var weightSum = 0.0
             // Where nobody says how turns end, a tool is what they are thought to wait for.
             for stage in Stage.allCases where stage == .askedForTool || stage != .running && isSeen(stage) {
-                fillBins(family: family, stage: stage, clock: clock, hitsAfter: 0, spaceAfter: 0)
-                let best = valueBins(from: Int(firstCell(of: Int32(family), stage: stage)))
+                let best = value(family: family, stage: stage, clock: clock, hitsAfter: 0, spaceAfter: 0)
                 var weight = families[family].destinations[Int(stage.rawValue)]
                 if stage == .askedForTool { weight += tables.evidence[AgeBins.count - 1] }
                 hitsAfter += weight * best.hits
@@ -150,54 +157,67 @@ extension HoldfastStatistics {
             hitsAfter /= weightSum
             spaceAfter /= weightSum
         }
-        fillBins(
-            family: family, stage: .running, clock: clock, hitsAfter: hitsAfter, spaceAfter: spaceAfter)
-        _ = valueBins(from: Int(firstCell(of: Int32(family), stage: .running)))
+        _ = value(family: family, stage: .running, clock: clock, hitsAfter: hitsAfter, spaceAfter: spaceAfter)
     }
 
-    /// What each age bin brings and costs. 1/(1 + x + x²/2) stands for e⁻ˣ.
-    private mutating func fillBins(
-        family: Int, stage: Stage, clock: Double, hitsAfter: Double, spaceAfter: Double
-    ) {
-        let first = Int(firstCell(of: Int32(family), stage: stage))
-        let needed = families[family].level < Popularity.ownLevels ? 1 : Popularity.sharedEvidence
-        fillPriors(family: family, stage: stage)
-        for bin in 0..<AgeBins.count {
-            let cell = cells[first + bin]
-            let waited = cell.waited(until: clock)
-            let prior = tables.binPrior[bin]
-            let evidence = tables.evidence[bin] * needed
-            let returns = (cell.hits + evidence) / (waited + evidence / prior)
-            let ends = cell.ended / (waited + evidence / prior)
-            let leaves = returns + ends
-            let x = leaves * AgeBins.widths[bin]
-            let stay = bin == AgeBins.count - 1 ? 0 : 1 / (1 + x + x * x / 2)
-            let gone = (1 - stay) / leaves
-            tables.stretches[bin] = HoldfastTables.Stretch(
-                hits: gone * (returns + ends * hitsAfter), space: gone * (1 + ends * spaceAfter), stay: stay,
-                end: bin + 1)
-        }
-    }
-
-    /// Writes the index of every age and returns hits and space at the best stop of a block of age 0.
+    /// Writes the index of every age of one class and returns hits and space at the best stop of a block of age 0.
     ///
     /// From an age it pays to go on as long as what follows is worth more than what was had so far. Worked from the oldest
     /// age back, what follows is already in stretches that belong together, and each stretch is taken in once.
-    private mutating func valueBins(from first: Int) -> (hits: Double, space: Double) {
+    private mutating func value(
+        family: Int, stage: Stage, clock: Double, hitsAfter: Double, spaceAfter: Double
+    ) -> (hits: Double, space: Double) {
+        let first = Int(firstCell(of: Int32(family), stage: stage))
+        var stretches = stretches(
+            family: family, stage: stage, first: first, clock: clock, hitsAfter: hitsAfter, spaceAfter: spaceAfter)
+        var index = index.mutableSpan
         for bin in stride(from: AgeBins.count - 1, through: 0, by: -1) {
-            var stretch = tables.stretches[bin]
+            var stretch = stretches[bin]
             while stretch.end < AgeBins.count {
-                let next = tables.stretches[stretch.end]
+                let next = stretches[stretch.end]
                 guard next.hits * stretch.space > stretch.hits * next.space else { break }
                 stretch.hits += stretch.stay * next.hits
                 stretch.space += stretch.stay * next.space
                 stretch.stay *= next.stay
                 stretch.end = next.end
             }
-            tables.stretches[bin] = stretch
+            stretches[bin] = stretch
             index[first + bin] = stretch.hits / stretch.space
         }
-        return (tables.stretches[0].hits, tables.stretches[0].space)
+        return (stretches[0].hits, stretches[0].space)
+    }
+
+    /// What each age of a class brings and costs. 1/(1 + x + x²/2) stands for e⁻ˣ. Its rates are drawn towards those of
+    /// its sharing and chain, bent by its rhythm.
+    private func stretches(
+        family: Int, stage: Stage, first: Int, clock: Double, hitsAfter: Double, spaceAfter: Double
+    ) -> InlineArray<34, HoldfastTables.Stretch> {
+        let widths = AgeBins.widths
+        let isPartial = family == Int(Self.partial)
+        let (level, ofChain, gap) = (families[family].level, families[family].chain, families[family].gap)
+        let chain = isPartial ? 0 : (level * HoldfastTraffic.chains + ofChain) * AgeBins.count
+        let rhythm = (gap * Stage.allCases.count + Int(stage.rawValue)) * AgeBins.count
+        let needed = level < Popularity.ownLevels ? 1 : Popularity.sharedEvidence
+        var stretches = InlineArray<34, HoldfastTables.Stretch>(repeating: .init())
+        for bin in 0..<AgeBins.count {
+            let cell = cells[first + bin]
+            let wait =
+                isPartial
+                ? 2 / tables.rateBySharing[bin] : tables.waitByChain[chain + bin] * tables.waitByRhythm[rhythm + bin]
+            let evidence = tables.evidence[bin] * needed
+            let perSecond = 1 / (cell.waited(until: clock) + evidence * wait)
+            let returns = (cell.hits + evidence) * perSecond
+            let ends = cell.ended * perSecond
+            // The time spent in the bin is (1 − stay) / leaves, which is this without a second division.
+            let x = (returns + ends) * widths[bin]
+            let isLast = bin == AgeBins.count - 1
+            let stay = isLast ? 0 : 1 / (1 + x + x * x / 2)
+            let spent = isLast ? 1 / (returns + ends) : widths[bin] * (1 + x / 2) * stay
+            stretches[bin] = HoldfastTables.Stretch(
+                hits: spent * (returns + ends * hitsAfter), space: spent * (1 + ends * spaceAfter), stay: stay,
+                end: bin + 1)
+        }
+        return stretches
     }
 
     /// Orders the cells that can hold a tail by index, least first; equal ones by number.
@@ -250,11 +270,20 @@ extension HoldfastStatistics {
         } else {
             sortedKeys.removeLast(sortedKeys.count - sortKeys.count)
         }
-        for key in sortKeys {
-            let place = Self.place(of: key, digit)
-            sortedKeys[Int(sortStarts[place])] = key
-            sortStarts[place] += 1
-        }
+        Self.distribute(sortKeys, over: &sortedKeys, from: &sortStarts, digit)
         swap(&sortKeys, &sortedKeys)
+    }
+
+    private static func distribute(
+        _ keys: [UInt64], over sorted: inout [UInt64], from starts: inout [Int32], _ digit: Int
+    ) {
+        let keys = keys.span
+        var sorted = sorted.mutableSpan
+        var starts = starts.mutableSpan
+        for index in keys.indices {
+            let place = place(of: keys[index], digit)
+            sorted[Int(starts[place])] = keys[index]
+            starts[place] += 1
+        }
     }
 }

@@ -96,6 +96,8 @@ struct HoldfastStatistics {
         family * Self.cellsPerFamily + stage.rawValue * Int32(AgeBins.count)
     }
 
+    func family(of cell: Int32) -> Int32 { cell / Self.cellsPerFamily }
+
     func stage(of cell: Int32) -> Stage {
         Stage(rawValue: cell % Self.cellsPerFamily / Int32(AgeBins.count)) ?? .running
     }
@@ -109,15 +111,29 @@ struct HoldfastStatistics {
 
     mutating func enter(cell: Int32, tail: Tail) {
         let weight = tail.weight * Double(tail.owned)
+        var cells = cells.mutableSpan
         cells[Int(cell)].alive += weight
         cells[Int(cell)].entered += weight * tail.entered
     }
 
     mutating func leave(cell: Int32, tail: Tail, at time: Double) {
         let weight = tail.weight * Double(tail.owned)
+        var cells = cells.mutableSpan
         cells[Int(cell)].exposure += weight * (time - tail.entered)
         cells[Int(cell)].alive -= weight
         cells[Int(cell)].entered -= weight * tail.entered
+    }
+
+    /// A tail went on from a cell to that of the next age.
+    mutating func grewOlder(cell: Int32, tail: Tail, at time: Double) {
+        let weight = tail.weight * Double(tail.owned)
+        let place = Int(cell)
+        var cells = cells.mutableSpan
+        cells[place].exposure += weight * (time - tail.entered)
+        cells[place].alive -= weight
+        cells[place].entered -= weight * tail.entered
+        cells[place + 1].alive += weight
+        cells[place + 1].entered += weight * time
     }
 
     /// `length` blocks of a tail were asked for; the rest starts to wait anew in the same cell.
@@ -142,7 +158,7 @@ struct HoldfastStatistics {
         let weight = tail.weight * Double(tail.owned)
         leave(cell: cell, tail: tail, at: time)
         cells[Int(cell)].ended += weight
-        families[Int(tail.family)].destinations[Int(stage.rawValue)] += weight
+        families[Int(family(of: cell))].destinations[Int(stage.rawValue)] += weight
         if !isSeen(stage) {
             stagesSeen |= 1 << stage.rawValue
             isStale = true

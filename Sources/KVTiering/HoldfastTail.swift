@@ -12,28 +12,50 @@ struct Tail {
     var high: Int32
     /// The block at depth `high − 1`; the others are its parents.
     var last: BlockNumber
-    /// Sharing, chain and gap, as a number; see `HoldfastPolicy+Classes.swift`.
-    var family: Int32
-    /// Class and age: the index of its statistics.
+    /// Family, stage and age: the index of its statistics.
     var cell: Int32
-    var bin: Int32
+    /// The record of its request.
+    var request: Int32
+    /// Rises when its entry among the ages becomes stale, also when the slot goes to another tail.
+    var stamp: UInt32
     /// When its age began: the request, or the end of the turn if that is known. Seconds.
     var start: Double
     /// When it entered its cell. Seconds.
     var entered: Double
     /// What each of its blocks counts in the statistics.
     var weight: Double
-    /// The record of its request.
-    var request: Int32
-    /// Neighbours of the same age bin, oldest first.
-    var previousOfAge: Int32 = none
-    var nextOfAge: Int32 = none
     /// Neighbours among the tails that own blocks the tier does not hold.
-    var previousLost: Int32 = none
+    var previousLost = Tail.notLost
     var nextLost: Int32 = none
-    var isLost = false
 
+    /// In `previousLost`: the tier holds all its blocks.
+    static let notLost: Int32 = -2
+
+    var isLost: Bool { previousLost != Self.notLost }
     var owned: Int32 { high - low }
+    /// How old it is.
+    var bin: Int { Int(cell) % AgeBins.count }
+
+    /// A slot that no tail has had yet.
+    init(slotOf request: Int32) {
+        self.init(
+            low: 0, high: 0, last: noBlock, cell: 0, request: request, stamp: 0, start: 0, entered: 0, weight: 0)
+    }
+
+    init(
+        low: Int32, high: Int32, last: BlockNumber, cell: Int32, request: Int32, stamp: UInt32, start: Double,
+        entered: Double, weight: Double
+    ) {
+        self.low = low
+        self.high = high
+        self.last = last
+        self.cell = cell
+        self.request = request
+        self.stamp = stamp
+        self.start = start
+        self.entered = entered
+        self.weight = weight
+    }
 
     /// length^(−3/4) a block: between counting blocks, where a few long tails drown the rest, and counting tails.
     static func weight(length: Int) -> Double {
@@ -46,6 +68,8 @@ struct Tail {
 struct RequestRecord {
     /// The caller's number.
     var number: UInt32
+    /// How many requests came before it.
+    var order: Int
     /// Length of its path in blocks.
     var length: Int32
     /// Its turn in the chain of requests that continue each other, from 1.

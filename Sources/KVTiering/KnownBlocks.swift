@@ -208,7 +208,8 @@ struct KnownBlocks: ~Copyable {
             let guess = table[parent].lastChild
             if guess != BlockRecord.noBlock, table[guess].key == key { return guess }
         }
-        var found = find(key)
+        // A block without known children has none of this key; what is new is most often behind what is new.
+        var found = parent != BlockRecord.noBlock && table[parent].children == 0 ? nil : find(key)
         if found == nil { found = name(key, after: parent, mayRecycle: mayRecycle) }
         if let found, parent != BlockRecord.noBlock { table[parent].lastChild = found }
         return found
@@ -218,7 +219,9 @@ struct KnownBlocks: ~Copyable {
         _ key: BlockKey, after parent: BlockNumber, mayRecycle: (BlockNumber) -> Bool
     ) -> BlockNumber? {
         guard hasFreeNumber(keeping: parent, mayRecycle) else { return nil }
-        let number = table.insert(key).number
+        let (number, isNew) = table.insert(key)
+        // A key that is known under another parent: whoever sent this chain made a mistake.
+        guard isNew else { return number }
         table[number].parent = parent
         table[number].flags = .named
         if parent != BlockRecord.noBlock {

@@ -223,6 +223,7 @@ extension TieringManager {
             }
             length += 1
             parent = block
+            if known[block].children == 0 { break }
         }
         return length
     }
