@@ -38,7 +38,13 @@ package struct PrefixCache {
         var next: Int32
         /// Whether the block's KV is there, or only its place.
         var filled: Bool
+        /// The slot of the block that followed it in the path that was taken last, if that block is still there.
+        var child: Int32 = -1
     }
+    /// The slots of the path in hand, reused.
+    private var way: [Int32] = []
+    /// The block of a free slot.
+    private static let noBlock = BlockNumber.max
 
     package init(capacity: Int) {
         precondition(capacity > 0, "a KV memory without blocks")
@@ -86,15 +92,18 @@ package struct PrefixCache {
     /// A reader takes the whole path: present blocks are counted, absent ones get a place, evicting idle blocks.
     /// The caller has checked that enough are available. Evicted blocks are appended to `evicted`.
     package mutating func acquire(_ path: Span<BlockNumber>, evicted: inout [BlockNumber]) {
+        var parent = -1
         for index in path.indices {
             let block = path[index]
-            let slot = find(block)
+            var slot = find(block, after: parent)
             if slot >= 0 {
                 if slots[slot].readers == 0 { unlink(slot) }
                 slots[slot].readers += 1
             } else {
-                insert(block, evicted: &evicted)
+                slot = insert(block, evicted: &evicted)
             }
+            if parent >= 0 { slots[parent].child = Int32(truncatingIfNeeded: slot) }
+            parent = slot
         }
     }
 
@@ -122,16 +131,20 @@ package struct PrefixCache {
 
     /// A reader lets go of its path. Blocks that never got their KV are dropped with their last reader.
     package mutating func release(_ path: Span<BlockNumber>) {
-        var index = path.count - 1
-        while index >= 0 {
-            let slot = find(path[index])
-            precondition(slot >= 0, "releasing a block that is not held")
+        way.removeAll(keepingCapacity: true)
+        var parent = -1
+        for index in path.indices {
+            parent = find(path[index], after: parent)
+            precondition(parent >= 0, "releasing a block that is not held")
+            way.append(Int32(truncatingIfNeeded: parent))
+        }
+        while let last = way.popLast() {
+            let slot = Int(last)
             precondition(slots[slot].readers > 0, "releasing a block that nobody reads")
             slots[slot].readers -= 1
             if slots[slot].readers == 0 {
                 if slots[slot].filled { link(slot) } else { drop(slot) }
             }
-            index -= 1
         }
     }
 
@@ -147,7 +160,7 @@ package struct PrefixCache {
         while oldest >= 0 { evictOldest(&evicted) }
     }
 
-    private mutating func insert(_ block: BlockNumber, evicted: inout [BlockNumber]) {
+    private mutating func insert(_ block: BlockNumber, evicted: inout [BlockNumber]) -> Int {
         while privateCount + residentCount >= capacity { evictOldest(&evicted) }
         let slot: Int
         if freeSlot >= 0 {
@@ -162,6 +175,7 @@ package struct PrefixCache {
         var place = home(block)
         while table[place] != 0 { place = (place + 1) & mask }
         table[place] = Int32(truncatingIfNeeded: slot + 1)
+        return slot
     }
 
     private mutating func evictOldest(_ evicted: inout [BlockNumber]) {
@@ -188,6 +202,7 @@ package struct PrefixCache {
             place = (place + 1) & mask
         }
         table[hole] = 0
+        slots[slot].block = Self.noBlock
         slots[slot].next = freeSlot
         freeSlot = Int32(truncatingIfNeeded: slot)
         residentCount -= 1
@@ -212,6 +227,16 @@ package struct PrefixCache {
     /// Fibonacci hashing: trace numbers are dense, so neighbours must be spread.
     private func home(_ block: BlockNumber) -> Int {
         Int((UInt64(block) &* 0x9E37_79B9_7F4A_7C15) >> shift)
+    }
+
+    /// The slot of a block, looked for first where the last path went on: paths are long, and mostly walked again.
+    @inline(__always)
+    private func find(_ block: BlockNumber, after parent: Int) -> Int {
+        if parent >= 0 {
+            let child = Int(slots[parent].child)
+            if child >= 0, slots[child].block == block { return child }
+        }
+        return find(block)
     }
 
     private func find(_ block: BlockNumber) -> Int {

@@ -35,7 +35,7 @@ struct HoldfastGuard {
     /// than so many prompts: with tiny tiers chance decides that much.
     static let leadShare = 1.0 / 16
     static let leadOfAll = 1.0 / 1024
-    static let leadPrompts = 16.0
+    static let leadPrompts = 32.0
     /// Where conversations go on the index knows best: so many prompts must be owed, elsewhere one.
     static let patience = 4.0
     /// The tier may fall so many prompts behind the expert followed before refusing is to blame.

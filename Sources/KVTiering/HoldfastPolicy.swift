@@ -74,6 +74,9 @@ public struct HoldfastPolicy: TierPolicy {
     /// How many blocks it holds.
     public var residentCount: Int { tier.count }
 
+    /// No block outlives its parents here.
+    public var keepsPrefixesWhole: Bool { true }
+
     /// Whether it holds the block.
     @inline(__always)
     public func isResident(_ block: BlockNumber) -> Bool { tier.holds(block) }

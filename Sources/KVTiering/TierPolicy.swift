@@ -64,6 +64,9 @@ public protocol TierPolicy {
     /// slot that is still being read.
     mutating func remove(_ block: BlockNumber, evicted: inout [BlockNumber])
 
+    /// Whether a resident block's parents are always resident too.
+    var keepsPrefixesWhole: Bool { get }
+
     /// Whether the policy knows anything of the block, resident or not. The owner may give a number to another key
     /// once no tier's policy remembers it; sooner, the new block would inherit the old one's history.
     func remembers(_ block: BlockNumber) -> Bool
@@ -93,6 +96,10 @@ extension TierPolicy {
         remove(block)
         evicted.append(block)
     }
+
+    /// Most policies may keep a block whose parents are gone.
+    @inlinable
+    public var keepsPrefixesWhole: Bool { false }
 
     /// Most policies remember what they hold.
     @inlinable

@@ -72,13 +72,23 @@ extension TieringManager {
         guard session.generation == generation, session.state == .waiting else { return }
         guard session.lastBlock != BlockRecord.noBlock, known[session.lastBlock].key == session.lastKey else { return }
         let closes = session.endedAt + Duration(seconds: session.window.closes)
-        let path = chain(to: session.lastBlock)
-        if !bringUp(path, .session, probability: session.window.probability, until: closes), now < closes {
+        if !bringBack(session, until: closes), now < closes {
             // All of it is still here. Look again a few times before the window closes.
             let pause = max(1, (session.window.closes - session.window.opens) / 4)
             let next = now + Duration(seconds: pause)
             if next < closes { _ = deadlines.insert(.session(slot, generation: generation), at: next) }
         }
+    }
+
+    /// Brings up what node memory lost of a conversation.
+    ///
+    /// - Returns: Whether anything was started.
+    private mutating func bringBack(_ session: Session, until closes: Instant) -> Bool {
+        let last = known[session.lastBlock]
+        let isWhole = last.dram == .present && last.flags.contains(.keptInDRAM)
+        if isWhole, dramPolicy?.keepsPrefixesWhole == true { return false }
+        let path = chain(to: session.lastBlock)
+        return bringUp(path, .session, probability: session.window.probability, until: closes)
     }
 
     /// The blocks from the root to a block.

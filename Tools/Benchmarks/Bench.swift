@@ -38,7 +38,7 @@ struct Bench: ParsableCommand {
     @Option(help: "Interleaved pairs of runs for each row.")
     var pairs = 15
 
-    @Option(help: "Of transport and store only the groups of rows whose name contains this.")
+    @Option(help: "Of replay, transport and store only the groups of rows whose name contains this.")
     var only = ""
 
     func validate() throws {

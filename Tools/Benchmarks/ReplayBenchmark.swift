@@ -13,11 +13,13 @@ struct ReplayBenchmark: Benchmark {
     func run(_ setting: BenchmarkSetting) throws -> [BenchmarkRow] {
         var rows = try clusterRows(setting)
         let names = setting.tracesFolder == nil ? ["generated"] : ["mooncake_conversation", "claudecode_a"]
-        for name in names {
+        for name in names where setting.wants("replay \(name)") {
             let trace = try setting.trace(name)
             rows += try compare(trace, setting)
         }
-        if let path = setting.realTrace("claudecode_a") { rows.append(try wholeRun(path, setting)) }
+        if let path = setting.realTrace("claudecode_a"), setting.wants("replay claudecode_a") {
+            rows.append(try wholeRun(path, setting))
+        }
         return rows
     }
 
