@@ -45,6 +45,27 @@ struct BlockNames {
         return nil
     }
 
+    /// Remembers the names of a chain.
+    ///
+    /// Most are the last of their sets already. Sixteen at a time are looked at before any is moved, so that the memory
+    /// answers for sixteen at once.
+    mutating func remember(_ names: [ObjectName]) {
+        var done = 0
+        while done < names.count {
+            let batch = min(16, names.count - done)
+            var moves: UInt32 = 0
+            for offset in 0..<batch {
+                let name = names[done + offset]
+                moves |= (entries[start(of: name.blockKey)] == name ? 0 : 1) << UInt32(offset)
+            }
+            while moves != 0 {
+                remember(names[done + moves.trailingZeroBitCount])
+                moves &= moves - 1
+            }
+            done += batch
+        }
+    }
+
     /// Remembers a name, as the one of its set that was used last.
     mutating func remember(_ name: ObjectName) {
         let first = start(of: name.blockKey)

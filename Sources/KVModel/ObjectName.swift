@@ -30,8 +30,13 @@ public struct FullKey: Hashable, Sendable {
     /// Word by word.
     @inlinable public static func == (left: FullKey, right: FullKey) -> Bool { left.words == right.words }
 
-    /// Its bits are uniform already.
-    @inlinable public func hash(into hasher: inout Hasher) { hasher.combine(words.0) }
+    /// All of it: keys come from peers, which may choose those that share a word.
+    @inlinable public func hash(into hasher: inout Hasher) {
+        hasher.combine(words.0)
+        hasher.combine(words.1)
+        hasher.combine(words.2)
+        hasher.combine(words.3)
+    }
 }
 
 /// An object: one shard (a rank's part) of one group of layers of one block.
