@@ -161,7 +161,7 @@ struct StoreBenchmark: Benchmark {
         let keys = (0..<64_000).map { _ in source.below(blockCount) }
         var singles: [Double] = []
         for start in stride(from: 0, to: keys.count, by: 1000) {
-            singles.append(world.microseconds(keys[start..<start + 1000], batch: 1))
+            singles.append(try world.microseconds(keys[start..<start + 1000], batch: 1))
         }
         let names = stride(from: 0, to: keys.count, by: 1000).map { start in
             keys[start..<start + 1000].map(TableWorld.name)

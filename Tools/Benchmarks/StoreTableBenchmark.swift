@@ -23,15 +23,15 @@ struct StoreTableBenchmark: Benchmark {
         var source = RandomSource(seed: 5)
         let keys = (0..<1000 * setting.pairCount).map { _ in source.below(Self.blockCount) }
         var round = 0
-        let batched = PairedRuns(count: setting.pairCount) {
+        let batched = try PairedRuns(count: setting.pairCount) {
             round = (round + 1) % setting.pairCount
-            return world.microseconds(keys[(round * 1000)..<(round * 1000 + 1000)], batch: 1000)
+            return try world.microseconds(keys[(round * 1000)..<(round * 1000 + 1000)], batch: 1000)
         } reference: {
-            1.5 * world.microseconds(keys[(round * 1000)..<(round * 1000 + 1000)], batch: 1)
+            try 1.5 * world.microseconds(keys[(round * 1000)..<(round * 1000 + 1000)], batch: 1)
         }
         var rates: [Double] = []
         for pair in 0..<setting.pairCount {
-            rates.append(world.microseconds(keys[(pair * 1000)..<(pair * 1000 + 1000)], batch: 256) / 1000)
+            rates.append(try world.microseconds(keys[(pair * 1000)..<(pair * 1000 + 1000)], batch: 256) / 1000)
         }
         return [
             memory, try manyRow(),
@@ -100,18 +100,21 @@ struct TableWorld: ~Copyable {
     }
 
     /// Processor time of asking for these blocks, so many a request.
-    mutating func microseconds(_ blocks: ArraySlice<Int>, batch: Int) -> Double {
+    mutating func microseconds(_ blocks: ArraySlice<Int>, batch: Int) throws -> Double {
         let names = blocks.map(Self.name)
         var requests: [[ObjectName]] = []
         for start in stride(from: 0, to: names.count, by: batch) {
             requests.append(Array(names[start..<min(start + batch, names.count)]))
         }
-        return 1e6
-            * seconds {
-                for request in requests {
-                    number &+= 1
-                    ask(.session(.request(RequestID(session: session, number: number), .lookUp(0, request))))
-                }
+        let took = seconds {
+            for request in requests {
+                number &+= 1
+                ask(.session(.request(RequestID(session: session, number: number), .lookUp(1, request))))
             }
+        }
+        guard case .session(.reply(_, let response))? = commands.last, case .presence(let words) = response.body,
+            words.reduce(0, { $0 + $1.nonzeroBitCount }) == requests.last?.count
+        else { throw OperatorError("the table does not answer that its blocks are there: \(commands)") }
+        return took * 1e6
     }
 }
