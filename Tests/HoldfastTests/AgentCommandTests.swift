@@ -123,7 +123,7 @@ import Testing
         #expect(try get("/readyz") == "ready\n")
         let metrics = try get("/metrics")
         for line in metrics.split(separator: "\n") where !line.hasPrefix("#") {
-            #expect(line.wholeMatch(of: /holdfast_agent_\w+(\{[^}]*\})? -?[0-9.e+-]+/) != nil, "\(line)")
+            #expect(line.wholeMatch(of: /holdfast_(?:agent|handover)_\w+(\{[^}]*\})? -?[0-9.e+-]+/) != nil, "\(line)")
         }
         #expect(metrics.contains("holdfast_agent_ready 1\n"))
         #expect(metrics.contains("holdfast_agent_lookup_seconds_bucket{le=\"+Inf\"} 0\n"))
