@@ -57,7 +57,7 @@ public struct HoldfastPolicy: TierPolicy {
     /// Requests between two rebuilds of the tables, once much is known; while little is, every request counts.
     static let rebuildInterval = 64
     /// From so many blocks on nothing is ranked before the tier is full.
-    static let largeTier = 8192
+    static let largeTier = 4096
 
     /// An empty tier of `capacity` blocks. With `reportsForgotten` the caller must empty `takeForgotten` from time to
     /// time; without it nothing is collected.

@@ -35,7 +35,7 @@ import Testing
                 seed: seed, durationSeconds: seconds, parts: [.init(workload, sessionsPerSecond: perSecond)]))
     }
 
-    @Test(arguments: [0.5, 0.7, 0.8, 1.0, 1.2, 1.4])
+    @Test(arguments: [0.5, 0.7, 0.8, 1.0, 1.1, 1.2, 1.4])
     func generatedTemplatesOfAnySkew(skew: Double) throws {
         let trace = try templates(skew: skew, templates: 200, perSecond: 5, seconds: 600, seed: 1)
         try expectNearTheBest(trace, bound: 0.003)

@@ -15,7 +15,7 @@ struct HoldfastResultsTests {
     static let shares = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5]
 
     @Test(arguments: [
-        ("mooncake_conversation", [0.0856, 0.1153, 0.1591, 0.2308, 0.3017, 0.3557, 0.3705]),
+        ("mooncake_conversation", [0.0856, 0.1153, 0.1591, 0.2316, 0.3017, 0.3557, 0.3705]),
         ("claudecode_a", [0.2294, 0.3926, 0.6191, 0.8834, 0.9428, 0.9584, 0.9611]),
         ("agent_miniswe_taubench", [0.0887, 0.1690, 0.3004, 0.5508, 0.7055, 0.8442, 0.9242]),
     ])

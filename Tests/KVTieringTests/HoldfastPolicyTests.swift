@@ -151,6 +151,8 @@ struct RandomTree {
         for (seed, capacity) in [(1, 30), (2, 200), (3, 1000), (4, 5000)] {
             let traffic = HoldfastTraffic.chat(pause: 20, turns: 4, requests: 1500, seed: UInt64(seed))
             let (_, policy) = replay(traffic, first: traffic.paths.count, capacity: capacity)
+            // The largest begins its shadows when it is full.
+            #expect(policy.residentCount == capacity)
             #expect(policy.hitBlocks(of: .lru) == hits(traffic, LRUPolicy(capacity: capacity)))
             #expect(policy.hitBlocks(of: .s3fifo) == hits(traffic, S3FIFOPolicy(capacity: capacity)))
             #expect(policy.hitBlocks(of: .arc) == hits(traffic, ARCPolicy(capacity: capacity)))
