@@ -149,7 +149,10 @@ let package = Package(
         // The campaigns: crashes, corruption, power cuts, soak; `Tools/campaign` runs them.
         .executableTarget(
             name: "holdfast-campaign",
-            dependencies: ["KVModel", "KVSystem", "KVFlash", "KVTransport", "KVStore", argumentParser],
+            dependencies: [
+                "KVModel", "KVSystem", "KVTiering", "KVServing", "KVSimulation", "KVFlash", "KVTransport", "KVMemory",
+                "KVStore", "KVAgent", "CKernel", argumentParser, logging,
+            ],
             path: "Tools/Campaigns", swiftSettings: strict),
 
         tests("KVModel", []),

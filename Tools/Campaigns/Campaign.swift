@@ -7,7 +7,9 @@ import Foundation
 struct Campaign: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "Tools/campaign", abstract: "Crashes, damages and tortures the parts of a store, and counts.",
-        subcommands: [Crash.self, Corruption.self, Power.self, Soak.self, FlashWorker.self])
+        subcommands: [
+            Crash.self, Corruption.self, Power.self, Soak.self, Faults.self, FlashWorker.self, SlowStore.self,
+        ])
 }
 
 /// What a campaign found. All counts but `trials` and `detected` are to be zero.
@@ -20,6 +22,8 @@ struct CampaignResult: Encodable {
     var leaks = 0
     var detected = 0
     var seconds = 0.0
+    /// Of the campaign of remote faults: what one of them cost.
+    var fault: RemoteFaultFigures?
 
     var isClean: Bool { wrongBytes == 0 && hangs == 0 && lostAcknowledged == 0 && leaks == 0 }
 }
@@ -66,6 +70,22 @@ struct Crash: AsyncParsableCommand {
             try await StoreCrashCampaign(quick: options.quick, seed: options.seed).run(),
         ]
         try options.report(results, areRight: results.allSatisfy(\.isClean))
+    }
+}
+
+struct Faults: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Breaks the way to a real store in every way while an engine asks, and looks how long it waits.")
+
+    @OptionGroup var options: CampaignOptions
+
+    func run() throws {
+        ServingProcess.endAllWithThis()
+        let results = try RemoteFaultsCampaign(quick: options.quick, seed: options.seed).run()
+        let areRight = results.allSatisfy { $0.isClean && $0.fault?.holds == true }
+        // A fault that nobody met would prove nothing.
+        let met = results.dropFirst().allSatisfy { $0.detected > 0 }
+        try options.report(results, areRight: areRight && met)
     }
 }
 

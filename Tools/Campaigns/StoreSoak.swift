@@ -153,4 +153,5 @@ struct StoreSoakCampaign {
 }
 
 /// Tells a person how it goes, on standard error.
-private func note(_ text: String) { FileHandle.standardError.write(Data("\(text)\n".utf8)) }
+/// Says something beside the results.
+func note(_ text: String) { FileHandle.standardError.write(Data("\(text)\n".utf8)) }

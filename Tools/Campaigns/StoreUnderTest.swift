@@ -5,48 +5,105 @@ import KVModel
 import KVStore
 import KVSystem
 import KVTransport
+import Synchronization
 
-/// A store that serves one file, and can be killed.
-final class StoreUnderTest: Sendable {
-    /// What a store said before it ended without serving.
+/// A server of this repository in a process of its own.
+struct ServingProcess {
+    /// What a server said before it ended without serving.
     struct DidNotStart: Error { let log: String }
 
+    let process = Process()
+    /// Where it serves on 127.0.0.1.
     let port: UInt16
-    let identifier: Int32
-    private let process = Process()
-    private let keys: String
 
-    /// Starts it and waits, at most a minute, until it serves.
-    init(_ folder: ScratchFolder, size: String, memory: String) throws {
-        let drive = folder.path + "/store.flash"
-        let log = folder.path + "/store.log"
-        keys = drive + ".tenants"
+    /// Starts a binary that lies beside this one and waits, at most a minute, until its log says where it serves.
+    init(_ binary: String, _ arguments: [String], log: String, says words: String) throws {
         let own = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath().deletingLastPathComponent()
-        process.executableURL = own.appendingPathComponent("holdfast")
-        process.arguments = [
-            "store", "--data", drive, "--size", size, "--extent", "64KiB", "--payload-max", "1MiB", "--dram", memory,
-            "--listen", "127.0.0.1:0", "--http", "",
-        ]
+        process.executableURL = own.appendingPathComponent(binary)
+        process.arguments = arguments
         // To a file: nobody has to empty it.
         _ = FileManager.default.createFile(atPath: log, contents: nil)
         process.standardError = FileHandle(forWritingAtPath: log)
         process.standardOutput = FileHandle.nullDevice
         process.standardInput = FileHandle.nullDevice
         try process.run()
-        identifier = process.processIdentifier
+        let started = Started(process: process)
+        Self.started.withLock { $0.append(started) }
         let deadline = Date() + 60
         var text = ""
         while true {
             text = (try? String(contentsOfFile: log, encoding: .utf8)) ?? ""
-            if let match = text.firstMatch(of: /address=tcp 127\.0\.0\.1:(\d+).*\n/), let port = UInt16(match.1) {
-                self.port = port
-                return
+            if let found = text.range(of: words + "127.0.0.1:") {
+                let digits = text[found.upperBound...].prefix { $0.isNumber }
+                if digits.endIndex < text.endIndex, let port = UInt16(digits) {
+                    self.port = port
+                    return
+                }
             }
             guard process.isRunning, Date() < deadline else { break }
             usleep(5000)
         }
         process.terminate()
         throw DidNotStart(log: text)
+    }
+
+    /// A process may be asked about from any thread.
+    private struct Started: @unchecked Sendable {
+        let process: Process
+
+        func kill() {
+            guard process.isRunning else { return }
+            Glibc.kill(process.processIdentifier, SIGKILL)
+        }
+    }
+
+    private static let started = Mutex<[Started]>([])
+    private static let interrupts = Mutex<[Interrupt]>([])
+
+    private struct Interrupt: @unchecked Sendable { let source: any DispatchSourceSignal }
+
+    /// When this process is asked to end, what it started ends first: a server that is held still would stay for ever.
+    static func endAllWithThis() {
+        for number in [SIGINT, SIGTERM] {
+            signal(number, SIG_IGN)
+            let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
+            source.setEventHandler {
+                for child in started.withLock({ $0 }) { child.kill() }
+                exit(128 + number)
+            }
+            source.resume()
+            let interrupt = Interrupt(source: source)
+            interrupts.withLock { $0.append(interrupt) }
+        }
+    }
+}
+
+/// A store that serves one file, and can be killed.
+final class StoreUnderTest: Sendable {
+    let port: UInt16
+    let identifier: Int32
+    /// The file with its tenants' keys.
+    let keys: String
+    private let process: Process
+
+    /// Starts it and waits until it serves.
+    ///
+    /// - Parameter slowMicroseconds: How long each command holds its drive up; 0: the drive as it is.
+    init(_ folder: ScratchFolder, size: String, memory: String, slowMicroseconds: Int = 0) throws {
+        let drive = folder.path + "/store.flash"
+        keys = drive + ".tenants"
+        var arguments = [
+            "--data", drive, "--size", size, "--extent", "64KiB", "--payload-max", "1MiB", "--dram", memory,
+        ]
+        if slowMicroseconds > 0 {
+            arguments = ["slow-store"] + arguments + ["--slow-microseconds", "\(slowMicroseconds)"]
+        } else {
+            arguments = ["store"] + arguments + ["--listen", "127.0.0.1:0", "--http", ""]
+        }
+        let started = try ServingProcess(
+            slowMicroseconds > 0 ? "holdfast-campaign" : "holdfast", arguments, log: folder.path + "/store.log",
+            says: "address=tcp ")
+        (process, port, identifier) = (started.process, started.port, started.process.processIdentifier)
     }
 
     deinit { kill() }
@@ -58,9 +115,16 @@ final class StoreUnderTest: Sendable {
         process.waitUntilExit()
     }
 
+    /// Holds it still, with all that it has open.
+    func pause() { Glibc.kill(identifier, SIGSTOP) }
+
+    func resume() { Glibc.kill(identifier, SIGCONT) }
+
     /// A client with `slotCount` slots of 1 MiB.
     func connect(slotCount: Int) throws -> StoreBlocks {
-        guard let tenant = try Tenants(file: keys).byName["local"] else { throw DidNotStart(log: "no tenant") }
+        guard let tenant = try Tenants(file: keys).byName["local"] else {
+            throw OperatorError("the store made no tenant", at: keys)
+        }
         let memory = try BlockMemory(byteCount: slotCount << 20)
         let client = try StoreClient(
             StoreClientConfiguration(
