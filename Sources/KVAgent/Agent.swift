@@ -100,7 +100,8 @@ public final class Agent: Sendable {
             slots: MemorySlots(memory: memory, blockBytes: tiering.blockBytes, count: slotCount),
             settings: LiveSettings(
                 clock: settings.clock, links: settings.links, limits: limits, blockBytes: tiering.blockBytes,
-                store: access, isSubscribed: tiering.directory.isSubscribed),
+                store: access, isSubscribed: tiering.directory.isSubscribed,
+                showsSilence: tiering.planner.rule != .always),
             inbox: inbox, workers: workers, drive: opened, flashSlots: flashSlots, client: client,
             journal: journal.map { JournalWriter($0, bytesMax: settings.journal?.bytesMax ?? 0) })
         var manager = TieringManager(tiering)

@@ -6,15 +6,22 @@ import KVTiering
 
 /// The rate of one path and what waits for it.
 ///
-/// What was seen counts for less the longer it is ago: a path that was slow once, and is therefore not chosen, would
-/// otherwise never be seen again.
+/// What was seen is believed until the path has rested for a while: a path that was slow once, and is therefore not chosen,
+/// would otherwise never be seen again. Then one load tries it at the rate believed at first, and whoever asks while that moves
+/// sees what it sees; each time it disappoints, the next try is longer in coming. A path on which bytes wait and none come is not
+/// slow but silent: nothing is known of how long that lasts, so it is shown as one that nobody would choose, until bytes come.
 package struct LinkMeter {
     /// Bytes a second while the path was busy last.
     package private(set) var bandwidth: Double
     /// Bytes that transfers begun or waiting have still to move.
     package private(set) var waitingBytes = 0
     private let first: LinkState
-    private var seenAt = Instant.zero
+    private let showsSilence: Bool
+    /// When bytes came last, or began to wait on a path at rest; and when the path came to rest.
+    private var heardAt = Instant.zero
+    private var restedAt = Instant.zero
+    /// How long a slow path rests before it is tried again.
+    private var doubt = Self.doubtMin
     // The stretch of time under measurement: the path was busy from its start on.
     private var stretchStart = Instant.zero
     private var stretchBytes = 0
@@ -24,25 +31,36 @@ package struct LinkMeter {
 
     /// Stretches shorter than this say little; they grow until they are longer.
     private static let stretchMin = Duration(milliseconds: 1)
-    /// How much of what was believed stays after a stretch.
-    private static let memory = 0.8
-    /// After so long without bytes what was seen and what was believed at first count alike.
-    private static let ageOfDoubt = Duration(seconds: 30)
+    /// A stretch of this length counts as much as all that was seen before it.
+    private static let memory = Duration(milliseconds: 4)
+    private static let doubtMin = Duration(seconds: 1)
+    private static let doubtMax = Duration(seconds: 16)
+    /// Silence up to this length is nothing.
+    private static let silenceMin = Duration(milliseconds: 20)
+    /// The delay of a silent path: longer than any prompt takes to compute.
+    private static let silentDelay = Duration(seconds: 3600)
 
     /// A path believed to be as given until bytes have moved.
-    package init(first: LinkState) {
+    ///
+    /// - Parameter showsSilence: Whether a silent path is shown as one. Not to planners that load at any price.
+    package init(first: LinkState, showsSilence: Bool = true) {
         bandwidth = first.bandwidth
         self.first = first
+        self.showsSilence = showsSilence
     }
 
     /// A new transfer finds this.
     package func state(at now: Instant) -> LinkState {
-        var rate = bandwidth
-        if waitingBytes == 0 {
-            let age = max(.zero, now - seenAt).seconds
-            rate += (first.bandwidth - rate) * age / (age + Self.ageOfDoubt.seconds)
+        guard waitingBytes > 0 else {
+            let isTriedAgain = bandwidth < first.bandwidth && now - restedAt >= doubt
+            return LinkState(bandwidth: isTriedAgain ? first.bandwidth : bandwidth, delay: first.delay)
         }
-        return LinkState(bandwidth: rate, delay: first.delay + Duration(seconds: Double(waitingBytes) / rate))
+        let waiting = Duration(seconds: Double(waitingBytes) / bandwidth)
+        // All that waits may come at once, at its end; twice that is late.
+        if showsSilence, now - heardAt > Self.silenceMin + first.delay + waiting + waiting {
+            return LinkState(bandwidth: bandwidth, delay: Self.silentDelay)
+        }
+        return LinkState(bandwidth: bandwidth, delay: first.delay + waiting)
     }
 
     package mutating func added(_ bytes: Int, at now: Instant) {
@@ -50,6 +68,7 @@ package struct LinkMeter {
         guard !isBusy else { return }
         isBusy = true
         isFirst = true
+        heardAt = now
         stretchStart = now
         stretchBytes = 0
     }
@@ -57,21 +76,26 @@ package struct LinkMeter {
     /// Bytes came through, or (`moved` false) will not come.
     package mutating func removed(_ bytes: Int, moved: Bool, at now: Instant) {
         waitingBytes -= bytes
-        if moved { stretchBytes += bytes }
+        if moved {
+            stretchBytes += bytes
+            heardAt = now
+        }
         let length = now - stretchStart
         if length >= Self.stretchMin || (waitingBytes == 0 && length > .zero) {
             if stretchBytes > 0 {
-                seenAt = now
                 // Planners add the first byte's latency themselves: a stretch of little but waiting says little of the rate.
                 let busy = max(length - (isFirst ? first.delay : .zero), Duration(seconds: length.seconds / 4))
                 let seen = Double(stretchBytes) / busy.seconds
-                let share = length >= Self.stretchMin ? 1 - Self.memory : (1 - Self.memory) / 4
+                let share = length.seconds / (length + Self.memory).seconds
                 bandwidth = max(1e6, bandwidth + share * (seen - bandwidth))
             }
             stretchStart = now
             stretchBytes = 0
             isFirst = false
         }
-        if waitingBytes == 0 { isBusy = false }
+        guard waitingBytes == 0 else { return }
+        isBusy = false
+        restedAt = now
+        doubt = bandwidth < first.bandwidth / 2 ? min(doubt + doubt, Self.doubtMax) : Self.doubtMin
     }
 }

@@ -14,7 +14,14 @@ extension LiveWorld {
     /// Names in one look-up.
     private static let partMax = 8192
 
+    /// Questions wait so long at most for the store's word on any of them before others are not even put.
+    private static let silenceMax = Duration(milliseconds: 20)
+
     var storeIsUsable: Bool { wasConnected && storeHandle != nil }
+
+    /// Whether questions are open and none was answered for a while. What was asked goes on and is the probe: who asks
+    /// meanwhile is answered at once, with what is known here.
+    private var storeIsSilent: Bool { !inquiries.isEmpty && now - storeHeardAt > Self.silenceMax }
 
     /// Whether the first connection is still to be made or refused.
     var isWaitingForStore: Bool {
@@ -42,7 +49,7 @@ extension LiveWorld {
     // MARK: Questions and offers
 
     mutating func ask(_ question: StoreQuestion) -> Submission {
-        guard storeIsUsable else { return .full }
+        guard storeIsUsable, !storeIsSilent else { return .full }
         let (names, sent) = fullNames(question.keys, of: question.request)
         let inquiry = Inquiry(
             purpose: .question, sent: sent, present: [UInt64](repeating: 0, count: (question.keys.count + 63) / 64),
@@ -63,6 +70,7 @@ extension LiveWorld {
     private mutating func inquire(_ tag: UInt64, _ inquiry: Inquiry, _ names: [ObjectName]) -> Submission {
         guard let client, let handle = storeHandle else { return .full }
         var inquiry = inquiry
+        if inquiries.isEmpty { storeHeardAt = now }
         let deadline = MonotonicClock.now + (settings.store?.questionLimit ?? Duration(seconds: 1))
         var start = 0
         while start < names.count {
@@ -88,6 +96,7 @@ extension LiveWorld {
         guard inquiries[name] != nil else { preconditionFailure("the store answers what was not asked") }
         inquiries[name]?.partsLeft -= 1
         if response.status == .ok, case .presence(let words) = response.body {
+            storeHeardAt = now
             let first = part * Self.partMax
             let sent = inquiries[name]?.sent ?? []
             for index in first..<min(sent.count, first + Self.partMax) {

@@ -143,6 +143,8 @@ struct LiveWorld: World, ~Copyable {
     var underWay = [Int](repeating: 0, count: Path.allCases.count)
     var meters: [LinkMeter]
     var inquiries: [UInt64: Inquiry] = [:]
+    /// When the store answered last, or was asked after it had answered everything.
+    var storeHeardAt = Instant.zero
     /// Moves that failed while the store's client or the drive still holds their slot.
     var returning: [UInt64: LostMove.Cause] = [:]
     var generation: UInt64 = 1
@@ -181,9 +183,9 @@ struct LiveWorld: World, ~Copyable {
         let first = settings.links.first
         meters = Path.allCases.map { path in
             switch path {
-            case .outOfEngine, .intoEngine: LinkMeter(first: first.dram)
-            case .flashRead, .flashWrite: LinkMeter(first: first.nvme)
-            case .storeGet, .storePut: LinkMeter(first: first.flash)
+            case .outOfEngine, .intoEngine: LinkMeter(first: first.dram, showsSilence: false)
+            case .flashRead, .flashWrite: LinkMeter(first: first.nvme, showsSilence: settings.showsSilence)
+            case .storeGet, .storePut: LinkMeter(first: first.flash, showsSilence: settings.showsSilence)
             }
         }
         if case .monotonic = settings.clock { now = MonotonicClock.now }
@@ -444,6 +446,8 @@ struct LiveSettings: Sendable {
     var store: StoreAccess?
     /// Whether the store is to tell what comes and goes.
     var isSubscribed: Bool
+    /// Whether the planner sees paths on which bytes wait and none come: not one that loads at any price.
+    var showsSilence: Bool
 }
 
 /// An event that waits for the decisions, with the request of the transfer that ended.

@@ -27,18 +27,44 @@ import Testing
         #expect(abs(meter.bandwidth - 2e8) < 1e7)
     }
 
-    @Test func aPathThatWasSlowOnceIsTriedAgain() {
+    @Test func aPathThatWasSlowOnceIsTriedAgainAfterItHasRested() {
         var meter = LinkMeter(first: first)
-        for turn in 0..<30 { move(1_000_000, in: 101, from: Int64(turn) * 110, &meter) }
-        let end: Int64 = 30 * 110
-        #expect(meter.state(at: at(end)).bandwidth < 3e7)
-        // After half a minute without bytes, half way back to what was believed at first.
-        let later = meter.state(at: at(end + 30_000)).bandwidth
-        #expect(later > 4e8 && later < 6e8)
-        #expect(meter.state(at: at(end + 3_600_000)).bandwidth > 9e8)
-        // What waits on the path is no reason to doubt: it is being seen.
-        meter.added(1_000_000, at: at(end + 60_000))
-        #expect(meter.state(at: at(end + 90_000)).bandwidth < 3e7)
+        move(1_000_000, in: 101, from: 0, &meter)
+        // One long stretch says it all.
+        #expect(meter.state(at: at(101)).bandwidth < 6e7)
+        #expect(meter.state(at: at(101 + 1900)).bandwidth < 6e7)
+        #expect(meter.state(at: at(101 + 2000)).bandwidth == 1e9)
+        // Whoever asks while it is being tried sees what is known.
+        meter.added(1_000_000, at: at(2200))
+        #expect(meter.state(at: at(2200)).bandwidth < 6e7)
+        meter.removed(1_000_000, moved: true, at: at(2300))
+        // It disappointed again: the next try is twice as far away, and never farther than sixteen seconds.
+        #expect(meter.state(at: at(2300 + 3900)).bandwidth < 3e7)
+        #expect(meter.state(at: at(2300 + 4000)).bandwidth == 1e9)
+        for turn in 0..<9 { move(1_000_000, in: 101, from: 100_000 * Int64(turn + 1), &meter) }
+        #expect(meter.state(at: at(900_101 + 15_900)).bandwidth < 3e7)
+        #expect(meter.state(at: at(900_101 + 16_000)).bandwidth == 1e9)
+        // Once it is as it was believed at first, that is forgotten.
+        for turn in 0..<30 { move(4_000_000, in: 5, from: 1_000_000 + 10 * Int64(turn), &meter) }
+        #expect(meter.state(at: at(1_000_300)).bandwidth > 9e8)
+        move(1_000_000, in: 101, from: 1_000_400, &meter)
+        #expect(meter.state(at: at(1_000_501 + 2000)).bandwidth == 1e9)
+    }
+
+    @Test func aPathOnWhichBytesWaitAndNoneComeIsNotChosen() {
+        var meter = LinkMeter(first: first)
+        var patient = LinkMeter(first: first, showsSilence: false)
+        meter.added(1_000_000, at: at(0))
+        patient.added(1_000_000, at: at(0))
+        // A millisecond of delay, one for the bytes, that again, and twenty of grace.
+        #expect(meter.state(at: at(23)).delay == Duration(milliseconds: 2))
+        #expect(meter.state(at: at(24)).delay > Duration(seconds: 600))
+        #expect(patient.state(at: at(24)).delay == Duration(milliseconds: 2))
+        // The first bytes end it; a path at rest is never silent.
+        meter.removed(500_000, moved: true, at: at(5000))
+        #expect(meter.state(at: at(5001)).delay < Duration(seconds: 600))
+        meter.removed(500_000, moved: false, at: at(9000))
+        #expect(meter.state(at: at(99_000)).delay == first.delay)
     }
 
     @Test func whatDoesNotComeSaysNothing() {
