@@ -9,10 +9,11 @@
 //       "hostToGPU":  {"bytesPerSecond": 5.3e10},             one GPU, each way, as reached
 //       "hostMemory": {"bytesPerSecond": 2.8e11},             copies in and out of DRAM, a node
 //       "hostNIC":    {"bytesPerSecond": 4.3e10},             a node, each way
-//       "dram":  {"latencySeconds": 1.2e-5},
+//       "dram":  {"readBytesPerSecond": 6e9, "latencySeconds": 1.2e-5,       one load into an engine, as it sees it
+//                 "blockSeconds": 2e-6},                      each block of it beside its bytes
 //       "nvme":  {"readBytesPerSecond": 2.6e10, "writeBytesPerSecond": 1.8e10, "latencySeconds": 9e-5},
 //       "flash": {"readBytesPerSecond": 1.5e11, "writeBytesPerSecond": 9e10, "nicBytesPerSecond": 8.7e10,
-//                 "latencySeconds": 1.4e-4}                   one server
+//                 "latencySeconds": 1.4e-4, "blockSeconds": 3e-5}           one server
 //     }
 //
 // Rates are what transfers reached, so no efficiency is taken from them again.
@@ -55,6 +56,8 @@ public struct DeviceProfile: Codable, Sendable, Equatable {
         public var nicBytesPerSecond: Double?
         /// First byte.
         public var latencySeconds: Double?
+        /// What a block costs beside its bytes, with many under way.
+        public var blockSeconds: Double?
     }
 
     /// The schema that this version reads.
@@ -98,6 +101,7 @@ public struct DeviceProfile: Codable, Sendable, Equatable {
             ("hostToGPU.bytesPerSecond", hostToGPU?.bytesPerSecond),
             ("hostMemory.bytesPerSecond", hostMemory?.bytesPerSecond),
             ("hostNIC.bytesPerSecond", hostNIC?.bytesPerSecond),
+            ("dram.readBytesPerSecond", dram?.readBytesPerSecond),
             ("nvme.readBytesPerSecond", nvme?.readBytesPerSecond),
             ("nvme.writeBytesPerSecond", nvme?.writeBytesPerSecond),
             ("flash.readBytesPerSecond", flash?.readBytesPerSecond),
@@ -108,9 +112,9 @@ public struct DeviceProfile: Codable, Sendable, Equatable {
     }
 
     private var latencies: [(String, Double)] {
-        [("dram", dram), ("nvme", nvme), ("flash", flash)].compactMap { name, device in
-            device?.latencySeconds.map { ("\(name).latencySeconds", $0) }
-        }
+        [("dram", dram), ("nvme", nvme), ("flash", flash)].flatMap { name, device in
+            [("\(name).latencySeconds", device?.latencySeconds), ("\(name).blockSeconds", device?.blockSeconds)]
+        }.compactMap { name, seconds in seconds.map { (name, $0) } }
     }
 }
 

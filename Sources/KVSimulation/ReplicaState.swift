@@ -99,6 +99,15 @@ struct ReplicaState {
             && engine.runningCount + engine.waitingCount + loadingCount < settings.maxSequences
     }
 
+    /// Another engine takes the place of one that died. Its time goes on; what ran is lost, and its time was for nothing.
+    mutating func beginAnew(_ engine: Replica, _ space: ReplicaSpace, at now: Int64) {
+        let lost = now - accountedTo
+        if lost > 0 { time.idle += lost }
+        let time = time
+        self = ReplicaState(engine: engine, space: space, start: now)
+        self.time = time
+    }
+
     /// Books the time since the last booking, during which nothing ran.
     mutating func accountWaiting(to now: Int64) {
         if isBusy { return }

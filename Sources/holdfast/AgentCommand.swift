@@ -152,7 +152,9 @@ enum AgentSettingsReading {
     }
 
     /// What paths look like before bytes have moved: the profile's figures, else cautious ones.
-    static func links(_ settings: AgentConfiguration) throws(OperatorError) -> LinkView {
+    ///
+    /// - Parameter blockBytes: Of which blocks: what each costs beside its bytes is then part of the rates.
+    static func links(_ settings: AgentConfiguration, blockBytes: Int? = nil) throws(OperatorError) -> LinkView {
         var view = LinkView(
             dram: LinkState(bandwidth: 5e9, delay: Duration(nanoseconds: 15_000)),
             nvme: LinkState(bandwidth: 2e9, delay: Duration(nanoseconds: 100_000)),
@@ -164,6 +166,7 @@ enum AgentSettingsReading {
         }
         let profile = try DeviceProfile(json: json, at: settings.profile)
         if let rate = profile.hostMemory?.bytesPerSecond { view.dram.bandwidth = rate }
+        if let rate = profile.dram?.readBytesPerSecond { view.dram.bandwidth = rate }
         if let seconds = profile.dram?.latencySeconds { view.dram.delay = Duration(seconds: seconds) }
         if let rate = profile.nvme?.readBytesPerSecond { view.nvme.bandwidth = rate }
         if let seconds = profile.nvme?.latencySeconds { view.nvme.delay = Duration(seconds: seconds) }
@@ -172,6 +175,14 @@ enum AgentSettingsReading {
         ]
         if let rate = rates.compactMap({ $0 }).min() { view.flash.bandwidth = rate }
         if let seconds = profile.flash?.latencySeconds { view.flash.delay = Duration(seconds: seconds) }
+        guard let blockBytes else { return view }
+        func slowed(_ link: inout LinkState, by device: DeviceProfile.Device?) {
+            let bytes = Double(blockBytes)
+            link.bandwidth = bytes / (bytes / link.bandwidth + (device?.blockSeconds ?? 0))
+        }
+        slowed(&view.dram, by: profile.dram)
+        slowed(&view.nvme, by: profile.nvme)
+        slowed(&view.flash, by: profile.flash)
         return view
     }
 }

@@ -43,6 +43,10 @@ struct Calibrate: AsyncParsableCommand {
         let bar = ProgressBar("calibrating")
         let memory = try MemoryRates.measured(byteCount: quick ? 64 << 20 : 1 << 30)
         var profile = CalibratedProfile(machine: machine, memory: memory)
+        let handOver = try HandOverRates.measured()
+        profile.dram = CalibratedProfile.Memory(
+            readBytesPerSecond: handOver.bytesPerSecond, latencySeconds: handOver.latencySeconds,
+            blockSeconds: handOver.blockSeconds)
         if let data {
             let plan = quick ? FlashPlan.quick : FlashPlan.full
             let flash = try FlashRates.measured(folder: data, plan: plan) { bar.update($0) }
@@ -89,7 +93,12 @@ struct CalibratedProfile: Encodable {
         var readBytesPerSecond, writeBytesPerSecond: Double
         var nicBytesPerSecond: Double?
         var latencySeconds: Double
+        /// What a block costs beside its bytes.
+        var blockSeconds: Double?
     }
+
+    /// Node memory as an engine at an agent's door gets it.
+    struct Memory: Encodable { var readBytesPerSecond, latencySeconds, blockSeconds: Double }
 
     var schema = DeviceProfile.schemaName
     var machine: String
@@ -98,6 +107,7 @@ struct CalibratedProfile: Encodable {
     var checkedCopyBytesPerSecond: Double
     /// A look-up of one key at the store.
     var storeRoundTripSeconds: Double?
+    var dram: Memory?
     var nvme: Device?
     var flash: Device?
     var hostNIC: Rate?
@@ -110,7 +120,7 @@ struct CalibratedProfile: Encodable {
         let best = max(rates.bestGet, rates.bestPut)
         flash = Device(
             readBytesPerSecond: rates.bestGet, writeBytesPerSecond: rates.bestPut, nicBytesPerSecond: best,
-            latencySeconds: rates.firstByteSeconds)
+            latencySeconds: rates.firstByteSeconds, blockSeconds: rates.blockSeconds)
         hostNIC = Rate(bytesPerSecond: best)
         storePoints = rates.points
     }
@@ -126,6 +136,11 @@ struct CalibratedProfile: Encodable {
         func rate(_ value: Double) -> String { String(format: "%7.2f GB/s", value / 1e9) }
         var text = "\(machine)\nmemory, all processors copy   \(rate(hostMemory.bytesPerSecond))\n"
         text += "memory, one copies and sums   \(rate(checkedCopyBytesPerSecond))\n"
+        if let dram {
+            text += "memory into an engine         \(rate(dram.readBytesPerSecond))"
+            text += String(
+                format: "  and %.0f µs a load, %.1f µs a block\n", dram.latencySeconds * 1e6, dram.blockSeconds * 1e6)
+        }
         for point in points {
             let block = ByteSize.text(point.blockBytes).padding(toLength: 7, withPad: " ", startingAt: 0)
             let depth = "depth \(point.depth)".padding(toLength: 9, withPad: " ", startingAt: 0)
@@ -137,7 +152,11 @@ struct CalibratedProfile: Encodable {
             let depth = "depth \(point.depth)".padding(toLength: 9, withPad: " ", startingAt: 0)
             text += "store \(point.isPut ? "put " : "get ")   \(block) \(depth) \(rate(point.bytesPerSecond))\n"
         }
-        if let flash { text += String(format: "store, first byte  %.0f µs\n", flash.latencySeconds * 1e6) }
+        if let flash {
+            text += String(
+                format: "store, first byte  %.0f µs, %.1f µs a block\n", flash.latencySeconds * 1e6,
+                (flash.blockSeconds ?? 0) * 1e6)
+        }
         if let nvme { text += String(format: "flash, first byte  %.0f µs\n", nvme.latencySeconds * 1e6) }
         return String(text.dropLast())
     }

@@ -1,4 +1,4 @@
-// The live side of a lock-step replay: a store and agents as processes of their own on this machine, engines at the
+// The live side of a replay: a store and agents as processes of their own on this machine, engines at the
 // agents' doors. Tiers hold as many blocks as the scenario's, of the bytes that were asked for.
 
 import Foundation
@@ -20,7 +20,12 @@ struct LiveKilling {
 
 /// A store and agents of a live replay.
 final class LiveCluster {
+    /// Nodes of a replay in lock step.
     private(set) var nodes: [LiveNode] = []
+    /// Nodes of a paced one, and where their agents' answers come.
+    private(set) var pacedNodes: [PacedNode] = []
+    let inbox = PacedInbox()
+    private let isPaced: Bool
     private let store: StoreProcess?
     private let folder: URL
     /// What is still to die, in order.
@@ -31,12 +36,21 @@ final class LiveCluster {
     private var signals: [any DispatchSourceSignal] = []
 
     init(
-        _ replay: ModelledReplay, _ settings: LockStepSettings, agents: Int, killings: [LiveKilling]
+        _ replay: ModelledReplay, _ settings: LockStepSettings, agents: Int, killings: [LiveKilling],
+        isPaced: Bool = false
     ) throws {
+        self.isPaced = isPaced
         self.killings = killings.sorted { $0.request < $1.request }
         folder = FileManager.default.temporaryDirectory.appendingPathComponent("holdfast-live-\(getpid())")
         let engineCount = max(1, replay.scenario.replicas / agents)
-        let rows = replay.pathBlocksMax
+        let longest = replay.pathBlocksMax
+        // Several requests at once: room for four of the longest, or a quarter of a gigabyte of shorter ones.
+        let rows = isPaced ? max(longest, min(4 * longest, (256 << 20) / settings.blockBytes)) : longest
+        guard longest <= EngineProtocol.keyCountMax else {
+            throw OperatorError(
+                "a prompt has \(longest) blocks, and an agent's door takes \(EngineProtocol.keyCountMax)", at: "--live",
+                remedy: "take a trace of larger blocks")
+        }
         try Self.checkRoom(settings, agents: agents, engines: agents * engineCount, rows: rows, folder: folder)
         try? FileManager.default.removeItem(at: folder)
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
@@ -51,6 +65,10 @@ final class LiveCluster {
                 lines += "nvme: \(drive)\nnvmeSize: \(LiveDrive.byteCount(blocks.nvme, blockBytes))\n"
             }
             let agent = try AgentProcess(folder: folder, number: number, settings: lines)
+            if isPaced {
+                pacedNodes.append(try pacedNode(agent, engineCount, replay, blockBytes, rows))
+                continue
+            }
             nodes.append(
                 try LiveNode(
                     agent, engineCount: engineCount, blockTokens: replay.blockTokens, blockBytes: blockBytes,
@@ -59,6 +77,20 @@ final class LiveCluster {
         }
         try waitForStore()
     }
+
+    private func pacedNode(
+        _ agent: AgentProcess, _ engineCount: Int, _ replay: ModelledReplay, _ blockBytes: Int, _ rows: Int
+    ) throws -> PacedNode {
+        let engines = try (0..<engineCount).map { _ in
+            try PacedEngine(rowCount: rows, inbox: inbox) {
+                try LiveEngine(
+                    socket: agent.socket, blockTokens: replay.blockTokens, blockBytes: blockBytes, rows: rows)
+            }
+        }
+        return PacedNode(agent, engines: engines)
+    }
+
+    func killStore() { store?.kill() }
 
     /// Ends what is left when this process is asked to end.
     private func watchSignals() {
@@ -77,7 +109,8 @@ final class LiveCluster {
 
     deinit {
         for node in nodes { node.end() }
-        nodes = []
+        for node in pacedNodes { node.end() }
+        (nodes, pacedNodes) = ([], [])
         store?.kill()
         try? FileManager.default.removeItem(at: folder)
     }
@@ -86,11 +119,6 @@ final class LiveCluster {
     private static func checkRoom(
         _ settings: LockStepSettings, agents: Int, engines: Int, rows: Int, folder: URL
     ) throws(OperatorError) {
-        guard rows <= EngineProtocol.keyCountMax else {
-            throw OperatorError(
-                "a prompt has \(rows) blocks, and an agent's door takes \(EngineProtocol.keyCountMax)", at: "--live",
-                remedy: "take a trace of larger blocks")
-        }
         let (blocks, bytes) = (settings.blocks, settings.blockBytes)
         let memory = agents * blocks.dram * bytes + engines * rows * bytes + 128 << 20
         let disk =
@@ -113,8 +141,8 @@ final class LiveCluster {
     private func waitForStore() throws {
         guard let store, store.isRunning else { return }
         let deadline = MonotonicClock.now + LiveEngine.limit
-        for node in nodes {
-            while try node.agent.rest(at: .zero)?.store?.isUsable != true {
+        for agent in nodes.map(\.agent) + pacedNodes.map(\.agent) {
+            while try (isPaced ? agent.status() : agent.rest(at: .zero))?.store?.isUsable != true {
                 guard MonotonicClock.now < deadline else {
                     throw OperatorError("an agent does not reach the store", at: "127.0.0.1:\(store.port)")
                 }
@@ -129,11 +157,12 @@ final class LiveCluster {
         if let back = returns.first, back <= request {
             returns.removeFirst()
             try store?.start()
-            try waitForStore()
+            // In lock step the first request after the start must find it; in time it is found when it is found.
+            if !isPaced { try waitForStore() }
         }
     }
 
-    private func takeKilling() -> LiveKilling? {
+    func takeKilling() -> LiveKilling? {
         guard let first = killings.first, first.request <= current else { return nil }
         killings.removeFirst()
         if first.what == .store, let back = first.back { returns.append(back) }

@@ -42,7 +42,7 @@ final class LiveEngine {
     var request: EngineTicket = 0
     private let arena: MemoryArena
     private let region: Int32
-    private let blockBytes: Int
+    let blockBytes: Int
 
     /// - Parameters:
     ///   - rows: Blocks that its memory holds.

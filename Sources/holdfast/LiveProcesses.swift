@@ -130,6 +130,15 @@ final class AgentProcess {
     /// Whether it is there.
     var isRunning: Bool { child != nil }
 
+    /// How it is doing. Nil: it is dead, or says nothing.
+    func status() -> AgentStatus? {
+        guard isRunning,
+            let answer = try? plainGet(host: "127.0.0.1", port: http, path: "/status", within: Duration(seconds: 20)),
+            answer.status == 200
+        else { return nil }
+        return (try? JSONDecoder().decode(SidecarStatus.self, from: Data(answer.body)))?.agent
+    }
+
     /// Lock step: time passes, everything comes to rest. How it is doing then; nil: it is dead.
     @discardableResult
     func rest(at time: Instant) throws -> AgentStatus? {

@@ -1,5 +1,5 @@
-// What `holdfast agent` is told in a lock-step replay: one text of settings, from which the modelled nodes get their rules
-// and the live agents their files. So both decide by the very same rules.
+// What `holdfast agent` is told in a live replay: one text of settings, from which the modelled nodes of a replay in lock step
+// get their rules and the live agents their files. So both decide by the very same rules.
 
 import KVAgent
 import KVModel
@@ -18,7 +18,8 @@ struct LockStepSettings {
     private let agent: AgentConfiguration
     private let blockTokens: Int32
 
-    init(_ replay: ModelledReplay, blockBytes: Int) throws(OperatorError) {
+    /// - Parameter isPaced: Whether time passes as it does, and blocks may come before they are asked for.
+    init(_ replay: ModelledReplay, blockBytes: Int, isPaced: Bool = false) throws(OperatorError) {
         let scenario = replay.scenario
         guard scenario.tiers.dram.use else {
             throw OperatorError(
@@ -43,10 +44,12 @@ struct LockStepSettings {
             "planner: \(planner.rawValue)", "prefill: [\(cost.base), \(cost.linear), \(cost.quadratic)]",
             "layers: \(replay.layers)", "overlap: \(scenario.engine.overlap.rawValue)",
             "nvmeWritePerDay: \(Int(writes))", "links: [\(numbers.joined(separator: ", "))]",
-            // Nothing can come early where no time passes, and what is told in between would come at no certain moment.
-            "hugePages: false", "pinMemory: false", "prefetch: false", "subscribe: false", "clock: given",
-            "copyThreads: 1",
+            "hugePages: false", "pinMemory: false", "copyThreads: 1",
         ]
+        // In lock step nothing can come early, as no time passes, and what is told in between would come at no certain moment.
+        lines +=
+            isPaced
+            ? ["prefetch: \(scenario.prefetch.use)"] : ["prefetch: false", "subscribe: false", "clock: given"]
         if blocks.store > 0 { lines += ["tenant: local", "namespace: replay"] }
         self.lines = lines.joined(separator: "\n") + "\n"
         var agent = AgentConfiguration()

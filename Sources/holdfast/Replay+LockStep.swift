@@ -26,9 +26,19 @@ struct LockStepOptions: ParsableArguments {
     @Flag(
         help: """
             Real agents and a real store, processes of their own on this machine, in place of modelled ones; every byte of \
-            every hit is compared.
+            every hit is compared. Without --lockstep requests come at the trace's times.
             """)
     var live = false
+
+    @Option(
+        help: ArgumentHelp(
+            "Live, in time: run the trace so many times as fast as it was (default: what this machine should bear).",
+            valueName: "factor"))
+    var compress: Double?
+
+    @Option(
+        help: ArgumentHelp("Live, in time: let no further request come after so many seconds.", valueName: "seconds"))
+    var timeLimit: Double?
 
     @Option(
         help: ArgumentHelp("Bytes of a block; tiers hold as many blocks as the scenario's.", valueName: "size"))
@@ -43,7 +53,15 @@ struct LockStepOptions: ParsableArguments {
     var kill: [String] = []
 
     func validate() throws {
-        if live, !isAsked { throw ValidationError("--live runs in lock step: give --lockstep too.") }
+        if compress != nil || timeLimit != nil, !live || isAsked {
+            throw ValidationError("--compress and --time-limit are for --live without --lockstep.")
+        }
+        if let compress, !(0.001...100_000).contains(compress) {
+            throw ValidationError("--compress \(compress): give 0.001 to 100000.")
+        }
+        if let timeLimit, !(0.1...1e6).contains(timeLimit) {
+            throw ValidationError("--time-limit \(timeLimit): give 0.1 to 1000000 seconds.")
+        }
         if !live, !kill.isEmpty { throw ValidationError("--kill needs --live: modelled processes do not die.") }
         if let agents, !(1...1024).contains(agents) { throw ValidationError("--agents \(agents): give 1 to 1024.") }
     }
@@ -59,12 +77,18 @@ struct LockStepOptions: ParsableArguments {
 
     /// The words of a command that asks for the same.
     var words: [String] {
-        ["--lockstep", "--route", route] + (agents.map { ["--agents", "\($0)"] } ?? [])
-            + (live ? ["--live", "--block-bytes", blockBytes] : []) + kill.flatMap { ["--kill", $0] }
+        var words = isAsked ? ["--lockstep"] : []
+        words += ["--route", route]
+        if let agents { words += ["--agents", "\(agents)"] }
+        if live { words += ["--live", "--block-bytes", blockBytes] }
+        if let compress { words += ["--compress", "\(compress)"] }
+        if let timeLimit { words += ["--time-limit", "\(timeLimit)"] }
+        for killing in kill { words += ["--kill", killing] }
+        return words
     }
 
     /// Bytes of a block.
-    private func size() throws(OperatorError) -> Int {
+    func size() throws(OperatorError) -> Int {
         let bytes = try ByteSize.read(blockBytes, name: "--block-bytes", at: "--block-bytes")
         guard bytes >= 4096, bytes % 4096 == 0, bytes <= 16 << 20 else {
             throw OperatorError(
@@ -73,7 +97,7 @@ struct LockStepOptions: ParsableArguments {
         return bytes
     }
 
-    private func killings() throws(OperatorError) -> [LiveKilling] {
+    func killings() throws(OperatorError) -> [LiveKilling] {
         var killings: [LiveKilling] = []
         for text in kill {
             let parts = text.split(separator: "@", omittingEmptySubsequences: false)
@@ -119,7 +143,7 @@ struct LockStepOptions: ParsableArguments {
             if let profile = modelled.scenario.profile {
                 var settings = AgentConfiguration()
                 settings.profile = profile
-                let links = try AgentSettingsReading.links(settings)
+                let links = try AgentSettingsReading.links(settings, blockBytes: blockBytes)
                 live?.loads = report.loads(by: links, blockBytes: blockBytes)
                 for load in live?.loads ?? [] { note("from \(load.tier): \(load.words)") }
             }
@@ -138,7 +162,8 @@ struct LiveReport {
     let result: LockStepResult
     let leftKillings: [LiveKilling]
 
-    /// How long loads took beside what a profile says: of each tier that they came from its first byte, and its bytes.
+    /// How long loads took beside what a profile says: of each tier that they came from its first byte and its bytes, and for
+    /// what came from below node memory the way of its last slice from there into the engine.
     func loads(by links: LinkView, blockBytes: Int) -> [LoadTimes] {
         var times: [String: [(predicted: Double, measured: Double)]] = [:]
         for load in counts.loads {
@@ -150,6 +175,10 @@ struct LiveReport {
             ] where blocks > 0 {
                 farthest = tier
                 predicted += link.delay.seconds + Double(Int(blocks) * blockBytes) / link.bandwidth
+            }
+            if farthest != "dram", found.dramBlocks == 0 {
+                let slice = min(Int(found.nvmeBlocks + found.flashBlocks), max(4, min(32, (4 << 20) / blockBytes)))
+                predicted += links.dram.delay.seconds + Double(slice * blockBytes) / links.dram.bandwidth
             }
             if predicted > 0 { times[farthest, default: []].append((predicted, load.seconds)) }
         }

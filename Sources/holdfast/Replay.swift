@@ -1,4 +1,4 @@
-// Replays a trace through the tiers: cache-only (exact, no time) or modelled (virtual time, a whole cluster).
+// Replays a trace through the tiers: cache-only (exact, no time), modelled (virtual time, a whole cluster), or live.
 
 import ArgumentParser
 
@@ -16,6 +16,11 @@ struct Replay: AsyncParsableCommand {
             tokens of each tier depend on the trace alone:
 
               holdfast replay trace.jsonl.gz --lockstep --agents 2 --route migrating -o lockstep.hfr
+
+            With --live real agents and a real store serve it on this machine, every byte compared; in the trace's time, or
+            with --lockstep one request at a time:
+
+              holdfast replay trace.jsonl.gz --live --agents 2 -o live.hfr
 
             With --cache-only it counts, to the block, what caches of given sizes would have hit; no time passes:
 
@@ -40,6 +45,9 @@ struct Replay: AsyncParsableCommand {
         guard cacheOnly.isAsked else {
             if lockStep.isAsked {
                 return try lockStep.run(input, modelled, json: cacheOnly.json, terminal: terminal)
+            }
+            if lockStep.live {
+                return try lockStep.runPaced(input, modelled, json: cacheOnly.json, terminal: terminal)
             }
             try await modelled.run(input, json: cacheOnly.json, terminal: terminal)
             return

@@ -44,6 +44,8 @@ final class FaultTraffic: Sendable {
     private struct State {
         var samples: [FaultSample] = []
         var newPrompts = 0
+        /// When this process stood still although it wanted to run: the machine's doing, nobody else's.
+        var pauses: [ClosedRange<Instant>] = []
         var isOver = false
     }
 
@@ -59,6 +61,8 @@ final class FaultTraffic: Sendable {
             let thread = try EngineThread("traffic-\(worker)") { [self] in run(worker, source) }
             threads.withLock { $0.append(thread) }
         }
+        let heart = try EngineThread("heart") { [self] in beat() }
+        threads.withLock { $0.append(heart) }
     }
 
     func end() {
@@ -69,6 +73,21 @@ final class FaultTraffic: Sendable {
     /// What began in a stretch of time and has ended by now.
     func samples(from begin: Instant, to end: Instant = .distantFuture) -> [FaultSample] {
         state.withLock { $0.samples.filter { $0.turn.began >= begin && $0.turn.began < end } }
+    }
+
+    /// Stretches of time in which the machine let nothing run.
+    var pauses: [ClosedRange<Instant>] { state.withLock { $0.pauses } }
+
+    /// Looks at the clock every few milliseconds.
+    private func beat() {
+        var last = MonotonicClock.now
+        while !state.withLock({ $0.isOver }) {
+            usleep(5000)
+            let now = MonotonicClock.now
+            let pause = last...now
+            if now - last > Duration(milliseconds: 60) { state.withLock { $0.pauses.append(pause) } }
+            last = now
+        }
     }
 
     private func run(_ worker: Int, _ source: RandomSource) {

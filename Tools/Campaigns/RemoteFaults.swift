@@ -45,6 +45,8 @@ struct RemoteFaultFigures: Encodable {
     var recoverySeconds: Double?
     /// Requests served from the store in the seconds after that.
     var storeHitsAfter = 0
+    /// Requests left out of all this because the machine itself stood still under them.
+    var leftOut = 0
     var holds = false
 }
 
@@ -181,7 +183,13 @@ final class RemoteFaultsCampaign {
         let recovered = figures.recoverySeconds.map { lifted + Duration(seconds: $0) } ?? lifted
         figures.storeHitsAfter = fault == .none ? 0 : traffic.samples(from: recovered).filter(\.isStoreHit).count
         let end = fault == .halfOpen ? recovered : lifted
-        let samples = traffic.samples(from: begin, to: end)
+        let met = traffic.samples(from: begin, to: end)
+        let pauses = traffic.pauses
+        let samples = met.filter { sample in
+            let turnEnd = sample.turn.began + Duration(seconds: sample.turn.readySeconds)
+            return !pauses.contains { $0.overlaps(sample.turn.began...turnEnd) }
+        }
+        figures.leftOut = met.count - samples.count
         guard samples.count >= 20 else { throw OperatorError("no requests during: \(fault.rawValue)") }
         if fault == .none { learn(samples) }
         judge(samples, &figures)
@@ -316,6 +324,7 @@ extension RemoteFaultFigures {
         if let recoverySeconds {
             words += String(format: "; hits again after %.2f s", recoverySeconds) + ", then \(storeHitsAfter)"
         }
+        if leftOut > 0 { words += "; \(leftOut) left out, as the machine stood still" }
         return words + (holds ? "" : " DOES NOT HOLD")
     }
 }

@@ -1,0 +1,283 @@
+// A paced live replay: real agents and a real store, requests at their times, several of them under way at each engine. One
+// thread drives it; what agents answer comes to it through an inbox. Every byte of every block that a load brings is compared.
+
+import Foundation
+import KVAgent
+import KVModel
+import KVReport
+import KVSimulation
+import KVSystem
+import KVTiering
+import Synchronization
+
+/// What an agent answered, with the engine of which life was asked.
+enum PacedEvent: Sendable {
+    case found(Int, EngineFound, at: Instant)
+    case loaded(Int, EngineLoaded, at: Instant)
+    case saved(Int, at: Instant)
+}
+
+/// Answers on their way to the driving thread.
+final class PacedInbox: Sendable {
+    struct Entry: Sendable {
+        var engine: ObjectIdentifier
+        var life: Int
+        var event: PacedEvent
+    }
+
+    private let entries = Mutex<[Entry]>([])
+    private let signal = DispatchSemaphore(value: 0)
+
+    func post(_ entry: Entry) {
+        entries.withLock { $0.append(entry) }
+        signal.signal()
+    }
+
+    /// Everything that has come; waits for the first no longer than this.
+    func take(within limit: KVModel.Duration) -> [Entry] {
+        if limit > .zero { _ = signal.wait(timeout: .now() + limit.seconds) }
+        return entries.withLock { entries in
+            defer { entries = [] }
+            return entries
+        }
+    }
+}
+
+/// Rows of an engine's memory, lent as runs.
+struct RowPool {
+    private var free: [Range<Int>]
+
+    init(count: Int) { free = [0..<count] }
+
+    /// The first run that is long enough; nil when there is none now.
+    mutating func take(_ count: Int) -> Range<Int>? {
+        guard let place = free.firstIndex(where: { $0.count >= count }) else { return nil }
+        let run = free[place].lowerBound..<free[place].lowerBound + count
+        free[place] = run.upperBound..<free[place].upperBound
+        if free[place].isEmpty { free.remove(at: place) }
+        return run
+    }
+
+    mutating func giveBack(_ run: Range<Int>) {
+        guard !run.isEmpty else { return }
+        let place = free.firstIndex { $0.lowerBound > run.lowerBound } ?? free.count
+        free.insert(run, at: place)
+        if place + 1 < free.count, free[place].upperBound == free[place + 1].lowerBound {
+            free[place] = free[place].lowerBound..<free.remove(at: place + 1).upperBound
+        }
+        if place > 0, free[place - 1].upperBound == free[place].lowerBound {
+            free[place - 1] = free[place - 1].lowerBound..<free.remove(at: place).upperBound
+        }
+    }
+}
+
+/// An engine with several requests under way.
+final class PacedEngine {
+    /// A request at it.
+    struct Open {
+        var request: LockStepRequest
+        var ticket: EngineTicket
+        var asked: Instant
+        var found = EngineFound()
+        /// The rows of the load or save under way, and what waits for rows.
+        var rows: Range<Int>?
+        var loadEnd: Int32?
+        var isSaved = false
+        var isEnded = false
+        var waitsSince: Instant?
+    }
+
+    private let make: () throws -> LiveEngine
+    private let rowCount: Int
+    private let inbox: PacedInbox
+    private var engine: LiveEngine
+    private var pool: RowPool
+    private(set) var life = 0
+    private(set) var open: [Int: Open] = [:]
+    /// Requests that wait for rows, in order.
+    private var queue: [Int] = []
+    var counts = LiveCounts()
+    /// Loads and saves that waited for room in the engine's memory for longer than `PacedReplay.lateness`.
+    private(set) var delayed = 0
+
+    init(rowCount: Int, inbox: PacedInbox, make: @escaping () throws -> LiveEngine) throws {
+        (self.rowCount, self.inbox, self.make) = (rowCount, inbox, make)
+        engine = try make()
+        pool = RowPool(count: rowCount)
+    }
+
+    var isQuiet: Bool { open.isEmpty }
+
+    private func poster(_ index: Int, _ event: @escaping @Sendable (Instant) -> PacedEvent) -> @Sendable () -> Void {
+        let (inbox, life, name) = (inbox, life, ObjectIdentifier(self))
+        return { inbox.post(PacedInbox.Entry(engine: name, life: life, event: event(MonotonicClock.now))) }
+    }
+
+    func lookUp(_ request: LockStepRequest) {
+        let index = request.index
+        let (inbox, life, name) = (inbox, life, ObjectIdentifier(self))
+        var entry = Open(request: request, ticket: 0, asked: MonotonicClock.now)
+        entry.ticket = engine.client.lookUp(
+            request.path.map(LiveBlocks.name), promptTokens: request.promptTokens, engineBlocks: request.engineBlocks,
+            session: UInt64(UInt32(bitPattern: request.session)) + 1, turn: request.turn
+        ) {
+            inbox.post(.init(engine: name, life: life, event: .found(index, $0, at: MonotonicClock.now)))
+        }
+        open[index] = entry
+    }
+
+    /// Brings blocks from `request.engineBlocks` up to `end`, as soon as there is room.
+    func load(_ request: LockStepRequest, end: Int32) {
+        open[request.index]?.request = request
+        open[request.index]?.loadEnd = end
+        open[request.index]?.asked = MonotonicClock.now
+        enqueue(request.index)
+    }
+
+    func save(_ request: LockStepRequest) {
+        if request.path.isEmpty {
+            open[request.index]?.isSaved = true
+        } else {
+            enqueue(request.index)
+        }
+    }
+
+    func end(_ request: LockStepRequest) {
+        open[request.index]?.isEnded = true
+        finishIfDone(request.index)
+    }
+
+    private func enqueue(_ index: Int) {
+        open[index]?.waitsSince = MonotonicClock.now
+        queue.append(index)
+        serveQueue()
+    }
+
+    private func serveQueue() {
+        while let index = queue.first, let entry = open[index] {
+            let count =
+                entry.loadEnd.map { Int($0 - entry.request.engineBlocks) } ?? entry.request.path.count
+            guard let rows = pool.take(count) else { return }
+            queue.removeFirst()
+            let waited = (MonotonicClock.now - (entry.waitsSince ?? MonotonicClock.now)).seconds
+            if waited > PacedReplay.lateness { delayed += 1 }
+            open[index]?.rows = rows
+            if let end = entry.loadEnd { beginLoad(index, entry, rows, end) } else { beginSave(index, entry, rows) }
+        }
+    }
+
+    private func beginLoad(_ index: Int, _ entry: Open, _ rows: Range<Int>, _ end: Int32) {
+        engine.clear(rows)
+        let (inbox, life, name) = (inbox, life, ObjectIdentifier(self))
+        engine.client.load(
+            first: entry.request.engineBlocks, places: engine.places(rows), request: entry.ticket
+        ) {
+            inbox.post(.init(engine: name, life: life, event: .loaded(index, $0, at: MonotonicClock.now)))
+        }
+    }
+
+    private func beginSave(_ index: Int, _ entry: Open, _ rows: Range<Int>) {
+        let names = entry.request.path.map(LiveBlocks.name)
+        for (place, block) in names.enumerated() { engine.fill(block, row: rows.lowerBound + place) }
+        counts.bytesOffered += names.count * engine.blockBytes
+        let done = poster(index) { .saved(index, at: $0) }
+        engine.client.save(names, first: 0, places: engine.places(rows), request: entry.ticket) { _ in done() }
+    }
+
+    /// Takes an answer of this life; what the replay is to hear of it.
+    func take(_ event: PacedEvent) -> PacedAnswer? {
+        switch event {
+        case .found(let index, let found, let time):
+            guard let entry = open[index] else { return nil }
+            open[index]?.found = found
+            let blocks = max(entry.request.engineBlocks, Int32(clamping: found.hitBlocks))
+            return .found(request: index, blocks: blocks, seconds: (time - entry.asked).seconds)
+        case .loaded(let index, let loaded, let time):
+            guard let entry = open[index], let rows = entry.rows, let wanted = entry.loadEnd else { return nil }
+            compare(entry, loaded, rows)
+            let seconds = (time - entry.asked).seconds
+            if loaded.end == wanted { counts.loads.append(LiveLoad(found: entry.found, seconds: seconds)) }
+            release(index, rows)
+            open[index]?.loadEnd = nil
+            let end = max(loaded.end, entry.request.engineBlocks)
+            return .loaded(request: index, end: end, seconds: seconds)
+        case .saved(let index, _):
+            guard let rows = open[index]?.rows else { return nil }
+            release(index, rows)
+            open[index]?.isSaved = true
+            finishIfDone(index)
+            return nil
+        }
+    }
+
+    private func compare(_ entry: Open, _ loaded: EngineLoaded, _ rows: Range<Int>) {
+        for position in Int(loaded.first)..<Int(max(loaded.first, loaded.end)) {
+            counts.bytesCompared += engine.blockBytes
+            let name = LiveBlocks.name(entry.request.path[entry.request.path.startIndex + position])
+            let row = rows.lowerBound + position - Int(entry.request.engineBlocks)
+            if !engine.holds(name, row: row) { counts.wrongBlocks += 1 }
+        }
+    }
+
+    private func release(_ index: Int, _ rows: Range<Int>) {
+        open[index]?.rows = nil
+        pool.giveBack(rows)
+        serveQueue()
+    }
+
+    /// The prompt is booked when its turn is over and its blocks have been taken.
+    private func finishIfDone(_ index: Int) {
+        guard let entry = open[index], entry.isSaved, entry.isEnded else { return }
+        engine.client.finished(EngineRequestEnd(ticket: entry.ticket, reason: entry.request.reason))
+        open[index] = nil
+    }
+
+    /// Waits until the agent has heard everything that was said so far.
+    func waitUntilHeard() throws {
+        let heard = LiveAnswer<Bool>()
+        engine.client.statistics { heard.set(!$0.isEmpty) }
+        _ = try heard.wait("an agent's numbers")
+    }
+
+    func waitUntilOpen() throws { try engine.waitUntilOpen() }
+
+    /// Dies without a word, and another takes its place, with nothing.
+    func die() throws {
+        life += 1
+        engine.client.abandon()
+        open = [:]
+        queue = []
+        engine = try make()
+        pool = RowPool(count: rowCount)
+    }
+
+    func close() { engine.client.close(within: KVModel.Duration(seconds: 2)) }
+}
+
+/// A live node of a paced replay.
+final class PacedNode {
+    let agent: AgentProcess
+    let engines: [PacedEngine]
+    /// Books of agents that died.
+    private var buried = Ledger()
+
+    init(_ agent: AgentProcess, engines: [PacedEngine]) { (self.agent, self.engines) = (agent, engines) }
+
+    /// Kills the agent, with its books read just before, and starts another, with nothing.
+    func replaceAgent() throws {
+        buried = try ledger()
+        agent.kill()
+        try agent.start()
+        for engine in engines { try engine.waitUntilOpen() }
+    }
+
+    /// Where tokens came from, by the books of the agents that this node had.
+    func ledger() throws -> Ledger {
+        var sum = buried
+        guard let status = agent.status() else { return sum }
+        for tokenClass in TokenClass.allCases { sum.add(status.ledger["\(tokenClass)"] ?? 0, to: tokenClass) }
+        return sum
+    }
+
+    func end() { for engine in engines { engine.close() } }
+}
