@@ -66,7 +66,9 @@ struct StoreRates {
                 connection: connection, handle: load.handle, blockBytes: 4096, seed: load.seed &+ 1)
             try await small.put(0, slot: 0)
             rates.firstByteSeconds = try await small.median(of: plan.roundTrips) { try await small.get(0, slot: 0) }
-            rates.blockSeconds = try await small.secondsPerObject(bytesPerSecond: rates.bestGet)
+            let many = StoreLoad(
+                connection: connection, handle: load.handle, blockBytes: 4096, seed: load.seed &+ 2)
+            rates.blockSeconds = try await many.secondsPerObject(bytesPerSecond: rates.bestGet)
             rates.roundTripSeconds = try await small.median(of: plan.roundTrips) { try await small.lookUp() }
             try await small.delete(1)
             try await load.delete(plan.objectCount)

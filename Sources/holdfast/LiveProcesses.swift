@@ -88,12 +88,22 @@ final class StoreProcess {
         try start()
     }
 
-    /// Starts it, again with what its drive holds.
+    /// Starts it, again with what its drive holds. The kernel may hold the drive of a killed process for some seconds, as long as
+    /// its writes are under way: then the start is tried again.
     func start() throws {
-        let child = try ChildProcess(
-            arguments + ["--listen", "127.0.0.1:\(port)"], log: folder.appendingPathComponent("store.log"))
-        port = try child.port(after: "address=tcp ")
-        self.child = child
+        var triesLeft = port == 0 ? 0 : 10
+        while true {
+            let child = try ChildProcess(
+                arguments + ["--listen", "127.0.0.1:\(port)"], log: folder.appendingPathComponent("store.log"))
+            do {
+                port = try child.port(after: "address=tcp ")
+                self.child = child
+                return
+            } catch {
+                guard triesLeft > 0 else { throw error }
+                triesLeft -= 1
+            }
+        }
     }
 
     func kill() { child = nil }

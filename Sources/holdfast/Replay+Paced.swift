@@ -53,7 +53,8 @@ extension LockStepOptions {
     private static func bearable(_ replay: ModelledReplay, blockBytes: Int) -> Double {
         let bytes = Double(replay.blockReferences * blockBytes)
         let bearable = bytesPerSecondAndCore * Double(ProcessInfo.processInfo.activeProcessorCount)
-        return min(1000, max(0.1, replay.spanSeconds * bearable / max(1, bytes)))
+        let factor = min(1000, max(0.1, replay.spanSeconds * bearable / max(1, bytes)))
+        return factor > 2 ? factor.rounded(.down) : factor
     }
 }
 

@@ -81,6 +81,55 @@ import Testing
         #expect(!run.errors.contains("lived on"), "nothing died: \(run.errors)")
     }
 
+    @Test func aStoreThatReturnsServesHitsAgain() throws {
+        let options = ["--route", "roundRobin", "--live", "--block-bytes", "4KiB", "--kill"]
+        let gone = try ledger(try replay(options + ["store@80"]))
+        let back = try ledger(try replay(options + ["store@80-120"]))
+        #expect(back["flash"] ?? 0 > 2 * (gone["flash"] ?? 0), "\(back) \(gone)")
+        #expect(served(back) > served(gone))
+    }
+
+    @Test func agentEngineAndStoreMayAllDieInOneRun() throws {
+        let whole = try ledger(try replay(["--route", "migrating"]))
+        let run = try replay(
+            ["--route", "migrating", "--live", "--block-bytes", "4KiB"]
+                + ["agent@60", "engine@100", "store@140-180"].flatMap { ["--kill", $0] })
+        let live = try ledger(run)
+        #expect(live.values.reduce(0, +) == whole.values.reduce(0, +) && live["firstSeen"] == whole["firstSeen"])
+        #expect(served(live) > served(whole) / 4 && served(live) <= served(whole))
+        #expect(!run.errors.contains("lived on"), "nothing died: \(run.errors)")
+    }
+
+    /// In the trace's own time, two minutes of it in some seconds. How many hits there are is the machine's business.
+    @Test(arguments: [[], ["--kill", "agent@60", "--kill", "engine@90", "--kill", "store@120-150"]])
+    func inTimeEveryRequestIsServedAndEveryHitCompared(_ killings: [String]) throws {
+        let whole = try ledger(try replay(["--route", "migrating"]))
+        let run = try CommandRun.holdfast(
+            [
+                "replay", trace, "--live", "--agents", "2", "--route", "migrating", "--compress", "20", "--block-bytes",
+                "4KiB", "--set", "tiers.dram.perNode=24GB", "--json",
+            ] + killings, seconds: 120)
+        let live = try ledger(run)
+        let system = try #require((try run.object["systems"] as? [[String: Any]])?.first)
+        #expect(system["completedRequests"] as? Int == 240)
+        #expect((system["ttft"] as? [String: Any])?["count"] as? Int == 240)
+        #expect(run.errors.contains("bytes of hits were compared, all right"), "\(run.errors)")
+        #expect(!run.errors.contains("lived on"), "nothing died: \(run.errors)")
+        #expect(served(live) > served(whole) / 4)
+        if killings.isEmpty {
+            #expect(live["firstSeen"] == whole["firstSeen"] && live.values.reduce(0, +) == whole.values.reduce(0, +))
+        }
+    }
+
+    @Test func aPaceIsForLiveReplaysInTime() throws {
+        for words in [
+            ["--compress", "2"], ["--lockstep", "--live", "--compress", "2"], ["--live", "--compress", "0"],
+        ] {
+            let run = try CommandRun.holdfast(["replay", trace] + words)
+            #expect(run.exitCode == 64 && run.errors.contains("--compress"), "\(words): \(run.errors)")
+        }
+    }
+
     @Test func loadsAreReportedBesideWhatAProfileSays() throws {
         let profile = try scratch.path(
             "profile.json",
