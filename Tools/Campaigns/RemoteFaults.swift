@@ -249,16 +249,23 @@ final class RemoteFaultsCampaign {
         store = next
     }
 
-    /// Seconds until a request that began after an instant was served from the store. Nil: none was.
+    /// Seconds until a request that began after an instant was served from the store. Nil: none was. The agent must have had
+    /// blocks from the store before that request: what a look-up found there another request may have brought meanwhile.
     private func waitForHits(_ traffic: FaultTraffic, since instant: Instant) -> Double? {
         let deadline = MonotonicClock.now + Duration(seconds: Self.recoveryLimit)
+        let before = storeBlocks
+        var answeredAt: Instant?
         while MonotonicClock.now < deadline {
-            let hit = traffic.samples(from: instant).first(where: \.isStoreHit)
+            if answeredAt == nil, storeBlocks > before { answeredAt = MonotonicClock.now }
+            let hit = answeredAt.flatMap { traffic.samples(from: $0).first(where: \.isStoreHit) }
             if let hit { return (hit.turn.began - instant).seconds + hit.turn.readySeconds }
             usleep(10_000)
         }
         return nil
     }
+
+    /// Blocks that came from the store so far, by the agent's count.
+    private var storeBlocks: Int { agent.status()?.totals["blocks_store_get"] ?? 0 }
 
     // MARK: Time to ready and its bound
 
