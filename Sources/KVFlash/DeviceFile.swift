@@ -2,6 +2,7 @@
 
 import CKernel
 import Glibc
+import KVModel
 import KVSystem
 
 /// A descriptor that is closed with its owner. Memory given to it is page-aligned, offsets and counts are multiples of
@@ -27,15 +28,22 @@ package final class DeviceFile: Sendable {
     package let byteCount: Int
 
     /// Opens a path.
-    package init(path: String, access: Access) throws(FlashError) {
-        let opened = try DeviceFile.open(path, access)
+    ///
+    /// - Parameter patience: How long to wait for another user to go.
+    package init(
+        path: String, access: Access, patience: Duration = Duration(seconds: 1)
+    ) throws(FlashError) {
+        let deadline = MonotonicClock.now + patience
+        let opened = try DeviceFile.open(path, access, by: deadline)
         var isAccepted = false
         defer { if !isAccepted { hf_close(opened.descriptor) } }
         let isBlock = hf_is_block_device(opened.descriptor)
         guard isBlock >= 0 else {
             throw .notADrive(path: path, found: "something that is neither a block device nor a file")
         }
-        if access != .readOnly, access != .unlocked, !DeviceFile.isSoon({ hf_lock_exclusive(opened.descriptor) == 0 }) {
+        if access != .readOnly, access != .unlocked,
+            !DeviceFile.isSoon(by: deadline, { hf_lock_exclusive(opened.descriptor) == 0 })
+        {
             throw .busy(path: path)
         }
         let sector = hf_logical_block_bytes(opened.descriptor)
@@ -53,15 +61,16 @@ package final class DeviceFile: Sendable {
 
     deinit { hf_close(descriptor) }
 
-    private static func open(_ path: String, _ access: Access) throws(FlashError) -> (descriptor: Int32, isDirect: Bool)
-    {
+    private static func open(
+        _ path: String, _ access: Access, by deadline: Instant
+    ) throws(FlashError) -> (descriptor: Int32, isDirect: Bool) {
         var flags: UInt32 = access == .readOnly ? 2 : 0
         if access == .creating { flags |= 1 }
         // Exclusive means "not mounted" for a block device only; for a file the word has another meaning.
         if access != .readOnly, access != .unlocked, isBlockDevice(path) { flags = 4 }
         var isDirect = true
         var descriptor: Int32 = 0
-        _ = isSoon {
+        _ = isSoon(by: deadline) {
             descriptor = unsafe hf_open_direct(path, flags)
             return descriptor != -EBUSY
         }
@@ -74,14 +83,14 @@ package final class DeviceFile: Sendable {
         return (try system(checked(result, "open \(path)")), isDirect)
     }
 
-    /// Tries for a second. The kernel takes the ring of a killed process down a moment after the process is gone, and
+    /// Tries until the deadline. The kernel takes the ring of a killed process down a moment after the process is gone, and
     /// until then its device has a user; a restart must not fail for that.
-    private static func isSoon(_ attempt: () -> Bool) -> Bool {
-        for _ in 0..<100 {
-            if attempt() { return true }
+    private static func isSoon(by deadline: Instant, _ attempt: () -> Bool) -> Bool {
+        while !attempt() {
+            guard MonotonicClock.now < deadline else { return false }
             usleep(10_000)
         }
-        return attempt()
+        return true
     }
 
     private static func isBlockDevice(_ path: String) -> Bool {

@@ -25,7 +25,8 @@ public final class FlashDevice: Sendable {
     /// Opens a drive, takes it for this process alone, and checks that its superblock can be believed and that the
     /// device is as long as it says. A superblock of which one copy is damaged is repaired from the other.
     public init(path: String) throws(FlashError) {
-        let file = try DeviceFile(path: path, access: .exclusive)
+        // On a busy machine the ring of a process that was killed outlives it by more than a second.
+        let file = try DeviceFile(path: path, access: .exclusive, patience: Duration(seconds: 5))
         let found = try FlashDevice.readSuperblock(file)
         if found.isOneCopyBad {
             try file.writeSuperblocks(found.superblock)
