@@ -89,6 +89,8 @@ extension AgentConfiguration {
         case "http": http = try value.word()
         case "copyThreads": copyThreads = try value.whole(1...64)
         case "pins": pins = try value.bytes(0...(1 << 46))
+        case "loan": loan = try value.number(0.01...86_400)
+        case "loanShare": loanShare = try value.number(0...0.9)
         case "drain": drain = try value.number(0...3600)
         case "journal": journal = try value.word()
         case "journalSize": journalSize = try value.bytes((1 << 20)...(1 << 46))

@@ -30,7 +30,7 @@ extension AgentConfiguration {
         let slice = max(4, min(32, (4 << 20) / slotBytes))
         // A policy remembers eight times what its tier holds: with fewer numbers than that none would be left for new blocks.
         let known = max(1 << 16, min(64 << 20, 10 * (slots + flashSlots)))
-        return TieringConfiguration(
+        var tiering = TieringConfiguration(
             blockTokens: Int(blockTokens), blockBytes: slotBytes, ownership: ownership,
             dram: tier(slots * slotBytes, stagingShare: 0.1),
             nvme: nvme.isEmpty ? nil : tier(max(1, flashSlots) * slotBytes, stagingShare: 0),
@@ -56,6 +56,8 @@ extension AgentConfiguration {
             pinBudgetBytes: [pins],
             limits: TieringLimits(
                 requestsMax: 16_384, transfersMax: 8_192, knownBlocksMax: known, pinsMax: 1_024, sliceBlocks: slice))
+        tiering.loanShare = loanShare
+        return tiering
     }
 
     /// Memory that is a few huge pages would lose too much of itself to whole ones.

@@ -77,6 +77,10 @@ public struct AgentConfiguration: Sendable {
     public var copyThreads = 2
     /// Bytes that pins may hold.
     public var pins = 0
+    /// Seconds that a host-owned engine may hold what it was lent or has reserved.
+    public var loan = 60.0
+    /// Share of the slots for blocks that pass through that such engines may hold at once.
+    public var loanShare = 0.5
     /// Seconds that a shutdown waits for jobs under way.
     public var drain = 10.0
     /// The file in which every input of the decisions is written down; empty: none.
@@ -172,6 +176,12 @@ public struct AgentConfiguration: Sendable {
         ("http", "Where /metrics, /healthz, /readyz and /status are served. Empty: nowhere.", "127.0.0.1:9471"),
         ("copyThreads", "Threads that copy between engines and node memory.", "2"),
         ("pins", "Bytes that engines' pins may hold.", "0"),
+        ("loan", "Seconds that a host-owned engine may hold blocks it was lent, or slots it reserved, at most.", "60"),
+        (
+            "loanShare",
+            "How much such engines may hold at once: a share of what is set apart for blocks that pass through, which is a "
+                + "tenth of `dram`.", "0.5"
+        ),
         ("drain", "Seconds that a shutdown waits for jobs under way.", "10"),
         ("journal", "The file in which every input of the decisions is written down. Empty: none.", "\"\""),
         ("journalSize", "The most that it may take.", "256MiB"),

@@ -277,6 +277,7 @@ public final class AgentSidecar: Sendable {
         settings.memory = arena.memory
         settings.limits.enginesMax = configuration.engines
         settings.limits.copyWorkers = configuration.copyThreads
+        settings.limits.loanLimit = Duration(seconds: configuration.loan)
         if !configuration.nvme.isEmpty {
             let extent = max(64 << 10, min(16 << 20, (slotBytes + 65_535) / 65_536 * 65_536))
             settings.localFlash = LocalFlash(

@@ -49,6 +49,7 @@ extension EngineDesk {
             load.request = asked
         } else {
             guard let number = open(.load, engine, take.job) else { return replies.append(nothing) }
+            job.parent = asked
             records[Int(number)].names = Array(chain.prefix(Int(end)))
             records[Int(number)].session = asked.map { records[Int($0)].session } ?? 0
             begin(job, on: number)

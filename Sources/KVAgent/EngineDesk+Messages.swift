@@ -165,6 +165,7 @@ extension EngineDesk {
             giveUp(number)
         } else {
             records[Int(number)].owesCancelled = true
+            for child in records.indices where records[child].job?.parent == number { giveUp(RequestNumber(child)) }
             giveUp(number)
         }
     }
@@ -213,6 +214,7 @@ extension EngineDesk {
             return
         }
         guard let number = open(.load, engine, load.job) else { return replies.append(nothing) }
+        job.parent = asked
         records[Int(number)].names = Array(chain.prefix(Int(end)))
         records[Int(number)].session = asked.map { records[Int($0)].session } ?? 0
         begin(job, on: number)
@@ -260,7 +262,9 @@ extension EngineDesk {
         records[Int(number)].names = names
         records[Int(number)].evictionClass = evictionClass
         let engine = records[Int(number)].engine
+        var job = job
         if request != 0, let asked = find(engine, request), records[Int(asked)].purpose == .request {
+            job.parent = asked
             records[Int(number)].session = records[Int(asked)].session
             records[Int(number)].turn = records[Int(asked)].turn
             records[Int(asked)].wasSaved = true

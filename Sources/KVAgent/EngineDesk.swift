@@ -57,6 +57,8 @@ package struct EngineDesk {
         var isAnswered = false
         /// What its engine reads in place.
         var loan = EngineLoan.none
+        /// Jobs with numbers of their own that belong to it.
+        var children = 0
     }
 
     /// A load or a save.
@@ -79,6 +81,8 @@ package struct EngineDesk {
         var regions: [Int32]
         /// Blocks that it is about: those that have places, or of a hand-over those that have slots.
         var blockCount = 0
+        /// The request that it belongs to, if that is another number.
+        var parent: RequestNumber?
         /// Of a save: the blocks lie in slots already.
         var isAdoption = false
         /// Of a take: whether checksums are compared first, for how long it is, and what may be read so far.
@@ -184,9 +188,11 @@ package struct EngineDesk {
         guard record.purpose != .unused, record.touching == 0 else { return }
         endJob(number)
         guard records[Int(number)].isEnded, records[Int(number)].job == nil else { return }
+        // A cancelled request is over when all its jobs are: until then something reads or writes their places.
+        guard !record.owesCancelled || record.children == 0 else { return }
         if !record.isClosed { close(number) }
         // Its number is free when nothing speaks of it any more, which a sick device may put off.
-        guard record.flights == 0 else { return }
+        guard record.flights == 0, record.children == 0 else { return }
         records[Int(number)] = Record()
         freeRecords.append(number)
     }
@@ -261,6 +267,10 @@ package struct EngineDesk {
         for region in job.regions {
             engines[record.engine]?.regionUses[region]? -= 1
             settleRegion(record.engine, region)
+        }
+        if let parent = job.parent {
+            records[Int(parent)].children -= 1
+            settle(parent)
         }
     }
 
@@ -365,6 +375,7 @@ package struct EngineDesk {
     /// Gives a number a job.
     mutating func begin(_ job: Job, on number: RequestNumber) {
         records[Int(number)].job = job
+        if let parent = job.parent { records[Int(parent)].children += 1 }
         jobCount += 1
         name(number, job.ticket)
         for region in job.regions { engines[records[Int(number)].engine]?.regionUses[region, default: 0] += 1 }
@@ -373,33 +384,4 @@ package struct EngineDesk {
 
     /// Adopts the first engine's store namespace.
     mutating func adopt(namespace: String) { storeNamespace = namespace }
-}
-
-/// What engines did, counted.
-public struct DeskCounters: Sendable, Codable, Equatable {
-    /// Messages by kind.
-    public internal(set) var lookUps = 0
-    /// See `lookUps`.
-    public internal(set) var loads = 0
-    /// See `lookUps`.
-    public internal(set) var saves = 0
-    /// See `lookUps`.
-    public internal(set) var finished = 0
-    /// See `lookUps`.
-    public internal(set) var cancels = 0
-    /// See `lookUps`.
-    public internal(set) var hints = 0
-    /// Blocks that engines were given, and that they offered.
-    public internal(set) var blocksLoaded = 0
-    /// See `blocksLoaded`.
-    public internal(set) var blocksOffered = 0
-    /// Requests and jobs for which there was no room.
-    public internal(set) var refused = 0
-    /// Jobs whose places or names made no sense.
-    public internal(set) var invalid = 0
-    /// Loads cut because their engine waited no longer.
-    public internal(set) var loadsLate = 0
-
-    /// Nothing happened yet.
-    public init() {}
 }

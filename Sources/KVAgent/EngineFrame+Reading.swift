@@ -51,20 +51,6 @@ public enum EngineFrame: Sendable, Equatable {
     case refused(EngineTicket, EngineRefusal)
 }
 
-/// A number with its name.
-public struct EngineStatistic: Sendable, Equatable {
-    /// As metrics spell it.
-    public var name: String
-    /// Its value.
-    public var value: UInt64
-
-    /// A number with its name.
-    public init(_ name: String, _ value: UInt64) {
-        self.name = name
-        self.value = value
-    }
-}
-
 extension EngineFrame {
     /// Reads the body that stands behind a header.
     ///

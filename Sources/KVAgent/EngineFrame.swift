@@ -316,3 +316,17 @@ public struct EngineSaved: Sendable, Equatable {
     /// How many are kept.
     public var keptCount: Int { kept.reduce(0) { $0 + $1.nonzeroBitCount } }
 }
+
+/// A number with its name.
+public struct EngineStatistic: Sendable, Equatable {
+    /// As metrics spell it.
+    public var name: String
+    /// Its value.
+    public var value: UInt64
+
+    /// A number with its name.
+    public init(_ name: String, _ value: UInt64) {
+        self.name = name
+        self.value = value
+    }
+}

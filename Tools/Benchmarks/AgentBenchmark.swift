@@ -20,7 +20,7 @@ struct AgentBenchmark: Benchmark {
         if setting.wants("look-up") { rows += try lookUps(setting) }
         if setting.wants("hit") { rows += try hits(setting) }
         if setting.wants("attach") { rows.append(try attach(setting)) }
-        if setting.wants("hand-over") { rows.append(try handOver(setting)) }
+        if setting.wants("hand-over") { rows += [try handOver(setting)] + (try handOvers(setting)) }
         if setting.wants("idle") { rows.append(try idle(setting)) }
         return rows
     }
@@ -158,8 +158,7 @@ struct AgentBenchmark: Benchmark {
         let pairs = try PairedRuns(count: setting.pairCount, ours: p50, reference: { try echo.p50() })
         return pairs.row(
             name: "agent: one block of 64 KiB, p50", unit: "µs", referenceName: "two bare round trips of 64 bytes",
-            conditions: "engine-owned: looked up, copied with its checksum by a worker, and told, wall time; hand-over "
-                + "without a copy is not offered to engines yet")
+            conditions: "engine-owned: looked up, copied with its checksum by a worker, and told, wall time")
     }
 
     private func idle(_ setting: BenchmarkSetting) throws -> BenchmarkRow {
@@ -180,7 +179,7 @@ struct AgentBenchmark: Benchmark {
 }
 
 /// An agent with its door, in this process.
-private final class AgentWorld {
+final class AgentWorld {
     let sidecar: AgentSidecar
     private let folder: String
     private let blockBytes: Int
@@ -201,8 +200,8 @@ private final class AgentWorld {
             configuration, in: AgentSurroundings(links: LinkView(dram: path, nvme: path, flash: path)), logger: logger)
     }
 
-    func engine(bytes: Int) throws -> BenchEngine {
-        try BenchEngine(sidecar.configuration.socket, blockBytes: blockBytes, bytes: bytes)
+    func engine(bytes: Int, arena: EngineArenaAccess = .none) throws -> BenchEngine {
+        try BenchEngine(sidecar.configuration.socket, blockBytes: blockBytes, bytes: bytes, arena: arena)
     }
 
     func shutDown() {
@@ -216,13 +215,13 @@ private final class AgentWorld {
 }
 
 /// An engine with a region of rows. Every question waits for its answer.
-private final class BenchEngine: @unchecked Sendable {
+final class BenchEngine: @unchecked Sendable {
     let client: EngineClient
     private let arena: MemoryArena
     private let region: Int32
     private let blockBytes: Int
 
-    init(_ socket: String, blockBytes: Int, bytes: Int) throws {
+    init(_ socket: String, blockBytes: Int, bytes: Int, arena access: EngineArenaAccess) throws {
         self.blockBytes = blockBytes
         var memory = ArenaConfiguration(slotBytes: blockBytes, slotCount: bytes / blockBytes)
         memory.wantsPinning = false
@@ -232,15 +231,29 @@ private final class BenchEngine: @unchecked Sendable {
         var configuration = EngineClientConfiguration(
             path: socket,
             hello: EngineHello(
-                kind: "replay", process: 0, ownership: .engine, namespace: fields, storeNamespace: "bench",
+                kind: "replay", process: 0, ownership: access == .none ? .engine : .host, namespace: fields,
+                storeNamespace: "bench",
                 blockTokens: 16, blockBytes: blockBytes))
         configuration.lookUpLimit = Duration(seconds: 10)
         configuration.jobLimit = Duration(seconds: 10)
+        configuration.arena = access
         client = try EngineClient(configuration)
         guard client.waitUntilOpen(within: Duration(seconds: 20)) else {
             throw OperatorError("the agent does not answer: \(client.refusal?.reason ?? "no word")")
         }
         region = client.addRegion(descriptor: arena.descriptor, byteCount: arena.byteCount)
+        let deadline = MonotonicClock.now + Duration(seconds: 20)
+        while access != .none, client.arena == nil {
+            guard MonotonicClock.now < deadline else { throw OperatorError("the agent gives no arena") }
+            Thread.sleep(forTimeInterval: 0.001)
+        }
+    }
+
+    /// Copies a row of this engine's memory.
+    func copyRow(_ row: Int, to bytes: UnsafeMutableRawBufferPointer) {
+        unsafe memcpy(
+            bytes.baseAddress!, arena.memory[MemorySlice(offset: row * blockBytes, count: bytes.count)].baseAddress!,
+            bytes.count)
     }
 
     /// What a copy costs that does nothing else.
@@ -287,7 +300,7 @@ private final class BenchEngine: @unchecked Sendable {
 }
 
 /// An answer that one thread waits for.
-private final class Answered<Value: Sendable>: Sendable {
+final class Answered<Value: Sendable>: Sendable {
     private let value = Mutex<Value?>(nil)
     private let semaphore = DispatchSemaphore(value: 0)
 
@@ -331,7 +344,7 @@ private final class BusyEngine: Sendable {
 }
 
 /// Two threads that answer each other over a pair of sockets.
-private final class SocketEcho: Sendable {
+final class SocketEcho: Sendable {
     private let ours: Int32
     private let theirs: Int32
 

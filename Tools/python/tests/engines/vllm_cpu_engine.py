@@ -116,6 +116,10 @@ class EngineTest(unittest.TestCase):
             # 300 tokens are nine blocks of 32; the last one behind them is computed.
             self.assertEqual(self.worker.counts["loaded"] - before["loaded"], 9)
             self.reset()
+        # Some of them went straight into the agent's memory and were read there; the rest were copied by the agent.
+        self.assertGreater(self.worker.counts["adopted"], 0)
+        self.assertGreater(self.worker.counts["lent"], 0)
+        print(f"blocks: {self.worker.counts}")
 
     def test_2_tokens_differ_when_their_blocks_are_damaged(self) -> None:
         write = ours.Layer.write

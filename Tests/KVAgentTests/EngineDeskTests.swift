@@ -1,0 +1,68 @@
+// What the agent says to engines, and when, without moving a byte.
+
+import KVAgent
+import KVModel
+import KVSystem
+import KVTiering
+import Testing
+
+@Suite struct EngineDeskTests {
+    private static func desk() throws -> EngineDesk {
+        let tiering = try AgentConfiguration().tiering(
+            slotBytes: Sample.blockBytes, blockTokens: 16, ownership: .engine)
+        var desk = EngineDesk(tiering, limits: AgentLimits())
+        desk.take(.attach(1, Sample.hello()), links: fastLinks, at: .zero)
+        let memory = try BlockMemory(byteCount: 64 * Sample.blockBytes, wantsHugePages: false)
+        desk.take(.addRegion(1, EngineRegion(number: 0, memory: memory)), links: fastLinks, at: .zero)
+        desk.replies = []
+        return desk
+    }
+
+    /// Events that the decisions would have had.
+    private func settle(_ desk: inout EngineDesk) -> [RequestNumber] {
+        var computed: [RequestNumber] = []
+        while !desk.events.isEmpty {
+            let events = desk.events
+            desk.events = []
+            for event in events {
+                if case .computed(let part) = event { computed.append(part.request) }
+                desk.handled(event)
+            }
+        }
+        return computed
+    }
+
+    @Test func aCancelledRequestIsOverWhenItsSavesAre() throws {
+        var desk = try Self.desk()
+        let names = Sample.names(1, 3)
+        let lookUp = EngineLookUp(ticket: 7, names: names, promptTokens: 49)
+        desk.take(.lookUp(1, lookUp), links: fastLinks, at: .zero)
+        _ = settle(&desk)
+        let save = EngineSave(job: 8, request: 7, names: names, first: 0, places: Sample.rows([0, 1, 2]))
+        desk.take(.save(1, save), links: fastLinks, at: .zero)
+        // Its blocks are being copied out of the engine.
+        let number = try #require(
+            desk.events.compactMap { event in
+                if case .computed(let part) = event, part.parts == [.kept] { part.request } else { nil }
+            }.first)
+        desk.flightBegan(number, touches: true)
+        _ = settle(&desk)
+        desk.take(.cancel(1, 7), links: fastLinks, at: .zero)
+        _ = settle(&desk)
+        func said(_ isWanted: (EngineReply) -> Bool) -> Bool { desk.replies.contains(where: isWanted) }
+        #expect(!said { if case .cancelled(1, 7) = $0 { true } else { false } }, "its places are still read")
+        desk.flightEnded(number, touches: true)
+        #expect(desk.endedSaves == [number])
+        desk.endedSaves = []
+        desk.answerSave(number) { _ in false }
+        let order = desk.replies.compactMap { reply -> String? in
+            switch reply {
+            case .saved(1, job: 8, _): "saved"
+            case .cancelled(1, 7): "cancelled"
+            default: nil
+            }
+        }
+        #expect(order == ["saved", "cancelled"])
+        #expect(desk.isQuiet || !desk.replies.isEmpty)
+    }
+}
