@@ -217,6 +217,79 @@ class ClientTest(unittest.TestCase):
         self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), 0)
         self.assertTrue(client.ping().result(5))
 
+    # ---- the agent's arena
+
+    def host(self, arena: str = "writing", **settings: float) -> Client:
+        patience = {"lookup_deadline": 10.0, "load_deadline": 10.0, "backoff": 0.01, "backoff_max": 0.02} | settings
+        client = Client(
+            self.path, kind="replay", store_namespace="d", fields=FIELDS, block_bytes=BLOCK,
+            settings=Settings(**patience), ownership=p.Ownership.HOST, arena=arena,
+        )  # fmt: skip
+        self.addCleanup(client.close, 0.1)
+        return client
+
+    def test_what_is_written_in_place_is_read_in_place(self) -> None:
+        client = self.host()
+        self.assertTrue(client.wait_open(5))
+        reservation = client.reserve(3).result(5)
+        assert reservation is not None
+        self.assertEqual(len(reservation), 3)
+        for index in range(3):
+            reservation[index][:] = bytes([index + 1]) * BLOCK
+        self.assertIsNone(client.take(keys_of("h", 3), 0, 3).result(5))
+        self.assertEqual(reservation.commit(keys_of("h", 2), range(2)).result(5).kept, 0b11)
+        self.assertTrue(reservation.in_force)
+        self.assertEqual(reservation.commit(keys_of("h", 3), range(2, 3)).result(5).kept, 0b1)
+        self.assertFalse(reservation.in_force)
+        lease = client.take(keys_of("h", 5), 0, 5).result(5)
+        assert lease is not None
+        self.assertEqual([bytes(lease[index]) for index in range(len(lease))], [bytes([n]) * BLOCK for n in (1, 2, 3)])
+        with self.assertRaises(TypeError):
+            lease[0][0] = 7
+        self.assertTrue(lease.in_force)
+        self.assertTrue(lease.release().result(5))
+        self.assertFalse(lease.in_force)
+        self.assertTrue(lease.release().result(5), "given back once, however often it is said")
+
+    def test_a_loan_of_a_lost_connection_is_seen_and_the_next_arena_is_used(self) -> None:
+        client = self.host()
+        self.assertTrue(client.wait_open(5))
+        first = client.reserve(2).result(5)
+        assert first is not None
+        arena = client.arena
+        self.agent.cut()
+        self.wait(lambda: client.counters.connections == 2 and client.is_open)
+        self.assertIsNot(client.arena, arena)
+        second = client.reserve(2).result(5)
+        assert second is not None and client.arena is not None
+        # What was mapped stays mapped: writing there harms nobody.
+        first[0][:4] = b"gone"
+        second[0][:] = b"9" * BLOCK
+        self.assertEqual(second.commit(keys_of("i", 1), range(1)).result(5).kept, 1)
+
+    def test_who_maps_for_reading_reserves_nothing_and_who_owns_its_tier_maps_nothing(self) -> None:
+        client = self.host("reading")
+        self.assertTrue(client.wait_open(5))
+        self.assertIsNone(client.reserve(1).result(5))
+        with self.assertRaises(ValueError):
+            Client(self.path, kind="replay", store_namespace="d", fields=FIELDS, block_bytes=BLOCK, arena="reading")
+
+    def test_without_an_agent_nothing_is_lent(self) -> None:
+        self.agent.stop()
+        client = self.host()
+        self.assertIsNone(client.take(keys_of("j", 1), 0, 1).result(0))
+        self.assertIsNone(client.reserve(1).result(0))
+        self.assertFalse(client.release(p.Loan(1, 2)).result(0))
+
+    def test_a_take_that_is_late_is_cancelled(self) -> None:
+        client = self.host(load_deadline=0.03)
+        self.assertTrue(client.wait_open(5))
+        self.agent.holds = True
+        began = time.monotonic()
+        self.assertIsNone(client.take(keys_of("k", 1), 0, 1).result(5))
+        self.assertLess(time.monotonic() - began, 2)
+        self.assertEqual(client.open_jobs, 0)
+
 
 if __name__ == "__main__":
     unittest.main()
