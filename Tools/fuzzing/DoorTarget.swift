@@ -74,8 +74,8 @@ public func playFrames(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
     if choice & 0x80 != 0 {
         // Half of the inputs begin behind a hello that is right, which a fuzzer would hardly find.
         let hello = EngineHello(
-            kind: "fuzz", process: 0, ownership: choice & 0x20 != 0 ? .host : .engine, namespace: fields, storeNamespace: "d", blockTokens: 1,
-            blockBytes: 64)
+            kind: "fuzz", process: 0, ownership: choice & 0x20 != 0 ? .host : .engine, namespace: fields,
+            storeNamespace: "d", blockTokens: 1, blockBytes: 64)
         guard let digest = try? NamespaceIdentity(fields: fields).digest else { return 0 }
         _ = try? session.take(.hello(EngineGreeting(digest: digest, client: "", hello: hello)), at: .zero)
         try? session.take(.attached(1), at: .zero) { _ in }
