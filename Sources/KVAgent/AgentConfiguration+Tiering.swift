@@ -19,7 +19,10 @@ extension AgentConfiguration {
         let policy = policy
         func tier(_ bytes: Int, stagingShare: Double) -> TierConfiguration {
             TierConfiguration(bytes: bytes, stagingShare: stagingShare) { capacity in
-                guard let made = policy.makePolicy(capacity: capacity, reportsForgotten: true) else {
+                guard
+                    let made = policy.makePolicy(
+                        capacity: capacity, reportsForgotten: true, isSteady: true)
+                else {
                     preconditionFailure("a policy that cannot run a tier was let through")
                 }
                 return made

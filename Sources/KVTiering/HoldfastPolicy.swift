@@ -56,18 +56,21 @@ public struct HoldfastPolicy: TierPolicy {
     static let memory = 8
     /// Requests between two rebuilds of the tables, once much is known; while little is, every request counts.
     static let rebuildInterval = 64
-    /// From so many blocks on nothing is ranked before the tier is full.
-    static let largeTier = 4096
+    /// From so many blocks on nothing is ranked before the tier is full, unless its owner wants to be steady.
+    package static let largeTier = 4096
 
     /// An empty tier of `capacity` blocks. With `reportsForgotten` the caller must empty `takeForgotten` from time to
     /// time; without it nothing is collected.
-    public init(capacity: Int, reportsForgotten: Bool = false) {
+    ///
+    /// - Parameter isSteady: Ranks from the start. What it keeps is the same; without it a large tier costs less until it is
+    ///   full, and then one access pays for all blocks at once, some microseconds each, which nobody who serves can wait for.
+    public init(capacity: Int, reportsForgotten: Bool = false, isSteady: Bool = false) {
         precondition(capacity >= 1, "a tier of no blocks")
         self.capacity = capacity
         self.reportsForgotten = reportsForgotten
         shadows = HoldfastShadows(capacity: capacity, reportsReleased: reportsForgotten)
         // A small tier is full before long: it ranks from the start.
-        isFull = capacity < Self.largeTier
+        isFull = isSteady || capacity < Self.largeTier
         if isFull { tier.beginListing() }
     }
 

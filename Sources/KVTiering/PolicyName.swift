@@ -28,8 +28,11 @@ public enum PolicyName: String, Sendable, CaseIterable, Codable {
 
     /// A fresh policy for a tier of `capacity` blocks, or `nil` for the clairvoyant ceiling, which needs the whole
     /// trace. Only an owner that gives block numbers to new keys asks for `reportsForgotten`, and then empties
-    /// `takeForgotten` from time to time.
-    public func makePolicy(capacity: Int, reportsForgotten: Bool = false) -> (any TierPolicy)? {
+    /// `takeForgotten` from time to time. One that serves asks for `isSteady`: no single access then costs much more than
+    /// others.
+    public func makePolicy(
+        capacity: Int, reportsForgotten: Bool = false, isSteady: Bool = false
+    ) -> (any TierPolicy)? {
         switch self {
         case .lru: LRUPolicy(capacity: capacity)
         case .fifo: FIFOPolicy(capacity: capacity)
@@ -37,7 +40,7 @@ public enum PolicyName: String, Sendable, CaseIterable, Codable {
         case .s3fifo: S3FIFOPolicy(capacity: capacity, reportsForgotten: reportsForgotten)
         case .sieve: SIEVEPolicy(capacity: capacity)
         case .arc: ARCPolicy(capacity: capacity, reportsForgotten: reportsForgotten)
-        case .holdfast: HoldfastPolicy(capacity: capacity, reportsForgotten: reportsForgotten)
+        case .holdfast: HoldfastPolicy(capacity: capacity, reportsForgotten: reportsForgotten, isSteady: isSteady)
         case .clairvoyant: nil
         case .infinite: InfinitePolicy()
         }

@@ -112,8 +112,10 @@ struct RandomTree {
     }
 
     /// The hits of each request, and the policy afterwards.
-    private func replay(_ traffic: HoldfastTraffic, first count: Int, capacity: Int) -> ([Int], HoldfastPolicy) {
-        var policy = HoldfastPolicy(capacity: capacity)
+    private func replay(
+        _ traffic: HoldfastTraffic, first count: Int, capacity: Int, isSteady: Bool = false
+    ) -> ([Int], HoldfastPolicy) {
+        var policy = HoldfastPolicy(capacity: capacity, isSteady: isSteady)
         var evicted: [BlockNumber] = []
         var hits: [Int] = []
         for (index, path) in traffic.paths.prefix(count).enumerated() {
@@ -156,6 +158,18 @@ struct RandomTree {
             #expect(policy.hitBlocks(of: .lru) == hits(traffic, LRUPolicy(capacity: capacity)))
             #expect(policy.hitBlocks(of: .s3fifo) == hits(traffic, S3FIFOPolicy(capacity: capacity)))
             #expect(policy.hitBlocks(of: .arc) == hits(traffic, ARCPolicy(capacity: capacity)))
+        }
+    }
+
+    @Test func aLargeTierKeepsTheSameWhetherItRanksFromTheStartOrNot() {
+        for traffic in [
+            HoldfastTraffic.chat(pause: 20, turns: 4, requests: 3000, seed: 5),
+            .templates(3000, skew: 1, drift: 500, requests: 3000, seed: 6),
+        ] {
+            let (late, policy) = replay(traffic, first: 3000, capacity: HoldfastPolicy.largeTier)
+            let (steady, _) = replay(traffic, first: 3000, capacity: HoldfastPolicy.largeTier, isSteady: true)
+            #expect(policy.residentCount == HoldfastPolicy.largeTier)
+            #expect(late == steady)
         }
     }
 
