@@ -211,6 +211,7 @@ struct StoreBenchmark: Benchmark {
                 world = try StoreWorld(path: path, clientMemory: memory) { configuration in
                     configuration.dram = 64 << 20
                     configuration.extent = extentBytes
+                    configuration.payloadMax = extentBytes
                 }
             }
             let found = world?.store.status.namespaces.reduce(0) { $0 + $1.objects } ?? 0
