@@ -391,8 +391,7 @@ extension Cluster {
     /// Starts an iteration if there is one to start; shortens a run of decode steps that a newcomer waits behind.
     private func schedule(_ replica: Int) {
         if replicas[replica].isBusy {
-            let hasNews = replicas[replica].engine.waitingCount > 0 || !replicas[replica].held.isEmpty
-            if hasNews, replicas[replica].hasRoomForMore(scenario.engine), replicas[replica].shorten(at: now) {
+            if replicas[replica].shortenForNewcomers(scenario.engine, at: now) {
                 clock.set(replica, to: replicas[replica].end)
             }
             return

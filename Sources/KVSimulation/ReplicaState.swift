@@ -154,8 +154,13 @@ struct ReplicaState {
         return true
     }
 
+    /// Cuts a run of decode steps short if somebody waits who could join; whether it ends earlier now.
+    mutating func shortenForNewcomers(_ settings: Scenario.Engine, at now: Int64) -> Bool {
+        (engine.waitingCount > 0 || !held.isEmpty) && hasRoomForMore(settings) && shorten(at: now)
+    }
+
     /// Cuts a run of decode steps at the next step; whether it ends earlier now.
-    mutating func shorten(at now: Int64) -> Bool {
+    private mutating func shorten(at now: Int64) -> Bool {
         guard steps > 1, now < end else { return false }
         let shorter = max(1, engine.shorten(at: Instant(nanoseconds: now)).nanoseconds)
         guard shorter < duration else { return false }

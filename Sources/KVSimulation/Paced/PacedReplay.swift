@@ -354,8 +354,7 @@ public final class PacedReplay {
 
     private func schedule(_ replica: Int) {
         if replicas[replica].isBusy {
-            let hasNews = replicas[replica].engine.waitingCount > 0 || !replicas[replica].held.isEmpty
-            if hasNews, replicas[replica].hasRoomForMore(scenario.engine), replicas[replica].shorten(at: now) {
+            if replicas[replica].shortenForNewcomers(scenario.engine, at: now) {
                 clock.set(replica, to: replicas[replica].end)
             }
             return
