@@ -88,22 +88,12 @@ final class StoreProcess {
         try start()
     }
 
-    /// Starts it, again with what its drive holds. The kernel may hold the drive of a killed process for some seconds, as long as
-    /// its writes are under way: then the start is tried again.
+    /// Starts it, again with what its drive holds.
     func start() throws {
-        var triesLeft = port == 0 ? 0 : 10
-        while true {
-            let child = try ChildProcess(
-                arguments + ["--listen", "127.0.0.1:\(port)"], log: folder.appendingPathComponent("store.log"))
-            do {
-                port = try child.port(after: "address=tcp ")
-                self.child = child
-                return
-            } catch {
-                guard triesLeft > 0 else { throw error }
-                triesLeft -= 1
-            }
-        }
+        let child = try ChildProcess(
+            arguments + ["--listen", "127.0.0.1:\(port)"], log: folder.appendingPathComponent("store.log"))
+        port = try child.port(after: "address=tcp ")
+        self.child = child
     }
 
     func kill() { child = nil }
