@@ -113,7 +113,7 @@ class ClientTest(unittest.TestCase):
         self.assertEqual(client.counters.lookups_late, 1)
         client.finished(ticket)
         # The cancellation's answer shows that somebody listens again.
-        self.wait(lambda: not client._is_stalled)
+        self.wait(lambda: not client._ledger.is_stalled)
         self.agent.holds = False
         _, found = client.lookup(keys_of("z", 2), prompt_tokens=32, deadline=5)
         found.result(5)

@@ -1,0 +1,348 @@
+"""An engine's place at its agent, kept over reconnects: the memory it shares, the arena it maps, the check before use.
+
+Attached is who was welcomed, has the arena if it wanted it, and got a block back as it was saved. Until then, and whenever
+the connection is lost, everything misses.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from typing import Any
+
+from .arena import Lease, MappedArena, Reservation, map_arena
+from .connection import Connection, log
+from .ledger import Ledger, Pending, nothing
+from .namespace import canary, engine_key, namespace_digest
+from .protocol import (
+    Arena,
+    ArenaOpened,
+    Cancel,
+    Chain,
+    Changed,
+    Farewell,
+    Frame,
+    Hello,
+    Kind,
+    Load,
+    Loaded,
+    Ownership,
+    Places,
+    Refused,
+    RegionAdd,
+    RegionAdded,
+    RegionDrop,
+    RegionDropped,
+    Save,
+    Saved,
+    Subscribe,
+    Welcome,
+    encode,
+)
+from .regions import SharedMemory
+from .settings import Settings
+
+
+class _Region:
+    """Memory that the agent may use, by a descriptor of this process."""
+
+    __slots__ = ("added", "dropped", "fd", "is_dropping", "length")
+
+    def __init__(self, fd: int, length: int) -> None:
+        self.fd = fd
+        self.length = length
+        self.is_dropping = False
+        self.added: Future[bool] = Future()
+        self.dropped: Future[None] = Future()
+
+
+class Attachment(Connection):
+    """What a ``Client`` is before it is asked for anything."""
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        kind: str,
+        store_namespace: str,
+        fields: Mapping[str, str],
+        block_bytes: int,
+        ownership: Ownership,
+        client: str,
+        settings: Settings,
+        on_changed: Callable[[Changed], None] | None,
+        checks: bool,
+        arena: str | None,
+    ) -> None:
+        if arena not in (None, "reading", "writing"):
+            raise ValueError(f"an arena is mapped for reading or for writing, not for {arena!r}")
+        if arena is not None and ownership == Ownership.ENGINE:
+            raise ValueError("an engine that owns its host tier maps no arena: say Ownership.HOST")
+        self._digest = namespace_digest(fields)
+        tokens = int(fields["block_tokens"])
+        hello = Hello(kind, store_namespace, tokens, block_bytes, self._digest, dict(fields), client, ownership)
+        super().__init__(path, encode(hello), settings, takes_memory=arena is not None)
+        self._arena_access = arena
+        self._block_bytes = block_bytes
+        self._on_changed = on_changed
+        self._checks = checks
+        self._ledger = Ledger(self.counters)
+        self._regions: dict[int, _Region] = {}
+        self._attached = threading.Event()
+        #: The agent's arena, mapped, while the agent is there.
+        self.arena: MappedArena | None = None
+        #: Why the agent refused this engine, the last time it did.
+        self.refusal: Refused | None = None
+        #: What the agent said at the last welcome.
+        self.welcome: Welcome | None = None
+        #: Whether the agent is there, has taken this engine on, and gave a block back as it was. Only read it.
+        self.is_open = False
+        #: What the last attach's check came to: True, the block came back; None, it was not kept or not loaded.
+        self.checked: bool | None = None
+        #: Whether the agent gave back other bytes than it was given: then it is not used any more.
+        self.is_distrusted = False
+        self._thread.start()
+
+    def wait_open(self, timeout: float | None = None) -> bool:
+        """Waits until the agent has taken this engine on; for starts and tests, never for a scheduler's thread."""
+        return self._attached.wait(timeout)
+
+    # ---- memory
+
+    def add_region(self, fd: int, length: int) -> int:
+        """Shares memory; the number is its name in places. Kept over reconnects; the caller may close its ``fd``."""
+        with self._lock:
+            number = next(n for n in range(len(self._regions) + 1) if n not in self._regions)
+            region = self._regions[number] = _Region(os.dup(fd), length)
+            self._put(RegionAdd(number, length), region.fd, must=True)
+        return number
+
+    def region_added(self, number: int) -> Future[bool]:
+        """Ends when the agent has mapped the region for the first time."""
+        return self._regions[number].added
+
+    def drop_region(self, number: int) -> Future[None]:
+        """Takes memory back; it is the engine's alone when the future has ended."""
+        with self._lock:
+            region = self._regions[number]
+            if not region.is_dropping:
+                region.is_dropping = True
+                if not self._put(RegionDrop(number), must=True) and not self._ledger.orphans and not self._ledger.jobs:
+                    self._forget_region(number)
+        return region.dropped
+
+    def _forget_region(self, number: int) -> None:
+        region = self._regions.pop(number)
+        os.close(region.fd)
+        region.dropped.set_result(None)
+
+    # ---- for what is asked, under the lock
+
+    def _put(self, frame: Frame, fd: int | None = None, *, must: bool = False) -> bool:
+        """Has a frame sent. ``must``: as soon as the agent has welcomed this engine, and however much waits."""
+        if not (self._is_welcome if must else self.is_open and not self._leaves):
+            return False
+        return self._enqueue(frame, fd, must=must)
+
+    def _pending(self, kind: Kind, limit: float, first: int = 0, count: int = 0) -> Pending:
+        return self._ledger.pending(kind, time.monotonic() + limit, first, count)
+
+    # ---- the agent comes
+
+    def _welcomed(self, welcome: Welcome) -> None:
+        self.counters.connections += 1
+        with self._lock:
+            self.welcome = welcome
+            self._is_welcome = True
+            self._ledger.is_stalled = False
+            for number, region in list(self._regions.items()):
+                if region.is_dropping:
+                    self._forget_region(number)
+                else:
+                    self._put(RegionAdd(number, region.length), region.fd, must=True)
+            if self._on_changed is not None:
+                self._put(Subscribe(), must=True)
+            if self._arena_access is not None:
+                self._put(Arena(self._arena_access == "writing"), must=True)
+        # Nothing touches any more what earlier connections shared: that is what a welcome says.
+        self._end_orphans()
+        if self._arena_access is None:
+            self._begin(welcome)
+
+    def _opened(self, opened: ArenaOpened, fds: list[int]) -> bool:
+        self.arena = map_arena(opened, fds)
+        if self.arena is None:
+            log.error("the agent's arena cannot be mapped; its blocks are not used")
+            return False
+        if self.welcome is not None:
+            self._begin(self.welcome)
+        return True
+
+    def _begin(self, welcome: Welcome) -> None:
+        # The check's region has the last number there is, if that is free.
+        if self._checks and welcome.regions_max - 1 not in self._regions:
+            _Check(self, welcome.regions_max - 1).begin()
+        else:
+            self._admit()
+
+    def _admit(self) -> None:
+        with self._lock:
+            self.is_open = self._is_welcome
+        if self.is_open:
+            if self._said_absent:
+                log.warning("the agent at %s is there", self._path)
+            self._said_absent = False
+            self._attached.set()
+
+    def _distrust(self) -> None:
+        self.is_distrusted = True
+        log.error("the agent at %s gave back other bytes than it was given; it is not used", self._path)
+        with self._lock:
+            self._leaves = True
+
+    def _refused(self, refused: Refused) -> None:
+        self.counters.refusals += 1
+        if self.refusal != refused:
+            log.error("the agent refuses this engine (%s): %s", refused.code.name.lower(), refused.reason)
+        self.refusal = refused
+
+    # ---- the agent speaks
+
+    def _received(self, frame: Frame) -> None:
+        self._ledger.is_stalled = False
+        if isinstance(frame, Changed):
+            if self._on_changed is not None:
+                self._on_changed(frame)
+            return
+        if isinstance(frame, Farewell):
+            log.info("the agent says farewell: %s", frame.reason)
+            return
+        ended: list[tuple[Future[Any], Any]] = []
+        with self._lock:
+            if isinstance(frame, RegionAdded):
+                if frame.region in self._regions:
+                    ended = [(self._regions[frame.region].added, True)]
+            elif isinstance(frame, RegionDropped):
+                if frame.region in self._regions:
+                    self._forget_region(frame.region)
+            else:
+                ended = self._ledger.settle(frame, self._lent)
+        for future, result in ended:
+            if not future.done():
+                future.set_result(result)
+
+    @abstractmethod
+    def _lent(self, frame: Frame) -> Lease | Reservation | None:
+        """What a frame lends, if it does."""
+
+    # ---- the agent is late, goes, is away
+
+    @property
+    def _deadline(self) -> float:
+        return self._ledger.next_deadline
+
+    @property
+    def _is_owed(self) -> bool:
+        return bool(self._ledger.orphans)
+
+    def _expire(self, now: float) -> None:
+        if now < self._ledger.next_deadline:
+            return
+        with self._lock:
+            late = self._ledger.expire(now, lambda ticket: self._put(Cancel(ticket), must=True))
+        for ticket, pending in late:
+            pending.future.set_result(nothing(ticket, pending))
+
+    def _lost(self) -> None:
+        """The connection ended: requests miss at once, jobs when nothing can touch their places."""
+        with self._lock:
+            self.is_open = False
+            self.arena = None
+            self._attached.clear()
+            self._discard()
+            asked, cancelling = self._ledger.lose()
+        for ticket, pending in asked:
+            if not pending.future.done():
+                pending.future.set_result(nothing(ticket, pending))
+        for done in cancelling:
+            done.set_result(None)
+
+    def _nobody_listens(self) -> None:
+        self._end_orphans()
+
+    def _end_orphans(self) -> None:
+        with self._lock:
+            orphans, self._ledger.orphans = self._ledger.orphans, []
+            if not self._is_welcome:
+                for number in [n for n, region in self._regions.items() if region.is_dropping]:
+                    self._forget_region(number)
+        for pending in orphans:
+            pending.future.set_result(nothing(0, pending))
+
+    def _ended(self) -> None:
+        with self._lock:
+            self.is_open = self._is_welcome = False
+            self._is_closing = True
+            for region in self._regions.values():
+                os.close(region.fd)
+            self._regions.clear()
+
+    def _forked(self) -> None:
+        super()._forked()
+        self.is_open = False
+
+
+class _Check:
+    """A block that is saved, loaded and compared before an engine uses the agent; what engines ask goes out only then."""
+
+    def __init__(self, attachment: Attachment, region: int) -> None:
+        self._at = attachment
+        self._region = region
+        self._size = attachment._block_bytes
+        self._expected = canary(attachment._digest, self._size)
+        self._chain = Chain((engine_key(attachment._digest, b"holdfast-canary-1"),), group=0xFFFF)
+        self._connection = attachment.counters.connections
+        # One block to save, one to load into.
+        self._memory = SharedMemory(2 * self._size, "holdfast-canary")
+
+    def begin(self) -> None:
+        """Shares the blocks and saves the first."""
+        self._memory.view[: self._size] = self._expected
+        with self._at._lock:
+            self._at._put(RegionAdd(self._region, self._memory.length), self._memory.fd, must=True)
+        self._job(Kind.SAVE, 0).add_done_callback(self._saved)
+
+    def _job(self, kind: Kind, row: int) -> Future[Any]:
+        at, places = self._at, Places.rows(self._region, [row], self._size)
+        with at._lock:
+            ticket = at._ledger.ticket()
+            pending = at._ledger.jobs[ticket] = at._pending(kind, at.settings.load_deadline, 0, 1)
+            make = Save if kind == Kind.SAVE else Load
+            at._put(make(ticket, self._chain, 0, places), must=True)
+        return pending.future
+
+    def _saved(self, future: Future[Saved]) -> None:
+        if future.result().is_kept(0):
+            self._job(Kind.LOAD, 1).add_done_callback(self._loaded)
+        else:
+            self._end(None)
+
+    def _loaded(self, future: Future[Loaded]) -> None:
+        self._end(self._memory.view[self._size :] == self._expected if future.result().end == 1 else None)
+
+    def _end(self, is_equal: bool | None) -> None:
+        at = self._at
+        self._memory.close()
+        with at._lock:
+            if self._connection != at.counters.connections or not at._is_welcome:
+                return
+            at._put(RegionDrop(self._region), must=True)
+        at.checked = is_equal
+        if is_equal is False:
+            at._distrust()
+        else:
+            at._admit()
