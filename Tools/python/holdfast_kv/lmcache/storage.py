@@ -26,7 +26,7 @@ from lmcache.v1.storage_backend.abstract_backend import StoragePluginInterface
 
 from ..namespace import EngineKeys, namespace_digest
 from ..protocol import Chain, Loaded, Saved
-from .l2 import _PIECE, _fields, _Link
+from .link import PIECE, Link, namespace_fields
 
 if TYPE_CHECKING:
     from lmcache.utils import CacheEngineKey
@@ -57,7 +57,7 @@ class HoldfastStorage(StoragePluginInterface):
         }
         self._params |= {"chunk_tokens": config.chunk_size, "memory_order": "layerwise" if config.use_layerwise else ""}
         self._deadline = float(self._params.get("transfer_deadline", 5.0))
-        self._link = _Link(
+        self._link = Link(
             self._params,
             int(local_cpu_backend.get_full_chunk_size_bytes()),
             int(self._params.get("staging_bytes", 256 << 20)),
@@ -119,8 +119,8 @@ class HoldfastStorage(StoragePluginInterface):
         chain = self._chain(keys)
         futures: list[Future[None]] = []
         for run in _runs(wanted):
-            for first in range(0, len(run), _PIECE):
-                futures.append(self._put(keys, objs, chain, run[first : first + _PIECE], on_complete_callback))
+            for first in range(0, len(run), PIECE):
+                futures.append(self._put(keys, objs, chain, run[first : first + PIECE], on_complete_callback))
         return futures
 
     def _put(
@@ -186,8 +186,8 @@ class HoldfastStorage(StoragePluginInterface):
         if not self._link.client.is_open:
             return got
         chain = self._chain(keys)
-        for first in range(0, len(keys), _PIECE):
-            count = min(_PIECE, len(keys) - first)
+        for first in range(0, len(keys), PIECE):
+            count = min(PIECE, len(keys) - first)
             if self._get(chain, first, count, got) < count:
                 break
         return got
@@ -271,7 +271,7 @@ class HoldfastStorage(StoragePluginInterface):
         name = (key.model_name, key.world_size, key.worker_id, str(key.dtype), key.tags)
         maker = self._makers.get(name)
         if maker is None:
-            fields = _fields(self._params, self._link.block_bytes)
+            fields = namespace_fields(self._params, self._link.block_bytes)
             fields |= {
                 "model": key.model_name,
                 "kv_dtype": str(key.dtype),

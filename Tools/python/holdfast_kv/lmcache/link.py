@@ -1,0 +1,192 @@
+"""What LMCache's two plug-ins have in common: the client, the memory between LMCache's buffers and the agent, two threads.
+
+One thread begins jobs and may wait for slots; the other ends them. Both copy without the interpreter's lock.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from ..client import DEFAULT_SOCKET, Client, Settings
+from ..namespace import REQUIRED_FIELDS
+from ..protocol import Chain, Ownership, Places, Saved
+from ..regions import StagingRegion
+
+if TYPE_CHECKING:
+    from lmcache.v1.distributed.internal_api import L1MemoryDesc
+    from lmcache.v1.memory_management import MemoryObj
+
+_log = logging.getLogger("holdfast_kv.lmcache")
+#: Blocks of a job: as many as are copied before the agent starts on them.
+PIECE: Final = 16
+
+
+@dataclass(slots=True)
+class Slots:
+    """Places that the agent may use for a job; ``staged`` are the slots to give back."""
+
+    places: Places
+    staged: list[int]
+
+
+class Link:
+    """The client, the shared memory, and the thread that copies."""
+
+    def __init__(
+        self, params: dict[str, Any], block_bytes: int, staging_bytes: int, l1: L1MemoryDesc | None, *,
+        hands_over: bool = False,
+    ) -> None:  # fmt: skip
+        self.block_bytes = block_bytes
+        #: Blocks that were written, and read, in the agent's arena.
+        self.written_in_place = self.read_in_place = 0
+        self.block_tokens = int(params.get("chunk_tokens", 256))
+        self.client = Client(
+            str(params.get("socket", DEFAULT_SOCKET)),
+            kind="lmcache",
+            store_namespace=str(params.get("store_namespace", "default")),
+            fields=namespace_fields(params, block_bytes),
+            block_bytes=block_bytes,
+            ownership=Ownership.HOST if hands_over else Ownership.ENGINE,
+            arena="writing" if hands_over else None,
+            client="holdfast-kv lmcache",
+            settings=Settings(lookup_deadline=float(params.get("lookup_deadline", 0.2))),
+        )
+        self.staging: StagingRegion | None = None
+        self._arena = 0
+        shm = params.get("shm_name")
+        if shm and l1 is not None:
+            descriptor = os.open(f"/dev/shm/{str(shm).lstrip('/')}", os.O_RDWR | os.O_CLOEXEC)
+            try:
+                self._region = self.client.add_region(descriptor, os.fstat(descriptor).st_size)
+            finally:
+                os.close(descriptor)
+            self._arena = l1.ptr
+        else:
+            slot = (block_bytes + 4095) // 4096 * 4096
+            self.staging = StagingRegion(slot, max(2 * PIECE, staging_bytes // slot))
+            self._region = self.client.add_region(self.staging.memory.fd, self.staging.memory.length)
+            self._base = ctypes.addressof(ctypes.c_char.from_buffer(self.staging.memory.view))
+        self._room = threading.Condition()
+        # One thread begins jobs and may wait for slots; the other ends them and gives slots back.
+        self._begins: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._ends: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._threads = [
+            threading.Thread(target=_work, args=(orders,), name=f"holdfast-{name}", daemon=True)
+            for name, orders in (("begin", self._begins), ("end", self._ends))
+        ]
+        for thread in self._threads:
+            thread.start()
+        # The first stores come right behind the first connection: they wait for it, once, on the thread that begins them.
+        self.begin(lambda: _log.debug("attached: %s", self.client.wait_open(float(params.get("attach_seconds", 2.0)))))
+
+    def write(self, chain: Chain, objects: Sequence[MemoryObj], deadline: float) -> Future[Saved] | None:
+        """Writes objects into slots of the agent's arena, as the last blocks of a chain: the one copy there is. None: there
+        are no slots for them. For the thread that begins jobs."""
+        reservation = self.client.reserve(len(objects), deadline=deadline).result()
+        if reservation is None:
+            return None
+        if len(reservation) < len(objects) or not reservation.in_force:
+            reservation.release()
+            return None
+        for place, thing in enumerate(objects):
+            into = ctypes.addressof(ctypes.c_char.from_buffer(reservation[place]))
+            ctypes.memmove(into, int(thing.data_ptr), self.block_bytes)
+        self.written_in_place += len(objects)
+        return self.client.commit(reservation.loan, reservation.slots, chain, deadline=deadline)
+
+    def read(self, chain: Chain, first: int, objects: Sequence[MemoryObj], deadline: float) -> int:
+        """Copies blocks out of the agent's arena; how many leading ones came. LMCache uses its buffers when it likes, and
+        nobody could look at a lease's word behind it: so the copy ends before the lease does."""
+        lease = self.client.take(chain, first, len(objects), deadline=deadline).result()
+        if lease is None:
+            return 0
+        arena = lease.arena
+        for (slot, _), thing in zip(lease.taken.blocks, objects, strict=False):
+            ctypes.memmove(int(thing.data_ptr), arena.address + slot * arena.shape.slot_bytes, self.block_bytes)
+        came = len(lease) if lease.in_force else 0
+        lease.release()
+        self.read_in_place += came
+        return came
+
+    def takes(self, objects: Sequence[MemoryObj]) -> bool:
+        """Whether these objects have the size that the agent was told."""
+        if all(thing.get_size() == self.block_bytes for thing in objects):
+            return True
+        _log.warning("objects of another size than %d bytes are not kept: one agent serves one layout", self.block_bytes)
+        return False
+
+    def lend(self, objects: Sequence[MemoryObj], *, fills: bool, deadline: float) -> Slots | None:
+        """Places for objects, with their bytes when ``fills``. None: no slot came free in time."""
+        if self.staging is None:
+            return Slots(Places.of([(self._region, int(o.data_ptr) - self._arena, self.block_bytes) for o in objects]), [])
+        with self._room:
+            while (slots := self.staging.acquire(len(objects))) is None:
+                left = deadline - time.monotonic()
+                if left <= 0 or not self._room.wait(left):
+                    return None
+        size = self.staging.slot_bytes
+        if fills:
+            for slot, thing in zip(slots, objects, strict=True):
+                ctypes.memmove(self._base + slot * size, int(thing.data_ptr), self.block_bytes)
+        return Slots(Places.of([(self._region, slot * size, self.block_bytes) for slot in slots]), slots)
+
+    def bring(self, slots: Slots, objects: Sequence[MemoryObj]) -> None:
+        """Copies what came into staging slots to LMCache's buffers."""
+        if self.staging is None:
+            return
+        for slot, thing in zip(slots.staged, objects, strict=False):
+            ctypes.memmove(int(thing.data_ptr), self._base + slot * self.staging.slot_bytes, self.block_bytes)
+
+    def give_back(self, slots: Slots) -> None:
+        """Nothing touches the slots any more."""
+        if self.staging is not None and slots.staged:
+            with self._room:
+                self.staging.release(slots.staged)
+                self._room.notify_all()
+
+    def begin(self, order: Callable[[], None]) -> None:
+        """Has a job begun."""
+        self._begins.put(order)
+
+    def end(self, order: Callable[[], None]) -> None:
+        """Has a job ended."""
+        self._ends.put(order)
+
+    def close(self) -> None:
+        """Waits for what is under way and leaves."""
+        self.client.close(timeout=10.0)
+        self._begins.put(None)
+        self._ends.put(None)
+        for thread in self._threads:
+            thread.join(10.0)
+
+
+def _work(orders: queue.SimpleQueue[Callable[[], None] | None]) -> None:
+    while (order := orders.get()) is not None:
+        try:
+            order()
+        except Exception:
+            _log.exception("a copy failed")
+
+
+def namespace_fields(params: dict[str, Any], block_bytes: int) -> dict[str, str]:
+    """The namespace of the server as a whole; each model, rank and salt has its own below it."""
+    fields = dict.fromkeys(REQUIRED_FIELDS, "")
+    fields |= {
+        "block_tokens": str(int(params.get("chunk_tokens", 256))),
+        "engine": "lmcache",
+        "hash_scheme": str(params.get("hash_scheme", "lmcache")),
+        "hash_seed": str(params.get("hash_seed", "")),
+        "memory_order": str(params.get("memory_order", "")),
+        "row_bytes": str(block_bytes),
+    }
+    return fields
