@@ -130,4 +130,3 @@ def map_arena(shape: ArenaOpened, fds: list[int]) -> MappedArena | None:
     finally:
         for fd in fds:
             os.close(fd)
-

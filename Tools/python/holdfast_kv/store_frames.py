@@ -197,8 +197,8 @@ def names(values: Sequence[ObjectName]) -> bytes:
         raise ValueError(f"{len(values)} names in one request; {NAMES_MAX} are allowed")
     return struct.pack("<I", len(values)) + b"".join(map(bytes, values))
 
-Item = TypeVar("Item")
 
+Item = TypeVar("Item")
 
 
 class Body:

@@ -341,9 +341,7 @@ class Tier:
                     yield request.chains[group], [member for _, member in placed[start:at]], placed[start][0]
                     start = at
 
-    def _begin(
-        self, job: int, blocks: Sequence[Block], runs: list[_Run], loaded: _Request | None
-    ) -> None:
+    def _begin(self, job: int, blocks: Sequence[Block], runs: list[_Run], loaded: _Request | None) -> None:
         size = sum(part[2] for block in blocks for part in block.slices)
         names = [block.name for block in blocks] if loaded is not None else []
         self._jobs[job] = _Job(job, len(blocks), size, time.monotonic(), runs, loaded, names)

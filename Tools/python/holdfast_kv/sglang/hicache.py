@@ -255,9 +255,7 @@ class HoldfastHiCache(HiCacheStorage):
             return [(key, torch.empty(0, dtype=torch.int64)) for key in keys]
         return [(key, indices[at * size : (at + 1) * size]) for at, key in enumerate(keys)]
 
-    def _load(
-        self, pool: _Pool | None, keys: Sequence[str], indices: torch.Tensor | None, before: Sequence[str]
-    ) -> int:
+    def _load(self, pool: _Pool | None, keys: Sequence[str], indices: torch.Tensor | None, before: Sequence[str]) -> int:
         payloads = self._payloads(pool, keys, indices)
         if self._mover is None or pool is None or payloads is None:
             return 0
@@ -288,9 +286,7 @@ class HoldfastHiCache(HiCacheStorage):
 
     # ---- copying calls of older SGLang
 
-    def get(
-        self, key: str, target_location: torch.Tensor | None = None, target_sizes: Any = None
-    ) -> torch.Tensor | None:
+    def get(self, key: str, target_location: torch.Tensor | None = None, target_sizes: Any = None) -> torch.Tensor | None:
         """Copies a page into a flat tensor."""
         pool = self._pools.get(PoolName.KV)
         if self._mover is None or pool is None or target_location is None or not target_location.is_contiguous():
@@ -329,8 +325,7 @@ class HoldfastHiCache(HiCacheStorage):
         values = [value.contiguous() for value in values]
         payloads = [[(value.data_ptr(), value.numel() * value.element_size())] for value in values]
         kept = [
-            self._mover.save(self._chain([key], [], pool), 0, [each])[0]
-            for key, each in zip(keys, payloads, strict=True)
+            self._mover.save(self._chain([key], [], pool), 0, [each])[0] for key, each in zip(keys, payloads, strict=True)
         ]
         self._count("pages_saved", sum(kept))
         return all(kept)
@@ -401,9 +396,7 @@ def shard_of(config: HiCacheStorageConfig) -> tuple[int, int]:
     return index, config.pp_size * config.attn_cp_size * config.tp_size
 
 
-def namespace_fields(
-    config: HiCacheStorageConfig, pool: HostKVCache, page_bytes: int, tenant_salt: str
-) -> dict[str, str]:
+def namespace_fields(config: HiCacheStorageConfig, pool: HostKVCache, page_bytes: int, tenant_salt: str) -> dict[str, str]:
     """What must be equal for two ranks or engines to share pages."""
 
     def of(name: str) -> str:

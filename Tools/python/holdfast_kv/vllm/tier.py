@@ -83,15 +83,11 @@ class HoldfastTier(SecondaryTierManager):
             block_bytes=self._row,
             ownership=Ownership.ENGINE,
             client="holdfast-kv vllm",
-            settings=Settings(
-                lookup_deadline=lookup_deadline, load_deadline=load_deadline, save_deadline=store_deadline
-            ),
+            settings=Settings(lookup_deadline=lookup_deadline, load_deadline=load_deadline, save_deadline=store_deadline),
             on_changed=self._changed if enable_kv_events else None,
         )
         digest = namespace_digest(fields)
-        self._tier = Tier(
-            self._client, digest, block_tokens=int(fields["block_tokens"]), groups=max(1, len(config.groups))
-        )
+        self._tier = Tier(self._client, digest, block_tokens=int(fields["block_tokens"]), groups=max(1, len(config.groups)))
         path = region_path or f"/dev/shm/vllm_offload_{config.engine_id}.mmap"
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
