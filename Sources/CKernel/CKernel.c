@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <linux/futex.h>
 #include <linux/memfd.h>
 #include <netdb.h>
 #include <netinet/in.h>
@@ -24,6 +25,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/uio.h>
 #include <sys/un.h>
@@ -575,6 +577,28 @@ int hf_join_thread(unsigned long thread, int64_t limit_ns) {
     int error = pthread_timedjoin_np(thread, NULL, &end);
     if (error) pthread_detach(thread);
     return -error;
+}
+
+void hf_flag_set(uint32_t *word) {
+    if (__atomic_exchange_n(word, 2, __ATOMIC_SEQ_CST) == 1)
+        syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
+}
+
+int hf_flag_wait(uint32_t *word, int64_t limit_ns) {
+    struct timespec end;
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    if (limit_ns > INT64_MAX / 4) limit_ns = INT64_MAX / 4;
+    end.tv_sec += limit_ns / 1000000000;
+    end.tv_nsec += limit_ns % 1000000000;
+    if (end.tv_nsec >= 1000000000) end.tv_sec++, end.tv_nsec -= 1000000000;
+    for (;;) {
+        uint32_t seen = 0;
+        if (!__atomic_compare_exchange_n(word, &seen, 1, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST) && seen == 2) return 1;
+        // An absolute end: whoever is woken for nothing does not wait longer for it.
+        if (syscall(SYS_futex, word, FUTEX_WAIT_BITSET_PRIVATE, 1, &end, NULL, FUTEX_BITSET_MATCH_ANY) < 0
+            && errno == ETIMEDOUT)
+            return __atomic_load_n(word, __ATOMIC_SEQ_CST) == 2;
+    }
 }
 
 int hf_pin_thread(int cpu) {

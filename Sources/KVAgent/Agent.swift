@@ -17,6 +17,9 @@ public final class Agent: Sendable {
     /// Node memory: the slots' own.
     public let memory: BlockMemory
 
+    /// How old its published state may be while it is busy; making it takes as long as a look-up.
+    private static let publishInterval = Duration(milliseconds: 100)
+
     private let logger: Logger
     private let inbox: AgentInbox
     private let workers: CopyWorkers
@@ -186,6 +189,13 @@ public final class Agent: Sendable {
         inbox.messages.post(AgentInbox.Posted(message: nil, time: time))
     }
 
+    /// Has the agent's thread attend to a door from now on: what engines say there reaches the decisions, and what they are told
+    /// the socket, without another thread between. The door must be stopped before the agent.
+    func attend(to door: AttendedDoor) {
+        inbox.offeredDoor.withLock { $0 = door }
+        inbox.messages.wakeOwner()
+    }
+
     // MARK: For operators
 
     /// How it is doing.
@@ -193,8 +203,7 @@ public final class Agent: Sendable {
 
     /// Waits until nothing is under way and no message waits. `false`: the time was over first.
     public func waitUntilQuiet(within limit: Duration) -> Bool {
-        guard let signal = try? WakeSignal() else { return false }
-        let isQuiet = QuietFlag(signal)
+        let isQuiet = OneTimeFlag()
         inbox.quietWaiters.withLock { $0.append { isQuiet.set() } }
         inbox.quietAsked.store(true, ordering: .sequentiallyConsistent)
         inbox.messages.wakeOwner()
@@ -210,8 +219,7 @@ public final class Agent: Sendable {
 
     /// Asks world and decisions something, between two events. Nil: the agent has stopped.
     func inspectCore<Value: Sendable>(_ body: @escaping @Sendable (AgentCore) -> Value) -> Value? {
-        guard let signal = try? WakeSignal() else { return nil }
-        let box = InspectionBox<Value>(QuietFlag(signal))
+        let box = InspectionBox<Value>()
         inbox.inspections.withLock {
             $0.append { core in
                 box.value.withLock { $0 = body(core) }
@@ -257,7 +265,7 @@ public final class Agent: Sendable {
             if now >= publishAt || core.world.wantsPublishing {
                 publish(core, uptime: (now - started).seconds)
                 core.world.isPublished = true
-                publishAt = now + Duration(milliseconds: 20)
+                publishAt = now + Self.publishInterval
             }
         }
         core.world.journal?.flush()
@@ -288,30 +296,5 @@ final class AgentCore: @unchecked Sendable {
 /// What an inspection found.
 private final class InspectionBox<Value: Sendable>: Sendable {
     let value = Mutex<Value?>(nil)
-    let flag: QuietFlag
-    init(_ flag: QuietFlag) { self.flag = flag }
-}
-
-/// Something that happens once, waited for by one thread.
-private final class QuietFlag: Sendable {
-    private let isSet = Atomic<Bool>(false)
-    private let signal: WakeSignal
-    init(_ signal: WakeSignal) { self.signal = signal }
-
-    func set() {
-        isSet.store(true, ordering: .sequentiallyConsistent)
-        signal.wake()
-    }
-
-    func wait(within limit: Duration) -> Bool {
-        let deadline = MonotonicClock.now + limit
-        while true {
-            signal.prepareToSleep()
-            if isSet.load(ordering: .sequentiallyConsistent) { return true }
-            let left = deadline - MonotonicClock.now
-            guard left > .zero else { return false }
-            signal.wait(atMost: left)
-            signal.awake()
-        }
-    }
+    let flag = OneTimeFlag()
 }

@@ -31,6 +31,8 @@ final class AgentInbox: Sendable {
     let storeReason = Mutex(AgentInbox.notConnectedYet)
     static let notConnectedYet = "not connected yet"
     let wantsStop = Atomic<Bool>(false)
+    /// A door that the thread is to attend to.
+    let offeredDoor = Mutex<AttendedDoor?>(nil)
     /// Where replies go, by engine.
     let sinks = Mutex<[EngineNumber: Agent.ReplySink]>([:])
     /// Called once when nothing is under way.

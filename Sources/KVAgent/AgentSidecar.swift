@@ -89,7 +89,7 @@ public final class AgentSidecar: Sendable {
         logger.info("engines may come", metadata: ["socket": "\(configuration.socket)"])
     }
 
-    // MARK: what engines say, on the door's thread
+    // MARK: what engines say, on the thread that attends to the door
 
     private func take(_ message: EngineMessage) -> Acceptance {
         switch message {
@@ -241,6 +241,7 @@ public final class AgentSidecar: Sendable {
             }
             guard let others else { return agent.shutDown() }
             for engine in others { refuse(engine, "another engine with other blocks came first") }
+            if let attended = door?.takeFromItsThread() { agent.attend(to: attended) }
         } catch { end(with: error.description) }
     }
 

@@ -2,6 +2,7 @@
 // is a miss, and every use compares the short key.
 
 import KVModel
+import KVTransport
 
 extension ObjectName {
     /// The name under which the decisions know this object: the block's short key, into which group and shard are mixed
@@ -18,8 +19,16 @@ extension ObjectName {
 }
 
 /// Names by short key, in sets of four; the one that was used longest ago leaves its set first.
+///
+/// A chain of a thousand names touches a thousand places of a large memory, and nobody waits for it: chains are put aside and
+/// remembered piece by piece when their owner has nothing else to do, all of them before any name is looked for.
 struct BlockNames {
     private static let ways = 4
+    /// Chains that may be put aside.
+    private static let chainsMax = 64
+    private var chains = Queue<[ObjectName]>()
+    /// Names of the first of them that are remembered already.
+    private var chainStart = 0
     private var entries: [ObjectName]
     private let mask: UInt64
     /// Names pushed out by others.
@@ -36,8 +45,30 @@ struct BlockNames {
     /// Bytes it takes.
     var byteCount: Int { entries.count * MemoryLayout<ObjectName>.stride }
 
+    /// Whether a chain waits to be remembered.
+    var isBehind: Bool { !chains.isEmpty }
+
+    /// Puts a chain aside. Without room, the oldest is remembered first.
+    mutating func put(_ names: [ObjectName]) {
+        guard !names.isEmpty else { return }
+        while chains.count >= Self.chainsMax { catchUp(by: .max) }
+        chains.append(names)
+    }
+
+    /// Remembers up to `count` names of the chain that was put aside first.
+    mutating func catchUp(by count: Int) {
+        guard let chain = chains.first else { return }
+        let end = chainStart + min(count, chain.count - chainStart)
+        remember(chain[chainStart..<end])
+        chainStart = end
+        guard end == chain.count else { return }
+        _ = chains.removeFirst()
+        chainStart = 0
+    }
+
     /// The full name, if it is still known.
-    func find(_ key: BlockKey) -> ObjectName? {
+    mutating func find(_ key: BlockKey) -> ObjectName? {
+        while isBehind { catchUp(by: .max) }
         let first = start(of: key)
         for way in first..<first + Self.ways where entries[way].shardCount != 0 && entries[way].blockKey == key {
             return entries[way]
@@ -49,10 +80,10 @@ struct BlockNames {
     ///
     /// Most are the last of their sets already. Sixteen at a time are looked at before any is moved, so that the memory
     /// answers for sixteen at once.
-    mutating func remember(_ names: [ObjectName]) {
-        var done = 0
-        while done < names.count {
-            let batch = min(16, names.count - done)
+    private mutating func remember(_ names: ArraySlice<ObjectName>) {
+        var done = names.startIndex
+        while done < names.endIndex {
+            let batch = min(16, names.endIndex - done)
             var moves: UInt32 = 0
             for offset in 0..<batch {
                 let name = names[done + offset]
@@ -67,7 +98,7 @@ struct BlockNames {
     }
 
     /// Remembers a name, as the one of its set that was used last.
-    mutating func remember(_ name: ObjectName) {
+    private mutating func remember(_ name: ObjectName) {
         let first = start(of: name.blockKey)
         var way = first
         while way < first + Self.ways - 1, entries[way] != name, entries[way].shardCount != 0 { way += 1 }

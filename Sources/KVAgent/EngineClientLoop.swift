@@ -147,7 +147,7 @@ final class EngineClientLoop {
     private func sleepUnlessBusy(_ stream: EngineStream, until deadline: Instant) {
         guard !stream.wantsRead else { return }
         client.signal.prepareToSleep()
-        let hasWork = client.state.withLock { !$0.queue.isEmpty && stream.isWritable }
+        let hasWork = client.state.withLock { !$0.queue.isEmpty && !stream.wantsRoom }
         guard !hasWork else { return client.signal.awake(wasSignalled: false) }
         tags[0] = 0
         tags[1] = 0
@@ -155,8 +155,9 @@ final class EngineClientLoop {
         events[1] = 0
         wait(until: deadline, isAsleep: true)
         for index in 0..<2 where tags[index] == 1 {
-            if events[index] & (1 | 8) != 0 { stream.becameReadable() }
-            if events[index] & (2 | 8) != 0 { stream.isWritable = true }
+            let isEnding = events[index] & (8 | 16) != 0
+            if events[index] & 1 != 0 || isEnding { stream.becameReadable(isEnding: isEnding) }
+            if events[index] & (2 | 8) != 0 { stream.becameWritable() }
         }
     }
 
@@ -188,7 +189,7 @@ final class EngineClientLoop {
     private func block(_ stream: EngineStream) -> Bool {
         guard stream.queuedBytes > 0 else { return true }
         var waiting = pollfd(fd: stream.descriptor, events: Int16(POLLOUT), revents: 0)
-        stream.isWritable = true
+        stream.becameWritable()
         return unsafe poll(&waiting, 1, 1_000) > 0
     }
 

@@ -15,6 +15,8 @@ final class EngineConnection {
     /// Whether the decisions were told of it.
     var isKnown = false
     var isQueued = false
+    /// Whether the poller tells of room in its socket.
+    var awaitsRoom = false
     /// Whether changes were lost that the next ones must own up to.
     var missedChanges = false
     var openedAt: Instant

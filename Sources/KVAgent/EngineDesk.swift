@@ -202,7 +202,7 @@ package struct EngineDesk {
         let record = records[Int(number)]
         records[Int(number)].isClosed = true
         // Names outlive their requests, for what is fetched and written later.
-        names.remember(record.names)
+        names.put(record.names)
         if record.owesCancelled { replies.append(.cancelled(record.engine, record.ticket)) }
         if record.purpose == .request { forget(record.engine, record.ticket) }
         openCount -= 1

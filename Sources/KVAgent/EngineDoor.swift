@@ -1,5 +1,5 @@
-// The agent's door: a local socket through which engines speak to the decisions. One thread serves all engines; it never
-// waits for any of them, nor for the decisions.
+// The agent's door: a local socket through which engines speak to the decisions. One thread serves all engines and never waits
+// for any of them: a thread of its own at first, that of the decisions once there are some.
 
 import CKernel
 import KVModel
@@ -25,11 +25,11 @@ public struct EngineDoorConfiguration: Sendable {
 
 /// The door.
 ///
-/// What engines say goes to a sink, on the door's thread; the sink takes it or says that it has no room, and never waits. Without
+/// What engines say goes to a sink, on the thread that attends to the door; the sink takes it or says that it has no room, and never waits. Without
 /// room, look-ups, loads and saves are answered as if there were no cache, hints are dropped, and what must be heard is offered
 /// again each millisecond while nothing more is read from its engine.
 public final class EngineDoor: Sendable {
-    /// Hears what engines say, on the door's thread.
+    /// Hears what engines say, on the thread that attends to the door.
     public typealias Sink = @Sendable (EngineMessage) -> Acceptance
 
     let configuration: EngineDoorConfiguration
@@ -41,16 +41,21 @@ public final class EngineDoor: Sendable {
     let published = Mutex(EngineDoorView())
     let isDraining = Mutex<String?>(nil)
     let isStopping = Atomic<Bool>(false)
+    /// Whether the door's own thread is to leave the loop to another.
+    let isWanted = Atomic<Bool>(false)
+    let unmapper: RegionUnmapper
     /// Tells this process from others that had the same socket.
     let agent: UInt64
     private let thread = Mutex<EngineThread?>(nil)
+    private let parked = Mutex<AttendedDoor?>(nil)
+    private let isClosed = OneTimeFlag()
 
     /// Opens the door.
     ///
     /// - Parameters:
-    ///   - statistics: Numbers of the agent for engines that ask; called on the door's thread.
-    ///   - arena: Memory for host-owned engines to map; called on the door's thread.
-    ///   - sink: Hears what engines say, on the door's thread.
+    ///   - statistics: Numbers of the agent for engines that ask; called on the thread that attends.
+    ///   - arena: Memory for host-owned engines to map; called on the thread that attends.
+    ///   - sink: Hears what engines say, on the thread that attends.
     public init(
         _ configuration: EngineDoorConfiguration, statistics: @escaping @Sendable () -> [EngineStatistic] = { [] },
         arena: @escaping @Sendable (_ isWritable: Bool) -> EngineArenaOffer? = { _ in nil },
@@ -67,6 +72,7 @@ public final class EngineDoor: Sendable {
                 "draw a random number")
             agent = number
             signal = try WakeSignal()
+            unmapper = try RegionUnmapper()
             // An end of a job must never be refused: there is room for all that can be open at once.
             let limits = configuration.limits
             replies = Mailbox(
@@ -78,7 +84,9 @@ public final class EngineDoor: Sendable {
             let poller = try checked(hf_poller_create(), "create a poller")
             let door = self
             let started = try EngineThread("kv-door") {
-                EngineDoorLoop(door, poller: poller, listener: listener).run()
+                let loop = EngineDoorLoop(door, poller: poller, listener: listener)
+                loop.run()
+                door.parked.withLock { $0 = AttendedDoor(loop: loop) }
             }
             thread.withLock { $0 = started }
         } catch {
@@ -101,18 +109,36 @@ public final class EngineDoor: Sendable {
         signal.wake()
     }
 
-    /// Ends all connections, waits until the decisions have forgotten the engines (at most `limit`), removes the socket, and
-    /// joins the thread. The decisions must still run.
+    /// Takes the door from its own thread, which ends, for another to attend to.
+    func takeFromItsThread() -> AttendedDoor? {
+        isWanted.store(true, ordering: .sequentiallyConsistent)
+        signal.wake()
+        takeThread()?.join()
+        isWanted.store(false, ordering: .sequentiallyConsistent)
+        return parked.withLock { $0.take() }
+    }
+
+    /// Ends all connections, waits until the decisions have forgotten the engines (at most `limit`), and removes the socket. The
+    /// decisions must still run.
     public func stop(within limit: Duration = Duration(seconds: 10)) {
         published.withLock { $0.stopLimit = limit }
         isStopping.store(true, ordering: .sequentiallyConsistent)
         signal.wake()
-        let running = thread.withLock { thread -> EngineThread? in
-            defer { thread = nil }
-            return thread
-        }
-        running?.join()
+        takeThread()?.join()
+        _ = isClosed.wait(within: limit + Duration(seconds: 5))
     }
+
+    /// The loop has ended everything.
+    func closed() { isClosed.set() }
+
+    private func takeThread() -> EngineThread? {
+        thread.withLock { $0.take() }
+    }
+}
+
+/// A door on its way from one thread to another.
+struct AttendedDoor: @unchecked Sendable {
+    let loop: EngineDoorLoop
 }
 
 /// What an engine is given to map.

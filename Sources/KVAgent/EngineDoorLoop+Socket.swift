@@ -36,7 +36,7 @@ extension EngineDoorLoop {
                 number: number, process: Int32(bitPattern: process), limits: door.configuration.limits,
                 agent: door.agent, program: door.configuration.program), at: now)
         connection.session.isDraining = farewell != nil
-        guard hf_poller_set(poller, descriptor, 1 | 2 | 4, UInt64(number), 0) == 0 else { return }
+        guard hf_poller_set(poller, descriptor, 1 | 4, UInt64(number), 0) == 0 else { return }
         connections[number] = connection
         if !known || (peer != user && !door.configuration.users.contains(peer)) {
             refuse(connection, 0, EngineRefusal(.user, "user \(peer) may not use this agent of user \(user)"))
@@ -49,7 +49,19 @@ extension EngineDoorLoop {
         }
     }
 
+    /// Has the poller tell of room in the socket while something waits for it, and only then: each frame that an engine reads
+    /// makes room.
+    func watchForRoom(_ connection: EngineConnection) {
+        guard connection.stream.wantsRoom != connection.awaitsRoom else { return }
+        connection.awaitsRoom = connection.stream.wantsRoom
+        hf_poller_set(
+            poller, connection.stream.descriptor, connection.awaitsRoom ? 1 | 2 | 4 : 1 | 4,
+            UInt64(connection.session.number), 1)
+    }
+
     func sweep() {
+        guard now >= sweepsAt else { return }
+        sweepsAt = now + Self.sweepInterval
         if let time = acceptsAgainAt, now >= time {
             acceptsAgainAt = nil
             hf_poller_set(poller, listener.descriptor, 1, Self.listenerTag, 0)
@@ -66,50 +78,60 @@ extension EngineDoorLoop {
     }
 
     var nextDeadline: Instant {
-        var deadline = retriesAt
+        var swept = acceptsAgainAt ?? .distantFuture
         for connection in connections.values {
             if let time = connection.closesBy {
-                deadline = min(deadline, time)
+                swept = min(swept, time)
             } else if connection.session.phase == .greeting {
-                deadline = min(deadline, connection.openedAt + door.configuration.limits.helloLimit)
+                swept = min(swept, connection.openedAt + door.configuration.limits.helloLimit)
             }
         }
+        var deadline = min(retriesAt, max(swept, sweepsAt))
         if isChanged { deadline = min(deadline, publishesAt) }
-        if let acceptsAgainAt { deadline = min(deadline, acceptsAgainAt) }
         if let stopsBy { deadline = min(deadline, stopsBy) }
         return deadline
     }
 
-    func wait() {
+    /// Sleeps until something comes, but not beyond `limit`. Whether the signal of the thread that attends was given.
+    func sleep(until limit: Instant) -> Bool {
         guard runnable.isEmpty else { return poll(atMost: 0) }
         door.signal.prepareToSleep()
-        guard door.replies.isEmpty, !(door.isStopping.load(ordering: .sequentiallyConsistent) && stopsBy == nil) else {
+        guard door.replies.isEmpty, !isWantedElsewhere else {
             door.signal.awake(wasSignalled: false)
-            return
+            return false
         }
-        let deadline = nextDeadline
-        let limit = deadline == .distantFuture ? -1 : max(0, (deadline - MonotonicClock.now).nanoseconds)
-        poll(atMost: limit)
+        let deadline = min(limit, nextDeadline)
+        return poll(atMost: deadline == .distantFuture ? -1 : max(0, (deadline - MonotonicClock.now).nanoseconds))
     }
 
-    func poll(atMost limit: Int64) {
+    /// Whether somebody changed what the loop must see before it sleeps.
+    private var isWantedElsewhere: Bool {
+        (door.isStopping.load(ordering: .sequentiallyConsistent) && stopsBy == nil)
+            || door.isWanted.load(ordering: .sequentiallyConsistent)
+    }
+
+    /// Looks what came. Whether the signal of the thread that attends was given.
+    func poll(atMost limit: Int64) -> Bool {
         let count = unsafe Int(hf_poller_wait(poller, &tags, &events, 64, limit))
-        var wasSignalled = false
+        var (wasSignalled, hostWasSignalled, mustAccept) = (false, false, false)
         now = MonotonicClock.now
-        var mustAccept = false
+        looksAt = now + Self.lookInterval
         for index in 0..<max(0, count) {
             switch tags[index] {
             case Self.wakeTag: wasSignalled = true
+            case Self.hostTag: hostWasSignalled = true
             case Self.listenerTag: mustAccept = true
             default:
                 guard let connection = connections[EngineNumber(truncatingIfNeeded: tags[index])] else { continue }
-                if events[index] & (1 | 8) != 0 { connection.stream.becameReadable() }
-                if events[index] & (2 | 8) != 0 { connection.stream.isWritable = true }
+                let isEnding = events[index] & (8 | 16) != 0
+                if events[index] & 1 != 0 || isEnding { connection.stream.becameReadable(isEnding: isEnding) }
+                if events[index] & (2 | 8) != 0 { connection.stream.becameWritable() }
                 notice(connection, hungUp: events[index] & 8 != 0)
             }
         }
         door.signal.awake(wasSignalled: wasSignalled)
         if mustAccept { accept() }
+        return hostWasSignalled
     }
 
     /// An engine that is gone while nothing may be read from it is noticed all the same.

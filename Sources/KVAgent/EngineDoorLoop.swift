@@ -1,4 +1,5 @@
-// The door's thread: it polls, reads what engines say, hands it on, and tells them what the decisions answer.
+// The door at work: it polls, reads what engines say, hands it on, and tells them what the decisions answer. Until there are
+// decisions a thread of the door's own attends to it, then theirs does: what an engine asks and what it is told cross no thread.
 
 import CKernel
 import Glibc
@@ -6,15 +7,21 @@ import KVModel
 import KVSystem
 import KVTransport
 
-/// The loop of the door. Lives on its thread only.
+/// The loop of the door. Lives on the thread that attends to it only.
 final class EngineDoorLoop {
     static let wakeTag: UInt64 = 0
     static let listenerTag = UInt64.max
+    static let hostTag = UInt64.max - 1
     static let retryInterval = Duration(milliseconds: 1)
     static let publishInterval = Duration(milliseconds: 100)
+    /// How often connections are looked through for one whose time is over.
+    static let sweepInterval = Duration(milliseconds: 1)
+    /// How long a thread that has other things to do may leave the sockets unseen.
+    static let lookInterval = Duration(nanoseconds: 20_000)
     /// How long a connection that was refused may take to read why.
     static let closeLimit = Duration(seconds: 1)
-    static let framesPerTurn = 64
+    /// Frames of one engine before the others, and the decisions, have their turn.
+    static let framesPerTurn = 16
     static let changesPerFrame = 50_000
 
     struct Leaving {
@@ -36,6 +43,8 @@ final class EngineDoorLoop {
     var now = MonotonicClock.now
     var retriesAt = Instant.distantFuture
     var publishesAt = Instant.zero
+    var sweepsAt = Instant.zero
+    var looksAt = Instant.zero
     var isChanged = true
     var farewell: String?
     var stopsBy: Instant?
@@ -55,22 +64,46 @@ final class EngineDoorLoop {
 
     deinit { hf_close(poller) }
 
+    // MARK: whose thread
+
+    /// Attends to the door until it is closed, or another thread is to do it.
     func run() {
-        while true {
-            now = MonotonicClock.now
-            takeReplies()
-            drainIfAsked()
-            retry()
-            turns()
-            sweep()
-            if door.isStopping.load(ordering: .sequentiallyConsistent), stop() { break }
-            publish()
-            wait()
+        while attend() {
+            if door.isWanted.load(ordering: .sequentiallyConsistent) { return }
+            _ = sleep(until: .distantFuture)
         }
+    }
+
+    /// From here on a thread attends to the door that sleeps on a signal of its own as well.
+    func move(toOwnerOf signal: WakeSignal) {
+        hf_poller_set(poller, signal.descriptor, 1, Self.hostTag, 0)
+    }
+
+    /// Does what there is to do and returns. False: the door is closed.
+    func attend() -> Bool {
+        now = MonotonicClock.now
+        takeReplies()
+        drainIfAsked()
+        retry()
+        if now >= looksAt { _ = poll(atMost: 0) }
+        turns()
+        sweep()
+        if door.isStopping.load(ordering: .sequentiallyConsistent), stop() {
+            finish()
+            return false
+        }
+        publish()
+        return true
+    }
+
+    private func finish() {
+        // A path that nobody answers says that no engine's memory is mapped here any more.
+        door.unmapper.finish()
         listener.end()
         publishesAt = .zero
         isChanged = true
         publish()
+        door.closed()
     }
 
     // MARK: what the decisions say
@@ -86,7 +119,7 @@ final class EngineDoorLoop {
     func take(_ reply: EngineReply) {
         if case .forgotten(let number) = reply {
             // The last holders of its regions let go here.
-            leaving[number] = nil
+            if let left = leaving.removeValue(forKey: number) { door.unmapper.take(left.regions.values) }
             releaseHellos()
             return
         }
@@ -96,7 +129,8 @@ final class EngineDoorLoop {
         case .attached: counters.attached += 1
         case .loaded, .saved:
             guard connection.regions.values.allSatisfy(\.isIntact) else { return lose(connection) }
-        case .regionDropped(_, let region): connection.regions[region] = nil
+        case .regionDropped(_, let region):
+            if let dropped = connection.regions.removeValue(forKey: region) { door.unmapper.take([dropped]) }
         case .changed(_, let added, let removed): return tell(connection, added, removed)
         default: break
         }
@@ -259,6 +293,7 @@ final class EngineDoorLoop {
     func settle(_ connection: EngineConnection) {
         guard connections[connection.session.number] === connection else { return }
         guard connection.stream.flush() else { return end(connection) }
+        watchForRoom(connection)
         let queued = connection.stream.queuedBytes
         if queued > door.configuration.limits.outputBytesMax, connection.closesBy == nil {
             return refuse(connection, 0, EngineRefusal(.slow, "\(queued) bytes wait for the engine"))

@@ -206,13 +206,7 @@ extension WireReader {
         guard keyCount <= EngineProtocol.keyCountMax else { throw error(.tooLong("keys", UInt64(keyCount))) }
         guard shard < shardCount else { throw error(.value("shard", UInt64(shard))) }
         try zeros(2)
-        guard keyCount * 32 <= remainingBytes else { throw error(.truncated("keys")) }
-        var names: [ObjectName] = []
-        names.reserveCapacity(keyCount)
-        for _ in 0..<keyCount {
-            names.append(ObjectName(try key("key"), group: group, shard: shard, shardCount: shardCount))
-        }
-        return names
+        return try names(keyCount, group: group, shard: shard, shardCount: shardCount, "keys")
     }
 
     fileprivate mutating func places() throws(FrameError) -> EnginePlaces {

@@ -191,11 +191,10 @@ extension FrameWriter {
         integer(part.shard)
         integer(part.shardCount)
         integer(UInt16(0))
-        for name in names {
+        keys(of: names) { name in
             precondition(
                 name.group == part.group && name.shard == part.shard && name.shardCount == part.shardCount,
                 "a chain of several groups or shards")
-            key(name.key)
         }
     }
 

@@ -1,4 +1,4 @@
-// Frames and passed descriptors over one local socket, the same at both ends. Belongs to one thread.
+// Frames and passed descriptors over one local socket, the same at both ends.
 
 import CKernel
 import Glibc
@@ -20,8 +20,11 @@ package enum EngineArrival {
 }
 
 /// A connected local socket that frames come from and go to.
+///
+/// Its two halves share nothing but the descriptor: what comes belongs to one thread at a time, what goes to one, and they may be
+/// two. Whose they are the owner says: the door attends to both, the client's callers send under its lock.
 @safe
-package final class EngineStream {
+package final class EngineStream: @unchecked Sendable {
     private static let bufferBytes = 64 << 10
     /// One turn brings no more: others of the thread wait.
     private static let turnBytes = 4 << 20
@@ -33,6 +36,8 @@ package final class EngineStream {
     private var start = 0
     private var end = 0
     private var descriptors: [Int32] = []
+    /// Where the kernel leaves descriptors.
+    private var passed = [Int32](repeating: -1, count: EngineStream.descriptorsMax)
     private var outgoing = FrameWriter()
     private var outgoingStart = 0
     /// Descriptors that go with a byte of `outgoing`, by how many bytes go before it.
@@ -41,10 +46,12 @@ package final class EngineStream {
 
     /// Cleared when the kernel has nothing more.
     private var isReadable = true
+    /// Whether the other end may have closed: then only the kernel says when everything has been read.
+    private var isEnding = false
     /// Whether a call of `next` may bring something.
     package private(set) var wantsRead = true
-    /// Set by the poller, cleared when the kernel takes nothing more.
-    package var isWritable = true
+    /// Cleared when the kernel takes nothing more.
+    private var isWritable = true
     /// The longest body taken.
     package var bodyBytesMax = EngineProtocol.helloBytesMax
 
@@ -63,8 +70,11 @@ package final class EngineStream {
 
     // MARK: coming
 
-    /// The poller says that something came.
-    package func becameReadable() { (isReadable, wantsRead) = (true, true) }
+    /// The poller says that something came, or that nothing will come after it.
+    package func becameReadable(isEnding: Bool = false) {
+        (isReadable, wantsRead) = (true, true)
+        if isEnding { self.isEnding = true }
+    }
 
     /// Begins a turn.
     package func beginTurn() { turnBytesLeft = Self.turnBytes }
@@ -129,7 +139,6 @@ package final class EngineStream {
     }
 
     private func receive() throws(FrameError) -> EngineArrival? {
-        var passed = [Int32](repeating: -1, count: Self.descriptorsMax)
         var passedCount = Int32(Self.descriptorsMax)
         let free = unsafe UnsafeMutableRawBufferPointer(rebasing: buffer[end...])
         let count = unsafe Int(
@@ -141,6 +150,8 @@ package final class EngineStream {
         if count > 0 {
             end += count
             turnBytesLeft -= count
+            // Less than there was room for is all there was, unless descriptors cut it short: the poller tells of more.
+            if count < free.count, passedCount == 0, !isEnding { isReadable = false }
             return nil
         }
         if -count == KernelError.wouldBlock {
@@ -155,6 +166,12 @@ package final class EngineStream {
 
     /// Bytes that wait to be sent.
     package var queuedBytes: Int { outgoing.bytes.count - outgoingStart }
+
+    /// Whether the poller is to tell when the kernel takes more.
+    package var wantsRoom: Bool { !isWritable && queuedBytes > 0 }
+
+    /// The poller says that the kernel takes more.
+    package func becameWritable() { isWritable = true }
 
     /// Queues a frame.
     package func queue(_ frame: EngineFrame, at now: Instant) { frame.write(to: &outgoing, at: now) }

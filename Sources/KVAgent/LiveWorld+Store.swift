@@ -194,7 +194,7 @@ extension LiveWorld {
         return beginStore(index, client, .get(handle, name), slot)
     }
 
-    private func name(of move: BlockMove, _ request: RequestNumber) -> ObjectName? {
+    private mutating func name(of move: BlockMove, _ request: RequestNumber) -> ObjectName? {
         if request != noRequest {
             let chain = desk.records[Int(request)].names
             let position = Int(move.position)

@@ -84,6 +84,8 @@ struct LiveWorld: World, ~Copyable {
     /// The request of the transfer whose end is in hand.
     private var requestInHand = (number: noRequest, touches: false)
 
+    /// The engines' door, once this thread attends to it.
+    private var door: EngineDoorLoop?
     private var backlog = Queue<AgentInbox.Posted>()
     private var messageBatch: [AgentInbox.Posted] = []
     private var endBatch: [AgentInbox.End] = []
@@ -91,6 +93,8 @@ struct LiveWorld: World, ~Copyable {
 
     /// Messages taken before a completion is looked at, at most.
     private static let urgentRunMax = 16
+    /// Names remembered before messages are looked at again.
+    private static let namesPerTurn = 128
 
     init(
         desk: EngineDesk, slots: MemorySlots, settings: LiveSettings, inbox: AgentInbox, workers: CopyWorkers,
@@ -232,6 +236,7 @@ struct LiveWorld: World, ~Copyable {
 
     /// Takes what others left.
     private mutating func collect() {
+        attendDoor()
         inbox.quietAsked.store(false, ordering: .sequentiallyConsistent)
         // What waits here counts as waiting in the mailbox: no more is taken before it is done.
         if backlog.isEmpty {
@@ -255,6 +260,16 @@ struct LiveWorld: World, ~Copyable {
         for notification in streamBatch { take(notification) }
         if inbox.streamBroke.exchange(false, ordering: .acquiringAndReleasing) { streamBroke() }
         lookAfterStore()
+    }
+
+    /// The door has its turn: what engines said since the last is in the mailbox then, and what they are to hear on its way.
+    private mutating func attendDoor() {
+        if let door {
+            if !door.attend() { self.door = nil }
+        } else if let offered = inbox.offeredDoor.withLock({ $0.take() }) {
+            offered.loop.move(toOwnerOf: inbox.signal)
+            door = offered.loop
+        }
     }
 
     private mutating func take(_ posted: AgentInbox.Posted) {
@@ -290,6 +305,7 @@ struct LiveWorld: World, ~Copyable {
             || inbox.wantsStop.load(ordering: .acquiring)
             || inbox.storeIsConnected.load(ordering: .acquiring) != wasConnected
             || inbox.quietAsked.load(ordering: .sequentiallyConsistent)
+            || (door == nil && inbox.offeredDoor.withLock { $0 != nil })
     }
 
     var wasConnected = false
@@ -302,13 +318,15 @@ struct LiveWorld: World, ~Copyable {
     }
 
     private mutating func sleep(until deadline: Instant) {
+        // What was put off until there is nothing else to do, a piece at a time.
+        guard !desk.names.isBehind else { return desk.names.catchUp(by: Self.namesPerTurn) }
         if isAtRest, backlog.isEmpty, isPublished { tellQuiet() }
         inbox.signal.prepareToSleep()
-        if !hasMail {
-            counters.sleeps += 1
-            let limit = deadline == .distantFuture ? nil : max(.zero, deadline - MonotonicClock.now)
-            inbox.signal.wait(atMost: limit)
-        }
+        guard !hasMail else { return inbox.signal.awake(wasSignalled: false) }
+        counters.sleeps += 1
+        if let door { return inbox.signal.awake(wasSignalled: door.sleep(until: deadline)) }
+        let limit = deadline == .distantFuture ? nil : max(.zero, deadline - MonotonicClock.now)
+        inbox.signal.wait(atMost: limit)
         inbox.signal.awake()
     }
 

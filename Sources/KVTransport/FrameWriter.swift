@@ -72,6 +72,23 @@ package struct FrameWriter: Sendable {
         unsafe withUnsafeBytes(of: words) { unsafe bytes.append(contentsOf: $0) }
     }
 
+    /// The keys of names, 32 bytes each, of which each was looked at before.
+    package mutating func keys(of names: [ObjectName], _ look: (ObjectName) -> Void) {
+        let start = bytes.count
+        bytes.append(contentsOf: repeatElement(0, count: 32 * names.count))
+        unsafe bytes.withUnsafeMutableBytes { all in
+            for (index, name) in names.enumerated() {
+                look(name)
+                let words = (
+                    name.key.words.0.littleEndian, name.key.words.1.littleEndian, name.key.words.2.littleEndian,
+                    name.key.words.3.littleEndian
+                )
+                unsafe all.storeBytes(
+                    of: words, toByteOffset: start + 32 * index, as: (UInt64, UInt64, UInt64, UInt64).self)
+            }
+        }
+    }
+
     /// A name in 40 bytes.
     package mutating func name(_ name: ObjectName) {
         let rest = UInt64(name.group) | UInt64(name.shard) << 16 | UInt64(name.shardCount) << 32

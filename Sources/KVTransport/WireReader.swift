@@ -70,6 +70,22 @@ package struct WireReader {
         return unsafe Self.key(part, 0)
     }
 
+    /// The names of objects of one group and shard, by their keys of 32 bytes each.
+    package mutating func names(
+        _ count: Int, group: UInt16, shard: UInt16, shardCount: UInt16, _ field: String
+    ) throws(FrameError) -> [ObjectName] {
+        let part = unsafe try take(32 * count, field)
+        return unsafe Array(unsafeUninitializedCapacity: count) { names, named in
+            for index in 0..<count {
+                let name = ObjectName(
+                    unsafe Self.key(part, 32 * index), group: group, shard: shard, shardCount: shardCount)
+                unsafe names.initializeElement(at: index, to: name)
+            }
+            named = count
+        }
+    }
+
+    @inline(__always)
     private static func key(_ part: UnsafeRawBufferPointer, _ start: Int) -> FullKey {
         func word(_ index: Int) -> UInt64 {
             UInt64(littleEndian: unsafe part.loadUnaligned(fromByteOffset: start + 8 * index, as: UInt64.self))

@@ -200,8 +200,17 @@ final class AgentWorld {
             configuration, in: AgentSurroundings(links: LinkView(dram: path, nvme: path, flash: path)), logger: logger)
     }
 
+    /// An engine. The first comes back when node memory is ready: pages that are brought in and pinned meanwhile would be counted
+    /// with what is measured.
     func engine(bytes: Int, arena: EngineArenaAccess = .none) throws -> BenchEngine {
-        try BenchEngine(sidecar.configuration.socket, blockBytes: blockBytes, bytes: bytes, arena: arena)
+        let engine = try BenchEngine(
+            sidecar.configuration.socket, blockBytes: blockBytes, bytes: bytes, arena: arena)
+        let deadline = MonotonicClock.now + Duration(seconds: 60)
+        while sidecar.memory?.isComplete != true {
+            guard MonotonicClock.now < deadline else { throw OperatorError("node memory does not get ready") }
+            Thread.sleep(forTimeInterval: 0.01)
+        }
+        return engine
     }
 
     func shutDown() {

@@ -120,6 +120,10 @@ int64_t hf_process_cpu_ns(void);
 void hf_name_thread(const char *name);
 /// Waits for the end of a thread (a pthread_t), but not longer than this; one that still runs then is let go.
 int hf_join_thread(unsigned long thread, int64_t limit_ns);
+/// Sets a flag that is 0 at first, and wakes whoever waits for it.
+void hf_flag_set(uint32_t *word);
+/// Waits until a flag is set, but not longer than this. Whether it is.
+int hf_flag_wait(uint32_t *word, int64_t limit_ns);
 /// Binds the calling thread to one CPU.
 int hf_pin_thread(int cpu);
 /// Fills bytes from the kernel's random source.
