@@ -1,7 +1,9 @@
 """The agent's arena as a host-owned engine sees it: blocks that it reads where they lie, slots that it writes into.
 
 A lease or a reservation is in force while its loan word holds its generation. The agent raises the word before it does
-anything else with the slots; so whoever has read asks ``in_force`` afterwards, and believes what was read only then.
+anything else with the slots; so whoever has read asks ``Lease.settle`` afterwards, and believes what was read only then.
+That is a look at the word where the processor keeps loads in their order; elsewhere the word could be read before the bytes,
+and nothing in Python stands between two loads: there the agent is asked.
 """
 
 from __future__ import annotations
@@ -9,14 +11,23 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+import platform
 import sys
+import threading
+from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from .protocol import ArenaOpened, Loan, Reserved, Saved, Taken
 
 if TYPE_CHECKING:
     from .client import Client
+
+#: Whether a load that stands behind another one happens behind it.
+LOADS_KEEP_ORDER: Final = platform.machine().lower() in ("x86_64", "amd64", "i386", "i686")
+
+_MADV_POPULATE_WRITE: Final = 23
+_PIECE_BYTES: Final = 16 << 20
 
 
 class MappedArena:
@@ -31,6 +42,23 @@ class MappedArena:
         self._generations = memoryview(self._words).cast("Q")
         #: Where it begins in this process; 0 when it is mapped for reading, which has no address for ``ctypes``.
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._map)) if shape.writable else 0
+        #: Set when each of its pages is in this process's table, or is not going to be brought there.
+        self.has_pages = threading.Event()
+
+    def bring_pages_in(self, is_wanted: Callable[[], bool]) -> None:
+        """Enters the pages in this process's table, piece by piece, as long as that is wanted, without holding the GIL.
+
+        Otherwise the first copy into a slot stops at each of its pages: 96 MiB took 43 ms instead of 8.
+        """
+        try:
+            madvise = ctypes.CDLL(None).madvise
+            madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+            for offset in range(0, self.shape.length if self.address else 0, _PIECE_BYTES):
+                count = min(_PIECE_BYTES, self.shape.length - offset)
+                if not is_wanted() or madvise(self.address + offset, count, _MADV_POPULATE_WRITE) != 0:
+                    return
+        finally:
+            self.has_pages.set()
 
     def in_force(self, loan: Loan) -> bool:
         """Whether a loan is in force."""
@@ -59,7 +87,7 @@ class _Loaned:
 
     @property
     def in_force(self) -> bool:
-        """Whether the slots are this engine's still: ask after reading, before what was read is used."""
+        """Whether the slots are this engine's still, as far as this processor sees it now."""
         return self._arena.in_force(self.loan)
 
     def release(self) -> Future[bool]:
@@ -75,7 +103,7 @@ class Lease(_Loaned):
     >>> with lease:                                                                       # doctest: +SKIP
     ...     for index in range(len(lease)):
     ...         upload(lease[index])
-    ...     believed = lease.in_force
+    ...     believed = lease.settle()
     """
 
     def __init__(self, client: Client, arena: MappedArena, taken: Taken, block_bytes: int) -> None:
@@ -89,6 +117,17 @@ class Lease(_Loaned):
     def __getitem__(self, index: int) -> memoryview:
         """A block's bytes in place: to read only, whatever the mapping allows."""
         return self._arena.slot(self.taken.blocks[index][0], self._block_bytes).toreadonly()
+
+    def settle(self) -> bool:
+        """Behind the last byte that was read: gives the lease back, and says whether what was read may be believed.
+
+        Waits for the agent only on processors that reorder loads, and there as long as a load may take.
+        """
+        if not LOADS_KEEP_ORDER:
+            return self.release().result()
+        is_right = self.in_force
+        self.release()
+        return is_right
 
     def __enter__(self) -> Lease:
         return self

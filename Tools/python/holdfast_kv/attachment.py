@@ -174,10 +174,14 @@ class Attachment(Connection):
             self._begin(welcome)
 
     def _opened(self, opened: ArenaOpened, fds: list[int]) -> bool:
-        self.arena = map_arena(opened, fds)
-        if self.arena is None:
+        arena = self.arena = map_arena(opened, fds)
+        if arena is None:
             log.error("the agent's arena cannot be mapped; its blocks are not used")
             return False
+        pages = threading.Thread(
+            target=arena.bring_pages_in, args=(lambda: self.arena is arena,), name="holdfast-pages", daemon=True
+        )
+        pages.start()
         if self.welcome is not None:
             self._begin(self.welcome)
         return True

@@ -1,5 +1,8 @@
 """The socket to the agent and the one thread that speaks on it. It comes back by itself and never makes its callers wait.
 
+Callers that send their frames themselves were tried: a ping took as long, 57 to 61 µs at best against 58 to 69. What costs
+is the answer's way to the thread that waits for it.
+
 What a connection means to an engine is not known here: ``Attachment`` says that, in the methods that are left open. They are
 called on the connection's thread, without its lock.
 """

@@ -59,9 +59,10 @@ class MemoryAgent:
 
     def cut(self) -> None:
         """Cuts all connections, as a crash does; goes on listening."""
-        for peer in self._peers:
+        # Who comes back at once is not cut again.
+        peers, self._peers = self._peers, []
+        for peer in peers:
             peer.cut()
-        self._peers.clear()
 
     def drop(self, keys: Iterable[Key]) -> None:
         """Lets blocks go, as an agent does that needs their room, and tells those who want to know."""
@@ -74,6 +75,12 @@ class MemoryAgent:
             if peer.is_subscribed:
                 peer.say(changed)
 
+    def recall(self, loan: p.Loan) -> None:
+        """Ends a loan before its engine does."""
+        for peer in self._peers:
+            if peer.arena is not None:
+                peer.arena.end(loan)
+
     def stop(self) -> None:
         """Ends, and nobody listens any more."""
         with contextlib.suppress(OSError):
@@ -81,7 +88,7 @@ class MemoryAgent:
         self._listener.close()
         self.cut()
 
-    def wait(self, condition: object, timeout: float = 5.0) -> bool:
+    def wait(self, condition: object, timeout: float = 30.0) -> bool:
         """Waits until a condition (a function) holds."""
         deadline = time.monotonic() + timeout
         while not condition():  # type: ignore[operator]

@@ -6,12 +6,14 @@ import tempfile
 import time
 import unittest
 from pathlib import Path
+from unittest import mock
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
 from conformance import BLOCK, FIELDS, keys_of  # noqa: E402
 from memory_agent import MemoryAgent  # noqa: E402
 
+from holdfast_kv import arena  # noqa: E402
 from holdfast_kv import protocol as p  # noqa: E402
 from holdfast_kv.client import Client, Settings  # noqa: E402
 from holdfast_kv.namespace import canary, namespace_digest  # noqa: E402
@@ -250,6 +252,25 @@ class ClientTest(unittest.TestCase):
         self.assertTrue(lease.release().result(5))
         self.assertFalse(lease.in_force)
         self.assertTrue(lease.release().result(5), "given back once, however often it is said")
+
+    def test_what_was_read_is_believed_by_the_word_or_by_the_agents_answer(self) -> None:
+        client = self.host()
+        self.assertTrue(client.wait_open(5))
+        reservation = client.reserve(1).result(5)
+        assert reservation is not None
+        self.assertEqual(reservation.commit(keys_of("s", 1)).result(5).kept, 1)
+        for keeps_order in (True, False):
+            with mock.patch.object(arena, "LOADS_KEEP_ORDER", keeps_order):
+                lease = client.take(keys_of("s", 1), 0, 1).result(5)
+                assert lease is not None
+                self.assertTrue(lease.settle())
+                lease = client.take(keys_of("s", 1), 0, 1).result(5)
+                assert lease is not None
+                self.agent.recall(lease.loan)
+                # A processor that read the word too early would see a lease in force.
+                early = mock.patch.object(lease.arena, "in_force", return_value=not keeps_order)
+                with early:
+                    self.assertFalse(lease.settle())
 
     def test_a_loan_of_a_lost_connection_is_seen_and_the_next_arena_is_used(self) -> None:
         client = self.host()

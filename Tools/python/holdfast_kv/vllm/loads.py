@@ -105,15 +105,16 @@ class Loads:
         assert load.lease is not None and load.arena is not None
         lease, rows = load.lease.result(), load.arena
         load.lease, load.arena, load.copies = None, None, True
-        if lease is None or lease.taken.first != load.move.first + load.done:
+        if lease is None:
+            return
+        if lease.taken.first != load.move.first + load.done:
+            lease.release()
             return
         blocks = load.move.blocks[load.done : load.done + len(lease)]
         wanted = [(block, slot) for block, (slot, _) in zip(blocks, lease.taken.blocks, strict=True) if block > 0]
         chosen = rows.index_select(0, torch.tensor([slot for _, slot in wanted])) if wanted else None
         # After the last byte: what was read is the blocks' only if they were ours until here.
-        is_right = lease.in_force
-        lease.release()
-        if not is_right:
+        if not lease.settle():
             return
         if chosen is not None:
             self._worker.cache.write(load.move.group, [block for block, _ in wanted], chosen)
