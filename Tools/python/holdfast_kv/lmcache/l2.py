@@ -3,9 +3,10 @@
     lmcache server … --l2-adapter '{"type": "plugin", "module_path": "holdfast_kv.lmcache.l2", "class_name": "HoldfastL2",
                                     "adapter_params": {"socket": "/run/holdfast/agent.sock"}}'
 
-Objects are copied through slots that this adapter shares with the agent, on a thread of its own, without the interpreter's
-lock. Where the server's L1 arena is a named shared memory (``--shm-name NAME``; then ``"shm_name": "NAME"`` here), the
-agent maps the arena itself and nothing is copied. Without an agent look-ups find nothing and stores fail at once.
+Objects are copied once, between the server's buffers and the agent's arena, on a thread of this adapter, without the
+interpreter's lock; with ``"hand_over": false``, or where the arena has no slot for them, twice, through slots that it shares
+with the agent. Where the server's L1 arena is a named shared memory (``--shm-name NAME``; then ``"shm_name": "NAME"`` here),
+the agent maps that and copies itself. Without an agent look-ups find nothing and stores fail at once.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import functools
 import logging
 import os
 import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ from lmcache.v1.distributed.internal_api import L2StoreResult
 from lmcache.v1.distributed.l2_adapters.base import L2AdapterInterface
 
 from ..namespace import EngineKeys, namespace_digest
-from ..protocol import Chain, Found, Loaded, Saved
+from ..protocol import Chain, Found, Saved
 from .link import PIECE, Link, namespace_fields
 
 if TYPE_CHECKING:
@@ -66,7 +66,6 @@ class HoldfastL2(L2AdapterInterface):
         self._events = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(3)]
         self._lock = threading.Lock()
         self._number = 0
-        self._tasks: dict[int, _Task] = {}
         self._stored: dict[int, L2StoreResult] = {}
         self._found: dict[int, Bitmap] = {}
         self._loaded: dict[int, Bitmap] = {}
@@ -98,7 +97,9 @@ class HoldfastL2(L2AdapterInterface):
         link = self._attach(objects[0].get_size() if objects else 0)
 
         def end() -> None:
-            self._stored[number] = L2StoreResult(bool(task.done) or task.count == 0, task.size)
+            # Under the lock: whoever asks for results takes the table away.
+            with self._lock:
+                self._stored[number] = L2StoreResult(bool(task.done) or task.count == 0, task.size)
             if task.done:
                 kept = sorted(task.done)
                 self._notify_keys_stored([keys[at] for at in kept], [objects[at].get_size() for at in kept])
@@ -110,18 +111,12 @@ class HoldfastL2(L2AdapterInterface):
     def _save(
         self, link: Link, chain: Chain, first: int, members: list[int], objects: Sequence[MemoryObj], then: _Then
     ) -> None:
-        slots = link.lend([objects[at] for at in members], fills=True, deadline=time.monotonic() + self._deadline)
-        if slots is None:
-            return then(set(), 0)
-
         def saved(future: Future[Saved]) -> None:
-            link.give_back(slots)
-            result = future.result()
-            done = {member for at, member in enumerate(members) if result.is_kept(at)}
+            done = {member for at, member in enumerate(members) if future.result().is_kept(at)}
             then(done, len(done) * link.block_bytes)
 
-        cut = Chain(chain.keys[: first + len(members)], chain.group, chain.shard, chain.shards)
-        link.client.save(cut, first, slots.places, deadline=self._deadline).add_done_callback(saved)
+        offered = [objects[at] for at in members]
+        link.save(_up_to(chain, first + len(members)), offered, self._deadline).add_done_callback(saved)
 
     def pop_completed_store_tasks(self) -> dict[int, L2StoreResult]:
         """The stores that have ended since the last call."""
@@ -138,7 +133,8 @@ class HoldfastL2(L2AdapterInterface):
         groups = self._groups(keys) if link else []
 
         def end() -> None:
-            self._found[number] = _bitmap(task)
+            with self._lock:
+                self._found[number] = _bitmap(task)
 
         with self._lock:
             task.open = len(groups)
@@ -178,7 +174,8 @@ class HoldfastL2(L2AdapterInterface):
         link = self._attach(objects[0].get_size() if objects else 0)
 
         def end() -> None:
-            self._loaded[number] = _bitmap(task)
+            with self._lock:
+                self._loaded[number] = _bitmap(task)
             if task.done:
                 self._notify_keys_accessed([keys[at] for at in sorted(task.done)])
 
@@ -189,24 +186,11 @@ class HoldfastL2(L2AdapterInterface):
     def _load(
         self, link: Link, chain: Chain, first: int, members: list[int], objects: Sequence[MemoryObj], then: _Then
     ) -> None:
+        def loaded(future: Future[int]) -> None:
+            then(set(members[: future.result()]), future.result() * link.block_bytes)
+
         wanted = [objects[at] for at in members]
-        slots = link.lend(wanted, fills=False, deadline=time.monotonic() + self._deadline)
-        if slots is None:
-            return then(set(), 0)
-        cut = Chain(chain.keys[: first + len(members)], chain.group, chain.shard, chain.shards)
-
-        def loaded(future: Future[Loaded]) -> None:
-            result = future.result()
-            count = max(0, result.end - first) if result.first == first else 0
-
-            def bring() -> None:
-                link.bring(slots, wanted[:count])
-                link.give_back(slots)
-                then(set(members[:count]), count * link.block_bytes)
-
-            link.end(bring)
-
-        link.client.load(cut, first, slots.places, deadline=self._deadline).add_done_callback(loaded)
+        link.load(_up_to(chain, first + len(members)), first, wanted, self._deadline).add_done_callback(loaded)
 
     def query_load_result(self, task_id: int) -> Bitmap | None:
         """The result, once."""
@@ -243,8 +227,7 @@ class HoldfastL2(L2AdapterInterface):
     def _begin(self, count: int) -> tuple[int, _Task]:
         with self._lock:
             self._number += 1
-            task = self._tasks[self._number] = _Task(count)
-            return self._number, task
+            return self._number, _Task(count)
 
     def _attach(self, block_bytes: int) -> Link | None:
         """The link to the agent, made when the size of objects is first known."""
@@ -313,6 +296,10 @@ class HoldfastL2(L2AdapterInterface):
 
 
 _Then = Callable[[set[int], int], None]
+
+
+def _up_to(chain: Chain, end: int) -> Chain:
+    return Chain(chain.keys[:end], chain.group, chain.shard, chain.shards)
 
 
 def _layout_bytes(layouts: dict[int, MemoryLayoutDesc]) -> int:

@@ -16,9 +16,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from ..arena import Lease
 from ..client import DEFAULT_SOCKET, Client, Settings
 from ..namespace import REQUIRED_FIELDS
-from ..protocol import Chain, Ownership, Places, Saved
+from ..protocol import Chain, Loaded, Ownership, Places, Saved
 from ..regions import StagingRegion
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ PIECE: Final = 16
 
 
 @dataclass(slots=True)
-class Slots:
+class _Slots:
     """Places that the agent may use for a job; ``staged`` are the slots to give back."""
 
     places: Places
@@ -39,16 +40,19 @@ class Slots:
 
 
 class Link:
-    """The client, the shared memory, and the thread that copies."""
+    """The client, the memory, and the threads that copy.
 
-    def __init__(
-        self, params: dict[str, Any], block_bytes: int, staging_bytes: int, l1: L1MemoryDesc | None, *,
-        hands_over: bool = False,
-    ) -> None:  # fmt: skip
+    Objects are copied once, to and from slots of the agent's arena; where there is no slot, and with ``hand_over`` false,
+    twice: through a staging region. LMCache's own memory is used in place where it has a name (``shm_name``).
+    """
+
+    def __init__(self, params: dict[str, Any], block_bytes: int, staging_bytes: int, l1: L1MemoryDesc | None = None) -> None:
         self.block_bytes = block_bytes
         #: Blocks that were written, and read, in the agent's arena.
         self.written_in_place = self.read_in_place = 0
         self.block_tokens = int(params.get("chunk_tokens", 256))
+        shm = params.get("shm_name") if l1 is not None else None
+        hands_over = not shm and bool(params.get("hand_over", True))
         self.client = Client(
             str(params.get("socket", DEFAULT_SOCKET)),
             kind="lmcache",
@@ -61,15 +65,14 @@ class Link:
             settings=Settings(lookup_deadline=float(params.get("lookup_deadline", 0.2))),
         )
         self.staging: StagingRegion | None = None
-        self._arena = 0
-        shm = params.get("shm_name")
+        self._base = 0
         if shm and l1 is not None:
             descriptor = os.open(f"/dev/shm/{str(shm).lstrip('/')}", os.O_RDWR | os.O_CLOEXEC)
             try:
                 self._region = self.client.add_region(descriptor, os.fstat(descriptor).st_size)
             finally:
                 os.close(descriptor)
-            self._arena = l1.ptr
+            self._base = l1.ptr
         else:
             slot = (block_bytes + 4095) // 4096 * 4096
             self.staging = StagingRegion(slot, max(2 * PIECE, staging_bytes // slot))
@@ -88,9 +91,34 @@ class Link:
         # The first stores come right behind the first connection: they wait for it, once, on the thread that begins them.
         self.begin(lambda: _log.debug("attached: %s", self.client.wait_open(float(params.get("attach_seconds", 2.0)))))
 
-    def write(self, chain: Chain, objects: Sequence[MemoryObj], deadline: float) -> Future[Saved] | None:
-        """Writes objects into slots of the agent's arena, as the last blocks of a chain: the one copy there is. None: there
-        are no slots for them. For the thread that begins jobs."""
+    def takes(self, objects: Sequence[MemoryObj]) -> bool:
+        """Whether these objects have the size that the agent was told."""
+        if all(thing.get_size() == self.block_bytes for thing in objects):
+            return True
+        _log.warning("objects of another size than %d bytes are not kept: one agent serves one layout", self.block_bytes)
+        return False
+
+    # ---- saves
+
+    def save(self, chain: Chain, objects: Sequence[MemoryObj], deadline: float) -> Future[Saved]:
+        """Offers objects as the last blocks of a chain. They may change when this returns; those in memory that has a name
+        when the future ends. For the thread that begins jobs."""
+        saved = self._write(chain, objects, deadline)
+        if saved is not None:
+            return saved
+        slots = self._lend(objects, deadline, fills=True)
+        if slots is None:
+            nothing: Future[Saved] = Future()
+            nothing.set_result(Saved(0, len(objects)))
+            return nothing
+        saved = self.client.save(chain, len(chain.keys) - len(objects), slots.places, deadline=deadline)
+        saved.add_done_callback(lambda _: self._give_back(slots))
+        return saved
+
+    def _write(self, chain: Chain, objects: Sequence[MemoryObj], deadline: float) -> Future[Saved] | None:
+        """Writes objects into slots of the agent's arena: the one copy there is. None: there are no slots for them."""
+        if self.client.arena is None:
+            return None
         reservation = self.client.reserve(len(objects), deadline=deadline).result()
         if reservation is None:
             return None
@@ -103,55 +131,97 @@ class Link:
         self.written_in_place += len(objects)
         return self.client.commit(reservation.loan, reservation.slots, chain, deadline=deadline)
 
-    def read(self, chain: Chain, first: int, objects: Sequence[MemoryObj], deadline: float) -> int:
-        """Copies blocks out of the agent's arena; how many leading ones came. LMCache uses its buffers when it likes, and
-        nobody could look at a lease's word behind it: so the copy ends before the lease does."""
-        lease = self.client.take(chain, first, len(objects), deadline=deadline).result()
-        if lease is None:
-            return 0
-        arena = lease.arena
-        for (slot, _), thing in zip(lease.taken.blocks, objects, strict=False):
-            ctypes.memmove(int(thing.data_ptr), arena.address + slot * arena.shape.slot_bytes, self.block_bytes)
-        came = len(lease) if lease.in_force else 0
-        lease.release()
-        self.read_in_place += came
+    # ---- loads
+
+    def load(self, chain: Chain, first: int, objects: Sequence[MemoryObj], deadline: float) -> Future[int]:
+        """Brings the blocks from ``first`` on into objects; how many leading ones came, when their last byte is there. Does
+        not wait."""
+        came: Future[int] = Future()
+        if self.client.arena is None:
+            self.begin(lambda: self._load_staged(chain, first, objects, deadline, came, 0))
+            return came
+
+        def taken(lease: Future[Lease | None]) -> None:
+            self.end(lambda: self._load_leased(chain, first, objects, deadline, came, lease.result()))
+
+        self.client.take(chain, first, len(objects), deadline=deadline).add_done_callback(taken)
         return came
 
-    def takes(self, objects: Sequence[MemoryObj]) -> bool:
-        """Whether these objects have the size that the agent was told."""
-        if all(thing.get_size() == self.block_bytes for thing in objects):
-            return True
-        _log.warning("objects of another size than %d bytes are not kept: one agent serves one layout", self.block_bytes)
-        return False
+    def _load_leased(
+        self, chain: Chain, first: int, objects: Sequence[MemoryObj], deadline: float, came: Future[int], lease: Lease | None
+    ) -> None:
+        """Copies blocks out of the agent's arena; what was not lent is staged. LMCache uses its buffers when it likes, and
+        nobody could look at a lease's word behind it: so the copy ends before the lease does."""
+        done = 0
+        if lease is not None and lease.taken.first == first:
+            slot_bytes = lease.arena.shape.slot_bytes
+            for (slot, _), thing in zip(lease.taken.blocks, objects, strict=False):
+                ctypes.memmove(int(thing.data_ptr), lease.arena.address + slot * slot_bytes, self.block_bytes)
+            done = len(lease) if lease.settle() else 0
+            self.read_in_place += done
+        elif lease is not None:
+            lease.release()
+        if done == len(objects):
+            came.set_result(done)
+        else:
+            self.begin(lambda: self._load_staged(chain, first, objects, deadline, came, done))
 
-    def lend(self, objects: Sequence[MemoryObj], *, fills: bool, deadline: float) -> Slots | None:
+    def _load_staged(
+        self, chain: Chain, first: int, objects: Sequence[MemoryObj], deadline: float, came: Future[int], done: int
+    ) -> None:
+        """Has the agent copy what is not there yet. On the thread that begins jobs, which may wait for slots."""
+        rest = objects[done:]
+        slots = self._lend(rest, deadline, fills=False)
+        if slots is None:
+            came.set_result(done)
+            return
+
+        def loaded(future: Future[Loaded]) -> None:
+            result = future.result()
+            count = max(0, result.end - result.first) if result.first == first + done else 0
+
+            def bring() -> None:
+                self._bring(slots, rest[:count])
+                self._give_back(slots)
+                came.set_result(done + count)
+
+            self.end(bring)
+
+        self.client.load(chain, first + done, slots.places, deadline=deadline).add_done_callback(loaded)
+
+    # ---- slots
+
+    def _lend(self, objects: Sequence[MemoryObj], deadline: float, *, fills: bool) -> _Slots | None:
         """Places for objects, with their bytes when ``fills``. None: no slot came free in time."""
         if self.staging is None:
-            return Slots(Places.of([(self._region, int(o.data_ptr) - self._arena, self.block_bytes) for o in objects]), [])
+            return _Slots(Places.of([(self._region, int(o.data_ptr) - self._base, self.block_bytes) for o in objects]), [])
+        until = time.monotonic() + deadline
         with self._room:
             while (slots := self.staging.acquire(len(objects))) is None:
-                left = deadline - time.monotonic()
+                left = until - time.monotonic()
                 if left <= 0 or not self._room.wait(left):
                     return None
         size = self.staging.slot_bytes
         if fills:
             for slot, thing in zip(slots, objects, strict=True):
                 ctypes.memmove(self._base + slot * size, int(thing.data_ptr), self.block_bytes)
-        return Slots(Places.of([(self._region, slot * size, self.block_bytes) for slot in slots]), slots)
+        return _Slots(Places.of([(self._region, slot * size, self.block_bytes) for slot in slots]), slots)
 
-    def bring(self, slots: Slots, objects: Sequence[MemoryObj]) -> None:
+    def _bring(self, slots: _Slots, objects: Sequence[MemoryObj]) -> None:
         """Copies what came into staging slots to LMCache's buffers."""
         if self.staging is None:
             return
         for slot, thing in zip(slots.staged, objects, strict=False):
             ctypes.memmove(int(thing.data_ptr), self._base + slot * self.staging.slot_bytes, self.block_bytes)
 
-    def give_back(self, slots: Slots) -> None:
+    def _give_back(self, slots: _Slots) -> None:
         """Nothing touches the slots any more."""
         if self.staging is not None and slots.staged:
             with self._room:
                 self.staging.release(slots.staged)
                 self._room.notify_all()
+
+    # ---- threads
 
     def begin(self, order: Callable[[], None]) -> None:
         """Has a job begun."""

@@ -17,7 +17,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
@@ -25,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from lmcache.v1.storage_backend.abstract_backend import StoragePluginInterface
 
 from ..namespace import EngineKeys, namespace_digest
-from ..protocol import Chain, Loaded, Saved
+from ..protocol import Chain, Saved
 from .link import PIECE, Link, namespace_fields
 
 if TYPE_CHECKING:
@@ -61,8 +60,6 @@ class HoldfastStorage(StoragePluginInterface):
             self._params,
             int(local_cpu_backend.get_full_chunk_size_bytes()),
             int(self._params.get("staging_bytes", 256 << 20)),
-            None,
-            hands_over=bool(self._params.get("hand_over", True)),
         )
         self._lock = threading.Lock()
         self._putting: set[CacheEngineKey] = set()
@@ -145,27 +142,12 @@ class HoldfastStorage(StoragePluginInterface):
 
         def begin() -> None:
             cut = Chain(chain.keys[: members[-1] + 1], chain.group, chain.shard, chain.shards)
-            job = self._link.write(cut, [objs[at] for at in members], self._deadline)
-            if job is not None:
-                for at in members:
-                    objs[at].ref_count_down()
-                job.add_done_callback(ended)
-                return
             try:
-                slots = self._link.lend([objs[at] for at in members], fills=True, deadline=time.monotonic() + self._deadline)
+                job = self._link.save(cut, [objs[at] for at in members], self._deadline)
             finally:
                 for at in members:
                     objs[at].ref_count_down()
-            if slots is None:
-                self._forget([keys[at] for at in members])
-                done.set_result(None)
-                return
-
-            def saved(future: Future[Saved]) -> None:
-                self._link.give_back(slots)
-                ended(future)
-
-            self._link.client.save(cut, members[0], slots.places, deadline=self._deadline).add_done_callback(saved)
+            job.add_done_callback(ended)
 
         self._link.begin(begin)
         return done
@@ -201,15 +183,7 @@ class HoldfastStorage(StoragePluginInterface):
                 break
             buffers.append(thing)
         cut = Chain(chain.keys[: first + len(buffers)], chain.group, chain.shard, chain.shards)
-        end = self._link.read(cut, first, buffers, self._deadline) if buffers else 0
-        rest = buffers[end:]
-        slots = self._link.lend(rest, fills=False, deadline=time.monotonic() + self._deadline) if rest else None
-        if slots is not None:
-            loaded: Loaded = self._link.client.load(cut, first + end, slots.places, deadline=self._deadline).result()
-            came = max(0, loaded.end - loaded.first) if loaded.first == first + end else 0
-            self._link.bring(slots, rest[:came])
-            self._link.give_back(slots)
-            end += came
+        end = self._link.load(cut, first, buffers, self._deadline).result() if buffers else 0
         for at, thing in enumerate(buffers):
             if at < end:
                 got[first + at] = thing

@@ -210,19 +210,45 @@ class AdapterTest(Agents):
         self.assertEqual(self.load(keys), [{number + 1} for number in range(6)])
         self.adapter.submit_unlock(keys)
 
+    def test_two_engines_of_one_agent_share_what_one_of_them_saved(self) -> None:
+        self.connected()
+        keys = self.keys("two engines", 6)
+        self.assertTrue(self.store(keys))
+        self.adapter = HoldfastL2({"socket": self.socket, "staging_bytes": 8 << 20, "chunk_tokens": CHUNK})
+        self.addCleanup(self.adapter.close)
+        self.connected()
+        self.assertEqual(self.look_up(keys), [True] * 6)
+        self.assertEqual(self.load(keys), [{number + 1} for number in range(6)])
+        self.adapter.submit_unlock(keys)
+
     def connected(self) -> None:
         self.look_up(self.keys("none", 1))
         assert self.adapter._link is not None
         self.assertTrue(self.adapter._link.client.wait_open(10))
+        self.assertIs(self.adapter._link.client.checked, True, "no block was compared at the attach")
 
     def test_objects_come_back_rank_by_rank(self) -> None:
         self.connected()
+        link = self.adapter._link
         ranks = self.keys("a", 20, 0x02000200) + self.keys("a", 20, 0x02010201)
         self.assertTrue(self.store(ranks))
         more = self.keys("b", 1)
         self.assertEqual(self.look_up(ranks + more), [True] * 40 + [False])
         self.assertEqual(self.load(ranks), [{number + 1} for number in range(40)])
         self.adapter.submit_unlock(ranks)
+        # One copy each way, between LMCache's buffers and the agent's arena.
+        self.assertEqual((link.written_in_place, link.read_in_place), (40, 40))
+
+    def test_objects_that_are_not_handed_over_are_staged(self) -> None:
+        self.adapter = HoldfastL2(
+            {"socket": self.socket, "staging_bytes": 1, "chunk_tokens": CHUNK, "hand_over": False}
+        )
+        self.addCleanup(self.adapter.close)
+        self.connected()
+        keys = self.keys("staged", 50)
+        self.assertTrue(self.store(keys))
+        self.assertEqual(self.load(keys), [{number + 1} for number in range(50)])
+        self.assertEqual((self.adapter._link.written_in_place, self.adapter._link.read_in_place), (0, 0))
 
     def test_without_agent_all_ends_at_once(self) -> None:
         if self.agent is None:
