@@ -78,6 +78,7 @@ class HiCacheTest(unittest.TestCase):
 
     def round_trip(self, pool) -> dict[str, int]:  # type: ignore[no-untyped-def]
         backend = self.backend(pool)
+        self.assertIs(backend._mover.client.checked, True, "no block was compared at the attach")
         buffer = pool.kv_buffer
         buffer.view(torch.int16).random_(-30000, 30000)
         before = buffer.view(torch.int16).clone()

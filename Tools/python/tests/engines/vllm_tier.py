@@ -26,11 +26,13 @@ from vllm.v1.kv_offload.config import (
 )
 from vllm.v1.kv_offload.factory import OffloadingSpecFactory
 
+from holdfast_kv.protocol import Refusal
+
 ROW = 65536
 ROWS = 64
 
 
-def config(socket: str, engine: str, **tier: object) -> OffloadingConfig:
+def config(socket: str, engine: str, ranks: int = 1, **tier: object) -> OffloadingConfig:
     extra = {
         "spec_name": "TieringOffloadingSpec",
         "cpu_bytes_to_use": ROWS * ROW,
@@ -44,7 +46,7 @@ def config(socket: str, engine: str, **tier: object) -> OffloadingConfig:
         engine_id=engine,
         model=OffloadingModelConfig("m/m", "bfloat16", 4096),
         cache=OffloadingCacheConfig(16, 1),
-        parallel=OffloadingParallelConfig(0, 1, 1, 1, 1, 1, 0, 1, None, True),
+        parallel=OffloadingParallelConfig(0, ranks, ranks, 1, 1, 1, 0, 1, None, ranks == 1),
     )
 
 
@@ -111,6 +113,7 @@ class ManagerTest(unittest.TestCase):
     def test_chunks_come_back_from_the_agent(self) -> None:
         manager = self.manager()
         self.assertTrue(manager.secondary_tiers[0]._client.wait_open(10))
+        self.assertIs(manager.secondary_tiers[0]._client.checked, True, "no block was compared at the attach")
         names = keys("a", 6)
         with manager.lock:
             context = ReqContext("r1")
@@ -175,6 +178,54 @@ class ManagerTest(unittest.TestCase):
                 time.sleep(0.005)
             self.agent.blocks.clear()
             self.assertEqual(self.settle(manager, names, context), [LookupResult.MISS] * 3)
+
+    def test_two_engines_of_one_agent_share_what_one_of_them_saved(self) -> None:
+        first, second = self.manager(), self.manager()
+        for manager in (first, second):
+            self.assertTrue(manager.secondary_tiers[0]._client.wait_open(10))
+        names = keys("f", 6)
+        with first.lock:
+            context = ReqContext("r1")
+            first.on_new_request(context)
+            self.settle(first, names, context)
+            self.store(first, names, context, 21)
+            self.step(first)
+            first.secondary_tiers[0].drain_jobs()
+            self.step(first)
+            first.on_request_finished(context)
+        with second.lock:
+            context = ReqContext("r1")
+            second.on_new_request(context)
+            self.assertEqual(self.settle(second, names, context), [LookupResult.HIT] * 6)
+            spec = second.prepare_load(names, context)
+            rows = np.asarray(second.primary_tier.get_kv_memoryview())
+            for number, chunk in enumerate(spec.chunk_ids):
+                self.assertTrue((rows[chunk] == 21 + number).all())
+            second.complete_load(names, context)
+            second.on_request_finished(context)
+
+    def test_engines_of_another_tensor_parallel_shape_do_not_meet(self) -> None:
+        names = keys("g", 4)
+        for ranks in (1, 2):
+            manager = self.manager(ranks=ranks)
+            client = manager.secondary_tiers[0]._client
+            deadline = time.monotonic() + 20
+            while not client.is_open and client.refusal is None:
+                self.assertLess(time.monotonic(), deadline)
+                time.sleep(0.005)
+            with manager.lock:
+                context = ReqContext(f"r{ranks}")
+                manager.on_new_request(context)
+                self.assertEqual(self.settle(manager, names, context), [LookupResult.MISS] * 4)
+                self.store(manager, names, context, ranks)
+                self.step(manager)
+                manager.secondary_tiers[0].drain_jobs()
+                self.step(manager)
+                manager.on_request_finished(context)
+        if self.agent is None:
+            # One agent serves one layout: the second is told both.
+            self.assertEqual(client.refusal.code, Refusal.LAYOUT)
+            self.assertIn(" | ", client.refusal.reason)
 
     def test_a_second_agent_gives_what_the_first_one_saved(self) -> None:
         other = os.environ.get("HOLDFAST_OTHER_SOCKET")
