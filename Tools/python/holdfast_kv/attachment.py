@@ -174,12 +174,15 @@ class Attachment(Connection):
             self._begin(welcome)
 
     def _opened(self, opened: ArenaOpened, fds: list[int]) -> bool:
+        file = os.dup(fds[0]) if fds else -1
         arena = self.arena = map_arena(opened, fds)
         if arena is None:
+            if file >= 0:
+                os.close(file)
             log.error("the agent's arena cannot be mapped; its blocks are not used")
             return False
         pages = threading.Thread(
-            target=arena.bring_pages_in, args=(lambda: self.arena is arena,), name="holdfast-pages", daemon=True
+            target=arena.bring_pages_in, args=(file, lambda: self.arena is arena), name="holdfast-pages", daemon=True
         )
         pages.start()
         if self.welcome is not None:
