@@ -26,7 +26,7 @@ from lmcache.v1.distributed.l2_adapters.base import L2AdapterInterface
 
 from ..namespace import EngineKeys, namespace_digest
 from ..protocol import Chain, Found, Saved
-from .link import PIECE, Link, namespace_fields
+from .link import Link, namespace_fields
 
 if TYPE_CHECKING:
     from lmcache.v1.distributed.api import MemoryLayoutDesc, ObjectKey
@@ -248,10 +248,11 @@ class HoldfastL2(L2AdapterInterface):
         move: Callable[..., None],
     ) -> None:
         """Moves a task's objects in pieces, one job of the agent each."""
+        step = link.piece if link else 1
         pieces = [
-            (group, first, group.members[first : first + PIECE])
+            (group, first, group.members[first : first + step])
             for group in groups
-            for first in range(0, len(group.members), PIECE)
+            for first in range(0, len(group.members), step)
         ]
         task.open = max(1, len(pieces))
 

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from lmcache.v1.memory_management import MemoryObj
 
 _log = logging.getLogger("holdfast_kv.lmcache")
-#: Blocks of a job: as many as are copied before the agent starts on them.
-PIECE: Final = 16
+#: Bytes of a job, as many as are copied before the agent starts on them: few enough for its checksums to keep up with our
+#: copies, and for it to have the slots.
+_JOB_BYTES: Final = 16 << 20
 
 
 @dataclass(slots=True)
@@ -48,6 +49,8 @@ class Link:
 
     def __init__(self, params: dict[str, Any], block_bytes: int, staging_bytes: int, l1: L1MemoryDesc | None = None) -> None:
         self.block_bytes = block_bytes
+        #: Blocks of a job.
+        self.piece = max(1, min(512, _JOB_BYTES // block_bytes))
         #: Blocks that were written, and read, in the agent's arena.
         self.written_in_place = self.read_in_place = 0
         self.block_tokens = int(params.get("chunk_tokens", 256))
@@ -75,7 +78,7 @@ class Link:
             self._base = l1.ptr
         else:
             slot = (block_bytes + 4095) // 4096 * 4096
-            self.staging = StagingRegion(slot, max(2 * PIECE, staging_bytes // slot))
+            self.staging = StagingRegion(slot, max(2 * self.piece, staging_bytes // slot))
             self._region = self.client.add_region(self.staging.memory.fd, self.staging.memory.length)
             self._base = ctypes.addressof(ctypes.c_char.from_buffer(self.staging.memory.view))
         self._room = threading.Condition()

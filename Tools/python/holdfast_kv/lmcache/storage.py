@@ -25,7 +25,7 @@ from lmcache.v1.storage_backend.abstract_backend import StoragePluginInterface
 
 from ..namespace import EngineKeys, namespace_digest
 from ..protocol import Chain, Saved
-from .link import PIECE, Link, namespace_fields
+from .link import Link, namespace_fields
 
 if TYPE_CHECKING:
     from lmcache.utils import CacheEngineKey
@@ -116,8 +116,8 @@ class HoldfastStorage(StoragePluginInterface):
         chain = self._chain(keys)
         futures: list[Future[None]] = []
         for run in _runs(wanted):
-            for first in range(0, len(run), PIECE):
-                futures.append(self._put(keys, objs, chain, run[first : first + PIECE], on_complete_callback))
+            for first in range(0, len(run), self._link.piece):
+                futures.append(self._put(keys, objs, chain, run[first : first + self._link.piece], on_complete_callback))
         return futures
 
     def _put(
@@ -168,28 +168,38 @@ class HoldfastStorage(StoragePluginInterface):
         if not self._link.client.is_open:
             return got
         chain = self._chain(keys)
-        for first in range(0, len(keys), PIECE):
-            count = min(PIECE, len(keys) - first)
-            if self._get(chain, first, count, got) < count:
+        loads: list[tuple[int, list[MemoryObj], Future[int]]] = []
+        for first in range(0, len(keys), self._link.piece):
+            wanted = min(self._link.piece, len(keys) - first)
+            buffers = self._buffers(wanted)
+            if buffers:
+                cut = Chain(chain.keys[: first + len(buffers)], chain.group, chain.shard, chain.shards)
+                loads.append((first, buffers, self._link.load(cut, first, buffers, self._deadline)))
+            if len(buffers) < wanted:
                 break
+        is_gap = False
+        for first, buffers, load in loads:
+            came = load.result()
+            if is_gap:
+                came = 0  # what lies behind a chunk that did not come is of no use
+            is_gap = came < len(buffers)
+            for at, thing in enumerate(buffers):
+                if at < came:
+                    got[first + at] = thing
+                else:
+                    thing.ref_count_down()
         return got
 
-    def _get(self, chain: Chain, first: int, count: int, got: list[MemoryObj | None]) -> int:
+    def _buffers(self, count: int) -> list[MemoryObj]:
+        """Buffers of LMCache's, as many as there are."""
         assert self.local_cpu_backend is not None and self.metadata is not None
         buffers: list[MemoryObj] = []
-        for _ in range(count):
+        while len(buffers) < count:
             thing = self.local_cpu_backend.allocate(self.metadata.get_shapes(), self.metadata.get_dtypes())
             if thing is None:
                 break
             buffers.append(thing)
-        cut = Chain(chain.keys[: first + len(buffers)], chain.group, chain.shard, chain.shards)
-        end = self._link.load(cut, first, buffers, self._deadline).result() if buffers else 0
-        for at, thing in enumerate(buffers):
-            if at < end:
-                got[first + at] = thing
-            else:
-                thing.ref_count_down()
-        return end
+        return buffers
 
     async def batched_get_non_blocking(
         self, lookup_id: str, keys: list[CacheEngineKey], transfer_spec: Any = None
