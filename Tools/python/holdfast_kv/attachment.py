@@ -206,10 +206,11 @@ class Attachment(Connection):
             self._attached.set()
 
     def _distrust(self) -> None:
-        self.is_distrusted = True
-        log.error("the agent at %s gave back other bytes than it was given; it is not used", self._path)
         with self._lock:
             self._leaves = True
+        log.error("the agent at %s gave back other bytes than it was given; it is not used", self._path)
+        # Last: who sees it finds all of it done.
+        self.is_distrusted = True
 
     def _refused(self, refused: Refused) -> None:
         self.counters.refusals += 1
