@@ -14,6 +14,7 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any
 
 from .aio import AsyncClient
@@ -330,7 +331,7 @@ class Client(Attachment):
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 return False
-            with contextlib.suppress(TimeoutError):
+            with contextlib.suppress(FutureTimeoutError):
                 futures[0].exception(left)
 
     def close(self, timeout: float = 5.0) -> bool:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from itertools import count, islice, repeat
 from typing import Final
@@ -306,7 +307,7 @@ class Tier:
                 left = None if limit is None else max(0.0, limit - time.monotonic())
                 try:
                     run.future.exception(left)
-                except TimeoutError:
+                except FutureTimeoutError:
                     return False
         return True
 

@@ -1,14 +1,16 @@
 """The scheduler's half: looks prompts up, plans loads and saves, tells of blocks that came and went.
 
-Called by the scheduler's thread alone, which it never makes wait: a look-up without an answer is asked for again at the next
-step.
+Called by the scheduler's thread alone. A look-up without an answer is asked for again at the next step, but for a moment
+that is waited once a request: the client's thread needs the interpreter, and a step that goes on holds it 5 ms at a time.
 """
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict, deque
 from collections.abc import Iterable
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -41,6 +43,7 @@ class _Asked:
     blocks: list[list[int]] = field(default_factory=list)
     #: Leading blocks that need no save.
     saved: int = 0
+    has_waited: bool = False
     #: Its match was used; should the load fail, the prompt is computed and not asked for again.
     is_spent: bool = False
 
@@ -53,6 +56,7 @@ class Scheduler:
         self._keys = EngineKeys(namespace_digest(shape.fields))
         self._requests: dict[str, tuple[Request, _Asked]] = {}
         self._loads: list[Move] = []
+        self._patience = float(extra.get("lookup_wait", 0.001))
         self._has_events = bool(extra.get("enable_kv_events", False))
         self.client = client_of(shape, extra, on_changed=self._changed if self._has_events else None)
         self._changes: deque[Changed] = deque(maxlen=4096)
@@ -87,7 +91,7 @@ class Scheduler:
         asked = self._requests[request.request_id][1]
         if not asked.answers or asked.is_spent:
             return 0, False
-        if not all(answer.done() for answer in asked.answers):
+        if not all(answer.done() for answer in asked.answers) and not self._wait(asked):
             return None, False
         # The last token is computed always: its logits are what the prompt was sent for.
         most = self._shape.blocks(request.num_tokens - 1)
@@ -97,6 +101,19 @@ class Scheduler:
             return 0, False
         asked.match = (first, hits)
         return (hits - first) * self._shape.block_tokens, True
+
+    def _wait(self, asked: _Asked) -> bool:
+        """Gives the answers a moment, once a request; whether they all came."""
+        if asked.has_waited:
+            return False
+        asked.has_waited = True
+        deadline = time.monotonic() + self._patience
+        try:
+            for answer in asked.answers:
+                answer.result(max(0.0, deadline - time.monotonic()))
+        except FutureTimeoutError:
+            return False
+        return True
 
     def allocated(self, request: Request, blocks: KVCacheBlocks, tokens: int) -> None:
         """Places for a match; called again without tokens when it has ended."""
