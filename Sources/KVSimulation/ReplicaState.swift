@@ -73,7 +73,7 @@ struct ReplicaState {
     private var sequences = 0
     private(set) var decodeFLOPs = 0.0
     /// Share of its prefill that had been computed before, by FLOPs.
-    var recomputedShare = 0.0
+    private var recomputedShare = 0.0
     /// Computing that a short load added, nanoseconds; and what was added before the iteration began.
     private var extra: Int64 = 0
     /// Whether it only waits for the last layers of a load.
@@ -137,7 +137,10 @@ struct ReplicaState {
     }
 
     /// Starts an iteration; false when nothing can run.
-    mutating func startIteration(at now: Int64) -> Bool {
+    mutating func startIteration(_ settings: Scenario.Engine, at now: Int64) -> Bool {
+        if settings.overlap == .none, loadingCount > splitCount { return false }
+        guard engine.hasWork else { return false }
+        accountWaiting(to: now)
         guard
             let iteration = engine.startIteration(
                 at: Instant(nanoseconds: now), until: .distantFuture, space: &space)
@@ -152,6 +155,30 @@ struct ReplicaState {
         decodeFLOPs = iteration.decodeFLOPs
         end = now + duration + extra
         return true
+    }
+
+    /// Splits the time that prefill adds to the iteration under way into useful and recomputed, by FLOPs.
+    ///
+    /// - Returns: The FLOPs of what had not been computed before.
+    mutating func splitPrefill(_ table: RequestTable, _ model: ServingModel) -> Double {
+        var all = 0.0
+        var again = 0.0
+        for chunk in engine.chunks {
+            let request = Int(chunk.request)
+            let flops = model.prefillFLOPs(tokens: chunk.count, after: chunk.start)
+            all += flops
+            let knownTokens =
+                table.states[request].isComputed
+                ? Int.max : Int(table.states[request].knownBlocks) * table.workload.blockTokens
+            let tokens = min(chunk.count, knownTokens - chunk.start)
+            if tokens == chunk.count {
+                again += flops
+            } else if tokens > 0 {
+                again += model.prefillFLOPs(tokens: tokens, after: chunk.start)
+            }
+        }
+        recomputedShare = all > 0 ? again / all : 0
+        return all - again
     }
 
     /// Cuts a run of decode steps short if somebody waits who could join; whether it ends earlier now.
@@ -224,221 +251,32 @@ struct ReplicaState {
     }
 }
 
-/// A transfer that no manager ordered.
-struct ForeignTransfer {
-    enum Kind: UInt64 {
-        /// A preempted request's KV on its way to host memory.
-        case swapOut
-        /// And back.
-        case swapIn
-        /// Out of the engine's own host region.
-        case hostRegion
+/// Replicas that may have something to start, each once.
+struct KickedReplicas {
+    private var order: [Int] = []
+    private var isIn: [Bool]
+
+    init(count: Int) { isIn = Array(repeating: false, count: count) }
+
+    mutating func insert(_ replica: Int) {
+        if isIn[replica] { return }
+        isIn[replica] = true
+        order.append(replica)
     }
 
-    let kind: Kind
-    let request: Int
-
-    init(kind: Kind, request: Int) {
-        self.kind = kind
-        self.request = request
-    }
-
-    init(tag: UInt64) {
-        let plain = tag & ~SimulatedWorld.foreign
-        guard let kind = Kind(rawValue: plain & 3) else { preconditionFailure("a transfer of no kind") }
-        self.kind = kind
-        request = Int(plain >> 2)
-    }
-
-    var tag: UInt64 { UInt64(request) << 2 | kind.rawValue }
-}
-
-/// What a request has become.
-struct RequestState {
-    var replica: Int32 = -1
-    /// Prompt tokens that need no computing, by the admission; −1 before it.
-    var cachedTokens: Int32 = -1
-    /// Leading blocks that were in HBM at that moment.
-    var hbmBlocks: Int32 = 0
-    /// Leading prompt blocks that had been computed before anywhere in the cluster.
-    var knownBlocks: Int32 = 0
-    /// Leading blocks that the rest of the cluster holds, where this replica cannot reach them.
-    var elsewhereBlocks: Int32 = 0
-    /// Blocks of KV beyond the path's: the answer, and tokens behind the last named block.
-    var privateBlocks: Int32 = 0
-    /// First entry of the replica's step log after the first token.
-    var firstStep: Int32 = 0
-    /// Whether its blocks are taken in HBM.
-    var isReserved = false
-    /// Sources from which its KV is still being loaded.
-    var loadParts: Int8 = 0
-    /// Blocks that are loaded while the engine computes those before them: the planner's `split`.
-    var split: Range<Int32> = 0..<0
-    /// Whether it has been given to the batching engine.
-    var isEnqueued = false
-    /// Leading blocks that its node's tiers brought, or that were in HBM before.
-    var readyBlocks: Int32 = 0
-    /// Leading blocks that the engine's own memories had: HBM and, engine-owned, its host region.
-    var hostBlocks: Int32 = 0
-    /// Whether its first token is out; a preempted request comes by a second time.
-    var isComputed = false
-    /// Whether its KV is being loaded and the iteration that computes its rest must wait for that.
-    var isLoading: Bool { loadParts > 0 && split.isEmpty }
-    /// What its node's manager calls it.
-    var number: UInt32 = 0
-    /// Its rank of arrival.
-    var order = 0
-    /// Tokens it had generated when it was swapped out.
-    var producedTokens: Int32 = 0
-    /// How long its load should take, nanoseconds.
-    var plannedLoad: Int64 = 0
-    var arrival: Int64 = 0
-    /// When its KV blocks were taken: the end of its time in the queue.
-    var admitted: Int64 = 0
-    var firstToken: Int64 = -1
-    var finished: Int64 = -1
-}
-
-/// All requests of a run, shared by the cluster and its replicas' memories.
-final class RequestTable {
-    let workload: Workload
-    var states: [RequestState]
-
-    init(_ workload: Workload) {
-        self.workload = workload
-        states = Array(repeating: RequestState(), count: workload.requests.count)
+    /// Takes the one that came last.
+    mutating func popLast() -> Int? {
+        guard let replica = order.popLast() else { return nil }
+        isIn[replica] = false
+        return replica
     }
 }
 
-/// The KV memory of one replica, as its batching engine asks for it.
-struct ReplicaSpace: KVSpace {
-    var cache: PrefixCache
-    private let table: RequestTable
-    private let blockTokens: Int
-    /// Without prefix caching no block is shared or kept.
-    private let sharesPrefixes: Bool
-    private var evicted: [BlockNumber] = []
-    /// Engine-owned: the engine's own host tier, as its LRU keeps it; without readers, all of it is cache.
-    private var hostRegion: PrefixCache?
-    /// Tokens of requests that wait in the engine's queue and need no computing.
-    var cachedWaiting = 0
-
-    init(cache: PrefixCache, table: RequestTable, sharesPrefixes: Bool, hostBlocks: Int) {
-        self.cache = cache
-        hostRegion = hostBlocks > 0 ? PrefixCache(capacity: hostBlocks) : nil
-        self.table = table
-        self.sharesPrefixes = sharesPrefixes
-        blockTokens = table.workload.blockTokens
-    }
-
-    /// How many blocks of the path are named, and so can be shared.
-    func pathCount(_ request: Int) -> Int {
-        sharesPrefixes ? Int(table.workload.requests[request].blockCount) : 0
-    }
-
-    /// Takes the blocks of a request of `tokens` tokens in all; returns the leading blocks that were filled, or nil when
-    /// there is no room, and then nothing has changed. `spare` blocks must stay to be had.
-    mutating func reserve(_ request: Int, tokens: Int, spare: Int) -> Int? {
-        let blocks = table.workload.blocks
-        let start = table.workload.requests[request].firstReference
-        let path = blocks.span.extracting(start..<start + pathCount(request))
-        let privateBlocks = max(0, (tokens - path.count * blockTokens + blockTokens - 1) / blockTokens)
-        let needed = path.count - cache.readRun(path) + privateBlocks
-        if needed + spare > cache.available { return nil }
-        let filled = cache.filledRun(path)
-        evicted.removeAll(keepingCapacity: true)
-        cache.acquire(path, evicted: &evicted)
-        cache.changePrivate(by: privateBlocks, evicted: &evicted)
-        table.states[request].privateBlocks = Int32(privateBlocks)
-        table.states[request].isReserved = true
-        return filled
-    }
-
-    /// The KV of these blocks has been loaded.
-    mutating func fill(_ request: Int, _ range: Range<Int>) {
-        let blocks = table.workload.blocks
-        let start = table.workload.requests[request].firstReference
-        cache.fill(blocks.span.extracting(start..<start + pathCount(request)), range)
-    }
-
-    /// All KV of a request has come back from host memory.
-    mutating func fillAll(_ request: Int) { fill(request, 0..<pathCount(request)) }
-
-    /// How many leading blocks of a request's path are filled.
-    func filledRun(_ request: Int) -> Int {
-        let blocks = table.workload.blocks
-        let start = table.workload.requests[request].firstReference
-        return cache.filledRun(blocks.span.extracting(start..<start + pathCount(request)))
-    }
-
-    /// How many leading blocks of a request's path are in the engine's host region.
-    func hostRun(_ request: Int) -> Int {
-        guard let hostRegion else { return 0 }
-        let blocks = table.workload.blocks
-        let start = table.workload.requests[request].firstReference
-        return hostRegion.filledRun(blocks.span.extracting(start..<start + pathCount(request)))
-    }
-
-    /// How many leading blocks the engine has in memories of its own.
-    func ownRun(_ request: Int) -> Int { max(filledRun(request), hostRun(request)) }
-
-    /// The engine writes what it computed to its host region as well.
-    mutating func keepInHostRegion(_ request: Int) {
-        guard hostRegion != nil else { return }
-        let blocks = table.workload.blocks
-        let start = table.workload.requests[request].firstReference
-        let count = min(pathCount(request), hostRegion?.capacity ?? 0)
-        let path = blocks.span.extracting(start..<start + count)
-        evicted.removeAll(keepingCapacity: true)
-        hostRegion?.acquire(path, evicted: &evicted)
-        hostRegion?.fillLeading(path, count)
-        hostRegion?.release(path)
-    }
-
-    mutating func admit(_ number: UInt32, tokens: Int, newTokens: Int) -> Int? {
-        let request = Int(number)
-        if table.states[request].isReserved {
-            cachedWaiting -= Int(table.states[request].cachedTokens)
-            return Int(table.states[request].cachedTokens)
-        }
-        // A preempted request comes back on its own; what is left of it in HBM is hit again.
-        guard let filled = reserve(request, tokens: tokens, spare: 0) else { return nil }
-        return min(filled * blockTokens, tokens - 1)
-    }
-
-    mutating func grow(_ number: UInt32, tokens: Int) -> Int? {
-        let request = Int(number)
-        let path = pathCount(request)
-        let wanted = max(0, (tokens - path * blockTokens + blockTokens - 1) / blockTokens)
-        let more = wanted - Int(table.states[request].privateBlocks)
-        if more > 0 {
-            if more > cache.available { return nil }
-            evicted.removeAll(keepingCapacity: true)
-            cache.changePrivate(by: more, evicted: &evicted)
-            table.states[request].privateBlocks += Int32(more)
-        }
-        return (path + Int(table.states[request].privateBlocks)) * blockTokens
-    }
-
-    mutating func computed(_ number: UInt32, tokens: Int) {
-        let request = Int(number)
-        let path = pathCount(request)
-        // A partial last block is complete with the prompt.
-        let isWhole = tokens >= Int(table.workload.requests[request].inputTokens)
-        let filled = isWhole ? path : min(path, tokens / blockTokens)
-        let blocks = table.workload.blocks
-        let start = table.workload.requests[request].firstReference
-        cache.fillLeading(blocks.span.extracting(start..<start + path), filled)
-    }
-
-    mutating func release(_ number: UInt32, tokens: Int, preempted: Bool) {
-        let request = Int(number)
-        let blocks = table.workload.blocks
-        let start = table.workload.requests[request].firstReference
-        cache.release(blocks.span.extracting(start..<start + pathCount(request)))
-        evicted.removeAll(keepingCapacity: true)
-        cache.changePrivate(by: -Int(table.states[request].privateBlocks), evicted: &evicted)
-        table.states[request].privateBlocks = 0
-        table.states[request].isReserved = false
+extension Scenario.Engine {
+    /// How its replicas make batches.
+    func batching(swaps: Bool) -> Batching {
+        Batching(
+            tokenBudget: tokenBudget, sequencesMax: maxSequences, preemption: swaps ? .swap : .recompute,
+            runStepsMax: 64, reservesWholePrompt: true)
     }
 }

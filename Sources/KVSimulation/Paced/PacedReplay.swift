@@ -7,63 +7,6 @@ import KVReport
 import KVServing
 import KVTiering
 
-/// What a paced replay asks of a node. `lookUp` and `load` are answered once each.
-public enum PacedOrder: Sendable {
-    /// A request has come.
-    case lookUp(PacedRequest)
-    /// Its engine has room for it: blocks from `engineBlocks` up to `end` are wanted.
-    case load(PacedRequest, end: Int32)
-    /// Its prompt is computed: the engine offers the blocks.
-    case save(PacedRequest)
-    /// Its last token is out.
-    case end(PacedRequest)
-}
-
-/// How a node answers.
-public enum PacedAnswer: Sendable {
-    /// Leading blocks that could be served, the engine's own included, and the seconds that it took to say so.
-    case found(request: Int, blocks: Int32, seconds: Double)
-    /// One past the last block that the engine has now, and the seconds since the order.
-    case loaded(request: Int, end: Int32, seconds: Double)
-}
-
-/// A request, and where it went.
-public struct PacedRequest: Sendable {
-    /// Its node, and everything that is said of it there.
-    public var node: Int
-    /// See `node`.
-    public var request: LockStepRequest
-}
-
-/// What came of a paced replay.
-public struct PacedResult: Sendable {
-    /// Requests that ended, of those that came.
-    public var completed = 0
-    /// Requests that came.
-    public var arrived = 0
-    /// Their prompt tokens.
-    public var promptTokens = 0
-    /// Where the tokens would have come from with endless bytes that every engine reads.
-    public var ceiling = Ledger()
-    /// From arrival to the first token: queueing and computing as modelled, look-up and load as they were, seconds.
-    public var ttft: [Double] = []
-    /// Of that, look-up and load.
-    public var readySeconds: [Double] = []
-    /// A token of the answer, seconds.
-    public var tpot: [Double] = []
-    /// Requests that met both limits of the SLO.
-    public var metSLO = 0
-    /// GPU time of all replicas by what it was spent on.
-    public var gpu = GPUSeconds()
-    /// From the first arrival to the last token, seconds of the trace's time.
-    public var span = 0.0
-    /// Requests that were taken up later than they came by more than `PacedReplay.lateness`, and the worst of them: seconds
-    /// of the machine's time.
-    public var lateRequests = 0
-    /// See `lateRequests`.
-    public var lateSecondsMax = 0.0
-}
-
 /// The engines of a paced replay and the requests on them.
 public final class PacedReplay {
     /// A request that is taken up so much after its time came late because the machine is too slow.
@@ -91,7 +34,7 @@ public final class PacedReplay {
     private enum Await: UInt8 { case nothing, found, loaded }
     /// Seconds that look-up and load took.
     private var ready: [Double]
-    private var kicked: [Int] = []
+    private var kicked: KickedReplicas
     private var orders: [PacedOrder] = []
     /// What came of it so far.
     public private(set) var result = PacedResult()
@@ -111,6 +54,7 @@ public final class PacedReplay {
         enginesPerNode = max(1, scenario.replicas / nodes)
         let count = nodes * enginesPerNode
         clock = IndexedClock(count: count)
+        kicked = KickedReplicas(count: count)
         known = BlockSet(count: workload.uniqueBlockCount)
         computed = BlockSet(count: workload.uniqueBlockCount)
         origin = workload.requests.first?.arrival ?? 0
@@ -124,12 +68,7 @@ public final class PacedReplay {
         }
     }
 
-    private func makeEngine() -> Replica {
-        let batching = Batching(
-            tokenBudget: scenario.engine.tokenBudget, sequencesMax: scenario.engine.maxSequences,
-            preemption: .recompute, runStepsMax: 64, reservesWholePrompt: true)
-        return Replica(model: model, batching: batching)
-    }
+    private func makeEngine() -> Replica { Replica(model: model, batching: scenario.engine.batching(swaps: false)) }
 
     private func makeSpace() -> ReplicaSpace {
         ReplicaSpace(
@@ -346,7 +285,7 @@ public final class PacedReplay {
 
     // MARK: Engines
 
-    private func kick(_ replica: Int) { if !kicked.contains(replica) { kicked.append(replica) } }
+    private func kick(_ replica: Int) { kicked.insert(replica) }
 
     private func schedule() {
         while let replica = kicked.popLast() { schedule(replica) }
@@ -360,11 +299,8 @@ public final class PacedReplay {
             return
         }
         admitHeld(replica)
-        if scenario.engine.overlap == .none, replicas[replica].loadingCount > 0 { return }
-        guard replicas[replica].engine.hasWork else { return }
-        replicas[replica].accountWaiting(to: now)
-        guard replicas[replica].startIteration(at: now) else { return }
-        shareRecomputed(replica)
+        guard replicas[replica].startIteration(scenario.engine, at: now) else { return }
+        _ = replicas[replica].splitPrefill(table, model)
         clock.set(replica, to: replicas[replica].end)
     }
 
@@ -378,19 +314,6 @@ public final class PacedReplay {
             }
         }
         kick(replica)
-    }
-
-    /// Splits the time that prefill adds to this iteration into useful and recomputed, by FLOPs.
-    private func shareRecomputed(_ replica: Int) {
-        var (all, again) = (0.0, 0.0)
-        for chunk in replicas[replica].engine.chunks {
-            let state = table.states[Int(chunk.request)]
-            all += model.prefillFLOPs(tokens: chunk.count, after: chunk.start)
-            let knownTokens = state.isComputed ? Int.max : Int(state.knownBlocks) * workload.blockTokens
-            let tokens = min(chunk.count, knownTokens - chunk.start)
-            if tokens > 0 { again += model.prefillFLOPs(tokens: tokens, after: chunk.start) }
-        }
-        replicas[replica].recomputedShare = all > 0 ? again / all : 0
     }
 
     /// GPU time up to now, by what it was spent on.
