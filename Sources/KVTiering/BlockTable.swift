@@ -109,16 +109,9 @@ struct BlockTable<Record: KeyedRecord>: ~Copyable {
     /// memory answers for sixteen keys at once instead of one after another.
     func longestRun(_ keys: Span<BlockKey>, into numbers: inout [BlockNumber]) -> Int {
         var done = 0
-        var places = InlineArray<16, SlotPlace>(repeating: SlotPlace(segment: 0, place: 0, slot: 0))
         while done < keys.count {
-            let batch = min(16, keys.count - done)
-            for offset in 0..<batch {
-                let hash = hash(of: keys[done + offset])
-                let segment = segmentIndex(of: hash)
-                let home = unsafe segments[segment].home(of: hash)
-                let slot = unsafe segments[segment].slots[home].word
-                places[offset] = SlotPlace(segment: UInt32(segment), place: UInt32(home), slot: slot)
-            }
+            let batch = min(Self.batch, keys.count - done)
+            let places = places(of: keys.extracting(done..<done + batch))
             for offset in 0..<batch {
                 let key = keys[done + offset]
                 guard let number = find(key, from: places[offset]) else { return done + offset }
@@ -129,15 +122,45 @@ struct BlockTable<Record: KeyedRecord>: ~Copyable {
         return done
     }
 
+    /// Keys whose searches are begun together.
+    static var batch: Int { 16 }
+
     /// Where the search for a key starts, and the word that was there.
-    private struct SlotPlace {
-        var segment: UInt32
-        var place: UInt32
-        var slot: UInt64
+    struct SlotPlace {
+        fileprivate var segment: UInt32 = 0
+        fileprivate var place: UInt32 = 0
+        fileprivate var slot: UInt64 = 0
     }
 
+    /// Begins the searches for up to `batch` keys. Places hold until the next change of the table.
     @inline(__always)
-    private func find(_ key: BlockKey, from start: SlotPlace) -> BlockNumber? {
+    func places(of keys: Span<BlockKey>) -> InlineArray<16, SlotPlace> {
+        var places = InlineArray<16, SlotPlace>(repeating: SlotPlace())
+        for index in keys.indices {
+            let hash = hash(of: keys[index])
+            let segment = segmentIndex(of: hash)
+            let home = unsafe segments[segment].home(of: hash)
+            let slot = unsafe segments[segment].slots[home].word
+            places[index] = SlotPlace(segment: UInt32(segment), place: UInt32(home), slot: slot)
+        }
+        return places
+    }
+
+    /// Reads where the searches for some keys will begin, so that the memory answers for all of them at once. What it
+    /// returns says nothing: it must only be kept, or the compiler leaves the reading out.
+    func touch(_ keys: Span<BlockKey>) -> UInt64 {
+        var sum: UInt64 = 0
+        for index in keys.indices {
+            let hash = hash(of: keys[index])
+            let segment = segmentIndex(of: hash)
+            sum &+= unsafe segments[segment].slots[segments[segment].home(of: hash)].word
+        }
+        return sum
+    }
+
+    /// The number of a key whose search has begun.
+    @inline(__always)
+    func find(_ key: BlockKey, from start: SlotPlace) -> BlockNumber? {
         let hash = hash(of: key)
         let segment = unsafe segments[Int(start.segment)]
         var place = Int(start.place)

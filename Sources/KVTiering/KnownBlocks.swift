@@ -161,6 +161,9 @@ struct KnownBlocks: ~Copyable {
     /// Numbers taken from one key for another.
     private(set) var recycledCount = 0
 
+    /// Keeps reads of the table that are only there to wake the memory.
+    private var touched: UInt64 = 0
+
     /// How many blocks a search for a number to recycle looks at before it gives up: more than a long chain has.
     private static let searchLength = 1 << 14
 
@@ -188,39 +191,75 @@ struct KnownBlocks: ~Copyable {
 
     /// The number of a key that is known, looked for first behind `parent`.
     @inline(__always)
-    func find(_ key: BlockKey, after parent: BlockNumber) -> BlockNumber? {
-        if parent != BlockRecord.noBlock {
-            let guess = table[parent].lastChild
-            if guess != BlockRecord.noBlock, table[guess].key == key { return guess }
+    func find(_ key: BlockKey, after parent: BlockNumber) -> BlockNumber? { child(of: parent, key) ?? find(key) }
+
+    /// Looks all keys of a chain up, and says of each, in order, which number it has.
+    @inline(__always)
+    func find(_ chain: Span<BlockKey>, _ body: (Int, BlockNumber?) -> Void) {
+        var parent = BlockRecord.noBlock
+        var begun = 0..<0
+        var places = InlineArray<16, BlockTable<BlockRecord>.SlotPlace>(repeating: .init())
+        for index in chain.indices {
+            var block = child(of: parent, chain[index])
+            if block == nil {
+                if index >= begun.upperBound {
+                    begun = index..<min(index + BlockTable<BlockRecord>.batch, chain.count)
+                    places = table.places(of: chain.extracting(begun))
+                }
+                block = table.find(chain[index], from: places[index - begun.lowerBound])
+            }
+            body(index, block)
+            parent = block ?? BlockRecord.noBlock
         }
-        return find(key)
     }
 
-    /// The number of the key that follows `parent`, naming it if it is new.
+    /// The child of a block that was used last, if it has this key.
+    @inline(__always)
+    private func child(of parent: BlockNumber, _ key: BlockKey) -> BlockNumber? {
+        guard parent != BlockRecord.noBlock else { return nil }
+        let guess = table[parent].lastChild
+        return guess != BlockRecord.noBlock && table[guess].key == key ? guess : nil
+    }
+
+    /// Appends the numbers of a chain's keys to `blocks`, naming those that are new, and counts a user of each.
     ///
     /// - Parameter mayRecycle: Asked before a number is taken from a key nobody uses.
-    /// - Returns: `nil` when all numbers are in use.
+    /// - Returns: Whether there was a number for each.
     @inline(__always)
-    mutating func number(
-        of key: BlockKey, after parent: BlockNumber, mayRecycle: (BlockNumber) -> Bool
-    ) -> BlockNumber? {
-        if parent != BlockRecord.noBlock {
-            let guess = table[parent].lastChild
-            if guess != BlockRecord.noBlock, table[guess].key == key { return guess }
+    mutating func name(
+        _ chain: Span<BlockKey>, into blocks: inout [BlockNumber], mayRecycle: (BlockNumber) -> Bool
+    ) -> Bool {
+        var parent = BlockRecord.noBlock
+        var touchedEnd = 0
+        for index in chain.indices {
+            var number = child(of: parent, chain[index])
+            if number == nil {
+                // What is new comes in a row: their places in the table are looked at together.
+                if index >= touchedEnd {
+                    touchedEnd = min(index + BlockTable<BlockRecord>.batch, chain.count)
+                    touched &+= table.touch(chain.extracting(index..<touchedEnd))
+                }
+                number = name(chain[index], after: parent, mayRecycle: mayRecycle)
+                if let number, parent != BlockRecord.noBlock { table[parent].lastChild = number }
+            }
+            guard let number else { return false }
+            table[number].users += 1
+            blocks.append(number)
+            parent = number
         }
-        // A block without known children has none of this key; what is new is most often behind what is new.
-        var found = parent != BlockRecord.noBlock && table[parent].children == 0 ? nil : find(key)
-        if found == nil { found = name(key, after: parent, mayRecycle: mayRecycle) }
-        if let found, parent != BlockRecord.noBlock { table[parent].lastChild = found }
-        return found
+        return true
     }
 
     private mutating func name(
         _ key: BlockKey, after parent: BlockNumber, mayRecycle: (BlockNumber) -> Bool
     ) -> BlockNumber? {
-        guard hasFreeNumber(keeping: parent, mayRecycle) else { return nil }
+        if !hasUnusedNumber {
+            // A block without known children has none of this key; what is new is most often behind what is new.
+            let mayBeKnown = parent == BlockRecord.noBlock || table[parent].children > 0
+            if mayBeKnown, let known = find(key) { return known }
+            guard hasFreeNumber(keeping: parent, mayRecycle) else { return nil }
+        }
         let (number, isNew) = table.insert(key)
-        // A key that is known under another parent: whoever sent this chain made a mistake.
         guard isNew else { return number }
         table[number].parent = parent
         table[number].flags = .named
@@ -231,9 +270,11 @@ struct KnownBlocks: ~Copyable {
         return number
     }
 
+    private var hasUnusedNumber: Bool { table.hasFreed || Int(table.numberLimit) < countMax }
+
     /// Whether there is a number for another key, perhaps one that was just taken from a block nobody uses.
     private mutating func hasFreeNumber(keeping parent: BlockNumber, _ mayRecycle: (BlockNumber) -> Bool) -> Bool {
-        if table.hasFreed || Int(table.numberLimit) < countMax { return true }
+        if hasUnusedNumber { return true }
         if recycle(upwards, keeping: parent, mayRecycle) { return true }
         var steps = 0
         while steps < Self.searchLength {

@@ -98,14 +98,8 @@ public struct StoreManager: ~Copyable {
     /// Which of the keys can be found: bit i % 64 of word i / 64 for key i.
     public func present(_ keys: [BlockKey]) -> [UInt64] {
         var words = [UInt64](repeating: 0, count: (keys.count + 63) / 64)
-        var parent = BlockRecord.noBlock
-        for (index, key) in keys.enumerated() {
-            guard let block = known.find(key, after: parent) else {
-                parent = BlockRecord.noBlock
-                continue
-            }
-            if known[block].dram == .present { words[index / 64] |= 1 << UInt64(index % 64) }
-            parent = block
+        known.find(keys.span) { index, block in
+            if let block, known[block].dram == .present { words[index / 64] |= 1 << UInt64(index % 64) }
         }
         return words
     }
@@ -175,13 +169,7 @@ public struct StoreManager: ~Copyable {
         var path: [BlockNumber] = []
         path.reserveCapacity(chain.count)
         let policy = policy
-        var parent = BlockRecord.noBlock
-        for key in chain {
-            guard let block = known.number(of: key, after: parent, mayRecycle: { !policy.remembers($0) }) else { break }
-            known[block].users += 1
-            path.append(block)
-            parent = block
-        }
+        _ = known.name(chain.span, into: &path) { !policy.remembers($0) }
         return path
     }
 

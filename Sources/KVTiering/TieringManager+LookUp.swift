@@ -112,19 +112,10 @@ extension TieringManager {
         blocks.reserveCapacity(chain.count)
         let dramPolicy = dramPolicy
         let nvmePolicy = nvmePolicy
-        var parent = BlockRecord.noBlock
-        for key in chain {
-            let number = known.number(of: key, after: parent) {
-                dramPolicy?.remembers($0) != true && nvmePolicy?.remembers($0) != true
-            }
-            guard let number else {
-                counters.chainsCut += 1
-                break
-            }
-            known[number].users += 1
-            blocks.append(number)
-            parent = number
+        let isWhole = known.name(chain.span, into: &blocks) {
+            dramPolicy?.remembers($0) != true && nvmePolicy?.remembers($0) != true
         }
+        if !isWhole { counters.chainsCut += 1 }
         let met = blocks.firstIndex { known[$0].uses == 0 } ?? blocks.count
         requests[Int(slot)].metBlocks = Int32(truncatingIfNeeded: met)
         swap(&blocks, &requests[Int(slot)].blocks)
