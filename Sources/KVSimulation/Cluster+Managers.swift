@@ -84,21 +84,28 @@ extension Cluster {
         let session = workload.requests[request].session
         let input = Double(workload.requests[request].inputTokens)
         let blockTokens = Double(workload.blockTokens)
-        if router.policy == .cacheAware, !nodes.isEmpty {
-            fillChain(request)
-            nodeRuns.removeAll(keepingCapacity: true)
-            for node in nodes { nodeRuns.append(node.manager.residentRun(chain[...])) }
-        }
+        if router.policy == .cacheAware { findPrefix(of: request) }
         return router.choose(session: session, now: now) { replica in
             ReplicaView(
                 queuedTokens: replicas[replica].queuedTokens + replicas[replica].heldTokens,
                 running: replicas[replica].engine.runningCount)
         } cost: { replica, queuedTokens in
-            let inHBM = min(input, Double(replicas[replica].space.filledRun(request)) * blockTokens)
+            let reach = takers.reach(ofReplica: replica)
+            let inHBM = min(input, Double(replicas[replica].space.filledRun(request, within: reach)) * blockTokens)
             let node = world.paths.nodeOfReplica[replica]
             let inNode = max(inHBM, min(input, Double(nodeRuns.isEmpty ? 0 : nodeRuns[node]) * blockTokens))
             let load = (inNode - inHBM) * model.kvBytesPerToken / hostRate
             return Double(queuedTokens) * cost.linear + load + cost.seconds(count: input - inNode, after: inNode)
+        }
+    }
+    /// Says who may hold how much of a request's path, and looks up what nodes' own tiers have of that.
+    private func findPrefix(of request: Int) {
+        workload.withPath(of: request) { takers.follow($0) }
+        guard !nodes.isEmpty else { return }
+        fillChain(request)
+        nodeRuns.removeAll(keepingCapacity: true)
+        for index in nodes.indices {
+            nodeRuns.append(nodes[index].manager.residentRun(chain[..<takers.reach(ofNode: index)]))
         }
     }
 }

@@ -25,6 +25,8 @@ final class Cluster {
     var accounts: RunAccounts
     /// Blocks computed before, anywhere in the cluster.
     var known: BlockSet
+    /// For a router that looks for prefixes: where each block went.
+    var takers: BlockTakers
 
     /// Replicas' iterations first, then nodes' deadlines.
     var clock: IndexedClock
@@ -83,6 +85,9 @@ final class Cluster {
             storeRoundTrip: 30_000)
         router = Router(scenario.router, replicas: scenario.replicas, seed: scenario.seed)
         known = BlockSet(count: workload.uniqueBlockCount)
+        takers = BlockTakers(
+            blockCount: scenario.router.policy == .cacheAware ? workload.uniqueBlockCount : 0,
+            nodeOfReplica: paths.nodeOfReplica, nodes: scenario.nodes)
         let start = workload.requests.first?.arrival ?? 0
         accounts = RunAccounts(start: start, requestCount: isDetailed ? workload.requests.count : 0)
         let batching = scenario.engine.batching(swaps: scenario.engine.preemption == .swap)

@@ -58,11 +58,11 @@ struct ReplicaSpace: KVSpace {
     /// All KV of a request has come back from host memory.
     mutating func fillAll(_ request: Int) { fill(request, 0..<pathCount(request)) }
 
-    /// How many leading blocks of a request's path are filled.
-    func filledRun(_ request: Int) -> Int {
+    /// How many leading blocks of a request's path are filled, of those that may be.
+    func filledRun(_ request: Int, within reach: Int = .max) -> Int {
         let blocks = table.workload.blocks
         let start = table.workload.requests[request].firstReference
-        return cache.filledRun(blocks.span.extracting(start..<start + pathCount(request)))
+        return cache.filledRun(blocks.span.extracting(start..<start + min(reach, pathCount(request))))
     }
 
     /// How many leading blocks of a request's path are in the engine's host region.
