@@ -10,21 +10,23 @@ struct TierSlots {
     private(set) var idleCount = 0
     /// The most slots that were ever used at once.
     private(set) var usedPeak = 0
-    private var owners: [BlockNumber]
+    /// What is known of a slot lies together: slots are taken up in any order.
+    private struct Slot {
+        var owner = BlockRecord.noBlock
+        // Idle slots from oldest to newest, as a list with its head at index `count`.
+        var newer = BlockRecord.noSlot
+        var older = BlockRecord.noSlot
+    }
+    private var slots: [Slot]
     private var free: [SlotIndex]
-    // Idle slots from oldest to newest, as a list with its head at index `count`.
-    private var newer: [UInt32]
-    private var older: [UInt32]
 
     init(count: Int) {
         precondition(count >= 0, "a tier of negative size")
         self.count = count
-        owners = [BlockNumber](repeating: BlockRecord.noBlock, count: count)
+        slots = [Slot](repeating: Slot(), count: count + 1)
+        slots[count].newer = UInt32(count)
+        slots[count].older = UInt32(count)
         free = (0..<UInt32(count)).reversed()
-        newer = [UInt32](repeating: BlockRecord.noSlot, count: count + 1)
-        older = newer
-        newer[count] = UInt32(count)
-        older[count] = UInt32(count)
     }
 
     /// Slots that hold nothing.
@@ -35,7 +37,7 @@ struct TierSlots {
     /// Takes a free slot.
     mutating func take(for block: BlockNumber) -> SlotIndex? {
         guard let slot = free.popLast() else { return nil }
-        owners[Int(slot)] = block
+        slots[Int(slot)].owner = block
         usedCount += 1
         usedPeak = max(usedPeak, usedCount)
         return slot
@@ -43,46 +45,47 @@ struct TierSlots {
 
     /// A slot goes from one holder to another, full.
     mutating func reassign(_ slot: SlotIndex, to block: BlockNumber) {
-        precondition(owners[Int(slot)] != BlockRecord.noBlock, "a slot goes over that nobody holds")
+        precondition(slots[Int(slot)].owner != BlockRecord.noBlock, "a slot goes over that nobody holds")
         precondition(!isIdle(slot), "an idle slot goes over")
-        owners[Int(slot)] = block
+        slots[Int(slot)].owner = block
     }
 
     /// The block that has been idle for longest: give its slot back before taking another.
     var oldestIdle: BlockNumber? {
-        let slot = newer[count]
-        return slot == UInt32(count) ? nil : owners[Int(slot)]
+        let slot = slots[count].newer
+        return slot == UInt32(count) ? nil : slots[Int(slot)].owner
     }
 
     /// Gives a slot back; its bytes are gone.
     mutating func release(_ slot: SlotIndex) {
-        precondition(owners[Int(slot)] != BlockRecord.noBlock, "a slot is released twice")
+        precondition(slots[Int(slot)].owner != BlockRecord.noBlock, "a slot is released twice")
         precondition(!isIdle(slot), "an idle slot is released without being taken up")
-        owners[Int(slot)] = BlockRecord.noBlock
+        slots[Int(slot)].owner = BlockRecord.noBlock
         usedCount -= 1
         free.append(slot)
     }
 
-    func isIdle(_ slot: SlotIndex) -> Bool { newer[Int(slot)] != BlockRecord.noSlot }
+    func isIdle(_ slot: SlotIndex) -> Bool { slots[Int(slot)].newer != BlockRecord.noSlot }
 
     /// Nobody insists on the slot's block any more.
     mutating func setIdle(_ slot: SlotIndex) {
         precondition(!isIdle(slot), "a slot becomes idle twice")
-        let last = older[count]
-        newer[Int(last)] = slot
-        older[Int(slot)] = last
-        newer[Int(slot)] = UInt32(count)
-        older[count] = slot
+        let last = slots[count].older
+        slots[Int(last)].newer = slot
+        slots[Int(slot)].older = last
+        slots[Int(slot)].newer = UInt32(count)
+        slots[count].older = slot
         idleCount += 1
     }
 
     /// Somebody insists on the slot's block again.
     mutating func setHeld(_ slot: SlotIndex) {
-        precondition(isIdle(slot), "a slot is taken up that was not idle")
-        newer[Int(older[Int(slot)])] = newer[Int(slot)]
-        older[Int(newer[Int(slot)])] = older[Int(slot)]
-        newer[Int(slot)] = BlockRecord.noSlot
-        older[Int(slot)] = BlockRecord.noSlot
+        let entry = slots[Int(slot)]
+        precondition(entry.newer != BlockRecord.noSlot, "a slot is taken up that was not idle")
+        slots[Int(entry.older)].newer = entry.newer
+        slots[Int(entry.newer)].older = entry.older
+        slots[Int(slot)].newer = BlockRecord.noSlot
+        slots[Int(slot)].older = BlockRecord.noSlot
         idleCount -= 1
     }
 }

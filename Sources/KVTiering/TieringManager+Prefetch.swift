@@ -86,7 +86,7 @@ extension TieringManager {
     private mutating func bringBack(_ session: Session, until closes: Instant) -> Bool {
         let last = known[session.lastBlock]
         let isWhole = last.dram == .present && last.flags.contains(.keptInDRAM)
-        if isWhole, dramPolicy?.keepsPrefixesWhole == true { return false }
+        if isWhole, dramKeepsPrefixesWhole { return false }
         let path = chain(to: session.lastBlock)
         return bringUp(path, .session, probability: session.window.probability, until: closes)
     }

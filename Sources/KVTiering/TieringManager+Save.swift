@@ -134,6 +134,7 @@ extension TieringManager {
             known[block].dram = .filling
             known[block].dramSlot = place
             if isForNVMe { known[block].flags.insert(.writeThrough) }
+            if moves.isEmpty { moves.reserveCapacity(min(configuration.limits.sliceBlocks, blocks.count - position)) }
             moves.append(
                 BlockMove(
                     key: record.key, block: block, position: Int32(truncatingIfNeeded: position), source: 0,
@@ -152,7 +153,8 @@ extension TieringManager {
                 dropDRAM(move.block, fate: .refused)
             }
         }
-        moves.removeAll(keepingCapacity: true)
+        // The transfer has the array now.
+        moves = []
     }
 
     /// A block is kept in node memory: an exclusive lower tier gives its copy up.
@@ -205,6 +207,6 @@ extension TieringManager {
                 endDRAMRead(move.block)
             }
         }
-        moves.removeAll(keepingCapacity: true)
+        moves = []
     }
 }

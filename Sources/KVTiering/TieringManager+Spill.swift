@@ -144,7 +144,8 @@ extension TieringManager {
     /// Writes promised blocks to the store.
     mutating func spill(_ blocks: [BlockNumber]) {
         var moves: [BlockMove] = []
-        for block in blocks {
+        for (index, block) in blocks.enumerated() {
+            if moves.isEmpty { moves.reserveCapacity(min(configuration.limits.sliceBlocks, blocks.count - index)) }
             moves.append(
                 BlockMove(
                     key: known[block].key, block: block, position: known[block].depth, source: known[block].dramSlot,
@@ -159,7 +160,7 @@ extension TieringManager {
         if !start(.spill, from: .dram, to: .flash, request: -1, moves) {
             for move in moves { giveUpPromise(move.block) }
         }
-        moves.removeAll(keepingCapacity: true)
+        moves = []
     }
 
     mutating func spillArrived(_ index: Int, _ end: TransferEnd) {

@@ -29,6 +29,8 @@ public struct TieringManager: ~Copyable {
     var dramPolicy: (any TierPolicy)?
     var nvmePolicy: (any TierPolicy)?
     var nvmeBudget: WriteBudget
+    /// Whether a block that node memory's policy keeps has all of its parents there.
+    let dramKeepsPrefixesWhole: Bool
     let planner: Planner
     var directory: StoreDirectory
     /// Slots of node memory that no policy fills.
@@ -81,6 +83,7 @@ public struct TieringManager: ~Copyable {
         nvme = TierSlots(count: nvmeCount)
         let kept = configuration.keptCount(configuration.dram)
         dramPolicy = configuration.dram.map { $0.makePolicy(kept) }
+        dramKeepsPrefixesWhole = dramPolicy?.keepsPrefixesWhole == true
         // An exclusive lower tier ranks over both tiers together: the best blocks are above, the next best below.
         let below = configuration.keptCount(configuration.nvme)
         nvmePolicy = configuration.nvme.map {
