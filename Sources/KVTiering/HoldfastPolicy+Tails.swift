@@ -83,33 +83,45 @@ extension HoldfastPolicy {
         for bin in stride(from: AgeBins.count - 2, through: 0, by: -1) {
             while ages.due[bin] <= clock {
                 let entry = ages.removeFirst(of: bin)
-                outgrown.append((entry, tails[Int(entry.tail)].stamp == entry.stamp))
+                let tail = Int(entry.tail)
+                let isCurrent = tails[tail].stamp == entry.stamp
+                // Most tails that are remembered hold nothing, and so are in no list.
+                outgrown.append(Outgrown(entry: entry, isCurrent: isCurrent, isListed: tier.ends[tail].list != none))
             }
         }
-        for (entry, isCurrent) in outgrown where isCurrent {
-            let tail = entry.tail
+        for due in outgrown where due.isCurrent {
+            let tail = due.entry.tail
             catchUp(tail, to: clock)
             let cell = tails[Int(tail)].cell
-            ages.append(entry, to: Int(cell) % AgeBins.count)
-            tier.move(tail, to: cell, rank: statistics.rank, shadows: shadows)
+            ages.append(due.entry, to: Int(cell) % AgeBins.count)
+            if due.isListed { tier.move(tail, to: cell, rank: statistics.rank, shadows: shadows) }
             indexTier?.move(tail, to: cell, rank: statistics.rank, shadows: shadows)
         }
     }
 
+    /// An entry of a tail that has outgrown its bin.
+    struct Outgrown {
+        var entry: HoldfastAges.Entry
+        /// Whether it is still the tail's.
+        var isCurrent: Bool
+        /// Whether the tail is in a list of the tier's.
+        var isListed: Bool
+    }
+
     /// Counts the ages a tail has gone through by `time`.
     mutating func catchUp(_ tail: Int32, to time: Double) {
-        let index = Int(tail)
-        let edges = AgeBins.upperEdges
-        var bin = tails[index].bin
-        while bin < AgeBins.count - 1 {
-            let due = tails[index].start + edges[bin]
-            guard due <= time else { return }
-            let entered = max(due, tails[index].entered)
-            statistics.grewOlder(cell: tails[index].cell, tail: tails[index], at: entered)
-            tails[index].entered = entered
-            tails[index].cell += 1
+        var aged = tails[Int(tail)]
+        var bin = aged.bin
+        guard bin < AgeBins.count - 1, aged.start + AgeBins.upperEdges[bin] <= time else { return }
+        repeat {
+            let entered = max(aged.start + AgeBins.upperEdges[bin], aged.entered)
+            statistics.grewOlder(cell: aged.cell, tail: aged, at: entered)
+            aged.entered = entered
+            aged.cell += 1
             bin += 1
-        }
+        } while bin < AgeBins.count - 1 && aged.start + AgeBins.upperEdges[bin] <= time
+        tails[Int(tail)].entered = aged.entered
+        tails[Int(tail)].cell = aged.cell
     }
 
     /// Every tail, of each age bin the oldest first.

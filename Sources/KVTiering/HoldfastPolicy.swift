@@ -31,8 +31,8 @@ public struct HoldfastPolicy: TierPolicy {
     var lost = HoldfastResidency.List()
     /// Tails by age; all of them in the first bin until the tier is full.
     var ages = HoldfastAges()
-    /// Entries of tails that have outgrown their bin, and whether they are current: reused.
-    var outgrown: [(entry: HoldfastAges.Entry, isCurrent: Bool)] = []
+    /// The tails that have outgrown their bin: reused.
+    var outgrown: [Outgrown] = []
     /// Whether it matters which block is worth least: in a large tier, from the first that had to leave.
     var isFull: Bool
     /// Until then: the blocks in the order of their first uses.
@@ -168,13 +168,15 @@ public struct HoldfastPolicy: TierPolicy {
             }
             let gap = Float(clock - records[Int(tails[Int(owner)].request)].arrival)
             var end = depth
-            while end < path.count, known[Int(path[end])].owner == owner {
-                let block = Int(path[end])
-                let uses = known[block].uses
-                known[block].gap += (gap - known[block].gap) / Float(min(uses, Popularity.window))
-                if uses < UInt16.max { known[block].uses = uses + 1 }
+            var blocks = known.mutableSpan
+            while end < path.count {
+                var block = blocks[Int(path[end])]
+                guard block.owner == owner else { break }
+                block.gap += (gap - block.gap) / Float(min(block.uses, Popularity.window))
+                if block.uses < UInt16.max { block.uses += 1 }
+                blocks[Int(path[end])] = block
                 end += 1
-                if known[block].branches >= Popularity.branchesOfShared { past.shared = end }
+                if block.branches >= Popularity.branchesOfShared { past.shared = end }
             }
             if isLeading {
                 past.seen = end
@@ -256,14 +258,17 @@ public struct HoldfastPolicy: TierPolicy {
             let segment = segments[index]
             let tail = newTail(segment, last: path[segment.high - 1], request: request)
             segments[index].tail = tail
+            var newCount = 0
+            var blocks = known.mutableSpan
             for depth in segment.low..<segment.high {
                 let block = Int(path[depth])
-                if known[block].owner == none {
-                    knownCount += 1
-                    known[block].uses = 1
+                if blocks[block].owner == none {
+                    newCount += 1
+                    blocks[block].uses = 1
                 }
-                known[block].owner = tail
+                blocks[block].owner = tail
             }
+            knownCount += newCount
         }
         if !isFull { noteFirstUses(path) }
     }
@@ -316,14 +321,15 @@ public struct HoldfastPolicy: TierPolicy {
             indexTier?.growBlocks(to: size)
         }
         var parent = noBlock
+        var blocks = known.mutableSpan
         for depth in 0..<path.count {
             let block = Int(path[depth])
-            if known[block].parent != parent {
+            if blocks[block].parent != parent {
                 // An unknown block has no parent; one that has is already in this path.
-                guard known[block].owner == none, known[block].parent == noBlock, path[depth] != path[0] else {
+                guard blocks[block].owner == none, blocks[block].parent == noBlock, path[depth] != path[0] else {
                     return depth
                 }
-                known[block].parent = parent
+                blocks[block].parent = parent
             }
             parent = path[depth]
         }

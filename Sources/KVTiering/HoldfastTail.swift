@@ -10,20 +10,20 @@ struct Tail {
     /// Depths owned.
     var low: Int32
     var high: Int32
-    /// The block at depth `high − 1`; the others are its parents.
-    var last: BlockNumber
     /// Family, stage and age: the index of its statistics.
     var cell: Int32
-    /// The record of its request.
-    var request: Int32
     /// Rises when its entry among the ages becomes stale, also when the slot goes to another tail.
     var stamp: UInt32
     /// When its age began: the request, or the end of the turn if that is known. Seconds.
     var start: Double
     /// When it entered its cell. Seconds.
     var entered: Double
-    /// What each of its blocks counts in the statistics.
+    /// What each of its blocks counts in the statistics. All that ageing needs is above this, side by side.
     var weight: Double
+    /// The block at depth `high − 1`; the others are its parents.
+    var last: BlockNumber
+    /// The record of its request.
+    var request: Int32
     /// Neighbours among the tails that own blocks the tier does not hold.
     var previousLost = Tail.notLost
     var nextLost: Int32 = none
