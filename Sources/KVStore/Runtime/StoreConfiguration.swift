@@ -110,66 +110,33 @@ public struct StoreConfiguration: Sendable {
 
     /// Takes one setting by its name.
     public mutating func set(_ name: String, _ words: [String], at place: String) throws(OperatorError) {
-        func word() throws(OperatorError) -> String {
-            guard words.count == 1 else { throw OperatorError("`\(name)` is one value", at: place) }
-            return words[0]
-        }
-        func bytes(_ range: ClosedRange<Int>) throws(OperatorError) -> Int {
-            let value = try ByteSize.read(try word(), name: name, at: place)
-            guard range.contains(value) else {
-                let (low, high) = (ByteSize.text(range.lowerBound), ByteSize.text(range.upperBound))
-                throw OperatorError("`\(name)` is \(ByteSize.text(value)), not from \(low) to \(high)", at: place)
-            }
-            return value
-        }
-        func whole(_ range: ClosedRange<Int>) throws(OperatorError) -> Int {
-            guard let value = Int(try word()), range.contains(value) else {
-                throw OperatorError(
-                    "`\(name)` is `\(words[0])`, not a whole number from \(range.lowerBound) to \(range.upperBound)",
-                    at: place)
-            }
-            return value
-        }
-        func seconds() throws(OperatorError) -> Double {
-            guard let value = Double(try word()), (0...3600).contains(value) else {
-                throw OperatorError("`\(name)` is `\(words[0])`, not seconds from 0 to 3600", at: place)
-            }
-            return value
-        }
+        let value = SettingValue(name: name, words: words, place: place)
         switch name {
         case "data": data = words
-        case "size": size = try bytes((1 << 20)...(1 << 52))
-        case "extent": extent = try bytes((64 << 10)...(16 << 20))
-        case "payloadMax": payloadMax = try bytes((64 << 10)...(64 << 20))
-        case "listen": listen = try word()
-        case "lanes": lanes = try whole(1...64)
-        case "tlsListen": tlsListen = try word()
-        case "tlsCertificate": tlsCertificate = try word()
-        case "tlsKey": tlsKey = try word()
-        case "tlsClientAuthority": tlsClientAuthority = try word()
-        case "rdma": rdma = try word()
-        case "rdmaListen": rdmaListen = try word()
-        case "http": http = try word()
-        case "dram": dram = try bytes((1 << 20)...(1 << 46))
-        case "catalogue": catalogue = try word()
-        case "tenants": tenants = try word()
-        case "writePerDay": writePerDay = try bytes(0...(1 << 56))
-        case "scrub": scrub = try bytes(0...(1 << 40))
-        case "sessions": sessions = try whole(1...65_536)
-        case "credits": credits = try whole(1...1024)
-        case "depth": depth = try whole(1...1024)
-        case "wait": wait = try seconds()
-        case "drain": drain = try seconds()
-        case "missing":
-            guard let choice = MissingDrives(rawValue: try word()) else {
-                throw OperatorError("`missing` is `\(words[0])`, not refuse, accept or replace", at: place)
-            }
-            missing = choice
-        case "makesNamespaces":
-            guard let flag = Bool(try word()) else {
-                throw OperatorError("`\(name)` is `\(words[0])`, not true or false", at: place)
-            }
-            makesNamespaces = flag
+        case "size": size = try value.bytes((1 << 20)...(1 << 52))
+        case "extent": extent = try value.bytes((64 << 10)...(16 << 20))
+        case "payloadMax": payloadMax = try value.bytes((64 << 10)...(64 << 20))
+        case "listen": listen = try value.word()
+        case "lanes": lanes = try value.whole(1...64)
+        case "tlsListen": tlsListen = try value.word()
+        case "tlsCertificate": tlsCertificate = try value.word()
+        case "tlsKey": tlsKey = try value.word()
+        case "tlsClientAuthority": tlsClientAuthority = try value.word()
+        case "rdma": rdma = try value.word()
+        case "rdmaListen": rdmaListen = try value.word()
+        case "http": http = try value.word()
+        case "dram": dram = try value.bytes((1 << 20)...(1 << 46))
+        case "catalogue": catalogue = try value.word()
+        case "tenants": tenants = try value.word()
+        case "writePerDay": writePerDay = try value.bytes(0...(1 << 56))
+        case "scrub": scrub = try value.bytes(0...(1 << 40))
+        case "sessions": sessions = try value.whole(1...65_536)
+        case "credits": credits = try value.whole(1...1024)
+        case "depth": depth = try value.whole(1...1024)
+        case "wait": wait = try value.number(0...3600)
+        case "drain": drain = try value.number(0...3600)
+        case "missing": missing = try value.choice(MissingDrives.allCases)
+        case "makesNamespaces": makesNamespaces = try value.flag()
         default:
             let near = nearestName(to: name, among: Self.names)
             throw OperatorError("there is no setting `\(name)`", at: place, remedy: "the nearest is `\(near)`")
