@@ -136,6 +136,15 @@ final class EngineUnderTest: Sendable {
         return turn
     }
 
+    /// Looks blocks up and asks for what was found, and hears of it no more: what an engine leaves behind that ends.
+    func beginLoad(_ names: [ObjectName]) {
+        let found = Answer<EngineFound>()
+        let promptTokens = Int32(names.count * blockTokens)
+        let ticket = client.lookUp(names, promptTokens: promptTokens, session: 1 << 40) { found.set($0) }
+        guard let count = found.wait(Self.limit)?.hitBlocks, count > 0 else { return }
+        client.load(first: 0, places: places(0..<Int(count)), request: ticket) { _ in }
+    }
+
     // MARK: Memory
 
     private func places(_ rows: Range<Int>) -> EnginePlaces {

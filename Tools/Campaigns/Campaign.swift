@@ -6,7 +6,7 @@ import Foundation
 @main
 struct Campaign: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "Tools/campaign", abstract: "Crashes, damages and tortures the parts of a store, and counts.",
+        commandName: "Tools/campaign", abstract: "Crashes, damages and tortures stores and agents, and counts.",
         subcommands: [
             Crash.self, Corruption.self, Power.self, Soak.self, Faults.self, FlashWorker.self, SlowStore.self,
         ])
@@ -91,11 +91,11 @@ struct Faults: ParsableCommand {
 
 struct Soak: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Puts, gets, deletes and evicts in a store for an hour, and looks whether anything piles up.")
+        abstract: "Keeps a store, then an agent with its store, busy for an hour each: does anything pile up?")
 
     @OptionGroup var options: CampaignOptions
 
-    @Option(help: "How long (default: 3600, with --quick 180).")
+    @Option(help: "How long each (default: 3600, with --quick 90).")
     var seconds: Double?
 
     func validate() throws {
@@ -103,10 +103,13 @@ struct Soak: AsyncParsableCommand {
     }
 
     func run() async throws {
-        let result = try await StoreSoakCampaign(
-            seconds: seconds ?? (options.quick ? 180 : 3600), seed: options.seed
-        ).run()
-        try options.report([result], areRight: result.isClean)
+        ServingProcess.endAllWithThis()
+        let seconds = seconds ?? (options.quick ? 90 : 3600)
+        let results = [
+            try await StoreSoakCampaign(seconds: seconds, seed: options.seed).run(),
+            try AgentSoakCampaign(seconds: seconds, seed: options.seed).run(),
+        ]
+        try options.report(results, areRight: results.allSatisfy(\.isClean))
     }
 }
 

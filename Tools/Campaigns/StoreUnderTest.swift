@@ -132,14 +132,6 @@ final class StoreUnderTest: Sendable {
             memory: memory, sink: { _ in })
         return StoreBlocks(client: client, memory: memory)
     }
-
-    /// Bytes resident, and open descriptors.
-    var footprint: (bytes: Int, descriptors: Int) {
-        let statm = (try? String(contentsOfFile: "/proc/\(identifier)/statm", encoding: .utf8)) ?? ""
-        let pages = statm.split(separator: " ").dropFirst().first.flatMap { Int($0) } ?? 0
-        let open = (try? FileManager.default.contentsOfDirectory(atPath: "/proc/\(identifier)/fd").count) ?? -1
-        return (pages * 4096, open)
-    }
 }
 
 /// Blocks whose name, length and bytes follow from a number, and a client that keeps them.
