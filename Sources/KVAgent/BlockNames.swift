@@ -20,15 +20,28 @@ extension ObjectName {
 
 /// Names by short key, in sets of four; the one that was used longest ago leaves its set first.
 ///
-/// A chain of a thousand names touches a thousand places of a large memory, and nobody waits for it: chains are put aside and
-/// remembered piece by piece when their owner has nothing else to do, all of them before any name is looked for.
+/// A chain of a thousand names touches a thousand places of a large memory, twice as long as it takes to look the chain up. So what
+/// ended in the same block a short while ago is not touched again: a conversation costs the names of its last turn. And nobody
+/// waits for the rest: chains are put aside and remembered piece by piece when their owner has nothing else to do, all of them
+/// before any name is looked for.
 struct BlockNames {
+    /// Where a chain ended that was put aside, and how many names had been moved by then.
+    private struct Tail {
+        var key = BlockKey(high: 0, low: 0)
+        var moved: Int?
+    }
+
     private static let ways = 4
     /// Chains that may be put aside.
     private static let chainsMax = 64
-    private var chains = Queue<[ObjectName]>()
+    private static let tailCount = 4096
+    private var chains = Queue<ArraySlice<ObjectName>>()
     /// Names of the first of them that are remembered already.
-    private var chainStart = 0
+    private var caughtUp = 0
+    /// The ends of recent chains, each in the one place that its key names.
+    private var tails = [Tail](repeating: Tail(), count: BlockNames.tailCount)
+    /// Names that were not the last of their sets when they were remembered.
+    private var movedCount = 0
     private var entries: [ObjectName]
     private let mask: UInt64
     /// Names pushed out by others.
@@ -48,22 +61,41 @@ struct BlockNames {
     /// Whether a chain waits to be remembered.
     var isBehind: Bool { !chains.isEmpty }
 
-    /// Puts a chain aside. Without room, the oldest is remembered first.
+    /// Puts a chain aside, as far as it was not there a short while ago. Without room, the oldest is remembered first.
     mutating func put(_ names: [ObjectName]) {
-        guard !names.isEmpty else { return }
+        var start = names.count
+        while start > 0, !isRecent(names[start - 1].blockKey) { start -= 1 }
+        guard start < names.count else { return }
         while chains.count >= Self.chainsMax { catchUp(by: .max) }
-        chains.append(names)
+        chains.append(names[start...])
+        // A chain is as old as the part of it that was not touched.
+        let moved = start == 0 ? movedCount : tails[Self.place(of: names[start - 1].blockKey)].moved
+        let last = names[names.count - 1].blockKey
+        tails[Self.place(of: last)] = Tail(key: last, moved: moved)
+    }
+
+    /// Whether a chain ended with this block so lately that its names cannot have become the oldest of their sets: an eighth of
+    /// all has not been moved since.
+    private func isRecent(_ key: BlockKey) -> Bool {
+        let tail = tails[Self.place(of: key)]
+        guard let moved = tail.moved, tail.key == key else { return false }
+        return movedCount - moved < entries.count / 8
+    }
+
+    private static func place(of tail: BlockKey) -> Int {
+        Int(truncatingIfNeeded: tail.low ^ tail.high) & (tailCount - 1)
     }
 
     /// Remembers up to `count` names of the chain that was put aside first.
     mutating func catchUp(by count: Int) {
         guard let chain = chains.first else { return }
-        let end = chainStart + min(count, chain.count - chainStart)
-        remember(chain[chainStart..<end])
-        chainStart = end
-        guard end == chain.count else { return }
+        let start = chain.startIndex + caughtUp
+        let end = start + min(count, chain.endIndex - start)
+        remember(chain[start..<end])
+        caughtUp = end - chain.startIndex
+        guard end == chain.endIndex else { return }
         _ = chains.removeFirst()
-        chainStart = 0
+        caughtUp = 0
     }
 
     /// The full name, if it is still known.
@@ -99,6 +131,7 @@ struct BlockNames {
 
     /// Remembers a name, as the one of its set that was used last.
     private mutating func remember(_ name: ObjectName) {
+        movedCount += 1
         let first = start(of: name.blockKey)
         var way = first
         while way < first + Self.ways - 1, entries[way] != name, entries[way].shardCount != 0 { way += 1 }
