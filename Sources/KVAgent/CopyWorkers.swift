@@ -125,7 +125,8 @@ final class CopyWorkers: Sendable {
         }
     }
 
-    private func perform(_ order: inout CopyOrder) {
+    /// Does what an order says, on the calling thread.
+    func perform(_ order: inout CopyOrder) {
         for index in order.blocks.indices {
             switch order.work {
             case .outOfEngine: copyOut(&order.blocks[index], order)

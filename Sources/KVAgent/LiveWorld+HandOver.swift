@@ -29,16 +29,23 @@ extension LiveWorld {
                     slot: slots.slice(slot, hand.blockBytes), firstSlice: 0, checksum: content.checksum))
         }
         guard !blocks.isEmpty else { return lose(index, through: flight.next + 1) }
-        let order = CopyOrder(
+        var order = CopyOrder(
             work: isAdoption ? .adopt : .verify, transfer: flight.order.transfer,
             firstMove: Int32(truncatingIfNeeded: flight.next), blocks: blocks, places: nil, regions: nil)
-        if hand.isVerified, workers.post(order) == .full { return false }
+        // Node memory keeps nobody waiting, and a worker takes longer to wake than a small block to be looked at.
+        let isHere = !hand.isVerified || (blocks.count * hand.blockBytes <= Self.verifiedHereMax && !isBusy)
+        if !isHere, workers.post(order) == .full { return false }
         flights[index].next += blocks.count
         flights[index].outstanding += blocks.count
         underWay[flight.path.rawValue] += 1
-        if !hand.isVerified { handedOver(order) }
+        guard isHere else { return true }
+        if hand.isVerified { workers.perform(&order) }
+        handedOver(order)
         return true
     }
+
+    /// Bytes of which this thread takes the checksum itself when nothing else waits.
+    private static let verifiedHereMax = 64 << 10
 
     /// Blocks have their checksums, or were compared with them, or nobody asked.
     mutating func handedOver(_ order: CopyOrder) {

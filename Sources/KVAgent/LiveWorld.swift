@@ -206,6 +206,9 @@ struct LiveWorld: World, ~Copyable {
             && early.isEmpty && desk.isQuiet
     }
 
+    /// Whether something waits for the decisions.
+    var isBusy: Bool { !urgent.isEmpty || !ordinary.isEmpty || !backlog.isEmpty || !inbox.messages.isEmpty }
+
     private mutating func takeDue() -> Event? {
         if case .given = settings.clock { return takeInOrder() }
         if !urgent.isEmpty, ordinary.isEmpty || urgentRun < Self.urgentRunMax {
