@@ -96,7 +96,7 @@ extension EngineDoorLoop {
     func sleep(until limit: Instant) -> Bool {
         guard runnable.isEmpty else { return poll(atMost: 0) }
         door.signal.prepareToSleep()
-        guard door.replies.isEmpty, !isWantedElsewhere else {
+        guard door.replies.isEmpty, !isWantedElsewhere, !mustStop else {
             door.signal.awake(wasSignalled: false)
             return false
         }
@@ -104,10 +104,13 @@ extension EngineDoorLoop {
         return poll(atMost: deadline == .distantFuture ? -1 : max(0, (deadline - MonotonicClock.now).nanoseconds))
     }
 
-    /// Whether somebody changed what the loop must see before it sleeps.
-    private var isWantedElsewhere: Bool {
-        (door.isStopping.load(ordering: .sequentiallyConsistent) && stopsBy == nil)
-            || door.isWanted.load(ordering: .sequentiallyConsistent)
+    /// Whether the end was asked for and has not begun.
+    private var mustStop: Bool { door.isStopping.load(ordering: .sequentiallyConsistent) && stopsBy == nil }
+
+    /// Whether another thread is to attend. A door that is stopped meanwhile stops where it is.
+    var isWantedElsewhere: Bool {
+        door.isWanted.load(ordering: .sequentiallyConsistent)
+            && !door.isStopping.load(ordering: .sequentiallyConsistent)
     }
 
     /// Looks what came. Whether the signal of the thread that attends was given.

@@ -69,7 +69,7 @@ final class EngineDoorLoop {
     /// Attends to the door until it is closed, or another thread is to do it.
     func run() {
         while attend() {
-            if door.isWanted.load(ordering: .sequentiallyConsistent) { return }
+            if isWantedElsewhere { return }
             _ = sleep(until: .distantFuture)
         }
     }
