@@ -584,6 +584,8 @@ void hf_flag_set(uint32_t *word) {
         syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
 }
 
+int hf_flag_is_set(const uint32_t *word) { return __atomic_load_n(word, __ATOMIC_ACQUIRE) == 2; }
+
 int hf_flag_wait(uint32_t *word, int64_t limit_ns) {
     struct timespec end;
     clock_gettime(CLOCK_MONOTONIC, &end);

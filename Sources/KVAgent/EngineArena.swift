@@ -158,6 +158,7 @@ extension EngineClient {
                 isVerified: isVerified, computeWait: computeWait, deadline: deadline, lifetime: lifetime)
             guard put(&state, .take(take)) else { return false }
             state.jobs[take.job] = Job(done: .take(done), deadline: deadline)
+            watch(&state, deadline)
             return true
         }
         if !isSent { done(nil) }
@@ -174,6 +175,7 @@ extension EngineClient {
             let reserve = EngineReserve(job: state.tickets, count: Int32(count), lifetime: lifetime)
             guard put(&state, .reserve(reserve)) else { return false }
             state.jobs[reserve.job] = Job(done: .reserve(done), deadline: deadline)
+            watch(&state, deadline)
             return true
         }
         if !isSent { done(nil) }
@@ -193,6 +195,7 @@ extension EngineClient {
                 first: Int32(names.count - slots.count), evictionClass: evictionClass, loan: loan, slots: slots)
             guard put(&state, .commit(commit)) else { return false }
             state.jobs[commit.job] = Job(done: .save(count: slots.count, done), deadline: deadline)
+            watch(&state, deadline)
             return true
         }
         if !isSent { done(EngineSaved(count: slots.count, bytes: 0, time: .zero, kept: [])) }

@@ -1,6 +1,7 @@
 // The reference client of the engine's protocol, for replays and engines in Swift. It never blocks its caller, never fails it,
 // and never gives a place back too early: without an agent a look-up finds nothing, a load loads nothing, a save keeps
-// nothing. Python's `holdfast_kv.client` follows the same rules.
+// nothing. Python's `holdfast_kv.client` follows the same rules. Callers write to the socket themselves, and who waits for an
+// answer reads it: between an engine's thread and the agent's there is no other.
 
 import CKernel
 import Glibc
@@ -43,7 +44,7 @@ public struct EngineClientConfiguration: Sendable {
 }
 
 /// A connection to the agent that comes back by itself. All functions may be called from any thread and return at once;
-/// what they are given to call is called exactly once, on the client's thread.
+/// what they are given to call is called exactly once, on the client's thread or that of a caller who waits (`answer`).
 public final class EngineClient: Sendable {
     /// How a look-up ends.
     public typealias FoundBlocks = @Sendable (EngineFound) -> Void
@@ -89,9 +90,19 @@ public final class EngineClient: Sendable {
         var dropped: (@Sendable () -> Void)?
     }
 
-    struct Outgoing {
-        var frame: EngineFrame
-        var descriptor: Int32?
+    /// A connection, as the client's thread and callers share it under the lock.
+    struct Link {
+        /// Who may send has the lock; who may read is in `reader`.
+        let stream: EngineStream
+        /// Where the client's thread sleeps.
+        let poller: Int32
+        var reader = Reader.clientThread
+        /// What the poller is to tell of.
+        var watched: UInt32 = 0
+        /// Whether it cannot go on.
+        var isBroken = false
+
+        enum Reader { case nobody, clientThread, caller }
     }
 
     struct State {
@@ -103,8 +114,11 @@ public final class EngineClient: Sendable {
         var regions: [Int32: Region] = [:]
         /// Ends of a lost connection's jobs, called when nothing can touch their places.
         var orphans: [JobEnd] = []
-        var queue: [Outgoing] = []
-        var queuedBytes = 0
+        var link: Link?
+        /// No look-up's or job's time is over before this.
+        var earliestDeadline = Instant.distantFuture
+        /// Until when the client's thread sleeps unless it is woken; zero while it is awake.
+        var sleepsUntil = Instant.zero
         var welcome: EngineWelcome?
         var refusal: EngineRefusal?
         var arena: EngineArena?
@@ -206,6 +220,7 @@ public final class EngineClient: Sendable {
             let room = state.lookUps.count < Int(state.welcome?.requestsMax ?? 0)
             guard !state.isStalled, room, put(&state, .lookUp(lookUp)) else { return (ticket, false) }
             state.lookUps[ticket] = LookUp(done: done, deadline: now + configuration.lookUpLimit)
+            watch(&state, now + configuration.lookUpLimit)
             return (ticket, true)
         }
         if !isSent { done(EngineFound()) }
@@ -227,6 +242,7 @@ public final class EngineClient: Sendable {
                 computeWait: computeWait, deadline: deadline)
             guard put(&state, .load(load)) else { return false }
             state.jobs[load.job] = Job(done: .load(first: first, done), deadline: deadline)
+            watch(&state, deadline)
             return true
         }
         if !isSent { done(EngineLoaded(first: first, end: first, bytes: 0, time: .zero)) }
@@ -246,6 +262,7 @@ public final class EngineClient: Sendable {
                 places: places, evictionClass: evictionClass)
             guard put(&state, .save(save)) else { return false }
             state.jobs[save.job] = Job(done: .save(count: places.blockCount, done), deadline: deadline)
+            watch(&state, deadline)
             return true
         }
         if !isSent { done(EngineSaved(count: places.blockCount, bytes: 0, time: .zero, kept: [])) }
@@ -365,34 +382,5 @@ public final class EngineClient: Sendable {
 
     func hasRoomForJob(_ state: borrowing State) -> Bool {
         state.jobs.count < Int(state.welcome?.jobsMax ?? 0)
-    }
-
-    /// Leaves a frame for the thread; false when there is no agent or no room.
-    @discardableResult
-    func put(
-        _ state: inout State, _ frame: EngineFrame, passing descriptor: Int32? = nil, must: Bool = false
-    ) -> Bool {
-        guard state.isOpen, must || !state.leaves else { return false }
-        let bytes = frame.weight
-        guard must || state.queuedBytes + bytes <= configuration.queueBytesMax else { return false }
-        state.queuedBytes += bytes
-        state.queue.append(Outgoing(frame: frame, descriptor: descriptor))
-        signal.wake()
-        return true
-    }
-}
-
-extension EngineFrame {
-    /// About how many bytes it has.
-    var weight: Int {
-        switch self {
-        case .lookUp(let lookUp): 64 + 32 * lookUp.names.count
-        case .load(let load): 96 + 32 * load.names.count + 16 * load.places.slices.count
-        case .save(let save): 96 + 32 * save.names.count + 16 * save.places.slices.count
-        case .take(let take): 96 + 32 * take.names.count
-        case .commit(let commit): 96 + 36 * commit.names.count
-        case .prefetch(let names), .touch(let names), .pin(_, let names, _): 64 + 32 * names.count
-        default: 64
-        }
     }
 }

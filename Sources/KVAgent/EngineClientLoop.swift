@@ -1,5 +1,5 @@
-// The client's thread: it connects, says hello, sends what callers left, hears the agent, keeps deadlines, and connects
-// again.
+// The client's thread: it connects, says hello, and connects again; while no caller waits it hears the agent and keeps deadlines,
+// and it sends what the socket had no room for.
 
 import CKernel
 import Glibc
@@ -13,7 +13,6 @@ final class EngineClientLoop {
     private let poller: Int32
     private var now = MonotonicClock.now
     private var random = RandomSource(seed: 0)
-    private var batch: [EngineClient.Outgoing] = []
     private var tags = [UInt64](repeating: 0, count: 8)
     private var events = [UInt32](repeating: 0, count: 8)
 
@@ -37,9 +36,10 @@ final class EngineClientLoop {
             case .connected(let descriptor):
                 let stream = EngineStream(descriptor)
                 stream.bodyBytesMax = EngineProtocol.bodyBytesMax
-                hf_poller_set(poller, descriptor, 1 | 2 | 4, 1, 0)
                 if converse(stream) { pause = .zero }
                 hf_poller_set(poller, descriptor, 0, 1, 0)
+                // Wakes a caller who waits for it.
+                hf_shut_down(descriptor)
                 lose()
             }
             if isOver { break }
@@ -78,119 +78,101 @@ final class EngineClientLoop {
         let share = Int64(random.next() >> 40)  // 24 bits
         let end = now + pause + Duration(nanoseconds: pause.nanoseconds / 4 * share >> 24)
         while now < end, !isOver {
-            wait(until: end)
+            client.signal.prepareToSleep()
+            let isClosing = client.state.withLock { $0.isClosing }
+            _ = wait(until: isClosing ? now : end)
             now = MonotonicClock.now
         }
     }
 
-    private func wait(until deadline: Instant, isAsleep: Bool = false) {
-        if !isAsleep { client.signal.prepareToSleep() }
-        guard !client.state.withLock({ $0.isClosing }) else { return client.signal.awake(wasSignalled: false) }
+    /// Sleeps until a deadline or a call; what the poller said of the socket.
+    private func wait(until deadline: Instant) -> UInt32 {
         let limit = deadline == .distantFuture ? -1 : max(0, (deadline - MonotonicClock.now).nanoseconds)
         let count = unsafe Int(hf_poller_wait(poller, &tags, &events, 8, limit))
-        let wasSignalled = (0..<max(0, count)).contains { tags[$0] == 0 }
+        var (wasSignalled, told) = (false, UInt32(0))
+        for index in 0..<max(0, count) {
+            if tags[index] == 0 { wasSignalled = true } else { told |= events[index] }
+        }
         client.signal.awake(wasSignalled: wasSignalled)
+        return told
     }
 
     // MARK: a conversation
+
+    /// What is to be done before the thread sleeps again.
+    private enum Turn { case end, read, leaveToCaller }
 
     /// Speaks until the connection ends. Whether the agent had taken this engine on.
     private func converse(_ stream: EngineStream) -> Bool {
         now = MonotonicClock.now
         let setting = client.configuration
-        stream.queue(
-            .hello(EngineGreeting(digest: client.digest, client: setting.client, hello: setting.hello)), at: now)
+        client.state.withLock { state in
+            state.link = EngineClient.Link(stream: stream, poller: poller)
+            stream.queue(
+                .hello(EngineGreeting(digest: client.digest, client: setting.client, hello: setting.hello)), at: now)
+            client.send(&state)
+        }
         let helloDeadline = now + setting.helloLimit
         var (wasOpen, saidGoodbye) = (false, false)
+        // Input may have come before anybody watched for it.
+        var told: UInt32 = 1
         while true {
             now = MonotonicClock.now
-            guard !client.state.withLock({ $0.isClosing }) else {
-                if wasOpen, !saidGoodbye, !client.state.withLock({ $0.isAbandoned }) {
-                    stream.queue(.goodbye, at: now)
-                    _ = stream.flush()
+            switch client.state.withLock({ begin(&$0, told, wasOpen, &saidGoodbye) }) {
+            case .end: return wasOpen
+            case .leaveToCaller: break
+            case .read:
+                stream.becameReadable(isEnding: told & (8 | 16) != 0)
+                let heard = client.hear(stream) { welcome in
+                    open(welcome)
+                    wasOpen = true
                 }
-                return wasOpen
+                if heard == .refusal { return false }
+                if heard == .end { return wasOpen }
             }
-            guard send(stream) else { return wasOpen }
-            if wasOpen, !saidGoodbye, client.state.withLock({ $0.leaves }) {
-                saidGoodbye = true
-                stream.queue(.goodbye, at: now)
-                continue
-            }
-            stream.beginTurn()
-            do throws(FrameError) {
-                hearing: while true {
-                    switch try stream.next() {
-                    case .frame(let header, let body):
-                        switch unsafe try EngineFrame(header, body: body, at: now) {
-                        case .welcome(let welcome):
-                            open(welcome)
-                            wasOpen = true
-                        case .arenaOpened(let shape):
-                            guard openArena(shape, stream) else { return wasOpen }
-                        case .refused(_, let refusal):
-                            client.state.withLock { $0.refusal = refusal }
-                            return false
-                        case let frame: take(frame)
-                        }
-                    case .nothing, .turnIsOver: break hearing
-                    case .ended: return wasOpen
-                    }
-                }
-            } catch { return wasOpen }
-            let deadline = wasOpen ? expire() : helloDeadline
+            client.expire(at: now)
             if !wasOpen, now >= helloDeadline { return false }
-            sleepUnlessBusy(stream, until: deadline)
+            told = rest(stream, saidGoodbye, helloDeadline: wasOpen ? nil : helloDeadline)
         }
     }
 
-    private func sleepUnlessBusy(_ stream: EngineStream, until deadline: Instant) {
-        guard !stream.wantsRead else { return }
+    /// Begins a turn: what waits goes as far as there is room, and the reading is this thread's unless a caller has it.
+    private func begin(
+        _ state: inout EngineClient.State, _ told: UInt32, _ wasOpen: Bool, _ saidGoodbye: inout Bool
+    ) -> Turn {
+        state.sleepsUntil = .zero
+        guard let link = state.link, !link.isBroken else { return .end }
+        if told & (2 | 8) != 0 { link.stream.becameWritable() }
+        if wasOpen, !saidGoodbye, state.leaves || state.isClosing, !state.isAbandoned {
+            saidGoodbye = true
+            link.stream.queue(.goodbye, at: now)
+        }
+        client.send(&state)
+        if state.isClosing || state.link?.isBroken == true { return .end }
+        if link.reader == .caller { return .leaveToCaller }
+        state.link?.reader = .clientThread
+        return .read
+    }
+
+    /// Leaves the reading to whoever wants it and sleeps; what the poller said of the socket.
+    private func rest(_ stream: EngineStream, _ saidGoodbye: Bool, helloDeadline: Instant?) -> UInt32 {
         client.signal.prepareToSleep()
-        let hasWork = client.state.withLock { !$0.queue.isEmpty && !stream.wantsRoom }
-        guard !hasWork else { return client.signal.awake(wasSignalled: false) }
-        tags[0] = 0
-        tags[1] = 0
-        events[0] = 0
-        events[1] = 0
-        wait(until: deadline, isAsleep: true)
-        for index in 0..<2 where tags[index] == 1 {
-            let isEnding = events[index] & (8 | 16) != 0
-            if events[index] & 1 != 0 || isEnding { stream.becameReadable(isEnding: isEnding) }
-            if events[index] & (2 | 8) != 0 { stream.becameWritable() }
-        }
-    }
-
-    /// Sends what callers left. False when the connection failed.
-    private func send(_ stream: EngineStream) -> Bool {
-        guard stream.flush() else { return false }
-        guard stream.queuedBytes == 0 else { return true }
-        client.state.withLock { state in
-            batch = state.queue
-            state.queue = []
-            state.queuedBytes = 0
-        }
-        for outgoing in batch {
-            if let descriptor = outgoing.descriptor {
-                // A descriptor goes with its frame's first byte: what was queued before goes first.
-                while stream.queuedBytes > 0 {
-                    guard stream.flush(), block(stream) else { return false }
-                }
-                guard stream.send(outgoing.frame, passing: descriptor, at: now) else { return false }
-            } else {
-                stream.queue(outgoing.frame, at: now)
+        let deadline = client.state.withLock { state -> Instant? in
+            let mustSpeak = state.isOpen && state.leaves && !saidGoodbye
+            guard let link = state.link, !link.isBroken, !state.isClosing, !mustSpeak else { return nil }
+            if link.reader == .clientThread {
+                // There is more than one turn brings.
+                if stream.wantsRead { return nil }
+                state.link?.reader = .nobody
             }
+            state.sleepsUntil = helloDeadline ?? state.earliestDeadline
+            return state.sleepsUntil
         }
-        batch.removeAll(keepingCapacity: true)
-        return stream.flush()
-    }
-
-    /// Waits a little for room in the socket; regions are added rarely.
-    private func block(_ stream: EngineStream) -> Bool {
-        guard stream.queuedBytes > 0 else { return true }
-        var waiting = pollfd(fd: stream.descriptor, events: Int16(POLLOUT), revents: 0)
-        stream.becameWritable()
-        return unsafe poll(&waiting, 1, 1_000) > 0
+        guard let deadline else {
+            client.signal.awake(wasSignalled: false)
+            return 1
+        }
+        return wait(until: deadline)
     }
 
     private func open(_ welcome: EngineWelcome) {
@@ -221,90 +203,6 @@ final class EngineClientLoop {
         for done in dropped { done() }
     }
 
-    /// Maps the arena that came with a frame. False: without it this engine is none.
-    private func openArena(_ shape: EngineArenaShape, _ stream: EngineStream) -> Bool {
-        let descriptors = [stream.takeDescriptor(), stream.takeDescriptor()].compactMap { $0 }
-        defer { for descriptor in descriptors { hf_close(descriptor) } }
-        guard descriptors.count == 2,
-            let arena = try? EngineArena(shape, descriptor: descriptors[0], words: descriptors[1])
-        else { return false }
-        client.state.withLock { $0.arena = arena }
-        return true
-    }
-
-    private func take(_ frame: EngineFrame) {
-        if case .changed(let added, let removed, let hasGap) = frame { return client.changed(added, removed, hasGap) }
-        let ends = client.state.withLock { state -> [() -> Void] in
-            state.isStalled = false
-            switch frame {
-            case .found(let ticket, let found):
-                guard let lookUp = state.lookUps[ticket], !lookUp.isDead, let done = lookUp.done else { return [] }
-                state.lookUps[ticket]?.done = nil
-                return [{ done(found) }]
-            case .loaded(let ticket, let loaded):
-                guard case .load(_, let done) = state.jobs.removeValue(forKey: ticket)?.done else { return [] }
-                return [{ done(loaded) }]
-            case .taken(let ticket, let taken):
-                guard case .take(let done) = state.jobs.removeValue(forKey: ticket)?.done else { return [] }
-                guard let arena = state.arena, !taken.blocks.isEmpty else { return [{ done(nil) }] }
-                let lease = EngineLease(client, arena, taken)
-                return [{ done(lease) }]
-            case .reserved(let ticket, let reserved):
-                guard case .reserve(let done) = state.jobs.removeValue(forKey: ticket)?.done else { return [] }
-                guard let arena = state.arena, !reserved.slots.isEmpty else { return [{ done(nil) }] }
-                let reservation = EngineReservation(client, arena, reserved)
-                return [{ done(reservation) }]
-            case .saved(let ticket, let saved), .committed(let ticket, let saved):
-                guard case .save(_, let done) = state.jobs.removeValue(forKey: ticket)?.done else { return [] }
-                return [{ done(saved) }]
-            case .cancelled(let ticket):
-                if let job = state.jobs.removeValue(forKey: ticket) { return [{ job.done.nothing() }] }
-                let waiting = state.lookUps.removeValue(forKey: ticket)?.done
-                let done = state.cancelling.removeValue(forKey: ticket)
-                return [{ waiting?(EngineFound()) }, { done?() }]
-            case .pinned(let ticket, _, _), .released(let ticket, _), .statistics(let ticket, _), .pong(let ticket, _):
-                guard let done = state.asked.removeValue(forKey: ticket) else { return [] }
-                return [{ done(frame) }]
-            case .regionDropped(let number):
-                guard let region = state.regions.removeValue(forKey: number) else { return [] }
-                hf_close(region.descriptor)
-                return [{ region.dropped?() }]
-            default: return []
-            }
-        }
-        for end in ends { end() }
-    }
-
-    /// Ends what is late; the next deadline.
-    private func expire() -> Instant {
-        var late: [EngineClient.FoundBlocks] = []
-        let next = client.state.withLock { state -> Instant in
-            var next = Instant.distantFuture
-            for (ticket, lookUp) in state.lookUps where lookUp.done != nil && !lookUp.isDead {
-                guard now >= lookUp.deadline else {
-                    next = min(next, lookUp.deadline)
-                    continue
-                }
-                state.isStalled = true
-                state.lookUps[ticket]?.isDead = true
-                if let done = lookUp.done { late.append(done) }
-                state.lookUps[ticket]?.done = nil
-                client.put(&state, .cancel(ticket), must: true)
-            }
-            for (ticket, job) in state.jobs where !job.isCancelled {
-                guard now >= job.deadline else {
-                    next = min(next, job.deadline)
-                    continue
-                }
-                state.jobs[ticket]?.isCancelled = true
-                client.put(&state, .cancel(ticket), must: true)
-            }
-            return next
-        }
-        for done in late { done(EngineFound()) }
-        return next
-    }
-
     // MARK: the end of a connection
 
     /// Requests miss at once, jobs when nothing can touch their places.
@@ -312,8 +210,8 @@ final class EngineClientLoop {
         let ends = client.state.withLock { state -> [() -> Void] in
             state.isOpen = false
             state.arena = nil
-            state.queue = []
-            state.queuedBytes = 0
+            state.link = nil
+            state.earliestDeadline = .distantFuture
             var ends: [() -> Void] = state.lookUps.values.compactMap { lookUp in
                 lookUp.done.map { done in { done(EngineFound()) } }
             }

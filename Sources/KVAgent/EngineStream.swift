@@ -227,15 +227,4 @@ package final class EngineStream: @unchecked Sendable {
         }
         return true
     }
-
-    /// Sends a frame with a descriptor at once; everything queued must have gone.
-    package func send(_ frame: EngineFrame, passing passed: Int32, at now: Instant) -> Bool {
-        precondition(queuedBytes == 0, "a descriptor would overtake what waits")
-        let bytes = frame.bytes(at: now)
-        var one = passed
-        let sent = unsafe bytes.withUnsafeBytes { all in
-            unsafe hf_send_descriptors(descriptor, all.baseAddress!, all.count, &one, 1)
-        }
-        return sent == bytes.count
-    }
 }

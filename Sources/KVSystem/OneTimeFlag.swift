@@ -21,6 +21,9 @@ public final class OneTimeFlag: @unchecked Sendable {
     /// Sets it. What was written before is seen by whoever waited.
     public func set() { unsafe hf_flag_set(word) }
 
+    /// Whether it is set.
+    public var isAlreadySet: Bool { unsafe hf_flag_is_set(word) != 0 }
+
     /// Waits until it is set. `false`: the time was over first.
     public func wait(within limit: Duration) -> Bool {
         unsafe hf_flag_wait(word, max(0, limit.nanoseconds)) != 0

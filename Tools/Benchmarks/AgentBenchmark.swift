@@ -223,7 +223,7 @@ final class AgentWorld {
     }
 }
 
-/// An engine with a region of rows. Every question waits for its answer.
+/// An engine with a region of rows. Every question waits for its answer, which the thread that asks reads itself.
 final class BenchEngine: @unchecked Sendable {
     let client: EngineClient
     private let arena: MemoryArena
@@ -280,47 +280,33 @@ final class BenchEngine: @unchecked Sendable {
     }
 
     func save(_ names: [ObjectName], rows: Int) throws {
-        let answer = Answered<EngineSaved>()
-        client.save(names, first: 0, places: places(0, rows)) { answer.set($0) }
-        guard answer.wait().keptCount == names.count else { throw OperatorError("not all blocks were kept") }
+        let saved = client.answer { client.save(names, first: 0, places: places(0, rows), done: $0) }
+        guard saved.keptCount == names.count else { throw OperatorError("not all blocks were kept") }
     }
 
     /// A whole request: looked up, loaded, finished. How many blocks came.
     func load(_ names: [ObjectName], row: Int) -> Int {
-        let found = Answered<EngineFound>()
-        let ticket = client.lookUp(names, promptTokens: Int32(names.count * 16 + 1)) { found.set($0) }
-        guard found.wait().hitBlocks > 0 else { return 0 }
-        let answer = Answered<EngineLoaded>()
-        client.load(first: 0, places: places(row, names.count), request: ticket) { answer.set($0) }
-        let end = Int(answer.wait().end)
+        var ticket: EngineTicket = 0
+        let found = client.answer {
+            ticket = client.lookUp(names, promptTokens: Int32(names.count * 16 + 1), done: $0)
+        }
+        guard found.hitBlocks > 0 else { return 0 }
+        let loaded = client.answer {
+            client.load(first: 0, places: places(row, names.count), request: ticket, done: $0)
+        }
         client.finished(EngineRequestEnd(ticket: ticket))
-        return end
+        return Int(loaded.end)
     }
 
     func lookUpSeconds(_ names: [ObjectName]) -> (seconds: Double, hits: Int) {
-        let found = Answered<EngineFound>()
+        var ticket: EngineTicket = 0
         let began = MonotonicClock.now
-        let ticket = client.lookUp(names, promptTokens: Int32(names.count * 16 + 1)) { found.set($0) }
-        let hits = Int(found.wait().hitBlocks)
+        let found = client.answer {
+            ticket = client.lookUp(names, promptTokens: Int32(names.count * 16 + 1), done: $0)
+        }
         let took = (MonotonicClock.now - began).seconds
         client.finished(EngineRequestEnd(ticket: ticket))
-        return (took, hits)
-    }
-}
-
-/// An answer that one thread waits for.
-final class Answered<Value: Sendable>: Sendable {
-    private let value = Mutex<Value?>(nil)
-    private let semaphore = DispatchSemaphore(value: 0)
-
-    func set(_ value: Value) {
-        self.value.withLock { $0 = value }
-        semaphore.signal()
-    }
-
-    func wait() -> Value {
-        semaphore.wait()
-        return value.withLock { $0! }
+        return (took, Int(found.hitBlocks))
     }
 }
 

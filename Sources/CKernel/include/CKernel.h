@@ -122,6 +122,7 @@ void hf_name_thread(const char *name);
 int hf_join_thread(unsigned long thread, int64_t limit_ns);
 /// Sets a flag that is 0 at first, and wakes whoever waits for it.
 void hf_flag_set(uint32_t *word);
+int hf_flag_is_set(const uint32_t *word);
 /// Waits until a flag is set, but not longer than this. Whether it is.
 int hf_flag_wait(uint32_t *word, int64_t limit_ns);
 /// Binds the calling thread to one CPU.

@@ -1,0 +1,94 @@
+import Foundation
+import KVAgent
+import KVModel
+import KVSystem
+import Synchronization
+import Testing
+
+/// Callers who wait for answers read them themselves: one for all, and nobody's is lost when it changes who reads.
+@Suite struct EngineClientWaitingTests {
+    private func withClient(
+        lookUpLimit: KVModel.Duration = Duration(seconds: 15),
+        _ body: (EngineClient, ScriptedCore, EngineDoor) throws -> Void
+    ) throws {
+        try Sample.inFolder { folder in
+            let core = ScriptedCore()
+            let door = try core.open(EngineDoorConfiguration(path: folder + "/s"))
+            defer {
+                core.release()
+                door.stop()
+            }
+            var configuration = EngineClientConfiguration(path: folder + "/s", hello: Sample.hello())
+            configuration.lookUpLimit = lookUpLimit
+            let client = try EngineClient(configuration)
+            defer { client.abandon() }
+            #expect(client.waitUntilOpen(within: Duration(seconds: 15)))
+            try body(client, core, door)
+        }
+    }
+
+    private func found(_ client: EngineClient, _ names: [ObjectName]) -> UInt32 {
+        var ticket: EngineTicket = 0
+        let found = client.answer { ticket = client.lookUp(names, promptTokens: Int32(names.count * 16), done: $0) }
+        client.finished(EngineRequestEnd(ticket: ticket))
+        return found.hitBlocks
+    }
+
+    private func keep(_ chain: UInt64, _ count: Int, in core: ScriptedCore) -> [ObjectName] {
+        let names = Sample.names(chain, count)
+        core.change { state in for name in names { state.blocks[name] = [] } }
+        return names
+    }
+
+    @Test func manyCallersWaitAtOnceAndEachHearsItsOwn() throws {
+        try withClient { client, core, _ in
+            let chains = (1...4).map { keep(UInt64($0), 2 * $0, in: core) }
+            let wrong = Atomic<Int>(0)
+            let done = DispatchGroup()
+            for chain in chains {
+                done.enter()
+                Thread.detachNewThread { [self] in
+                    for _ in 0..<300 where found(client, chain) != UInt32(chain.count) {
+                        wrong.wrappingAdd(1, ordering: .relaxed)
+                    }
+                    done.leave()
+                }
+            }
+            #expect(done.wait(timeout: .now() + 60) == .success)
+            #expect(wrong.load(ordering: .relaxed) == 0)
+        }
+    }
+
+    @Test func whoOnlyGaveACallIsHeardWhileAnotherWaits() throws {
+        try withClient { client, core, _ in
+            let names = keep(1, 5, in: core)
+            for _ in 0..<200 {
+                let called = Box<EngineFound>()
+                let ticket = client.lookUp(names, promptTokens: 80) { called.set($0) }
+                #expect(found(client, names) == 5)
+                #expect(called.wait()?.hitBlocks == 5)
+                client.finished(EngineRequestEnd(ticket: ticket))
+            }
+        }
+    }
+
+    @Test func aLateAnswerIsAMissForWhoWaits() throws {
+        try withClient(lookUpLimit: Duration(milliseconds: 20)) { client, core, _ in
+            let names = keep(1, 5, in: core)
+            core.change { $0.holds = true }
+            #expect(found(client, names) == 0)
+        }
+    }
+
+    @Test func whoWaitsHearsThatTheAgentIsGone() throws {
+        try withClient { client, core, door in
+            let names = keep(1, 5, in: core)
+            core.change { $0.holds = true }
+            Thread.detachNewThread {
+                _ = Sample.wait { core.state.withLock { !$0.heldJobs.isEmpty } }
+                door.stop()
+            }
+            #expect(found(client, names) == 0)
+        }
+    }
+}
