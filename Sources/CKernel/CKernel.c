@@ -8,6 +8,7 @@
 #include <linux/fs.h>
 #include <linux/futex.h>
 #include <linux/memfd.h>
+#include <linux/sockios.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -404,6 +405,11 @@ int hf_tcp_configure(int descriptor, uint32_t user_timeout_ms, uint32_t buffer_b
             || setsockopt(descriptor, SOL_SOCKET, SO_RCVBUF, &buffer, sizeof buffer) < 0))
         return -errno;
     return 0;
+}
+
+int64_t hf_tcp_unacknowledged(int descriptor) {
+    int left = 0;
+    return ioctl(descriptor, SIOCOUTQ, &left) < 0 ? -errno : left;
 }
 
 int hf_shut_down(int descriptor) { return OR_ERRNO(shutdown(descriptor, SHUT_RDWR)); }

@@ -90,8 +90,14 @@ final class ClientConnection {
     private var incoming: UInt32?
     private let connectDeadline: Instant
     private let cancelLimit: Duration
+    private let silenceLimit: Duration
     private var turnWasCut = false
-    private(set) var nextDeadline: Instant
+    /// When something that was asked passes its deadline.
+    private var dueAt: Instant
+    /// What the link saw of its peer last, and when that was news, or nothing was under way before.
+    private var life: LifeSigns?
+    private var heardAt = Instant.zero
+    private var wasProbed = false
 
     init(
         _ link: any ClientLink, routeIndex: Int, configuration: StoreClientConfiguration, memory: BlockMemory,
@@ -102,8 +108,9 @@ final class ClientConnection {
         self.owner = owner
         self.memory = memory
         cancelLimit = configuration.cancelLimit
+        silenceLimit = configuration.silenceLimit
         connectDeadline = owner.now + configuration.connectLimit
-        nextDeadline = connectDeadline
+        dueAt = connectDeadline
         handshake = ClientHandshake(
             tenant: configuration.tenant, secret: configuration.secret, nonce: HandshakeProof.nonce())
     }
@@ -117,6 +124,18 @@ final class ClientConnection {
 
     /// Whether nothing is under way.
     var isIdle: Bool { exchanges.isEmpty && ownWaiting.isEmpty && !link.hasOutput }
+
+    /// When it must be looked at, whatever comes.
+    var nextDeadline: Instant { min(dueAt, silenceDueAt) }
+
+    /// Whether the store answers neither what it was asked nor whether it is there.
+    private(set) var isSilent = false
+
+    /// Looks once more.
+    func isStillSilent() -> Bool {
+        if isSilent { lookForLife() }
+        return isSilent
+    }
 
     /// Whether it should get a turn without waiting for the poller.
     var wantsTurn: Bool {
@@ -173,8 +192,9 @@ final class ClientConnection {
         }
         var exchange = Exchange(errand: errand, operation: errand.request.operation)
         exchange.isSending = payload != nil && !link.isOneSided
+        if exchanges.isEmpty { heardAt = owner.now }
         exchanges[number] = exchange
-        nextDeadline = min(nextDeadline, errand.deadline)
+        dueAt = min(dueAt, errand.deadline)
         let header = errand.request.header(
             number: number, namespace: handles[client] ?? 0, payloadIsInSlot: link.isOneSided && payload != nil)
         link.queue(header, payload: payload) { errand.request.writeBody(to: &$0, slot: slot) }
@@ -195,7 +215,7 @@ final class ClientConnection {
         exchanges.change(number) { $0.wasCancelled = true }
         let limit = owner.now + cancelLimit
         exchanges.change(number) { $0.cancelDeadline = limit }
-        nextDeadline = min(nextDeadline, limit)
+        dueAt = min(dueAt, limit)
         cancelsWaiting.append(number)
         sendOwnWaiting()
     }
@@ -251,6 +271,7 @@ final class ClientConnection {
     }
 
     private func take(_ header: FrameHeader, _ body: UnsafeRawBufferPointer) throws(FrameError) {
+        if wasProbed { noteLife() }
         if case .handshake = phase {
             switch unsafe try handshake.take(header, Array(body)) {
             case .proof(let body): link.queue(FrameHeader(.proof), payload: nil) { $0.raw(body) }
@@ -340,11 +361,12 @@ final class ClientConnection {
     /// Reports what passed its deadline, and gives up a store that acknowledges nothing.
     func tick() {
         let now = owner.now
-        guard now >= nextDeadline else { return }
+        if now >= silenceDueAt { lookForLife() }
+        guard now >= dueAt else { return }
         switch phase {
         case .connecting, .handshake, .settingUp:
             if now >= connectDeadline { return end("no welcome within the limit") }
-            nextDeadline = connectDeadline
+            dueAt = connectDeadline
             return
         case .open: break
         case .ended: return
@@ -365,11 +387,44 @@ final class ClientConnection {
         if exchanges.values.contains(where: { $0.cancelDeadline.map { now >= $0 } ?? false }) {
             return end("a cancelled request was not acknowledged within the limit")
         }
-        nextDeadline = .distantFuture
+        dueAt = .distantFuture
         for exchange in exchanges.values {
-            if !exchange.isReported { nextDeadline = min(nextDeadline, exchange.errand.deadline) }
-            if let limit = exchange.cancelDeadline { nextDeadline = min(nextDeadline, limit) }
+            if !exchange.isReported { dueAt = min(dueAt, exchange.errand.deadline) }
+            if let limit = exchange.cancelDeadline { dueAt = min(dueAt, limit) }
         }
+    }
+
+    // MARK: silence
+
+    /// When to look whether the store shows any sign of life. An answer to a probe may take longer than a store with full buffers
+    /// lets a put wait.
+    private var silenceDueAt: Instant {
+        guard case .open = phase, !exchanges.isEmpty, !isSilent else { return .distantFuture }
+        return heardAt + Duration(nanoseconds: silenceLimit.nanoseconds * (wasProbed ? 4 : 1))
+    }
+
+    /// Notes what the peer did since the last look. Slow links are alive as long as bytes trickle, either way; slow drives hold
+    /// up answers, but not the answer to a probe: a cancel of nothing, which is always acknowledged.
+    private func lookForLife() {
+        guard link.signsOfLife() != nil else { return noteLife() }
+        read()
+        guard case .open = phase, let now = link.signsOfLife() else { return }
+        let isNews = life.map { now.differs(from: $0) } ?? true
+        life = now
+        if isNews {
+            noteLife()
+        } else if wasProbed {
+            isSilent = true
+        } else {
+            wasProbed = true
+            sendOwn(Errand(request: .cancel(requestNumber: 0), owner: .client, slot: nil, deadline: .distantFuture))
+        }
+    }
+
+    private func noteLife() {
+        heardAt = owner.now
+        wasProbed = false
+        isSilent = false
     }
 
     /// Closes the connection: every slot comes back, every request that had no answer fails.

@@ -34,6 +34,8 @@ package protocol ClientLink: AnyObject {
     func receivePayload(into slice: MemorySlice, checksum: BlockChecksum)
     /// Throws the payload away that comes next, in a stream.
     func skipPayload()
+    /// What shows that the peer is there. Nil: nothing is known. Makes the next turn read what waits in the kernel.
+    func signsOfLife() -> LifeSigns?
     /// Why the peer's end closed, where the link knows more than that it did.
     var endReason: String? { get }
     /// Ends the connection: afterwards nobody touches a slot that was named over it.
@@ -45,12 +47,37 @@ extension ClientLink {
     package func welcomed() {}
     package var isReady: Bool { true }
     package var endReason: String? { nil }
+    package func signsOfLife() -> LifeSigns? { nil }
+}
+
+/// What a peer has done so far.
+package struct LifeSigns: Equatable {
+    /// Bytes that came from it.
+    package var received: UInt64
+    /// Bytes that its kernel has taken.
+    package var taken: UInt64
+    /// Whether bytes wait to be taken.
+    package var isTaking: Bool
+
+    /// Signs of their parts.
+    package init(received: UInt64, taken: UInt64, isTaking: Bool) {
+        self.received = received
+        self.taken = taken
+        self.isTaking = isTaking
+    }
+
+    /// Whether it did anything since an earlier look. That its kernel took what was sent after that look says nothing of it.
+    package func differs(from earlier: LifeSigns) -> Bool {
+        received != earlier.received || (earlier.isTaking && taken != earlier.taken)
+    }
 }
 
 /// A link over a socket. TLS ends in such a socket, too.
 package final class StreamLink: ClientLink {
     private let stream: FrameStream
     private var isConnected = false
+    /// Whether its socket is TCP's own; between the others and the network stands somebody else.
+    private let isDirect: Bool
     private var sawWritable: Bool
     private var isClosed = false
     private let reason: () -> String?
@@ -65,6 +92,7 @@ package final class StreamLink: ClientLink {
     ) {
         stream = FrameStream(descriptor, memory: memory)
         sawWritable = isConnected
+        isDirect = !isConnected
         self.reason = reason
         self.onClose = onClose
         stream.isWritable = isConnected
@@ -111,6 +139,17 @@ package final class StreamLink: ClientLink {
     }
 
     package func skipPayload() { stream.skipPayload() }
+
+    package func signsOfLife() -> LifeSigns? {
+        guard isDirect, !isClosed else { return nil }
+        // The poller is silent while fewer bytes are there than the stream is to be woken for.
+        stream.isReadable = true
+        let unacknowledged = max(0, hf_tcp_unacknowledged(stream.descriptor))
+        return LifeSigns(
+            received: stream.bytesReceived, taken: stream.bytesSent &- UInt64(unacknowledged),
+            isTaking: unacknowledged > 0 || stream.hasOutput)
+    }
+
     package var endReason: String? { reason() }
 
     package func close() {

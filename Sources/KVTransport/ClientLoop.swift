@@ -55,6 +55,8 @@ final class ClientLoop: ClientConnectionOwner {
     private var backoff: Duration
     private var connectsAt = Instant.zero
     private var climbsAt = Instant.distantFuture
+    /// When a second connection may be begun beside one that is silent.
+    private var rescuesAt = Instant.zero
     private var nextRoute = 0
     /// Why the last try to connect failed, for those whose request it fails.
     private var lastFailure = "none was tried"
@@ -170,10 +172,15 @@ final class ClientLoop: ClientConnectionOwner {
 
     // MARK: connections
 
-    /// Begins a connection when there is none, or when it is time to try a better way.
+    /// Begins a connection when there is none, when it is time to try a better way, or when the one there is says nothing: it may
+    /// carry nothing any more, or the store may say nothing at all.
     private func connect() {
         guard candidate == nil, !isStopping else { return }
-        if let current {
+        if let current, current.isSilent {
+            guard now >= rescuesAt else { return }
+            rescuesAt = now + configuration.connectLimit
+            begin(route: current.routeIndex)
+        } else if let current {
             guard current.routeIndex > 0, now >= climbsAt else { return }
             climbsAt = now + configuration.climbInterval
             begin(route: 0)
@@ -201,7 +208,7 @@ final class ClientLoop: ClientConnectionOwner {
         case .connecting, .handshake, .settingUp: break
         case .open:
             hasChanged = hasChanged || connection === candidate
-            if connection === candidate, current !== connection { promote(connection) }
+            if connection === candidate, current !== connection { consider(connection) }
             if connection !== current, connection.isIdle { connection.end("a better way was found") }
         case .ended(let reason):
             hasChanged = true
@@ -239,6 +246,19 @@ final class ClientLoop: ClientConnectionOwner {
         guard !connection.isProven else { return }
         connection.isProven = true
         backoff = configuration.backoff
+    }
+
+    /// A connection that stands is kept if there is none as good, or if that one is silent still.
+    private func consider(_ connection: ClientConnection) {
+        guard let old = current, connection.routeIndex >= old.routeIndex else { return promote(connection) }
+        guard old.isStillSilent() else {
+            candidate = nil
+            return
+        }
+        // What failed failed over the old one.
+        breaker = CircuitBreaker(configuration.breaker)
+        promote(connection)
+        old.end("it is silent, and the store welcomes another one")
     }
 
     /// New requests go over this connection; an older one ends when its last request has.
@@ -376,7 +396,13 @@ final class ClientLoop: ClientConnectionOwner {
     private func wait() {
         var until = Instant.distantFuture
         if current == nil, candidate == nil { until = connectsAt }
-        if let current, current.routeIndex > 0, candidate == nil { until = min(until, climbsAt) }
+        if let current, candidate == nil {
+            if current.isSilent {
+                until = min(until, rescuesAt)
+            } else if current.routeIndex > 0 {
+                until = min(until, climbsAt)
+            }
+        }
         for (_, connection) in connections { until = min(until, connection.nextDeadline) }
         for errand in waiting { until = min(until, errand.deadline) }
         var timeout = until == .distantFuture ? -1 : max(0, until.nanoseconds - now.nanoseconds)

@@ -37,6 +37,9 @@ public struct StoreClientConfiguration: Sendable {
     public var connectLimit: Duration
     /// From a cancel to its acknowledgement; a store that is slower loses the connection, so that slots come back.
     public var cancelLimit: Duration
+    /// How long a connection may show no sign of life while requests are under way before it is asked for one, and how long it
+    /// may take to answer before a second connection is begun beside it. The first of them that speaks is kept.
+    public var silenceLimit: Duration
     /// The pause before a second try to connect; each further one twice as long.
     public var backoff: Duration
     /// The longest such pause.
@@ -50,6 +53,7 @@ public struct StoreClientConfiguration: Sendable {
     public init(
         routes: [StoreRoute], tenant: String, secret: [UInt8], inFlightMax: Int = 256,
         connectLimit: Duration = Duration(seconds: 5), cancelLimit: Duration = Duration(seconds: 5),
+        silenceLimit: Duration = Duration(seconds: 1),
         backoff: Duration = Duration(milliseconds: 50), backoffMax: Duration = Duration(seconds: 5),
         climbInterval: Duration = Duration(seconds: 5),
         breaker: CircuitBreaker.Configuration = .init(
@@ -61,6 +65,7 @@ public struct StoreClientConfiguration: Sendable {
         self.inFlightMax = inFlightMax
         self.connectLimit = connectLimit
         self.cancelLimit = cancelLimit
+        self.silenceLimit = silenceLimit
         self.backoff = backoff
         self.backoffMax = backoffMax
         self.climbInterval = climbInterval

@@ -26,8 +26,15 @@ final class TamperingLink: ClientLink {
     private var held: [UInt8] = []
     private var space = UnsafeMutableRawBufferPointer.allocate(byteCount: WireLimit.bodyBytesMax, alignment: 16)
 
-    init(_ inner: any ClientLink, _ tamper: @escaping (FrameHeader, [UInt8]) -> Tampering) {
+    /// Whether it tells of what came as of signs of life.
+    private let showsLife: Bool
+    private var arrivals: UInt64 = 0
+
+    init(
+        _ inner: any ClientLink, showsLife: Bool = false, _ tamper: @escaping (FrameHeader, [UInt8]) -> Tampering
+    ) {
         self.inner = inner
+        self.showsLife = showsLife
         self.tamper = tamper
     }
 
@@ -51,6 +58,9 @@ final class TamperingLink: ClientLink {
     }
     func skipPayload() { inner.skipPayload() }
     func close() { inner.close() }
+    func signsOfLife() -> LifeSigns? {
+        showsLife ? LifeSigns(received: arrivals, taken: 0, isTaking: false) : nil
+    }
 
     func next(payloadBytesMax: Int) throws(FrameError) -> Arrival {
         if let (header, body) = again {
@@ -74,6 +84,7 @@ final class TamperingLink: ClientLink {
     }
 
     private func give(_ header: FrameHeader, _ body: [UInt8]) -> Arrival {
+        arrivals += 1
         var header = header
         header.bodyBytes = UInt32(body.count)
         unsafe space.copyBytes(from: body)

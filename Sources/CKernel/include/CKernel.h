@@ -86,6 +86,8 @@ int hf_tcp_connect(const char *address, uint16_t port);
 int hf_accept(int listener, char *peer, size_t peer_bytes);
 /// TCP_NODELAY, keep-alive, and a user timeout after which unacknowledged data ends the connection.
 int hf_tcp_configure(int descriptor, uint32_t user_timeout_ms, uint32_t buffer_bytes);
+/// Bytes that were handed to a TCP socket and that the peer's kernel has not acknowledged.
+int64_t hf_tcp_unacknowledged(int descriptor);
 /// Ends both directions of a connection; the descriptor stays open.
 int hf_shut_down(int descriptor);
 /// Two connected local stream sockets, non-blocking.
