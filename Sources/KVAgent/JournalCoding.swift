@@ -48,6 +48,7 @@ struct JournalEncoder {
     private mutating func link(_ link: LinkState) {
         word(link.bandwidth.bitPattern)
         word(UInt64(bitPattern: link.delay.nanoseconds))
+        byte(link.isSteady ? 1 : 0)
     }
 
     mutating func encode(_ event: Event) {
@@ -281,7 +282,9 @@ struct JournalDecoder {
     private mutating func time() throws(OperatorError) -> Int64 { Int64(bitPattern: try word()) }
 
     private mutating func link() throws(OperatorError) -> LinkState {
-        LinkState(bandwidth: Double(bitPattern: try word()), delay: Duration(nanoseconds: try time()))
+        LinkState(
+            bandwidth: Double(bitPattern: try word()), delay: Duration(nanoseconds: try time()),
+            isSteady: try byte() != 0)
     }
 
     private mutating func reason() throws(OperatorError) -> StopReason {

@@ -10,6 +10,8 @@ import KVTiering
 /// would otherwise never be seen again. Then one load tries it at the rate believed at first, and whoever asks while that moves
 /// sees what it sees; each time it disappoints, the next try is longer in coming. A path on which bytes wait and none come is not
 /// slow but silent: nothing is known of how long that lasts, so it is shown as one that nobody would choose, until bytes come.
+/// A path that carried less than half of what is believed of it for a while, not long ago, is not steady: in between such times
+/// some bytes come fast (a slow drive behind a memory that has part of them), and the mean of both is true of neither.
 package struct LinkMeter {
     /// Bytes a second while the path was busy last.
     package private(set) var bandwidth: Double
@@ -28,11 +30,17 @@ package struct LinkMeter {
     private var isBusy = false
     /// Whether the stretch began with the path at rest.
     private var isFirst = false
+    /// The slowest of the longer stretches seen of late, bytes a second, and when there was last one nearly as slow.
+    private var slowest = Double.infinity
+    private var slowAt = Instant.zero
 
     /// Stretches shorter than this say little; they grow until they are longer.
     private static let stretchMin = Duration(milliseconds: 1)
     /// A stretch of this length counts as much as all that was seen before it.
     private static let memory = Duration(milliseconds: 4)
+    /// A stretch of this length counts for the path's steadiness, and for how long it does.
+    private static let slowMin = Duration(milliseconds: 10)
+    private static let slowMemory = Duration(seconds: 1)
     private static let doubtMin = Duration(seconds: 1)
     private static let doubtMax = Duration(seconds: 16)
     /// Silence up to this length is nothing.
@@ -53,15 +61,19 @@ package struct LinkMeter {
     package func state(at now: Instant) -> LinkState {
         guard waitingBytes > 0 else {
             let isTriedAgain = bandwidth < first.bandwidth && now - restedAt >= doubt
-            return LinkState(bandwidth: isTriedAgain ? first.bandwidth : bandwidth, delay: first.delay)
+            return LinkState(
+                bandwidth: isTriedAgain ? first.bandwidth : bandwidth, delay: first.delay,
+                isSteady: !isTriedAgain && isSteady(at: now))
         }
         let waiting = Duration(seconds: Double(waitingBytes) / bandwidth)
         // All that waits may come at once, at its end; twice that is late.
         if showsSilence, now - heardAt > Self.silenceMin + first.delay + waiting + waiting {
             return LinkState(bandwidth: bandwidth, delay: Self.silentDelay)
         }
-        return LinkState(bandwidth: bandwidth, delay: first.delay + waiting)
+        return LinkState(bandwidth: bandwidth, delay: first.delay + waiting, isSteady: isSteady(at: now))
     }
+
+    private func isSteady(at now: Instant) -> Bool { now - slowAt >= Self.slowMemory || slowest >= bandwidth / 2 }
 
     package mutating func added(_ bytes: Int, at now: Instant) {
         waitingBytes += bytes
@@ -88,6 +100,7 @@ package struct LinkMeter {
                 let seen = Double(stretchBytes) / busy.seconds
                 let share = length.seconds / (length + Self.memory).seconds
                 bandwidth = max(1e6, bandwidth + share * (seen - bandwidth))
+                if length >= Self.slowMin { noteSlow(seen, at: now) }
             }
             stretchStart = now
             stretchBytes = 0
@@ -97,5 +110,12 @@ package struct LinkMeter {
         isBusy = false
         restedAt = now
         doubt = bandwidth < first.bandwidth / 2 ? min(doubt + doubt, Self.doubtMax) : Self.doubtMin
+    }
+
+    private mutating func noteSlow(_ seen: Double, at now: Instant) {
+        let isForgotten = now - slowAt >= Self.slowMemory
+        guard isForgotten || seen < slowest + slowest else { return }
+        slowest = isForgotten ? seen : min(slowest, seen)
+        slowAt = now
     }
 }

@@ -115,11 +115,15 @@ public struct LinkState: Sendable, Equatable {
     public var bandwidth: Double
     /// How long a new transfer waits behind those before it, first-byte latency included.
     public var delay: Duration
+    /// Whether both can be relied on. Of a path that is fast in one moment and slow in the next they say what it carries on
+    /// the whole, and nothing of when one load ends: such a load is given the time of its grace and no more.
+    public var isSteady: Bool
 
     /// A path of given rate and delay.
-    public init(bandwidth: Double, delay: Duration = .zero) {
+    public init(bandwidth: Double, delay: Duration = .zero, isSteady: Bool = true) {
         self.bandwidth = bandwidth
         self.delay = delay
+        self.isSteady = isSteady
     }
 }
 

@@ -67,6 +67,12 @@ package struct Planner {
         return (pricing.load(question.start, found), pricing.prefill(from: question.start, to: found))
     }
 
+    /// Seconds that a load may take: what was planned for it, and its grace. Where that plan rests on a path that is not steady,
+    /// the grace alone, or as long as the engine would have had to wait anyway.
+    package func limit(_ choice: LoadChoice, of question: LoadQuestion) -> Double {
+        Pricing(question, configuration).limit(choice)
+    }
+
     /// Chooses what to load.
     package func choose(_ question: LoadQuestion) -> LoadChoice {
         let pricing = Pricing(question, configuration)
@@ -78,11 +84,12 @@ package struct Planner {
             return all
         case .threshold:
             let compute = pricing.prefill(from: question.start, to: found)
-            return all.loadSeconds < compute ? all : nothing
+            return all.loadSeconds < compute && pricing.isWithinLimit(all) ? all : nothing
         case .split:
             var best = nothing
             var bestCost = pricing.cost(nothing)
             func consider(_ choice: LoadChoice) {
+                guard pricing.isWithinLimit(choice) else { return }
                 let cost = pricing.cost(choice)
                 // On a tie the longer load wins: it leaves the GPU to others.
                 if cost < bestCost || (cost == bestCost && choice.end - choice.first > best.end - best.first) {
@@ -126,7 +133,7 @@ package struct Pricing {
     private func tokens(before block: Int32) -> Double { min(Double(block) * blockTokens, promptTokens) }
 
     /// Seconds to compute blocks `from ..< to`.
-    func prefill(from: Int32, to: Int32) -> Double {
+    package func prefill(from: Int32, to: Int32) -> Double {
         let start = tokens(before: from)
         return configuration.prefill.seconds(count: tokens(before: to) - start, after: start)
     }
@@ -159,6 +166,30 @@ package struct Pricing {
         let slice = nvme + flash > 0 ? min(belowInAll, question.sliceBlocks) : 0
         let last = Double(slice) * bytes / question.links.dram.bandwidth
         return max(seconds(Int(end - first), question.links.dram), below + last)
+    }
+
+    /// See `Planner.limit`.
+    func limit(_ choice: LoadChoice) -> Double {
+        let grace = configuration.grace(of: choice.first..<choice.end, blockTokens: question.blockTokens)
+        let wait = configuration.overlap == .prefetch ? question.computeWait.seconds : 0
+        return grace + (isPlanned(choice) ? max(choice.loadSeconds, wait) : wait)
+    }
+
+    /// Whether a load can be over before its time is.
+    func isWithinLimit(_ choice: LoadChoice) -> Bool { isPlanned(choice) || choice.loadSeconds <= limit(choice) }
+
+    /// Whether the price of a load says when it ends: all paths that it crosses are steady, or nobody asks for the price.
+    private func isPlanned(_ choice: LoadChoice) -> Bool {
+        guard configuration.rule != .always else { return true }
+        var isSteady = question.links.dram.isSteady || choice.end == choice.first
+        var start = question.start
+        for run in question.runs {
+            if run.tier > .dram, min(run.end, choice.end) > max(start, choice.first) {
+                isSteady = isSteady && (run.tier == .nvme ? question.links.nvme : question.links.flash).isSteady
+            }
+            start = run.end
+        }
+        return isSteady
     }
 
     /// A choice with its price.

@@ -150,10 +150,18 @@ public struct PlannerConfiguration: Sendable {
     public var overlap: Overlap
     /// Layers of the model, for layer-wise overlap.
     public var layers: Int
-    /// The time a load may take beyond its plan: a quarter of the recompute it saves, within these.
+    /// The time a load may take beyond its plan, or in all when its path is not steady: a quarter of the recompute it saves,
+    /// within these.
     public var loadGraceMin: Duration
     /// See `loadGraceMin`.
     public var loadGraceMax: Duration
+
+    /// Seconds of grace of a load of blocks.
+    package func grace(of blocks: Range<Int32>, blockTokens: Int) -> Double {
+        let tokens = Double(blockTokens)
+        let saved = prefill.seconds(count: Double(blocks.count) * tokens, after: Double(blocks.lowerBound) * tokens)
+        return min(max(saved / 4, loadGraceMin.seconds), loadGraceMax.seconds)
+    }
 
     /// A planner of given parts.
     public init(

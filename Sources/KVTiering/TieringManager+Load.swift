@@ -28,7 +28,9 @@ extension TieringManager {
         _ = scan(slot, from: Int(start))
         requests[index].found = max(start, scratchRuns.last?.end ?? start)
         limitRuns(to: load.isLease ? beginLoan(slot, to: load.endMax) : load.endMax)
-        let choice = choose(slot, load)
+        let question = question(slot, load, scratchRuns)
+        let choice = planner.choose(question)
+        let deadline = now + Duration(seconds: planner.limit(choice, of: question))
         requests[index].first = choice.first
         requests[index].end = choice.end
         requests[index].planned = choice.end
@@ -46,7 +48,6 @@ extension TieringManager {
             return finishLoad(slot)
         }
 
-        let deadline = loadDeadline(slot, load, choice)
         let matter = Matter.load(request: slot, generation: requests[index].generation)
         guard deadlines.insert(matter, at: deadline) else {
             cut(slot, at: choice.first, cause: .late)
@@ -77,27 +78,12 @@ extension TieringManager {
         }
     }
 
-    private func choose(_ slot: Int32, _ load: LoadRequest) -> LoadChoice {
-        planner.choose(question(slot, load, scratchRuns))
-    }
-
     func question(_ slot: Int32, _ load: LoadRequest, _ runs: [SourceRun]) -> LoadQuestion {
         let request = requests[Int(slot)]
         return LoadQuestion(
             start: request.engineBlocks, runs: runs, promptTokens: request.promptTokens,
             blockTokens: configuration.blockTokens, blockBytes: configuration.blockBytes,
             sliceBlocks: configuration.limits.sliceBlocks, computeWait: load.computeWait, links: load.links)
-    }
-
-    /// The plan's time and a quarter of the recompute that the load saves.
-    private func loadDeadline(_ slot: Int32, _ load: LoadRequest, _ choice: LoadChoice) -> Instant {
-        let plan = configuration.planner
-        let tokens = Double(configuration.blockTokens)
-        let saved = plan.prefill.seconds(
-            count: Double(choice.end - choice.first) * tokens, after: Double(choice.first) * tokens)
-        let grace = min(max(saved / 4, plan.loadGraceMin.seconds), plan.loadGraceMax.seconds)
-        let wait = plan.overlap == .prefetch ? load.computeWait.seconds : 0
-        return now + Duration(seconds: max(choice.loadSeconds, wait) + grace)
     }
 
     // MARK: From lower tiers into staging slots

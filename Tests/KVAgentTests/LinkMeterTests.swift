@@ -67,6 +67,28 @@ import Testing
         #expect(meter.state(at: at(99_000)).delay == first.delay)
     }
 
+    /// A slow drive behind a memory that has part of what is asked for.
+    @Test func aPathThatIsFastAndSlowInTurnsIsNotSteady() {
+        var meter = LinkMeter(first: first)
+        #expect(meter.state(at: at(0)).isSteady)
+        for turn in 0..<10 as Range<Int64> {
+            move(64_000, in: 30, from: turn * 40, &meter)
+            for burst in 0..<8 as Range<Int64> { move(1_000_000, in: 1, from: turn * 40 + 31 + burst, &meter) }
+        }
+        // What is believed is the truth of neither: nearly all of the path's time goes by at 2 MB/s.
+        #expect(meter.bandwidth > 5e7)
+        #expect(!meter.state(at: at(400)).isSteady)
+        #expect(!meter.state(at: at(1380)).isSteady)
+        // A second without such a wait, and it is as steady as any.
+        #expect(meter.state(at: at(1400)).isSteady)
+        // A path that is slow and nothing else is steady, too; only while it is tried at its first rate it is not.
+        for turn in 0..<20 as Range<Int64> { move(64_000, in: 30, from: 2000 + turn * 30, &meter) }
+        #expect(meter.bandwidth < 3e6)
+        #expect(meter.state(at: at(2600)).isSteady)
+        #expect(meter.state(at: at(2600 + 16_000)).bandwidth == 1e9)
+        #expect(!meter.state(at: at(2600 + 16_000)).isSteady)
+    }
+
     @Test func whatDoesNotComeSaysNothing() {
         var meter = LinkMeter(first: first)
         meter.added(1_000_000, at: at(0))

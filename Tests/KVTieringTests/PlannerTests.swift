@@ -92,6 +92,38 @@ import Testing
         }
     }
 
+    @Test func aLoadOverAFitfulPathHasItsGraceAndNoMore() {
+        var random = RandomSource(seed: 14)
+        var kinds = Set<Int>()
+        for round in 0..<3000 {
+            var question = question(&random)
+            var configuration = planner(
+                round % 2 == 0 ? .split : .threshold, prefixOnly: round % 3 == 0, .none, weight: 0)
+            configuration.loadGraceMin = Duration(milliseconds: 20)
+            configuration.loadGraceMax = Duration(seconds: 2)
+            let steady = Planner(configuration).choose(question)
+            let steadyLimit = Planner(configuration).limit(steady, of: question)
+            question.links.flash.isSteady = false
+            let choice = Planner(configuration).choose(question)
+            let limit = Planner(configuration).limit(choice, of: question)
+            let saved = Pricing(question, configuration).prefill(from: choice.first, to: choice.end)
+            let grace = min(max(saved / 4, 0.02), 2)
+            var flash: Range<Int32> = 0..<0
+            var start = question.start
+            for run in question.runs {
+                let crossing = max(start, choice.first)..<max(start, choice.first, min(run.end, choice.end))
+                if run.tier == .flash, !crossing.isEmpty { flash = crossing }
+                start = run.end
+            }
+            // What crosses it is over within the grace, or is not begun; what does not cross it is planned as ever.
+            #expect(abs(limit - (flash.isEmpty ? choice.loadSeconds + grace : grace)) < 1e-9)
+            #expect(choice.loadSeconds <= limit)
+            #expect(steadyLimit >= steady.loadSeconds + 0.02 - 1e-9)
+            kinds.insert(flash.isEmpty ? (choice == steady ? 0 : 1) : 2)
+        }
+        #expect(kinds == [0, 1, 2])
+    }
+
     @Test func breakEvenPositionIsTheFormulas() {
         // With equal marginal prices at x*, tokens before it are computed and tokens behind it are loaded: with λ
         // large and no TTFT term to hide behind, a path slower than computing the first token loads nothing early.

@@ -41,6 +41,14 @@ final class AgentUnderTest: Sendable {
         else { return nil }
         return (try? JSONDecoder().decode(SidecarStatus.self, from: Data(answer.body)))?.agent
     }
+
+    /// How the last request of a conversation was served, in the agent's own words.
+    func explain(session: UInt64) -> String {
+        let path = "/explain?session=\(session)"
+        let answer = try? plainGet(host: "127.0.0.1", port: http, path: path, within: Duration(seconds: 5))
+        let told = answer.flatMap { try? JSONDecoder().decode(Explanation.self, from: Data($0.body)) }
+        return told?.sentences.first ?? "it does not say"
+    }
 }
 
 /// One request of an engine, as it went.

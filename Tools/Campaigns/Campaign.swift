@@ -79,9 +79,17 @@ struct Faults: ParsableCommand {
 
     @OptionGroup var options: CampaignOptions
 
+    @Option(help: "Only the faults whose names begin so, after the one without any.")
+    var only: String?
+
+    @Option(help: "Name so many requests of each fault that came nearest to their bound, with the agent's reasons.")
+    var explain = 0
+
     func run() throws {
         ServingProcess.endAllWithThis()
-        let results = try RemoteFaultsCampaign(quick: options.quick, seed: options.seed).run()
+        let campaign = try RemoteFaultsCampaign(quick: options.quick, seed: options.seed, explain: explain)
+        let faults = RemoteFault.allCases.filter { $0 == .none || $0.rawValue.hasPrefix(only ?? "") }
+        let results = try campaign.run(faults)
         let areRight = results.allSatisfy { $0.isClean && $0.fault?.holds == true }
         // A fault that nobody met would prove nothing.
         let met = results.dropFirst().allSatisfy { $0.detected > 0 }

@@ -33,6 +33,8 @@ struct FaultSample {
     var turn: EngineTurn
     var blocks: Int
     var isNew: Bool
+    /// Why the agent did what it did, where that was asked: of requests that waited and got less than was found.
+    var reason = ""
 
     /// Whether blocks of the store came, all that were found.
     var isStoreHit: Bool { turn.inStore > 0 && turn.came == turn.found }
@@ -51,11 +53,15 @@ final class FaultTraffic: Sendable {
 
     private let engine: EngineUnderTest
     private let prompts: FaultPrompts
+    /// Why the agent served the last request of a conversation as it did; nil: nobody wants to know.
+    private let explain: (@Sendable (UInt64) -> String)?
     private let state = Mutex(State())
     private let threads = Mutex<[EngineThread]>([])
 
-    init(_ engine: EngineUnderTest, _ prompts: FaultPrompts, seed: UInt64) throws {
-        (self.engine, self.prompts) = (engine, prompts)
+    init(
+        _ engine: EngineUnderTest, _ prompts: FaultPrompts, seed: UInt64, explain: (@Sendable (UInt64) -> String)? = nil
+    ) throws {
+        (self.engine, self.prompts, self.explain) = (engine, prompts, explain)
         for worker in 0..<Self.workers {
             let source = RandomSource(seed: seed &+ UInt64(worker) &* 7919)
             let thread = try EngineThread("traffic-\(worker)") { [self] in run(worker, source) }
@@ -104,7 +110,9 @@ final class FaultTraffic: Sendable {
             let session = isNew ? 1 << 32 | UInt64(number) : UInt64(conversation) + 1
             let turn = engine.serve(
                 names, rows: rows, session: session, promptTokens: names.count * prompts.blockTokens)
-            state.withLock { $0.samples.append(FaultSample(turn: turn, blocks: names.count, isNew: isNew)) }
+            var sample = FaultSample(turn: turn, blocks: names.count, isNew: isNew)
+            if let explain, turn.readySeconds > 0.02, turn.came < turn.found { sample.reason = explain(session) }
+            state.withLock { [sample] in $0.samples.append(sample) }
             // An engine has other things to do: 30 ms of them, in the mean.
             usleep(UInt32(60_000 * source.uniform()))
         }

@@ -60,6 +60,8 @@ final class RemoteFaultsCampaign {
     private static let recoveryLimit = 60.0
     private let quick: Bool
     private let seed: UInt64
+    /// Requests of each fault that are told of one by one.
+    private let explain: Int
     private let folder: ScratchFolder
     private let prefill: PrefillCost
     private let prompts = FaultPrompts(blockTokens: blockTokens)
@@ -70,8 +72,8 @@ final class RemoteFaultsCampaign {
     /// Without a fault: look-up and load of a block, seconds.
     private var secondsPerBlock = 0.0
 
-    init(quick: Bool, seed: UInt64) throws {
-        (self.quick, self.seed) = (quick, seed)
+    init(quick: Bool, seed: UInt64, explain: Int) throws {
+        (self.quick, self.seed, self.explain) = (quick, seed, explain)
         folder = try ScratchFolder()
         let catalogue = Catalogue.builtIn
         let model = try ServingModel(
@@ -93,19 +95,21 @@ final class RemoteFaultsCampaign {
             rows: FaultTraffic.workers * FaultPrompts.blocksMax)
     }
 
-    func run() throws -> [CampaignResult] {
+    func run(_ faults: [RemoteFault]) throws -> [CampaignResult] {
         defer {
             store?.kill()
             wire.end()
         }
         try fillStore()
-        let traffic = try FaultTraffic(engine, prompts, seed: seed)
+        var reasons: (@Sendable (UInt64) -> String)?
+        if explain > 0 { reasons = { [agent] session in agent.explain(session: session) } }
+        let traffic = try FaultTraffic(engine, prompts, seed: seed, explain: reasons)
         var results: [CampaignResult] = []
-        for fault in RemoteFault.allCases {
+        for fault in faults {
             let began = MonotonicClock.now
             var result = try measure(fault, traffic)
             result.seconds = (MonotonicClock.now - began).seconds
-            if fault == RemoteFault.allCases.last {
+            if fault == faults.last {
                 traffic.end()
                 result.lostAcknowledged = lostBlocks()
                 result.leaks = leaks()
@@ -284,11 +288,27 @@ final class RemoteFaultsCampaign {
         figures.boundMilliseconds = Self.rank(judged.map(\.bound), 0.5) * 1e3
         figures.boundShareP99 = Self.rank(judged.map { $0.ready / $0.bound }, 0.99)
         figures.storeHits = samples.filter(\.isStoreHit).count
+        tellWorst(samples, judged.map { $0.ready / $0.bound })
         let misses = samples.filter(\.isNew).map(\.turn.lookUpSeconds)
         figures.missMicrosecondsP50 = Self.rank(misses, 0.5) * 1e6
         figures.missMicrosecondsP99 = Self.rank(misses, 0.99) * 1e6
         let prompt = prefill.seconds(count: Double(FaultPrompts.newTokens), after: 0)
         figures.missShare = Self.rank(misses, 0.5) / prompt
+    }
+
+    /// Says how the requests went that came nearest to their bound, or over it.
+    private func tellWorst(_ samples: [FaultSample], _ shares: [Double]) {
+        guard explain > 0 else { return }
+        for index in samples.indices.sorted(by: { shares[$0] > shares[$1] }).prefix(explain) {
+            let (sample, turn) = (samples[index], samples[index].turn)
+            let waits = String(
+                format: "%.2f of its bound: look-up %.1f ms, ready after %.1f ms", shares[index],
+                turn.lookUpSeconds * 1e3,
+                turn.readySeconds * 1e3)
+            note("  \(waits); \(turn.came) of \(turn.found) found came, of \(sample.blocks); \(sample.reason)")
+        }
+        let over = shares.filter { $0 > 1 }.count
+        note("  \(over) of \(samples.count) requests over their bound")
     }
 
     /// Time to ready of a request and what it is held against, seconds. A load that came whole counts as long as it takes
