@@ -119,6 +119,8 @@ struct Simulate: AsyncParsableCommand {
             "blocks       \(grouped(counts.blocksChecked)) compared on arrival, \(grouped(counts.blocksCorrupt)) refused",
             "loads        \(grouped(counts.loads)), \(grouped(counts.loadsCut)) came to less than planned",
             "pins         \(grouped(counts.pins)), agents that died \(grouped(counts.crashes))",
+            "lent         \(grouped(counts.blocksLent)) blocks read in place; \(grouped(counts.slotsReserved)) slots given to "
+                + "write into, \(grouped(counts.slotsAdopted)) became blocks",
             "tokens       \(grouped(counts.servedTokens)) of \(grouped(counts.promptTokens)) served by tiers",
             "digest       \(String(result.digest, radix: 16))",
             "",

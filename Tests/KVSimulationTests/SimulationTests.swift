@@ -23,6 +23,8 @@ import Testing
         #expect(result.counts.blocksCorrupt > 0)
         #expect(result.counts.crashes > 0)
         #expect(result.counts.pins > 0)
+        #expect(result.counts.blocksLent > 0)
+        #expect(result.counts.slotsAdopted > 0)
         // A store that was gone, silent or emptied is used again.
         #expect(result.counts.flashTokensWhenCalm > 0)
     }
@@ -45,6 +47,16 @@ import Testing
         for wait in result.waits {
             #expect(wait.ratioP99 <= 1, "time to ready beyond 1.1 × min(load, recompute) + D under \(fault)")
         }
+    }
+
+    /// The control: a plan made of a rate that lies between fast and slow is worth nothing, and whoever waits for it waits beyond
+    /// the bound.
+    @Test func thePlansOfAFitfulPathAreNotToBeWaitedFor() async throws {
+        var swarm = SimulationSwarm(firstSeed: 9000, seeds: 12, seconds: 4, faults: [.fitfulFlash])
+        swarm.hidesFits = true
+        let waits = await swarm.run(threads: 2).waits
+        let fitful = try #require(waits.first { $0.fault == "fitfulFlash" })
+        #expect(fitful.ratioP99 > 1.1)
     }
 
     @Test func theSameSeedGivesTheSameRun() {

@@ -66,7 +66,8 @@ extension FaultyWorld {
     private mutating func endOfFlight(_ flight: Flight, _ path: (tier: Tier, reads: Bool)) -> Int64 {
         if flight.isStalled { return clock + SimulationShape.transportTimeout }
         if flight.outcome == .failed { return clock + Int64(random.below(2_000_000)) }
-        let rate = (SimulationShape.rates[path.tier] ?? 1) * share(of: path.tier, on: node)
+        var rate = (SimulationShape.rates[path.tier] ?? 1) * share(of: path.tier, on: node)
+        if path.tier == .flash, path.reads, isActive(.fitfulFlash), random.below(2) == 0 { rate /= 200 }
         let bytes = Double((flight.order.moves.count - flight.absent.count) * SimulationShape.blockBytes)
         let start = max(clock, nodes[node].busyUntil(path.tier, reads: path.reads))
         let free = start + Int64(bytes / rate * 1e9)
@@ -203,6 +204,7 @@ extension FaultyWorld {
                 broken.append("an engine got another block than it asked for")
             }
             prompts[flight.node][order.request]?.delivered.insert(move.position)
+            prompts[flight.node][order.request]?.places[move.position] = move.source
         }
     }
 

@@ -21,6 +21,12 @@ enum SimulationEvent {
     case pin
     /// A pin is taken back.
     case unpin(UInt32, node: Int, life: UInt32)
+    /// An engine's time to read what a request was lent is over.
+    case loanEnds(Int)
+    /// An engine wants slots to write into.
+    case reserve
+    /// It gives back what it was given.
+    case unreserve(UInt32, node: Int, life: UInt32)
 }
 
 /// The world of all nodes of a simulation, seen by one of them at a time.
@@ -30,6 +36,8 @@ struct FaultyWorld: World, ~Copyable {
     /// The node whose decisions are being handled.
     var node = 0
     let shape: SimulationShape
+    /// Whether engines take a path for steady that is not.
+    var hidesFits = false
     var random: RandomSource
     var queue = TimerQueue<SimulationEvent>()
     var nodes: [NodeDevices]
@@ -62,6 +70,8 @@ struct FaultyWorld: World, ~Copyable {
         var path: [BlockKey]
         /// Positions that reached the engine.
         var delivered = PositionMask()
+        /// The slots from which they did.
+        var places: [Int32: SlotIndex] = [:]
     }
 
     init(_ shape: SimulationShape, planted: PlantedBug?) {
@@ -134,9 +144,15 @@ struct FaultyWorld: World, ~Copyable {
         func state(_ tier: Tier) -> LinkState {
             let wait = max(0, nodes[node].busyUntil(tier, reads: true) - clock)
             let rate = SimulationShape.rates[tier] ?? 1
+            let latency = SimulationShape.latencies[tier] ?? 0
+            if tier == .flash, isActive(.fitfulFlash, on: node) {
+                let between = Double(mixBits(UInt64(bitPattern: clock)) % 256) / 1024 + 0.005
+                return LinkState(
+                    bandwidth: rate * between, delay: Duration(nanoseconds: latency), isSteady: hidesFits)
+            }
             return LinkState(
                 bandwidth: shape.seesRates ? rate * share(of: tier, on: node) : rate,
-                delay: Duration(nanoseconds: wait + (SimulationShape.latencies[tier] ?? 0)))
+                delay: Duration(nanoseconds: wait + latency))
         }
         return LinkView(dram: state(.dram), nvme: state(.nvme), flash: state(.flash))
     }
@@ -174,6 +190,12 @@ public struct SimulationCounts: Sendable, Codable, Equatable {
     public var crashes = 0
     /// Pins that were granted.
     public var pins = 0
+    /// Blocks that engines read where they lay.
+    public var blocksLent = 0
+    /// Slots that engines were given to write into, and those of them that became blocks.
+    public var slotsReserved = 0
+    /// See `slotsReserved`.
+    public var slotsAdopted = 0
     /// Prompt tokens that tiers served, over all nodes and lives.
     public var servedTokens = 0
     /// Prompt tokens of all prompts that were booked.
@@ -194,6 +216,9 @@ public struct SimulationCounts: Sendable, Codable, Equatable {
         loadsCut += other.loadsCut
         crashes += other.crashes
         pins += other.pins
+        blocksLent += other.blocksLent
+        slotsReserved += other.slotsReserved
+        slotsAdopted += other.slotsAdopted
         servedTokens += other.servedTokens
         promptTokens += other.promptTokens
         flashTokensWhenCalm += other.flashTokensWhenCalm

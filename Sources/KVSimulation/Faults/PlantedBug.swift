@@ -32,6 +32,10 @@ public enum PlantedBug: String, Sendable, CaseIterable {
     case promiseForgotten
     /// Now and then a prompt is not booked.
     case promptUnbooked
+    /// The decisions take slots back that an engine still reads.
+    case loanEndedEarly
+    /// Slots that an engine gave back, or held too long, are not taken back.
+    case loanForgotten
     /// After a crash the new agent goes on with the dead one's memory of what is where.
     case survivedCrash
 }

@@ -40,6 +40,9 @@ struct SimulatedRequest {
     var loadBegan: Int64 = 0
     var engineBlocks: Int32 = 0
     var computeWait: Int64 = 0
+    /// Whether the engine reads its blocks where they lie, and the slots that it reads now.
+    var isLease = false
+    var lentSlots: [SlotIndex] = []
     var plan: LoadPlan?
     /// The prompt's leading blocks that had been computed before anywhere.
     var knownBlocks: Int32 = 0

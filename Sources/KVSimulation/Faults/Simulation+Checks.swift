@@ -36,7 +36,8 @@ extension Simulation {
         measure(ready, request)
     }
 
-    /// Time to ready against its bound: 1.1 × min(load, recompute) + D, where a load that lost blocks counts as none.
+    /// Time to ready against its bound: 1.1 × min(load, recompute) + D, where a load that lost blocks counts as none, and D are
+    /// the store's deadline and a load's: a quarter of the recompute that it was to save.
     private func measure(_ ready: Ready, _ request: SimulatedRequest) {
         guard shape.isBounded else { return }
         let cost = SimulationShape.prefill
@@ -49,10 +50,10 @@ extension Simulation {
             max(wait + front, waited) + SimulationShape.prefillRest(from: ready.end, tokens: request.tokens)
         let recompute = wait + SimulationShape.prefillRest(from: request.engineBlocks, tokens: request.tokens)
         var least = recompute
-        // The deadlines that were stated: the store's, and the load's.
-        var deadline = nodes[request.node].manager.configuration.directory.askDeadline.seconds
+        let configuration = nodes[request.node].manager.configuration
+        var deadline = configuration.directory.askDeadline.seconds
         if let plan = request.plan {
-            deadline += plan.deadline.seconds - Double(request.loadBegan) / 1e9
+            deadline += configuration.planner.grace(of: plan.first..<plan.end, blockTokens: configuration.blockTokens)
             if ready.end == plan.end {
                 let rest = SimulationShape.prefillRest(from: plan.end, tokens: request.tokens)
                 least = min(least, max(wait + front, plan.expected.seconds) + rest)
@@ -126,6 +127,7 @@ extension Simulation {
             check(left.transfers, "transfers")
             check(left.offers, "offers")
             check(left.predictions, "predictions")
+            check(node.manager.loanedSlots.all, "slots in engines' hands")
             check(world.nodes[index].flights.count, "transfers of the world")
             check(world.nodes[index].promised.count, "promises of the store")
             for owner in node.manager.configuration.pinBudgetBytes.indices {

@@ -61,6 +61,7 @@ extension Simulation {
         case .cancelled:
             world.counts.cancelled += 1
             let (node, number) = (requests[index].node, requests[index].number)
+            stopReading(index)
             deliver(.cancelled(request: number), to: node)
             finish(index)
         }
@@ -75,12 +76,12 @@ extension Simulation {
         requests[index].computeWait = shape.waitsForCompute ? Int64(clients.random.below(30_000_000)) : 0
         // Until a plan says otherwise the engine waits for the answer and no longer.
         requests[index].readyDue = max(world.clock, requests[index].isAnswered ? 0 : requests[index].answerDue)
-        deliver(
-            .load(
-                LoadRequest(
-                    request: requests[index].number, engineBlocks: requests[index].engineBlocks,
-                    computeWait: Duration(nanoseconds: requests[index].computeWait), links: world.links(of: node))),
-            to: node)
+        requests[index].isLease = shape.lends && lender.below(2) == 0
+        var load = LoadRequest(
+            request: requests[index].number, engineBlocks: requests[index].engineBlocks,
+            computeWait: Duration(nanoseconds: requests[index].computeWait), links: world.links(of: node))
+        load.isLease = requests[index].isLease
+        deliver(.load(load), to: node)
     }
 
     private func computed(_ index: Int) {
@@ -95,9 +96,12 @@ extension Simulation {
         let oracle = shape.hasOracle ? Int32(run) : -1
         if !request.isRefused { nodes[request.node].bookedTokens += Int(request.tokens) }
         let before = nodes[request.node].manager.ledger[.flash]
+        let written = adoption(by: index)
         if clients.random.below(3) == 0 {
             // Piece by piece: first what is to be kept, then the books.
-            let kept = Computed(request: request.number, knownBlocks: oracle, parts: .kept)
+            var kept = Computed(
+                request: request.number, knownBlocks: oracle, parts: .kept, firstHeld: written?.firstHeld ?? 0)
+            kept.adopted = written?.slots
             deliver(.computed(kept), to: request.node)
             guard requests[index].state != .over else { return }
             guard
@@ -106,8 +110,10 @@ extension Simulation {
             else { return }
             deliver(event, to: request.node)
         } else {
-            guard let event = world.saboteur.twist(.computed(Computed(request: request.number, knownBlocks: oracle)))
-            else { return }
+            var computed = Computed(
+                request: request.number, knownBlocks: oracle, firstHeld: written?.firstHeld ?? 0)
+            computed.adopted = written?.slots
+            guard let event = world.saboteur.twist(.computed(computed)) else { return }
             deliver(event, to: request.node)
         }
         guard requests[index].state != .over else { return }
@@ -119,6 +125,7 @@ extension Simulation {
     private func end(_ index: Int) {
         let request = requests[index]
         let reason: StopReason = clients.random.below(2) == 0 ? .toolUse : .endTurn
+        stopReading(index)
         deliver(.ended(request: request.number, reason: reason), to: request.node)
         finish(index)
     }
@@ -134,6 +141,7 @@ extension Simulation {
     /// Nobody waits for a request any more.
     func close(_ index: Int) {
         requests[index].state = .over
+        requests[index].lentSlots = []
         world.prompts[requests[index].node][requests[index].number] = nil
         clients.sessions[requests[index].session].isOpen = false
     }
@@ -154,8 +162,10 @@ extension Simulation {
         case .ready(let ready):
             guard let index = request(ready.request, of: node) else { return }
             check(ready, index)
+            lend(index, ready)
             begin(index, ready)
         case .pinned(let answer): pinned(answer, by: node)
+        case .reserved(let answer): reserved(answer, by: node)
         default: break
         }
     }

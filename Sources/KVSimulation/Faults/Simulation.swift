@@ -47,6 +47,10 @@ public final class Simulation {
     /// The pin that was asked for last.
     var asked: HeldPin?
     var nextPin: UInt32 = 1
+    var reservations: [HeldReservation] = []
+    var nextReservation: UInt32 = 1
+    /// What engines do with what they are lent.
+    var lender: RandomSource
     var known = BlockSet(count: 1 << 16)
     var faults: Set<SimulationFault> = []
     var waits: [SimulationWait] = []
@@ -67,13 +71,19 @@ public final class Simulation {
     /// - Parameters:
     ///   - faults: Faults to choose from; nil: all of them.
     ///   - planted: A bug to plant, for the proof that it is seen.
-    public init(seed: UInt64, seconds: Double, faults: [SimulationFault]? = nil, planted: PlantedBug? = nil) {
+    ///   - hidesFits: Whether engines take a path for steady that is not: a control, in which the bound on waiting is missed.
+    public init(
+        seed: UInt64, seconds: Double, faults: [SimulationFault]? = nil, planted: PlantedBug? = nil,
+        hidesFits: Bool = false
+    ) {
         let shape = SimulationShape(seed: seed, seconds: seconds, only: faults)
         self.shape = shape
         world = FaultyWorld(shape, planted: planted)
+        world.hidesFits = hidesFits
         let extra = planted == .budgetOffByOne ? 1 : 0
         nodes = (0..<shape.nodes).map { _ in Node(shape.configuration(extraBlocks: extra)) }
         clients = SimulatedClients(shape)
+        lender = RandomSource(seed: seed &+ 0x10A4)
         engines = (0..<shape.nodes).map { _ in
             (0..<shape.enginesPerNode).map { _ in SimulatedEngine(blocks: shape.engineBlocks) }
         }
@@ -87,6 +97,7 @@ public final class Simulation {
         }
         world.queue.add(.arrival, at: 1_000_000)
         world.queue.add(.pin, at: 50_000_000)
+        if shape.lends { world.queue.add(.reserve, at: 40_000_000) }
         while world.broken.isEmpty, step() {}
         if world.broken.isEmpty { checkAtRest() }
         if !world.broken.isEmpty { brokenAt = world.now.seconds }
@@ -142,6 +153,10 @@ public final class Simulation {
             guard world.nodes[node].life == life else { return }
             pins.removeAll { $0.number == pin && $0.node == node }
             deliver(.unpin(pin: pin), to: node)
+        case .loanEnds(let request): endLoan(request)
+        case .reserve: reserve()
+        case .unreserve(let reservation, let node, let life):
+            if world.nodes[node].life == life { unreserve(reservation, of: node) }
         }
     }
 
@@ -201,6 +216,7 @@ public final class Simulation {
         for request in open where requests[request].node == node { close(request) }
         open.removeAll { requests[$0].state == .over }
         pins.removeAll { $0.node == node }
+        reservations.removeAll { $0.node == node }
         world.bury(node)
         count(nodes[node])
         if world.saboteur.bug == .survivedCrash { return }

@@ -42,6 +42,9 @@ public enum SimulationFault: String, Sendable, CaseIterable {
     case full
     /// A node's agent dies between any two steps and starts anew.
     case crash
+    /// Every other transfer from the store has a two-hundredth of the path's rate, the rest all of it, and what engines believe
+    /// of the path lies in between.
+    case fitfulFlash
 
     /// Whether it happens at one moment.
     var isMoment: Bool { self == .crash || self == .emptiedStore }
@@ -91,6 +94,8 @@ struct SimulationShape: Sendable {
     let hasOracle: Bool
     /// Whether engines see a path's rate as it is, or as it should be.
     let seesRates: Bool
+    /// Whether engines read and write blocks where they lie.
+    let lends: Bool
     let phases: [FaultPhase]
     /// When the last fault is over.
     let calmFrom: Int64
@@ -138,6 +143,9 @@ struct SimulationShape: Sendable {
         storeKnown = max(storeBlocks, knownMax)
         hasOracle = pick([true, false])
         seesRates = pick([true, false])
+        // Drawn by itself: see `drawFitful`.
+        var loans = RandomSource(seed: seed ^ 0x1_E4D9)
+        lends = loans.below(2) == 1
         draws = Draws(
             policy: pick(policies), inclusion: pick(InclusionMode.allCases),
             spill: pick([.never, .onSave, .onSave, .onEviction]),
@@ -146,7 +154,8 @@ struct SimulationShape: Sendable {
             limitsWrites: pick([true, false, false]), staging: pick([0.1, 0.25, 0.5]),
             requestsMax: pick([6, 16, 64]), transfersMax: pick([10, 40, 200]), knownMax: knownMax,
             slice: pick([1, 3, 8, 64]))
-        phases = Self.drawPhases(&random, end: end, nodes: nodes, hasStore: storeBlocks > 0, only: only)
+        let phases = Self.drawPhases(&random, end: end, nodes: nodes, hasStore: storeBlocks > 0, only: only)
+        self.phases = phases + Self.drawFitful(seed, end: end, hasStore: storeBlocks > 0, only: only)
         calmFrom = phases.reduce(0) { max($0, $1.end) }
     }
 
@@ -159,7 +168,9 @@ struct SimulationShape: Sendable {
             .lostPeer,
             .emptiedStore,
         ]
-        let choices = (only ?? SimulationFault.allCases).filter { hasStore || !needsStore.contains($0) }
+        let choices = (only ?? SimulationFault.allCases).filter {
+            (hasStore || !needsStore.contains($0)) && $0 != .fitfulFlash
+        }
         guard !choices.isEmpty else { return [] }
         var phases: [FaultPhase] = []
         for _ in 0..<random.below(6) {
@@ -172,6 +183,16 @@ struct SimulationShape: Sendable {
             )
         }
         return phases
+    }
+
+    /// Drawn by itself, so that the other draws of a seed are what they were before there was such a fault.
+    private static func drawFitful(
+        _ seed: UInt64, end: Int64, hasStore: Bool, only: [SimulationFault]?
+    ) -> [FaultPhase] {
+        var random = RandomSource(seed: seed ^ 0xF17F_0711)
+        guard hasStore, only?.contains(.fitfulFlash) ?? (random.below(8) == 0) else { return [] }
+        let start = Int64(random.uniform() * 0.4 * Double(end))
+        return [FaultPhase(fault: .fitfulFlash, start: start, end: start + end / 4, node: -1)]
     }
 
     var hasStore: Bool { storeBlocks > 0 }
