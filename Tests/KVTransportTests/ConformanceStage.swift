@@ -175,7 +175,8 @@ final class ConformanceStage: Sendable {
     ) throws -> TestClient {
         var configuration = StoreClientConfiguration(
             routes: try routes ?? [route()], tenant: tenant, secret: secret, connectLimit: Duration(seconds: 20),
-            cancelLimit: Duration(seconds: 20), backoff: Duration(milliseconds: 5),
+            cancelLimit: Duration(seconds: 20), silenceLimit: Duration(seconds: 600),
+            backoff: Duration(milliseconds: 5),
             backoffMax: Duration(milliseconds: 50))
         change(&configuration)
         let client = try TestClient(configuration, slotBytes: slotBytes ?? host.slotBytes, slotCount: slotCount)
