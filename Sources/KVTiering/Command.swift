@@ -25,7 +25,7 @@ public enum Command: Sendable, Equatable {
     case withdraw(keys: [BlockKey])
     /// Whether a pin was granted.
     case pinned(PinAnswer)
-    /// Slots of node memory that are an engine's to write into.
+    /// Slots that are an engine's to write into.
     case reserved(Reserved)
 }
 
@@ -72,6 +72,9 @@ public struct Ready: Sendable, Equatable {
     public var first: Int32
     /// One past the last block of it. Blocks `first ..< end` are in the engine's memory; `end == first`: none.
     public var end: Int32
+    /// Where those blocks lie, if the engine reads them in slots of the device; they stay there until `Event.released` or the
+    /// request's end. Empty where engines have memory of their own.
+    public var slots: [SlotIndex] = []
 
     /// A run of its parts.
     public init(request: RequestNumber, first: Int32, end: Int32) {
@@ -139,7 +142,7 @@ public struct TransferOrder: Sendable, Equatable {
     public var transfer: TransferNumber
     /// Why the bytes move.
     public var kind: TransferKind
-    /// Where the bytes are. `.hbm` means the engine's memory, whoever owns it.
+    /// Where the bytes are. `.hbm` means the engine's memory, whoever owns it: with slots of the device the moves name them.
     public var from: Tier
     /// Where they go.
     public var to: Tier
@@ -193,7 +196,8 @@ extension StoreOffer: Equatable {
     }
 }
 
-/// Slots that an engine may write into. They count against node memory's bytes from now on, and nobody finds them.
+/// Slots that an engine may write into: of the device where its slots are ours, else of node memory. They count against the
+/// tier's bytes from now on, and nobody finds them.
 public struct Reserved: Sendable, Equatable {
     /// The reservation, as its request names it.
     public var reservation: UInt32

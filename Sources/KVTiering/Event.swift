@@ -182,12 +182,15 @@ public struct Computed: Sendable {
     }
 }
 
-/// Blocks that an engine wrote straight into slots of node memory.
+/// Blocks that an engine wrote straight into reserved slots.
 public struct Adoption: Sendable, Equatable {
     /// The reservation that the slots belong to.
     public var reservation: UInt32
-    /// A slot for each block from `firstHeld` on. Those that are not wanted are free again.
+    /// A slot for each block from `firstHeld` on. Those that are not wanted are free again; on the device, where their writer
+    /// goes on reading them, they stay in the reservation.
     public var slots: [SlotIndex]
+    /// On the device: the request whose engine goes on reading the blocks until it ends. Without one nothing is taken over.
+    public var holder = noRequest
 
     /// An adoption of its parts.
     public init(reservation: UInt32, slots: [SlotIndex]) {

@@ -114,7 +114,7 @@ package struct Planner {
     }
 }
 
-/// Prices of one question. All bytes cross the path into the engine; those of lower tiers cross theirs before, slice
+/// Prices of one question. All bytes but those that lie on the device already cross the path into the engine; those of lower tiers cross theirs before, slice
 /// behind slice, so that a load takes as long as its slowest path and one slice more.
 package struct Pricing {
     private let question: LoadQuestion
@@ -147,12 +147,14 @@ package struct Pricing {
     /// Seconds to load blocks `first ..< end`.
     func load(_ first: Int32, _ end: Int32) -> Double {
         guard end > first else { return 0 }
+        var there = 0
         var nvme = 0
         var flash = 0
         var belowInAll = 0
         var start = question.start
         for run in question.runs {
             let count = Int(max(0, min(run.end, end) - max(start, first)))
+            if run.tier == .hbm { there += count }
             if run.tier == .nvme { nvme += count }
             if run.tier == .flash { flash += count }
             if run.tier > .dram { belowInAll += Int(run.end - start) }
@@ -165,7 +167,7 @@ package struct Pricing {
         let below = max(seconds(nvme, question.links.nvme), seconds(flash, question.links.flash))
         let slice = nvme + flash > 0 ? min(belowInAll, question.sliceBlocks) : 0
         let last = Double(slice) * bytes / question.links.dram.bandwidth
-        return max(seconds(Int(end - first), question.links.dram), below + last)
+        return max(seconds(Int(end - first) - there, question.links.dram), below + last)
     }
 
     /// See `Planner.limit`.

@@ -56,6 +56,17 @@ struct TierSlots {
         return slot == UInt32(count) ? nil : slots[Int(slot)].owner
     }
 
+    /// Blocks that have been idle for longest, at most `count` of them, the oldest first.
+    func oldestIdle(_ limit: Int) -> [BlockNumber] {
+        var blocks: [BlockNumber] = []
+        var slot = newer[count]
+        while blocks.count < limit, slot != UInt32(count) {
+            blocks.append(owners[Int(slot)])
+            slot = newer[Int(slot)]
+        }
+        return blocks
+    }
+
     /// Gives a slot back; its bytes are gone.
     mutating func release(_ slot: SlotIndex) {
         precondition(slots[Int(slot)].owner != BlockRecord.noBlock, "a slot is released twice")

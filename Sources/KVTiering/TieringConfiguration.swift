@@ -11,6 +11,9 @@ public struct TieringConfiguration {
     /// Who owns the engine's memory. The decisions are the same in all three modes, because each arrival and load says
     /// what the engine has itself; worlds differ in what a save and a load move.
     public var ownership: Ownership
+    /// Bytes of the device's memory that are slots of ours, the tier above node memory: then engines read and write their
+    /// blocks there, and have no memory of their own. 0: engines own it. Needs node memory.
+    public var hbmBytes = 0
     /// Node memory, or `nil`.
     public var dram: TierConfiguration?
     /// Local flash, or `nil`. Needs node memory.
@@ -72,7 +75,7 @@ public enum Ownership: String, Sendable, CaseIterable {
     case engine
     /// Our DRAM is the engine's host tier; the engine owns HBM.
     case host
-    /// HBM slots are ours too: the world keeps them for the engine.
+    /// HBM slots are ours too (`TieringConfiguration.hbmBytes`): engines read and write their blocks there.
     case full
 }
 
@@ -292,7 +295,10 @@ extension TieringConfiguration {
     /// Slots of a tier.
     func slotCount(_ tier: TierConfiguration?) -> Int { tier.map { $0.bytes / blockBytes } ?? 0 }
 
-    /// Slots that engines may hold at once.
+    /// Slots of the device.
+    var deviceSlotCount: Int { hbmBytes / blockBytes }
+
+    /// Slots of node memory that engines may hold at once.
     var loanSlotsMax: Int { Int(Double(slotCount(dram) - keptCount(dram)) * loanShare) }
 
     /// Slots of a tier that its policy fills.
@@ -314,6 +320,8 @@ extension TieringConfiguration {
         precondition(dram == nil || slotCount(dram) >= 2, "node memory of fewer than two blocks")
         precondition(dram == nil || keptCount(dram) < slotCount(dram), "node memory without staging slots")
         precondition(nvme == nil || dram != nil, "local flash without node memory")
+        precondition(hbmBytes == 0 || dram != nil, "a device's slots without node memory")
+        precondition(hbmBytes == 0 || deviceSlotCount >= 2, "a device of fewer than two blocks")
         precondition(nvme == nil || slotCount(nvme) >= 1, "local flash of no block")
         precondition(!hasStore || dram != nil, "a shared store without node memory")
         precondition(loanShare >= 0 && loanShare < 1, "a share of loans that is none")

@@ -38,10 +38,11 @@ extension TieringManager {
             check(
                 record.flags.contains(.predicted) == (predictions.holdOf[block] != nil), "a prediction without a hold")
         }
-        check(dramUsed + loans.reservedCount == dram.usedCount, "slots of DRAM leaked")
+        check(dramUsed + (device.isOn ? 0 : loans.reservedCount) == dram.usedCount, "slots of DRAM leaked")
         let lent = requests.reduce(loans.reservedCount) { $0 + $1.loanedSlots }
         check(lent == loans.count, "slots that engines hold miscounted")
-        check(loans.count <= configuration.loanSlotsMax, "engines hold more slots than they may")
+        check(device.isOn || loans.count <= configuration.loanSlotsMax, "engines hold more slots than they may")
+        broken += auditDevice()
         check(dramIdle == dram.idleCount, "idle slots of DRAM miscounted")
         check(nvmeUsed == nvme.usedCount, "slots of NVMe leaked")
         check(dramUsed * configuration.blockBytes <= configuration.dram?.bytes ?? 0, "DRAM beyond its bytes")
@@ -59,6 +60,39 @@ extension TieringManager {
         return broken
     }
 
+    private func auditDevice() -> [String] {
+        guard device.isOn else { return [] }
+        var broken: [String] = []
+        func check(_ holds: Bool, _ rule: String) {
+            if !holds { broken.append(rule) }
+        }
+        var (idle, readers) = (0, 0)
+        var owners = Set(loans.reservations.values.joined())
+        check(owners.count == loans.reservedCount, "reserved slots of the device miscounted")
+        for (block, entry) in device.blocks {
+            check(owners.insert(entry.slot).inserted, "two owners of one slot of the device")
+            check(known[block].flags.contains(.named), "a block of the device has no name")
+            let isIdle = entry.readers == 0 && entry.presence == .present
+            check(device.slots.isIdle(entry.slot) == isIdle, "a slot of the device is idle that is held, or not idle")
+            check(entry.presence != .spoiled || entry.readers > 0, "a wrong block stays on the device for nobody")
+            if isIdle { idle += 1 }
+            readers += Int(entry.readers)
+        }
+        check(owners.count == device.slots.usedCount, "slots of the device leaked")
+        check(idle == device.slots.idleCount, "idle slots of the device miscounted")
+        check(owners.count * configuration.blockBytes <= configuration.hbmBytes, "the device beyond its bytes")
+        var held = 0
+        for request in requests {
+            held += request.written.count
+            held += (0..<request.taken.count).count { request.taken.contains($0) }
+        }
+        for transfer in transfers where transfer.use == .move && transfer.from == .hbm { held += transfer.moves.count }
+        check(held == readers, "readers of the device miscounted")
+        let sinking = transfers.reduce(0) { $0 + ($1.use == .move && $1.isSinking ? $1.moves.count : 0) }
+        check(sinking == device.sinking, "blocks that sink from the device miscounted")
+        return broken
+    }
+
     /// Leases, users, transfers, offers and predictions in force: all zero when nothing is in flight.
     public func inFlight() -> (leases: Int, users: Int, transfers: Int, offers: Int, predictions: Int) {
         var leases = 0
@@ -67,6 +101,7 @@ extension TieringManager {
             leases += Int(known[block].dramReaders) + known[block].nvmeReaders
             users += Int(known[block].users)
         }
+        for entry in device.blocks.values { leases += Int(entry.readers) }
         return (
             leases, users, transfers.count - freeTransfers.count, offers.count - freeOffers.count,
             predictions.heldCount
@@ -81,7 +116,7 @@ extension TieringManager {
     /// In which tiers a block can be found; of the shared store, what it last said.
     public func whereabouts(_ key: BlockKey) -> [Tier] {
         guard let block = known.find(key) else { return [] }
-        var tiers: [Tier] = []
+        var tiers: [Tier] = device.holds(block) ? [.hbm] : []
         if known[block].dram == .present { tiers.append(.dram) }
         if known[block].nvme == .present { tiers.append(.nvme) }
         if known[block].flash == .present { tiers.append(.flash) }
@@ -94,7 +129,8 @@ extension TieringManager {
         switch tier {
         case .dram: return known[block].dram == .present ? known[block].dramSlot : nil
         case .nvme: return known[block].nvme == .present ? known[block].nvmeSlot : nil
-        case .hbm, .flash: return nil
+        case .hbm: return device.holds(block) ? device[block]?.slot : nil
+        case .flash: return nil
         }
     }
 }

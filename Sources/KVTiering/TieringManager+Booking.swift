@@ -51,7 +51,7 @@ extension TieringManager {
             let tokenClass: TokenClass
             if position >= isKnown {
                 tokenClass = .firstSeen
-            } else if known[block].dram == .present || known[block].nvme == .present || known[block].flash == .present {
+            } else if isAnywhere(block) {
                 // It is here, but its prefix was not.
                 tokenClass = gapCause
             } else {

@@ -61,6 +61,7 @@ extension TieringManager {
                     request: load.request, first: choice.first, end: choice.end,
                     bytes: Int(choice.end - choice.first) * configuration.blockBytes,
                     expected: Duration(seconds: choice.loadSeconds), deadline: deadline)))
+        if device.isOn { holdWhatIsThere(slot) }
         leaseWhatIsHere(slot)
         releaseStaged(slot)
         pump(slot)
@@ -95,7 +96,7 @@ extension TieringManager {
         requests[index].leases.clear(count: blocks.count)
         for position in Int(requests[index].first)..<Int(requests[index].end) {
             let block = blocks[position]
-            guard known[block].dram == .present else { continue }
+            guard known[block].dram == .present, !requests[index].taken.contains(position) else { continue }
             lease(block, at: position, slot)
         }
     }
@@ -118,7 +119,7 @@ extension TieringManager {
         fetching: while requests[index].fetched < requests[index].end {
             let position = requests[index].fetched
             let block = blocks[Int(position)]
-            if !requests[index].leases.contains(Int(position)) {
+            if !requests[index].leases.contains(Int(position)), !isOnDevice(block, at: Int(position), slot) {
                 switch bring(block, at: position, keepingFree: 0, &fetch) {
                 case .here: lease(block, at: Int(position), slot)
                 case .gone:
@@ -255,11 +256,18 @@ extension TieringManager {
 
     // MARK: Into the engine
 
-    /// Sends what has arrived in node memory on into the engine, in chain order, and ends the load when all is there.
+    /// Fetches and sends on as much as there is room for, and ends the load when all is there.
     mutating func pump(_ slot: Int32) {
         let index = Int(slot)
         guard requests[index].state == .loading else { return }
         fetchOnward(slot)
+        if device.isOn { promote(slot) } else { passOn(slot) }
+        if requests[index].issued >= requests[index].end, requests[index].outstanding == 0 { finishLoad(slot) }
+    }
+
+    /// Sends what has arrived in node memory on into the engine's own memory, in chain order.
+    private mutating func passOn(_ slot: Int32) {
+        let index = Int(slot)
         let blocks = requests[index].blocks
         while requests[index].issued < min(requests[index].end, requests[index].fetched) {
             let first = requests[index].issued
@@ -292,10 +300,9 @@ extension TieringManager {
             requests[index].issued = end
             requests[index].outstanding += 1
         }
-        if requests[index].issued >= requests[index].end, requests[index].outstanding == 0 { finishLoad(slot) }
     }
 
-    private func causeOfLoss(_ block: BlockNumber) -> TokenClass {
+    func causeOfLoss(_ block: BlockNumber) -> TokenClass {
         switch known[block].fate {
         case .corrupt: .corrupt
         case .lost, .evicted: .lostAfterLookUp
@@ -334,6 +341,7 @@ extension TieringManager {
         requests[Int(slot)].end = max(position, requests[Int(slot)].first)
         requests[Int(slot)].cutCause = cause
         releaseLeases(slot)
+        releaseTaken(slot, from: Int(requests[Int(slot)].end))
     }
 
     /// Gives back the leases of blocks that will not be sent. A sent block's lease is its transfer's.
@@ -378,19 +386,27 @@ extension TieringManager {
             {
                 continue
             }
+            if device.isOn, transfers[transfer].to == .hbm,
+                transfers[transfer].moves.contains(where: { isSharedOnDevice($0, by: slot) })
+            {
+                continue
+            }
             transfers[transfer].isCancelled = true
             emit(.cancel(transfer: TransferNumber(truncatingIfNeeded: transfer)))
         }
     }
 
     private mutating func finishLoad(_ slot: Int32) {
+        if device.isOn { cutWhatSpoiled(slot) }
         leaveLoading(slot)
         requests[Int(slot)].state = .ready
         releaseLeases(slot)
         if requests[Int(slot)].isLease { shrinkLoan(slot) }
         let request = requests[Int(slot)]
         if notes.isOn { notes.ended(request.number, end: request.end, cause: request.cutCause) }
-        emit(.ready(Ready(request: request.number, first: request.first, end: request.end)))
+        var ready = Ready(request: request.number, first: request.first, end: request.end)
+        ready.slots = placesOnDevice(request)
+        emit(.ready(ready))
     }
 
     mutating func leaveLoading(_ slot: Int32) {

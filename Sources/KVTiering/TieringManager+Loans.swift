@@ -1,6 +1,6 @@
 // Slots that engines hold: blocks that they read where they lie, and empty slots that they write into before anybody knows what
-// the blocks will be called. All of them count against node memory's bytes, and never are there more than a share of what
-// is kept for blocks that pass through.
+// the blocks will be called. All of them count against the bytes of their tier. In node memory there are never more than a
+// share of what is kept for blocks that pass through; on a device whose slots are ours engines may have all.
 
 import KVModel
 
@@ -14,8 +14,10 @@ struct LoanedSlots {
     var reservedCount = 0
     /// Slots whose blocks are being named, in the order of the blocks; taken ones are marked.
     var adoption: [SlotIndex] = []
-    /// Whether `adoption` means something.
+    /// Whether `adoption` means something, and whose slots they are.
     var isAdopting = false
+    /// See `isAdopting`.
+    var adopting: UInt32 = 0
 
     /// Stands for the block that a reserved slot will hold.
     static let owner = BlockRecord.noBlock - 1
@@ -23,18 +25,25 @@ struct LoanedSlots {
 
 extension TieringManager {
     /// Slots that engines hold, to read or to write.
-    public var loanedSlots: (all: Int, reserved: Int) { (loans.count, loans.reservedCount) }
+    public var loanedSlots: (all: Int, reserved: Int) {
+        (device.isOn ? device.slots.usedCount - device.slots.idleCount : loans.count, loans.reservedCount)
+    }
 
     // MARK: Slots to write into
 
-    /// Gives an engine empty slots, as far as there is room. They leave loads a quarter of the staging slots; what policies
+    /// Gives an engine empty slots, as far as there is room. In node memory they leave loads a quarter of the staging slots; what policies
     /// keep is not pushed out for bytes that nobody has named yet.
     mutating func reserve(_ request: ReserveRequest) {
         precondition(loans.reservations[request.reservation] == nil, "two reservations of one number")
-        let count = min(Int(request.count), configuration.loanSlotsMax - loans.count)
+        let most = device.isOn ? device.slots.count : configuration.loanSlotsMax - loans.count
+        let count = min(Int(request.count), most)
         var slots: [SlotIndex] = []
         while slots.count < count {
-            guard let slot = takeDRAMSlot(for: LoanedSlots.owner, keepingFree: (stagingCount + 3) / 4) else { break }
+            let slot =
+                device.isOn
+                ? takeDeviceSlot(for: LoanedSlots.owner)
+                : takeDRAMSlot(for: LoanedSlots.owner, keepingFree: (stagingCount + 3) / 4)
+            guard let slot else { break }
             slots.append(slot)
         }
         if slots.count < request.count { counters.reservationsShort += 1 }
@@ -43,11 +52,12 @@ extension TieringManager {
         loans.reservedCount += slots.count
         loans.reservations[request.reservation] = slots
         emit(.reserved(Reserved(reservation: request.reservation, slots: slots)))
+        if device.isOn { sinkOldest() }
     }
 
     mutating func unreserve(_ reservation: UInt32) {
         guard let slots = loans.reservations.removeValue(forKey: reservation) else { return }
-        for slot in slots { dram.release(slot) }
+        for slot in slots { if device.isOn { device.slots.release(slot) } else { dram.release(slot) } }
         leaveReservation(slots.count)
     }
 
@@ -60,6 +70,7 @@ extension TieringManager {
 
     /// The slots of a save that are full already leave their reservation.
     mutating func beginAdoption(_ adopted: Adoption) {
+        loans.adopting = adopted.reservation
         var left = loans.reservations[adopted.reservation] ?? []
         let taken = Set(adopted.slots)
         left.removeAll { taken.contains($0) }
@@ -80,20 +91,27 @@ extension TieringManager {
         return slot
     }
 
-    /// Slots whose blocks nobody wants are free.
+    /// Slots whose blocks nobody wants are free. On the device their writer goes on reading them, so that they stay its own.
     mutating func endAdoption() {
+        defer { loans.isAdopting = false }
+        if device.isOn {
+            let left = loans.adoption.filter { $0 != BlockRecord.noSlot }
+            loans.reservations[loans.adopting, default: []] += left
+            return loans.adoption.removeAll(keepingCapacity: true)
+        }
         for slot in loans.adoption where slot != BlockRecord.noSlot { dram.release(slot) }
         leaveReservation(loans.adoption.count)
         loans.adoption.removeAll(keepingCapacity: true)
-        loans.isAdopting = false
     }
 
     // MARK: Blocks read in place
 
-    /// A load lends blocks: it may have as many slots as engines may still hold.
+    /// A load lends blocks of node memory: it may have as many slots as engines may still hold. Blocks of the device are the
+    /// engine's working memory and have no such bound.
     ///
     /// - Returns: Where the load ends at the latest.
     mutating func beginLoan(_ slot: Int32, to end: Int32) -> Int32 {
+        guard !device.isOn else { return end }
         let index = Int(slot)
         let first = requests[index].engineBlocks
         let room = min(configuration.loanSlotsMax - loans.count, Int(requests[index].chainCount - first))
@@ -106,6 +124,7 @@ extension TieringManager {
     /// A loan is as large as its load.
     mutating func shrinkLoan(_ slot: Int32) {
         let index = Int(slot)
+        guard requests[index].isLease else { return }
         let count = Int(requests[index].end - requests[index].first)
         loans.count -= requests[index].loanedSlots - count
         requests[index].loanedSlots = count
@@ -117,6 +136,7 @@ extension TieringManager {
         guard let slot = requestSlots[number], requests[Int(slot)].state == .ready else { return }
         endLoan(slot)
         releaseLeases(slot)
+        releaseTaken(slot, from: 0)
     }
 
     /// What a request was lent is to be given back with its other leases.

@@ -55,7 +55,11 @@ struct Request {
     var sources: [SourceRun] = []
     /// Blocks brought up while it waits, each with a lease.
     var staged: [BlockNumber] = []
-    /// Whether the engine reads the loaded blocks where they lie: `leases` then outlive the load.
+    /// Positions whose blocks have slots of the device that are kept for it, until it ends.
+    var taken = PositionSet()
+    /// Blocks that its engine wrote into slots of the device and goes on reading.
+    var written: [BlockNumber] = []
+    /// Whether the engine reads the loaded blocks where they lie in node memory: `leases` then outlive the load.
     var isLease = false
     /// Slots that it has, or may yet have, of those that engines may hold.
     var loanedSlots = 0
@@ -112,8 +116,9 @@ extension TieringManager {
         blocks.reserveCapacity(chain.count)
         let dramPolicy = dramPolicy
         let nvmePolicy = nvmePolicy
+        let onDevice = device.blocks
         let isWhole = known.name(chain.span, into: &blocks) {
-            dramPolicy?.remembers($0) != true && nvmePolicy?.remembers($0) != true
+            dramPolicy?.remembers($0) != true && nvmePolicy?.remembers($0) != true && onDevice[$0] == nil
         }
         if !isWhole { counters.chainsCut += 1 }
         let met = blocks.firstIndex { known[$0].uses == 0 } ?? blocks.count
@@ -162,7 +167,7 @@ extension TieringManager {
     /// The nearest tier from which a block could be had.
     @inline(__always)
     func source(of block: BlockNumber) -> Whereabouts {
-        directory.source(of: known[block], at: milliseconds)
+        device.holds(block) ? .here(.hbm) : directory.source(of: known[block], at: milliseconds)
     }
 
     /// The time in hand as records keep it.
@@ -209,9 +214,7 @@ extension TieringManager {
         var length = 0
         for key in chain {
             guard let block = known.find(key, after: parent) else { break }
-            guard known[block].dram == .present || known[block].nvme == .present else {
-                break
-            }
+            guard known[block].dram == .present || known[block].nvme == .present || device.holds(block) else { break }
             length += 1
             parent = block
             if known[block].children == 0 { break }
@@ -222,7 +225,7 @@ extension TieringManager {
     /// Whether some tier has the block, the shared store by what it last said.
     public func isKept(_ key: BlockKey) -> Bool {
         guard let block = known.find(key) else { return false }
-        return known[block].dram == .present || known[block].nvme == .present || known[block].flash == .present
+        return isAnywhere(block)
     }
 
     // MARK: Asking the store
@@ -327,6 +330,7 @@ extension TieringManager {
         leaveLoading(slot)
         endLoan(slot)
         releaseLeases(slot)
+        releaseDevice(slot)
         releaseStaged(slot)
         let blocks = requests[Int(slot)].blocks
         for block in blocks { known[block].users -= 1 }
@@ -336,6 +340,7 @@ extension TieringManager {
         swap(&fresh.blocks, &requests[Int(slot)].blocks)
         swap(&fresh.sources, &requests[Int(slot)].sources)
         swap(&fresh.leases, &requests[Int(slot)].leases)
+        swap(&fresh.taken, &requests[Int(slot)].taken)
         swap(&fresh.staged, &requests[Int(slot)].staged)
         requests[Int(slot)] = fresh
         freeRequests.append(slot)

@@ -166,7 +166,7 @@ extension TieringManager {
         var hold: Int32 = -1
         let keepingFree = stagingCount / 4
         for block in path {
-            if known[block].dram != .absent { continue }
+            if known[block].dram != .absent || device.expects(block) { continue }
             // What the store said last is good enough for a guess, however long ago: a wrong one costs a failed read.
             guard known[block].nvme == .present || known[block].flash == .present else { break }
             let tier = known[block].nvme == .present ? Tier.nvme : .flash
@@ -293,7 +293,7 @@ extension TieringManager {
         var position = requests[Int(slot)].engineBlocks
         while position < requests[Int(slot)].foundOnArrival {
             let block = blocks[Int(position)]
-            if known[block].dram == .absent {
+            if known[block].dram == .absent, !device.expects(block) {
                 guard (predictions.inFlightCount + 1) * configuration.blockBytes <= plan.bytesInFlightMax,
                     bring(block, at: position, keepingFree: keepingFree, &fetch) == .here
                 else { break }

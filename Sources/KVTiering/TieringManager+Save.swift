@@ -25,7 +25,11 @@ extension TieringManager {
         let evicted = accessDRAM(blocks, context)
         accessNVMe(blocks, context)
         leaveDRAM(evicted)
-        save(slot, blocks, from: Int(computed.firstHeld))
+        if device.isOn {
+            saveFromDevice(blocks, from: Int(computed.firstHeld), adopted: computed.adopted)
+        } else {
+            save(slot, blocks, from: Int(computed.firstHeld))
+        }
         if configuration.hasStore { offer(blocks, context, from: spillStart(blocks)) }
     }
 
@@ -35,7 +39,9 @@ extension TieringManager {
         var end = path.count
         while end > 0, end <= firstHeld {
             let record = known[path[end - 1]]
-            guard record.dram == .absent, record.nvme == .absent, record.flash != .present else { break }
+            guard record.dram == .absent, record.nvme == .absent, record.flash != .present,
+                !device.knows(path[end - 1])
+            else { break }
             end -= 1
         }
         return end
@@ -117,9 +123,7 @@ extension TieringManager {
                 continue
             }
             guard record.dram == .absent, position >= firstHeld else { continue }
-            let throughNVMe = configuration.inclusion == .inclusive && record.flags.contains(.keptOnNVMe)
-            let isForNVMe = record.flags.contains(.keptOnNVMe) && record.nvme == .absent && (throughNVMe || !isKept)
-            let isForStore = configuration.hasStore && configuration.spill != .never && record.flash != .present
+            let (isForNVMe, isForStore) = wishes(for: record)
             guard isKept || isForNVMe || isForStore else {
                 if record.nvme != .present, record.flash != .present { known[block].fate = .refused }
                 continue
@@ -144,6 +148,16 @@ extension TieringManager {
         startSave(slot, &moves)
     }
 
+    /// Whether local flash and the shared store want a block that comes into node memory.
+    func wishes(for record: BlockRecord) -> (isForNVMe: Bool, isForStore: Bool) {
+        let isKept = record.flags.contains(.keptInDRAM)
+        let throughNVMe = configuration.inclusion == .inclusive && record.flags.contains(.keptOnNVMe)
+        return (
+            record.flags.contains(.keptOnNVMe) && record.nvme == .absent && (throughNVMe || !isKept),
+            configuration.hasStore && configuration.spill != .never && record.flash != .present
+        )
+    }
+
     private mutating func startSave(_ slot: Int32, _ moves: inout [BlockMove]) {
         guard !moves.isEmpty else { return }
         if !start(.save, from: .hbm, to: .dram, request: slot, moves) {
@@ -158,7 +172,7 @@ extension TieringManager {
     }
 
     /// A block is kept in node memory: an exclusive lower tier gives its copy up.
-    private mutating func promoted(_ block: BlockNumber) {
+    mutating func promoted(_ block: BlockNumber) {
         guard configuration.inclusion == .exclusive, known[block].nvme == .present, known[block].nvmeReaders == 0 else {
             return
         }

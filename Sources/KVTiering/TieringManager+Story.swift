@@ -37,6 +37,8 @@ public struct LoadStory: Sendable, Codable, Equatable {
     public var promptTokens: Int
     /// Leading blocks that the engine had itself.
     public var engineBlocks: Int
+    /// Blocks found on the device, where its slots are the agent's.
+    public var foundOnDevice: Int?
     /// Blocks found behind them, by tier.
     public var foundInMemory: Int
     /// See `foundInMemory`.
@@ -58,13 +60,18 @@ public struct LoadStory: Sendable, Codable, Equatable {
 
     /// The decision in a sentence.
     public var sentence: String {
-        let found = foundInMemory + foundOnFlash + foundInStore
+        let found = (foundOnDevice ?? 0) + foundInMemory + foundOnFlash + foundInStore
         func milliseconds(_ seconds: Double) -> String {
             let tenths = (seconds * 10_000).rounded()
             return "\(tenths / 10) ms"
         }
         if found == 0 { return "nothing was found behind the \(engineBlocks) blocks that the engine had" }
-        let places = [(foundInMemory, "node memory"), (foundOnFlash, "local flash"), (foundInStore, "the store")]
+        let all = [
+            (foundOnDevice ?? 0, "HBM"), (foundInMemory, "node memory"), (foundOnFlash, "local flash"),
+            (foundInStore, "the store"),
+        ]
+        let places =
+            all
             .filter { $0.0 > 0 }.map { "\($0.0) in \($0.1)" }.joined(separator: ", ")
         let prices =
             "loading was expected to take \(milliseconds(loadSeconds)) at \(Int(bytesPerSecond / 1e6)) MB/s, computing "
@@ -91,6 +98,7 @@ struct LoadNotes {
         var session: Int32 = -1
         var promptTokens: Int32 = 0
         var engineBlocks: Int32 = 0
+        var hbm: Int32 = 0
         var dram: Int32 = 0
         var nvme: Int32 = 0
         var flash: Int32 = 0
@@ -186,7 +194,8 @@ extension TieringManager {
         let planned = Int(note.planned - note.first)
         return LoadStory(
             secondsAgo: max(.zero, time - note.at).seconds, promptTokens: Int(note.promptTokens),
-            engineBlocks: Int(note.engineBlocks), foundInMemory: Int(note.dram), foundOnFlash: Int(note.nvme),
+            engineBlocks: Int(note.engineBlocks), foundOnDevice: device.isOn ? Int(note.hbm) : nil,
+            foundInMemory: Int(note.dram), foundOnFlash: Int(note.nvme),
             foundInStore: Int(note.flash), planned: planned, came: Int(note.came),
             cause: note.came >= 0 && Int(note.came) < planned ? "\(note.cause)" : "", loadSeconds: note.loadSeconds,
             computeSeconds: note.computeSeconds, bytesPerSecond: note.bandwidth)
@@ -213,7 +222,8 @@ extension TieringManager {
             case .flash:
                 note.flash += run.end - start
                 note.bandwidth = min(note.bandwidth, load.links.flash.bandwidth)
-            case .dram, .hbm: note.dram += run.end - start
+            case .dram: note.dram += run.end - start
+            case .hbm: note.hbm += run.end - start
             }
             start = run.end
         }

@@ -19,6 +19,8 @@ struct Transfer {
     var moves: [BlockMove] = []
     /// Of a question: the positions it asks for.
     var asked: [Int32] = []
+    /// Whether it writes down what only the device has, ahead of need.
+    var isSinking: Bool { kind == .demote && from == .hbm }
 }
 
 extension TieringManager {
@@ -71,8 +73,10 @@ extension TieringManager {
         precondition(transfers[index].use == .move, "a transfer ends that is not in flight")
         if end.outcome == .done { countEnd(index, end) }
         switch (transfers[index].from, transfers[index].to) {
-        case (.dram, .hbm): loadArrived(index, end)
-        case (.hbm, .dram): saveArrived(index, end)
+        case (.dram, .hbm): if device.isOn { promotionArrived(index, end) } else { loadArrived(index, end) }
+        case (.hbm, .dram):
+            saveArrived(index, end)
+            if device.isOn { leftDevice(index, end) }
         case (.nvme, .dram), (.flash, .dram): fetchArrived(index, end)
         case (.dram, .nvme): demotionArrived(index, end)
         case (.dram, .flash): spillArrived(index, end)
@@ -273,9 +277,7 @@ extension TieringManager {
 
     /// A block left a tier: if no other has it, that is why it will be missed.
     mutating func noteLoss(_ block: BlockNumber, _ fate: BlockRecord.Fate) {
-        if known[block].dram != .present, known[block].nvme != .present, known[block].flash != .present {
-            known[block].fate = fate
-        }
+        if !isAnywhere(block) { known[block].fate = fate }
     }
 
     /// The bytes in node memory proved wrong: nobody is to find them again. The slot waits for its readers.

@@ -26,6 +26,7 @@ public struct TieringManager: ~Copyable {
     var known: KnownBlocks
     var dram: TierSlots
     var nvme: TierSlots
+    var device: DeviceTier
     var dramPolicy: (any TierPolicy)?
     var nvmePolicy: (any TierPolicy)?
     var nvmeBudget: WriteBudget
@@ -81,6 +82,7 @@ public struct TieringManager: ~Copyable {
             countMax: configuration.limits.knownBlocksMax, hashSeed: configuration.hashSeed)
         dram = TierSlots(count: dramCount)
         nvme = TierSlots(count: nvmeCount)
+        device = DeviceTier(count: configuration.deviceSlotCount)
         let kept = configuration.keptCount(configuration.dram)
         dramPolicy = configuration.dram.map { $0.makePolicy(kept) }
         dramKeepsPrefixesWhole = dramPolicy?.keepsPrefixesWhole == true
@@ -209,6 +211,10 @@ public struct TieringCounters: Sendable, Equatable {
     public internal(set) var nvmeWrites = 0
     /// See `dramWrites`.
     public internal(set) var flashWrites = 0
+    /// Blocks that came into the device's slots, from node memory or by an engine, and that left them.
+    public internal(set) var hbmWrites = 0
+    /// See `hbmWrites`.
+    public internal(set) var hbmEvictions = 0
     /// Blocks read from local flash and the shared store.
     public internal(set) var nvmeReads = 0
     /// See `nvmeReads`.
@@ -247,6 +253,8 @@ public struct TieringCounters: Sendable, Equatable {
     public internal(set) var dramSlotsPeak = 0
     /// See `dramSlotsPeak`.
     public internal(set) var nvmeSlotsPeak = 0
+    /// See `dramSlotsPeak`; of the device.
+    public internal(set) var hbmSlotsPeak = 0
 
     /// Nothing happened yet.
     public init() {}

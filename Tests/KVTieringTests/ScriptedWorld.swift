@@ -46,8 +46,9 @@ struct ScriptedWorld: World, ~Copyable {
     var chains: [RequestNumber: [BlockKey]] = [:]
     var broken: [String] = []
 
-    init(_ script: WorldScript, store: consuming StoreManager? = nil) {
+    init(_ script: WorldScript, store: consuming StoreManager? = nil, hasDevice: Bool = false) {
         self.script = script
+        if hasDevice { content[.hbm] = [:] }
         random = RandomSource(seed: script.seed)
         self.store = store
     }
@@ -116,6 +117,18 @@ struct ScriptedWorld: World, ~Copyable {
     private mutating func checkReady(_ answer: Ready) {
         if ready[answer.request] != nil { broken.append("a request is ready twice") }
         ready[answer.request] = answer
+        if let device = content[.hbm] {
+            if answer.slots.count != Int(answer.end - answer.first) {
+                broken.append("a block is promised without a slot")
+            }
+            for (index, slot) in answer.slots.enumerated() {
+                let key = chains[answer.request].map { $0[Int(answer.first) + index] }
+                if device[slot] == nil || key.map({ $0 != device[slot] }) ?? false {
+                    broken.append("an engine is promised a slot of the device that holds something else")
+                }
+            }
+            return
+        }
         let came = delivered[answer.request] ?? []
         for position in answer.first..<answer.end where !came.contains(position) {
             broken.append("a block is promised to the engine that never came")
