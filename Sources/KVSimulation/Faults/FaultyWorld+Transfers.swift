@@ -26,7 +26,7 @@ struct Flight {
 
 extension FaultyWorld {
     /// Whether a tier's slots are this world's to watch.
-    private func hasSlots(_ tier: Tier) -> Bool { tier == .dram || tier == .nvme }
+    private func hasSlots(_ tier: Tier) -> Bool { tier == .dram || tier == .nvme || (tier == .hbm && shape.ownsDevice) }
 
     mutating func begin(_ order: TransferOrder) {
         counts.transfers += 1
@@ -171,12 +171,12 @@ extension FaultyWorld {
     /// What was read, as it is at the end of the reading.
     private mutating func source(of move: BlockMove, _ flight: Flight) -> SlotContent? {
         switch flight.order.from {
-        case .hbm: return SlotContent(key: move.key, isIntact: true)
+        case .hbm where !shape.ownsDevice: return SlotContent(key: move.key, isIntact: true)
         case .flash:
             guard flight.storeLife == storeLife else { return nil }
             if storeContent[move.key] == nil { broken.append("the store gave a place away that somebody read") }
             return storeContent[move.key].map { SlotContent(key: move.key, isIntact: $0) }
-        case .dram, .nvme:
+        case .hbm, .dram, .nvme:
             let content = nodes[flight.node].slot(flight.order.from, move.source)?.content
             if content?.key != move.key {
                 broken.append("a slot of \(flight.order.from.name) changed while it was read")
@@ -206,6 +206,26 @@ extension FaultyWorld {
             prompts[flight.node][order.request]?.delivered.insert(move.position)
             prompts[flight.node][order.request]?.places[move.position] = move.source
         }
+    }
+
+    /// An engine reads or writes slots of the device from now on; in empty ones nobody may have any business.
+    mutating func hold(_ slots: [SlotIndex], areEmpty: Bool, on node: Int) {
+        for slot in slots {
+            guard let found = nodes[node].slot(.hbm, slot) else {
+                broken.append("the device beyond its bytes")
+                continue
+            }
+            if areEmpty, found.readers + found.writers > 0 { broken.append("a slot is given away that is in use") }
+            nodes[node].change(.hbm, slot) {
+                $0.readers += 1
+                if areEmpty { $0.content = nil }
+            }
+        }
+    }
+
+    /// It does so no more.
+    mutating func letGo(_ slots: [SlotIndex], on node: Int) {
+        for slot in slots { nodes[node].change(.hbm, slot) { $0.readers -= 1 } }
     }
 
     /// A node's agent died: nothing of it moves any more, and its slots hold nothing.

@@ -21,6 +21,7 @@ struct DeviceSlot {
 struct NodeDevices {
     /// Rises when the node's agent dies.
     var life: UInt32 = 0
+    var device: [DeviceSlot]
     var dram: [DeviceSlot]
     var nvme: [DeviceSlot]
     /// Transfers in flight, by the number the node's agent gave them.
@@ -31,6 +32,7 @@ struct NodeDevices {
     private var busy = [Int64](repeating: 0, count: 6)
 
     init(_ shape: SimulationShape) {
+        device = Array(repeating: DeviceSlot(), count: shape.deviceBlocks)
         dram = Array(repeating: DeviceSlot(), count: shape.dramBlocks)
         nvme = Array(repeating: DeviceSlot(), count: shape.nvmeBlocks)
     }
@@ -46,12 +48,14 @@ struct NodeDevices {
 
     /// A slot, or nil where the tier has none of that number.
     func slot(_ tier: Tier, _ index: SlotIndex) -> DeviceSlot? {
-        let slots = tier == .dram ? dram : nvme
+        let slots = tier == .hbm ? device : tier == .dram ? dram : nvme
         return slots.indices.contains(Int(index)) ? slots[Int(index)] : nil
     }
 
     mutating func change(_ tier: Tier, _ index: SlotIndex, _ body: (inout DeviceSlot) -> Void) {
-        if tier == .dram {
+        if tier == .hbm {
+            if device.indices.contains(Int(index)) { body(&device[Int(index)]) }
+        } else if tier == .dram {
             if dram.indices.contains(Int(index)) { body(&dram[Int(index)]) }
         } else if nvme.indices.contains(Int(index)) {
             body(&nvme[Int(index)])

@@ -36,6 +36,8 @@ public enum PlantedBug: String, Sendable, CaseIterable {
     case loanEndedEarly
     /// Slots that an engine gave back, or held too long, are not taken back.
     case loanForgotten
+    /// Slots of the device are given away while their engine still reads them.
+    case lentSlotForgotten
     /// After a crash the new agent goes on with the dead one's memory of what is where.
     case survivedCrash
 }

@@ -44,6 +44,12 @@ struct SimulatedRequest {
     var isLease = false
     var lentSlots: [SlotIndex] = []
     var plan: LoadPlan?
+    /// Slots of the device that its engine reads, and those that it may write into.
+    var lent: [SlotIndex] = []
+    /// See `lent`.
+    var reserved: [SlotIndex] = []
+    /// Leading blocks that it found on the device.
+    var found: Int32 = 0
     /// The prompt's leading blocks that had been computed before anywhere.
     var knownBlocks: Int32 = 0
 }

@@ -28,12 +28,31 @@ extension Simulation {
         if ready.first < request.engineBlocks || ready.end < ready.first || Int(ready.end) > request.path.count {
             world.broken.append("a request is ready with blocks that it does not have")
         }
+        if shape.ownsDevice {
+            checkPlaces(ready, request)
+            if let plan = request.plan, ready.end < plan.end { world.counts.loadsCut += 1 }
+            return measure(ready, request)
+        }
         let prompt = world.prompts[request.node][request.number]
         for position in ready.first..<max(ready.first, ready.end) where prompt?.delivered.contains(position) != true {
             world.broken.append("an engine is promised a block that never came")
         }
         if let plan = request.plan, ready.end < plan.end { world.counts.loadsCut += 1 }
         measure(ready, request)
+    }
+
+    /// What an engine is to read on the device lies there, whole.
+    private func checkPlaces(_ ready: Ready, _ request: SimulatedRequest) {
+        guard ready.slots.count == Int(ready.end - ready.first), Int(ready.end) <= request.path.count else {
+            return world.broken.append("an engine is promised blocks of the device without their slots")
+        }
+        for (index, place) in ready.slots.enumerated() {
+            let key = BlockKey(traceBlock: UInt64(request.path[Int(ready.first) + index]))
+            let slot = world.nodes[request.node].slot(.hbm, place)
+            if slot?.content?.key != key || slot?.content?.isIntact != true || slot?.writers != 0 {
+                world.broken.append("an engine is promised a slot of the device that holds something else")
+            }
+        }
     }
 
     /// Time to ready against its bound: 1.1 × min(load, recompute) + D, where a load that lost blocks counts as none, and D are
@@ -86,7 +105,7 @@ extension Simulation {
     private func checkContent(_ index: Int) {
         for block in 0..<clients.blockCount {
             let key = BlockKey(traceBlock: UInt64(block))
-            for tier in [Tier.dram, .nvme] {
+            for tier in [Tier.hbm, .dram, .nvme] {
                 guard let place = nodes[index].manager.slot(of: key, in: tier) else { continue }
                 if world.nodes[index].slot(tier, place)?.content?.key != key {
                     world.broken.append("a block can be found in \(tier.name) whose bytes are not there")
@@ -133,7 +152,7 @@ extension Simulation {
             for owner in node.manager.configuration.pinBudgetBytes.indices {
                 check(node.manager.pinnedBytes(of: owner), "pinned bytes")
             }
-            for slot in world.nodes[index].dram + world.nodes[index].nvme {
+            for slot in world.nodes[index].device + world.nodes[index].dram + world.nodes[index].nvme {
                 check(slot.readers + slot.writers, "readers and writers of a slot")
             }
         }

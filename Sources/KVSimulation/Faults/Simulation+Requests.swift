@@ -46,7 +46,8 @@ extension Simulation {
             .arrived(
                 Arrival(
                     request: number, engine: Int32(engine), chain: keys[...], promptTokens: tokens,
-                    engineBlocks: Int32(engines[node][engine].run(path)), session: Int32(session),
+                    engineBlocks: shape.ownsDevice ? 0 : Int32(engines[node][engine].run(path)),
+                    session: Int32(session),
                     turn: requests[index].turn)),
             to: node)
         requests[index].isRefused = nodes[node].manager.counters.requestsRefused > refusedBefore
@@ -62,6 +63,8 @@ extension Simulation {
             world.counts.cancelled += 1
             let (node, number) = (requests[index].node, requests[index].number)
             stopReading(index)
+            leaveDevice(index)
+            guard requests[index].state != .over else { return }
             deliver(.cancelled(request: number), to: node)
             finish(index)
         }
@@ -72,7 +75,7 @@ extension Simulation {
         let engine = requests[index].engine
         requests[index].state = .loading
         requests[index].loadBegan = world.clock
-        requests[index].engineBlocks = Int32(engines[node][engine].run(requests[index].path))
+        requests[index].engineBlocks = shape.ownsDevice ? 0 : Int32(engines[node][engine].run(requests[index].path))
         requests[index].computeWait = shape.waitsForCompute ? Int64(clients.random.below(30_000_000)) : 0
         // Until a plan says otherwise the engine waits for the answer and no longer.
         requests[index].readyDue = max(world.clock, requests[index].isAnswered ? 0 : requests[index].answerDue)
@@ -80,7 +83,7 @@ extension Simulation {
         var load = LoadRequest(
             request: requests[index].number, engineBlocks: requests[index].engineBlocks,
             computeWait: Duration(nanoseconds: requests[index].computeWait), links: world.links(of: node))
-        load.isLease = requests[index].isLease
+        load.isLease = shape.ownsDevice || requests[index].isLease
         deliver(.load(load), to: node)
     }
 
@@ -97,7 +100,9 @@ extension Simulation {
         if !request.isRefused { nodes[request.node].bookedTokens += Int(request.tokens) }
         let before = nodes[request.node].manager.ledger[.flash]
         let written = adoption(by: index)
-        if clients.random.below(3) == 0 {
+        if shape.ownsDevice {
+            computedOnDevice(index, oracle)
+        } else if clients.random.below(3) == 0 {
             // Piece by piece: first what is to be kept, then the books.
             var kept = Computed(
                 request: request.number, knownBlocks: oracle, parts: .kept, firstHeld: written?.firstHeld ?? 0)
@@ -123,6 +128,8 @@ extension Simulation {
     }
 
     private func end(_ index: Int) {
+        leaveDevice(index)
+        guard requests[index].state != .over else { return }
         let request = requests[index]
         let reason: StopReason = clients.random.below(2) == 0 ? .toolUse : .endTurn
         stopReading(index)
@@ -146,11 +153,62 @@ extension Simulation {
         clients.sessions[requests[index].session].isOpen = false
     }
 
+    // MARK: Slots of the device
+
+    /// The prompt is booked, then its new blocks are written into slots of the device and become blocks there, by a request of
+    /// their own, as an agent makes of it.
+    private func computedOnDevice(_ index: Int, _ oracle: Int32) {
+        let request = requests[index]
+        let node = request.node
+        let booked = Computed(request: request.number, knownBlocks: oracle, parts: .booked)
+        guard let event = world.saboteur.twist(.computed(booked)) else { return }
+        deliver(event, to: node)
+        let left = Int32(request.path.count) - request.found
+        if left > 0, requests[index].state != .over {
+            let reserve = ReserveRequest(reservation: UInt32(index), count: left)
+            deliver(.reserve(reserve), to: node)
+        }
+        guard requests[index].state != .over else { return }
+        let slots = requests[index].reserved
+        guard !slots.isEmpty else {
+            let kept = Computed(request: request.number, parts: .kept, firstHeld: Int32(request.path.count))
+            return deliver(.computed(kept), to: node)
+        }
+        let keys = request.path.prefix(Int(request.found) + slots.count).map { BlockKey(traceBlock: UInt64($0)) }
+        for (slot, key) in zip(slots, keys[Int(request.found)...]) {
+            world.nodes[node].change(.hbm, slot) { $0.content = SlotContent(key: key, isIntact: true) }
+        }
+        let number = RequestNumber(1 << 30) + RequestNumber(index)
+        let count = Int32(keys.count)
+        var kept = Computed(request: number, parts: .kept, firstHeld: request.found)
+        kept.adopted = Adoption(reservation: UInt32(index), slots: slots)
+        kept.adopted?.holder = request.number
+        for event in [
+            .arrived(
+                Arrival(
+                    request: number, engine: Int32(request.engine), chain: keys[...],
+                    promptTokens: count * Int32(SimulationShape.blockTokens), engineBlocks: count)),
+            .computed(kept), .ended(request: number, reason: .unknown),
+        ] as [Event] where requests[index].state != .over { deliver(event, to: node) }
+    }
+
+    /// Its engine reads and writes nothing for a request any more.
+    private func leaveDevice(_ index: Int) {
+        let request = requests[index]
+        guard shape.ownsDevice else { return }
+        world.letGo(request.lent + request.reserved, on: request.node)
+        requests[index].lent = []
+        requests[index].reserved = []
+        if !request.reserved.isEmpty { deliver(.unreserve(reservation: UInt32(index)), to: request.node) }
+    }
+
     // MARK: What nodes say
 
     func hear(_ word: Command, from node: Int) {
         switch word {
         case .answer(let answer):
+            // Saves are requests of their own.
+            if answer.request >= 1 << 30 { return }
             guard let index = request(answer.request, of: node) else { return }
             if requests[index].isAnswered { world.broken.append("a request is answered twice") }
             requests[index].isAnswered = true
@@ -164,6 +222,10 @@ extension Simulation {
             check(ready, index)
             lend(index, ready)
             begin(index, ready)
+        case .reserved(let answer) where shape.ownsDevice:
+            let index = Int(answer.reservation)
+            requests[index].reserved = answer.slots
+            world.hold(answer.slots, areEmpty: true, on: node)
         case .pinned(let answer): pinned(answer, by: node)
         case .reserved(let answer): reserved(answer, by: node)
         default: break
@@ -181,6 +243,14 @@ extension Simulation {
     /// The engine computes what did not come.
     private func begin(_ index: Int, _ ready: Ready) {
         requests[index].state = .computing
+        if shape.ownsDevice {
+            requests[index].lent = ready.slots
+            requests[index].found = ready.end
+            world.hold(ready.slots, areEmpty: false, on: requests[index].node)
+            if world.saboteur.strikes(.lentSlotForgotten, every: 3) {
+                world.tell(requests[index].node, .released(request: ready.request), at: world.clock)
+            }
+        }
         requests[index].readyDue = .max
         let rest = SimulationShape.prefillRest(from: ready.end, tokens: requests[index].tokens)
         let wait = max(0, requests[index].loadBegan + requests[index].computeWait - world.clock)

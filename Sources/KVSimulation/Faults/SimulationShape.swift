@@ -85,6 +85,8 @@ struct SimulationShape: Sendable {
     let cancelShare: Double
     /// Share of turns that go to another node than the one before.
     let roamShare: Double
+    /// Slots of each node's device, where they are the decisions' to give; 0: engines own their memory.
+    let deviceBlocks: Int
     let dramBlocks: Int
     let nvmeBlocks: Int
     let storeBlocks: Int
@@ -94,7 +96,7 @@ struct SimulationShape: Sendable {
     let hasOracle: Bool
     /// Whether engines see a path's rate as it is, or as it should be.
     let seesRates: Bool
-    /// Whether engines read and write blocks where they lie.
+    /// Whether engines read and write blocks where they lie in node memory; those of a device always do, there.
     let lends: Bool
     let phases: [FaultPhase]
     /// When the last fault is over.
@@ -134,6 +136,8 @@ struct SimulationShape: Sendable {
         arrivalGap = pick([0.01, 0.03, 0.08])
         cancelShare = pick([0, 0.05, 0.2])
         roamShare = pick([0, 0.2, 0.6])
+        var device = RandomSource(seed: seed ^ 0xD371_CE01)
+        deviceBlocks = [0, 0, 0, 34, 70][device.below(5)]
         dramBlocks = pick([12, 24, 48, 96])
         nvmeBlocks = pick([0, 0, 16, 60, 150])
         storeBlocks = pick([0, 60, 150, 400, 400])
@@ -145,7 +149,7 @@ struct SimulationShape: Sendable {
         seesRates = pick([true, false])
         // Drawn by itself: see `drawFitful`.
         var loans = RandomSource(seed: seed ^ 0x1_E4D9)
-        lends = loans.below(2) == 1
+        lends = deviceBlocks == 0 && loans.below(2) == 1
         draws = Draws(
             policy: pick(policies), inclusion: pick(InclusionMode.allCases),
             spill: pick([.never, .onSave, .onSave, .onEviction]),
@@ -214,8 +218,8 @@ struct SimulationShape: Sendable {
             }
         }
         let bytes = Double(Self.blockBytes)
-        return TieringConfiguration(
-            blockTokens: Self.blockTokens, blockBytes: Self.blockBytes, ownership: .host,
+        var configuration = TieringConfiguration(
+            blockTokens: Self.blockTokens, blockBytes: Self.blockBytes, ownership: ownsDevice ? .full : .host,
             dram: tier(dramBlocks, draws.staging), nvme: nvmeBlocks > 0 ? tier(nvmeBlocks, 0) : nil,
             inclusion: draws.inclusion,
             nvmeWriteBudget: draws.limitsWrites
@@ -236,7 +240,12 @@ struct SimulationShape: Sendable {
             limits: TieringLimits(
                 requestsMax: draws.requestsMax, transfersMax: draws.transfersMax, knownBlocksMax: draws.knownMax,
                 pinsMax: 6, sliceBlocks: draws.slice))
+        configuration.hbmBytes = deviceBlocks * Self.blockBytes
+        return configuration
     }
+
+    /// Whether engines read and write their blocks in slots of the node's device.
+    var ownsDevice: Bool { deviceBlocks > 0 }
 
     /// 40 µs a token and a little for what is before it: a chain of 28 blocks takes a third of a second.
     static let prefill = PrefillCost(base: 0.002, linear: 4e-5, quadratic: 1e-9)
