@@ -2,6 +2,7 @@
 // threads of its own and speaks through mailboxes; nobody waits for anybody.
 
 import KVFlash
+import KVMemory
 import KVModel
 import KVSystem
 import KVTiering
@@ -24,6 +25,8 @@ public final class Agent: Sendable {
     private let inbox: AgentInbox
     private let workers: CopyWorkers
     private let drive: (any Drive)?
+    /// The device whose slots are the agent's.
+    package let device: (any DeviceMemory)?
     private let client: StoreClient?
     private let journal: JournalOutput?
     /// Which loans are in force, for engines that map the arena.
@@ -75,6 +78,13 @@ public final class Agent: Sendable {
         }
         loanLimit = limits.loanLimit
         let (inbox, memory) = (inbox, memory)
+        guard tiering.hbmBytes == 0 || settings.device != nil else {
+            throw OperatorError("slots of no device", at: "hbm", remedy: "name a device")
+        }
+        let slots = tiering.hbmBytes / tiering.blockBytes
+        device =
+            try slots == 0
+            ? nil : settings.device?.make(tiering.blockBytes, slots, memory) { inbox.postEnd(.device($0)) }
         var flashSlots: FlashSlots?
         var opened: (any Drive)?
         if let local = settings.localFlash {
@@ -105,7 +115,8 @@ public final class Agent: Sendable {
                 clock: settings.clock, links: settings.links, limits: limits, blockBytes: tiering.blockBytes,
                 store: access, isSubscribed: tiering.directory.isSubscribed,
                 showsSilence: tiering.planner.rule != .always),
-            inbox: inbox, workers: workers, drive: opened, flashSlots: flashSlots, client: client,
+            inbox: inbox, workers: workers, device: device.map { DeviceSlots($0) }, drive: opened,
+            flashSlots: flashSlots, client: client,
             journal: journal.map { JournalWriter($0, bytesMax: settings.journal?.bytesMax ?? 0) })
         var manager = TieringManager(tiering)
         manager.remembersLoads = true
@@ -246,6 +257,7 @@ public final class Agent: Sendable {
         client?.shutDown()
         drive?.shutDown()
         workers.shutDown()
+        device?.shutDown()
         journal?.shutDown()
     }
 

@@ -39,6 +39,13 @@ extension AgentConfiguration {
         case "socket": socket = try value.word()
         case "users": users = try value.numbers()
         case "engines": engines = try value.whole(1...1024)
+        case "hbm": hbm = try value.bytes(0...(1 << 46))
+        case "device":
+            let word = try value.word()
+            guard word.isEmpty || word == "emulated" || Self.gpu(of: word) != nil else {
+                throw OperatorError("`device` is `\(word)`, not emulated or cuda:N", at: place)
+            }
+            device = word
         case "dram": dram = try value.bytes((1 << 20)...(1 << 46))
         case "hugePages": hugePages = try value.flag()
         case "pinMemory": pinMemory = try value.flag()
@@ -108,6 +115,14 @@ extension AgentConfiguration {
             throw OperatorError(
                 "`socket` has \(socket.utf8.count) bytes, not from 1 to 107", at: "--socket",
                 remedy: "choose a shorter path")
+        }
+        guard hbm == 0 || !device.isEmpty else {
+            throw OperatorError(
+                "HBM slots of no device", at: "--device", remedy: "give cuda:0 for the first GPU, or emulated")
+        }
+        guard hbm > 0 || device.isEmpty else {
+            throw OperatorError(
+                "a device of no slots", at: "--hbm", remedy: "say how much of its memory is the agent's")
         }
         if !nvme.isEmpty, !nvme.hasPrefix("/dev/"), nvmeSize == nil {
             throw OperatorError(

@@ -60,7 +60,31 @@ extension AgentConfiguration {
             limits: TieringLimits(
                 requestsMax: 16_384, transfersMax: 8_192, knownBlocksMax: known, pinsMax: 1_024, sliceBlocks: slice))
         tiering.loanShare = loanShare
+        tiering.hbmBytes = hbm / slotBytes * slotBytes
+        guard hbm == 0 || hbm / slotBytes >= 16 else {
+            throw OperatorError(
+                "HBM slots of \(ByteSize.text(hbm)) have room for \(hbm / slotBytes) blocks of \(ByteSize.text(slotBytes))",
+                at: "hbm", remedy: "give them at least \(ByteSize.text(16 * slotBytes))")
+        }
         return tiering
+    }
+
+    /// The number of the GPU whose memory the HBM slots lie in, if they lie in one.
+    public var gpuNumber: Int? { Self.gpu(of: device) }
+
+    /// The number of the GPU that a word names.
+    static func gpu(of word: String) -> Int? {
+        guard word.hasPrefix("cuda:"), let number = Int(word.dropFirst(5)), (0..<1024).contains(number) else {
+            return nil
+        }
+        return number
+    }
+
+    /// The device, and who must know node memory for its copies to be fast.
+    func deviceAccess() throws(OperatorError) -> (access: DeviceAccess, hooks: [ArenaHook]) {
+        guard let number = Self.gpu(of: device) else { return (.emulated, []) }
+        let driver = try CudaDriver(gpu: number)
+        return (.cuda(driver), [driver.arenaHook])
     }
 
     /// Memory that is a few huge pages would lose too much of itself to whole ones.

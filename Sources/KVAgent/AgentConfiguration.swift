@@ -14,6 +14,10 @@ public struct AgentConfiguration: Sendable {
     public var users: [UInt32] = []
     /// Engines at once.
     public var engines = 64
+    /// HBM slots that are the agent's, of which engines read and write their blocks; 0: engines own their GPU's memory.
+    public var hbm = 0
+    /// What they lie in: `emulated`, `cuda:N`, or empty where there are none.
+    public var device = ""
     /// Node memory for blocks.
     public var dram = 8 << 30
     /// Whether node memory lies on huge pages if the machine has them.
@@ -121,6 +125,12 @@ public struct AgentConfiguration: Sendable {
         ),
         ("users", "Users (numbers) whose engines may come beside the agent's own user.", "[]"),
         ("engines", "Engines at once.", "64"),
+        (
+            "hbm",
+            "HBM slots that are the agent's, the tier above node memory: engines that say *full* read and write their blocks "
+                + "there, and no others may come. 0: engines own their GPU's memory.", "0"
+        ),
+        ("device", "What these slots lie in: cuda:N (the GPU's number), or emulated (ordinary memory).", "\"\""),
         (
             "dram", "Node memory for blocks. Larger than the engine's own host region, or every block lies twice.",
             "8GiB"

@@ -1,6 +1,7 @@
 // What reaches the agent's thread from others: words of engines, ends of effects, the store's stream, questions of operators.
 
 import KVFlash
+import KVMemory
 import KVModel
 import KVSystem
 import KVTransport
@@ -17,6 +18,7 @@ final class AgentInbox: Sendable {
     /// The end of an effect.
     enum End: Sendable {
         case copied(CopyOrder)
+        case device(DeviceCopies)
         case drive(FlashEvent)
         case store(StoreEvent)
     }

@@ -93,7 +93,7 @@ public enum AgentMetrics {
     }
 
     private static func addTiers(_ status: AgentStatus, to page: inout MetricsPage) {
-        let tiers = [("dram", status.dram), ("nvme", status.nvme)]
+        let tiers = (status.hbm.map { [("hbm", $0)] } ?? []) + [("dram", status.dram), ("nvme", status.nvme)]
         page.add("tier_bytes", "gauge", tiers.map { ("tier=\"\($0)\"", Double($1.totalBytes)) })
         page.add("tier_used_bytes", "gauge", tiers.map { ("tier=\"\($0)\"", Double($1.usedBytes)) })
         page.add(

@@ -1,6 +1,7 @@
 // What an agent is made of. Every value was chosen by somebody above: files, options and defaults are the command's.
 
 import KVFlash
+import KVMemory
 import KVModel
 import KVSystem
 import KVTiering
@@ -13,6 +14,8 @@ public struct AgentSettings {
     public var tiering: TieringConfiguration
     /// Memory whose first region holds the slots of node memory. Nil: private memory of the agent's own.
     public var memory: BlockMemory?
+    /// The device whose slots are the tier above node memory. Needs `tiering.hbmBytes`.
+    public var device: DeviceAccess?
     /// The drive of local flash. Needs `tiering.nvme`.
     public var localFlash: LocalFlash?
     /// The shared store. Needs `tiering.hasStore`.
@@ -30,6 +33,34 @@ public struct AgentSettings {
     public init(tiering: TieringConfiguration, links: AgentLinks) {
         self.tiering = tiering
         self.links = links
+    }
+}
+
+/// Makes the device whose slots are the agent's.
+public struct DeviceAccess: Sendable {
+    /// Makes a device of so many slots beside node memory; what it was given comes back through the last argument.
+    public typealias DeviceMaker =
+        @Sendable (
+            _ slotBytes: Int, _ slotCount: Int, _ host: BlockMemory, _ sink: @escaping @Sendable (DeviceCopies) -> Void
+        ) throws(OperatorError) -> any DeviceMemory
+
+    /// Makes it; tests put a faulty one around it.
+    public var make: DeviceMaker
+
+    /// A device made as given.
+    public init(make: @escaping DeviceMaker) { self.make = make }
+
+    /// Ordinary memory in place of a GPU's.
+    public static let emulated = DeviceAccess {
+        (slotBytes, slotCount, host, sink) throws(OperatorError) in
+        try EmulatedDevice(slotBytes: slotBytes, slotCount: slotCount, host: host, sink: sink)
+    }
+
+    /// A GPU.
+    public static func cuda(_ driver: CudaDriver) -> DeviceAccess {
+        DeviceAccess { (slotBytes, slotCount, host, sink) throws(OperatorError) in
+            try CudaDevice(driver, slotBytes: slotBytes, slotCount: slotCount, host: host, sink: sink)
+        }
     }
 }
 

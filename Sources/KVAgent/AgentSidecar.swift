@@ -160,22 +160,33 @@ public final class AgentSidecar: Sendable {
         }
     }
 
-    /// Node memory for a host-owned engine to map. Who only reads gets a descriptor that cannot be mapped for writing: against
+    /// Node memory for a host-owned engine to map, or the device's memory where its slots are the agent's. Who only reads gets a descriptor that cannot be mapped for writing: against
     /// accidents, for a process of the same user could open the file anew.
     private func offerArena(isWritable: Bool) -> EngineArenaOffer? {
         let made = making.withLock { making -> (Agent, MemoryArena)? in
             if case .made(let agent, let arena, _, _) = making { (agent, arena) } else { nil }
         }
         guard let (agent, arena) = made else { return nil }
-        let shown = isWritable ? hf_duplicate(arena.descriptor) : hf_reopen(arena.descriptor, 0)
+        var shape = EngineArenaShape(
+            slotBytes: arena.slotBytes, slotCount: arena.slotCount, byteCount: arena.byteCount,
+            loanCount: agent.loanWords.count, lifetimeMax: agent.loanLimit, isWritable: isWritable)
+        var descriptor = arena.descriptor
+        if let device = agent.device {
+            // Nothing else of the agent is such an engine's: it has no business in node memory.
+            guard let theirs = device.descriptor else { return nil }
+            descriptor = theirs
+            shape.memory = device.isEmulated ? .emulatedDevice : .cudaDevice
+            shape.slotCount = device.slotCount
+            shape.byteCount = device.slotCount * device.slotBytes
+        }
+        // What is no file cannot be opened anew.
+        let isFile = shape.memory != .cudaDevice
+        let shown = isWritable || !isFile ? hf_duplicate(descriptor) : hf_reopen(descriptor, 0)
         let words = hf_duplicate(agent.loanWords.descriptor)
         guard shown >= 0, words >= 0 else {
             for descriptor in [shown, words] where descriptor >= 0 { hf_close(descriptor) }
             return nil
         }
-        let shape = EngineArenaShape(
-            slotBytes: arena.slotBytes, slotCount: arena.slotCount, byteCount: arena.byteCount,
-            loanCount: agent.loanWords.count, lifetimeMax: agent.loanLimit, isWritable: isWritable)
         return EngineArenaOffer(shape: shape, descriptors: [shown, words])
     }
 
@@ -262,7 +273,9 @@ public final class AgentSidecar: Sendable {
         let tiering = try configuration.tiering(
             slotBytes: slotBytes, blockTokens: hello.blockTokens, ownership: hello.ownership)
         let logger = logger
-        let arena = try MemoryArena(configuration.arena(slotBytes: slotBytes)) { status in
+        let device = try tiering.hbmBytes > 0 ? configuration.deviceAccess() : nil
+        let hooks = device?.hooks ?? []
+        let arena = try MemoryArena(configuration.arena(slotBytes: slotBytes), hooks: hooks) { status in
             guard status.isComplete else { return }
             logger.info(
                 "node memory is ready",
@@ -276,6 +289,7 @@ public final class AgentSidecar: Sendable {
         )
         settings.clock = configuration.clock == .given ? .given : .monotonic
         settings.memory = arena.memory
+        settings.device = device?.access
         settings.limits.enginesMax = configuration.engines
         settings.limits.copyWorkers = configuration.copyThreads
         settings.limits.loanLimit = Duration(seconds: configuration.loan)
@@ -329,7 +343,7 @@ public final class AgentSidecar: Sendable {
 
     private var statistics: [EngineStatistic] {
         guard let status = agent?.status else { return [] }
-        let tiers = [("dram", status.dram), ("nvme", status.nvme)]
+        let tiers = (status.hbm.map { [("hbm", $0)] } ?? []) + [("dram", status.dram), ("nvme", status.nvme)]
         var numbers = tiers.flatMap { name, tier in
             [
                 EngineStatistic("\(name)_bytes", UInt64(clamping: tier.totalBytes)),

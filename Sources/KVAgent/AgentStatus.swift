@@ -61,6 +61,10 @@ public struct AgentStatus: Codable, Sendable, Equatable {
     public var uptimeSeconds = 0.0
     /// Bytes of a block.
     public var blockBytes = 0
+    /// Slots of the device, where they are the agent's.
+    public var hbm: Tier?
+    /// The device in words.
+    public var device: String?
     /// Node memory.
     public var dram = Tier()
     /// Local flash.
@@ -111,6 +115,12 @@ extension AgentCore {
         let counts = manager.slotCounts
         let ledger = manager.ledger
         status.blockBytes = blockBytes
+        if let device = world.device {
+            let slots = manager.deviceSlots
+            status.hbm = .init(
+                totalBytes: slots.count * blockBytes, usedBytes: slots.used * blockBytes, hitTokens: ledger[.hbm])
+            status.device = device.memory.deviceName
+        }
         status.dram = .init(
             totalBytes: counts.dram * blockBytes, usedBytes: counts.dramUsed * blockBytes, hitTokens: ledger[.dram])
         status.nvme = .init(
@@ -186,6 +196,10 @@ extension AgentCore {
             "names_missing": done.namesMissing, "store_lost": done.storeLost, "stream_broken": done.streamBroken,
             "journal_bytes": world.journal?.byteCount ?? 0,
         ]
+        if world.device != nil {
+            totals["hbm_writes"] = decided.hbmWrites
+            totals["hbm_evictions"] = decided.hbmEvictions
+        }
         let paths = ["out_of_engine", "into_engine", "flash_read", "flash_write", "store_get", "store_put"]
         for path in Path.allCases {
             totals["blocks_\(paths[path.rawValue])"] = done.blocks[path.rawValue]

@@ -10,27 +10,37 @@ import KVTiering
 public final class EngineArena: @unchecked Sendable {
     /// How it looks.
     public let shape: EngineArenaShape
+    /// A GPU's memory, to be imported by whoever has a context there; nil where the slots are mapped.
+    public let deviceDescriptor: Int32?
     private let bytes: UnsafeMutableRawBufferPointer
     private let words: UnsafeMutableRawPointer
 
     init(_ shape: EngineArenaShape, descriptor: Int32, words file: Int32) throws(SystemError) {
         self.shape = shape
         var address: UnsafeMutableRawPointer?
-        _ = try checked(
-            unsafe hf_map_shared(descriptor, shape.byteCount, shape.isWritable ? 1 : 0, &address), "map the arena")
-        unsafe bytes = UnsafeMutableRawBufferPointer(start: address, count: shape.byteCount)
+        var imported: Int32?
+        if shape.memory == .cudaDevice {
+            imported = try checked(hf_duplicate(descriptor), "keep the device's descriptor")
+        } else {
+            _ = try checked(
+                unsafe hf_map_shared(descriptor, shape.byteCount, shape.isWritable ? 1 : 0, &address), "map the arena")
+        }
+        deviceDescriptor = imported
+        unsafe bytes = UnsafeMutableRawBufferPointer(start: address, count: address == nil ? 0 : shape.byteCount)
         var words: UnsafeMutableRawPointer?
         do throws(SystemError) {
             _ = try checked(unsafe hf_map_shared(file, shape.loanCount * 8, 0, &words), "map the loan words")
         } catch {
-            _ = unsafe hf_unmap(bytes.baseAddress!, bytes.count)
+            if let imported { hf_close(imported) }
+            if unsafe !bytes.isEmpty { _ = unsafe hf_unmap(bytes.baseAddress!, bytes.count) }
             throw error
         }
         unsafe self.words = words!
     }
 
     deinit {
-        _ = unsafe hf_unmap(bytes.baseAddress!, bytes.count)
+        if let deviceDescriptor { hf_close(deviceDescriptor) }
+        if unsafe !bytes.isEmpty { _ = unsafe hf_unmap(bytes.baseAddress!, bytes.count) }
         _ = unsafe hf_unmap(words, shape.loanCount * 8)
     }
 
@@ -41,7 +51,7 @@ public final class EngineArena: @unchecked Sendable {
     }
 
     func bytes(of slot: UInt32, _ count: Int) -> UnsafeMutableRawBufferPointer? {
-        guard slot < shape.slotCount, count <= shape.slotBytes else { return nil }
+        guard slot < shape.slotCount, count <= shape.slotBytes, unsafe !bytes.isEmpty else { return nil }
         let start = Int(slot) * shape.slotBytes
         return unsafe UnsafeMutableRawBufferPointer(rebasing: bytes[start..<start + count])
     }
@@ -73,14 +83,15 @@ public final class EngineLease: Sendable {
         return isInForce ? result : nil
     }
 
-    /// Copies a block out and compares it with its checksum on the way. `false`: what is in `target` is not the block.
+    /// Copies a block out and compares it with its checksum on the way, if anybody has taken it. `false`: what is in `target` is
+    /// not the block.
     public func copy(_ index: Int, named name: ObjectName, to target: UnsafeMutableRawBufferPointer) -> Bool {
-        let expected = taken.blocks.indices.contains(index) ? taken.blocks[index].checksum : 0
+        let expected = taken.blocks.indices.contains(index) ? taken.blocks[index] : LeasedBlock(slot: 0, checksum: 0)
         return unsafe read(index) { bytes in
             guard bytes.count == target.count else { return false }
             var checksum = BlockChecksum.begin(name, payloadBytes: bytes.count)
             unsafe checksum.copy(bytes, to: target)
-            return checksum.value == expected
+            return checksum.value == expected.checksum || !expected.hasChecksum
         } ?? false
     }
 

@@ -15,6 +15,10 @@ extension EngineDesk {
         asked > .zero ? min(asked, limits.loanLimit) : limits.loanLimit
     }
 
+    /// When a loan is over. What is lent on a device is its engine's working memory, and a GPU cannot look at loan words: there a
+    /// loan ends with its request, its release or its engine.
+    private func expiry(_ lifetime: Duration) -> Instant { ownsDevice ? .distantFuture : time + lifetime }
+
     // MARK: Reading in place
 
     mutating func take(_ engine: EngineNumber, _ take: EngineTake, _ links: LinkView) {
@@ -77,7 +81,7 @@ extension EngineDesk {
         let isWanted = !blocks.isEmpty && !job.owesCancelled && !record.isEnding && mayBorrow(record.engine)
         if isWanted, loans.hasRoom(for: record.engine) {
             let loan = loans.open(
-                LoanTable.Loan(engine: record.engine, purpose: .lease(number), expires: time + job.lifetime))
+                LoanTable.Loan(engine: record.engine, purpose: .lease(number), expires: expiry(job.lifetime)))
             records[Int(number)].loan = loan
             handOver.loans += 1
             handOver.blocksLent += blocks.count
@@ -131,7 +135,7 @@ extension EngineDesk {
             return replies.append(.reserved(open.engine, job: open.job, EngineReserved()))
         }
         handOver.loans += 1
-        loans.grant(loan, answer.slots, until: time + lifetime(open.lifetime))
+        loans.grant(loan, answer.slots, until: expiry(lifetime(open.lifetime)))
         replies.append(.reserved(open.engine, job: open.job, EngineReserved(loan: loan, slots: answer.slots)))
     }
 
@@ -162,10 +166,28 @@ extension EngineDesk {
             deadline: .distantFuture, regions: [])
         job.blockCount = count
         job.isAdoption = true
+        var adoption = Adoption(reservation: reservation, slots: commit.slots)
+        adoption.holder = commit.request == 0 ? noRequest : find(engine, commit.request) ?? noRequest
         offer(
             job, on: number, commit.names, request: commit.request, evictionClass: commit.evictionClass,
-            adopted: Adoption(reservation: reservation, slots: commit.slots))
-        if left.isEmpty { _ = endLoan(commit.loan) }
+            adopted: adoption)
+        if ownsDevice {
+            // What is not taken over stays its own to read, until it gives the reservation back.
+            note(commit, written: number)
+        } else if left.isEmpty {
+            _ = endLoan(commit.loan)
+        }
+    }
+
+    private mutating func note(_ commit: EngineCommit, written number: RequestNumber) {
+        guard let hello = engines[records[Int(number)].engine]?.hello else { return }
+        for (index, slot) in commit.slots.enumerated() {
+            let position = commit.first + Int32(truncatingIfNeeded: index)
+            let content = SlotContent(
+                name: commit.names[Int(position)], metadata: metadata(of: number, at: position),
+                payloadBytes: Int32(truncatingIfNeeded: hello.blockBytes), checksum: 0, hasChecksum: false)
+            written.append((slot, content))
+        }
     }
 
     // MARK: Ends

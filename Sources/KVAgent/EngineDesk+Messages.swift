@@ -49,6 +49,11 @@ extension EngineDesk {
         guard hello.blockBytes > 0, hello.blockBytes <= slotBytes else {
             return refuse("its blocks have \(hello.blockBytes) bytes, the agent's slots \(slotBytes)")
         }
+        guard !ownsDevice || hello.ownership == .full else {
+            return refuse(
+                "it owns its GPU's memory by its HELLO (\(hello.ownership.rawValue)), and here HBM slots are the agent's "
+                    + "(hbm): say full, or start the agent without")
+        }
         if let ours = storeNamespace, ours != hello.storeNamespace {
             return refuse("its store namespace is `\(hello.storeNamespace)`, the agent's `\(ours)`")
         }
@@ -193,7 +198,9 @@ extension EngineDesk {
         let chain = load.names.isEmpty ? asked.map { records[Int($0)].names } ?? [] : load.names
         let count = load.places.blockCount
         let end = load.first + Int32(truncatingIfNeeded: count)
-        guard let regions = check(engine, load.places), load.first >= 0, count > 0, Int(end) <= chain.count,
+        // Who reads and writes on the device has nowhere to copy to.
+        guard !ownsDevice, let regions = check(engine, load.places), load.first >= 0, count > 0,
+            Int(end) <= chain.count,
             isSensible(chain), find(engine, load.job) == nil
         else {
             counters.invalid += 1
@@ -239,7 +246,7 @@ extension EngineDesk {
         let count = save.places.blockCount
         let nothing = EngineReply.saved(
             engine, job: save.job, kept: [UInt64](repeating: 0, count: (max(0, count) + 63) / 64))
-        guard let regions = check(engine, save.places), save.first >= 0, count > 0,
+        guard !ownsDevice, let regions = check(engine, save.places), save.first >= 0, count > 0,
             Int(save.first) + count == save.names.count, isSensible(save.names), find(engine, save.job) == nil
         else {
             counters.invalid += 1

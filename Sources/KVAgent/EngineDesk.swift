@@ -101,6 +101,8 @@ package struct EngineDesk {
     let blockTokens: Int32
     let slotBytes: Int
     let ownership: Ownership
+    /// Whether slots of a device are ours: engines read and write their blocks there.
+    let ownsDevice: Bool
     let limits: AgentLimits
     /// The store's namespace; that of the first engine unless it was given.
     package private(set) var storeNamespace: String?
@@ -132,6 +134,8 @@ package struct EngineDesk {
     package var replies: [EngineReply] = []
     /// Saves that ended; the decisions are asked which blocks they keep, then `answerSave` tells the engine.
     package var endedSaves: [RequestNumber] = []
+    /// Blocks that engines wrote into slots of the device and have named, for the world.
+    var written: [(slot: SlotIndex, content: SlotContent)] = []
     /// Requests whose transfers are to be cancelled by the world.
     package var cutRequests: [RequestNumber] = []
 
@@ -140,6 +144,7 @@ package struct EngineDesk {
         blockTokens = Int32(truncatingIfNeeded: tiering.blockTokens)
         slotBytes = tiering.blockBytes
         ownership = tiering.ownership
+        ownsDevice = tiering.hbmBytes > 0
         self.limits = limits
         self.storeNamespace = storeNamespace
         sessions = SessionTable(countMax: limits.sessionsMax)
@@ -251,6 +256,9 @@ package struct EngineDesk {
         var kept = [UInt64](repeating: 0, count: (offered.count + 63) / 64)
         for (index, name) in offered.enumerated() where isKept(name.blockKey) {
             kept[index / 64] |= 1 << UInt64(index % 64)
+        }
+        if ownsDevice, hasSubscribers {
+            tellSubscribers(added: offered.filter { isKept($0.blockKey) }, removed: [])
         }
         replies.append(.saved(record.engine, job: job.ticket, kept: kept))
         closeJob(number)

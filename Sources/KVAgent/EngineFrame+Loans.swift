@@ -49,8 +49,10 @@ extension WireReader {
         taken.blocks.reserveCapacity(blocks)
         for _ in 0..<blocks {
             let slot: UInt32 = try number("slot")
-            try zeros(4)
-            taken.blocks.append(LeasedBlock(slot: slot, checksum: try number("checksum")))
+            let lacksChecksum = try integer(UInt32.self, "flags")
+            guard lacksChecksum < 2 else { throw error(.reserved("flags")) }
+            taken.blocks.append(
+                LeasedBlock(slot: slot, checksum: try number("checksum"), hasChecksum: lacksChecksum == 0))
         }
         guard Int(first) + blocks <= Int(Int32.max) else { throw error(.value("first", UInt64(first))) }
         return taken
@@ -92,12 +94,16 @@ extension WireReader {
         let slotCount: UInt32 = try number("slots")
         let loanCount: UInt32 = try number("loans")
         let lifetimeMax = try duration("longest loan")
-        let isWritable = try access()
+        let access = try integer(UInt8.self, "access")
+        guard access < 2 else { throw error(.value("access", UInt64(access))) }
+        let kind = try integer(UInt8.self, "memory")
+        guard let memory = EngineArenaMemory(rawValue: kind) else { throw error(.value("memory", UInt64(kind))) }
+        try zeros(6)
         let (needed, overflows) = slotBytes.multipliedReportingOverflow(by: Int(slotCount))
         guard !overflows, needed <= byteCount else { throw error(.value("slots", UInt64(slotCount))) }
         return EngineArenaShape(
             slotBytes: slotBytes, slotCount: Int(slotCount), byteCount: byteCount, loanCount: Int(loanCount),
-            lifetimeMax: lifetimeMax, isWritable: isWritable)
+            lifetimeMax: lifetimeMax, isWritable: access == 1, memory: memory)
     }
 
     private mutating func size(_ field: String) throws(FrameError) -> Int {
@@ -171,7 +177,7 @@ extension EngineFrame {
             writer.integer(UInt32(shape.slotCount))
             writer.integer(UInt32(shape.loanCount))
             writer.duration(shape.lifetimeMax)
-            writer.access(shape.isWritable)
+            writer.integer(UInt64(shape.isWritable ? 1 : 0) | UInt64(shape.memory.rawValue) << 8)
         case .taken(_, let taken):
             writer.integer(UInt32(taken.first))
             writer.integer(UInt32(taken.blocks.count))
@@ -179,7 +185,7 @@ extension EngineFrame {
             writer.duration(taken.time)
             for block in taken.blocks {
                 writer.integer(block.slot)
-                writer.integer(UInt32(0))
+                writer.integer(UInt32(block.hasChecksum ? 0 : 1))
                 writer.integer(block.checksum)
             }
         case .reserved(_, let reserved):

@@ -65,11 +65,14 @@ public struct LeasedBlock: Sendable, Hashable {
     public var slot: UInt32
     /// What its checksum must be (`BlockChecksum` of name and payload).
     public var checksum: UInt64
+    /// Whether anybody has taken it. What an engine wrote on a device has none until the agent has copied it down.
+    public var hasChecksum: Bool
 
     /// A block of its parts.
-    public init(slot: UInt32, checksum: UInt64) {
+    public init(slot: UInt32, checksum: UInt64, hasChecksum: Bool = true) {
         self.slot = slot
         self.checksum = checksum
+        self.hasChecksum = hasChecksum
     }
 }
 
@@ -162,6 +165,16 @@ public struct EngineCommit: Sendable, Equatable {
     }
 }
 
+/// What the slots that an engine is shown lie in.
+public enum EngineArenaMemory: UInt8, Sendable {
+    /// Node memory: a memory file.
+    case node
+    /// A device that stands in for a GPU: a memory file, too.
+    case emulatedDevice
+    /// A GPU's memory: a descriptor for `cuMemImportFromShareableHandle`.
+    case cudaDevice
+}
+
 /// How the arena looks to an engine that maps it.
 public struct EngineArenaShape: Sendable, Equatable {
     /// Bytes from one slot to the next.
@@ -176,11 +189,15 @@ public struct EngineArenaShape: Sendable, Equatable {
     public var lifetimeMax: Duration
     /// Whether the descriptor allows writing.
     public var isWritable: Bool
+    /// What the slots lie in.
+    public var memory: EngineArenaMemory
 
     /// A shape of its parts.
     public init(
-        slotBytes: Int, slotCount: Int, byteCount: Int, loanCount: Int, lifetimeMax: Duration, isWritable: Bool
+        slotBytes: Int, slotCount: Int, byteCount: Int, loanCount: Int, lifetimeMax: Duration, isWritable: Bool,
+        memory: EngineArenaMemory = .node
     ) {
+        self.memory = memory
         self.slotBytes = slotBytes
         self.slotCount = slotCount
         self.byteCount = byteCount

@@ -78,10 +78,13 @@ struct JournalEncoder {
             half(computed.knownBlocks)
             byte(computed.parts.rawValue)
             half(computed.firstHeld)
-            byte(computed.adopted == nil ? 0 : 1)
             if let adopted = computed.adopted {
+                byte(adopted.holder == noRequest ? 1 : 2)
                 half(adopted.reservation)
                 slots(adopted.slots)
+                if adopted.holder != noRequest { half(adopted.holder) }
+            } else {
+                byte(0)
             }
         case .ended(let request, let reason):
             byte(3)
@@ -164,6 +167,7 @@ struct JournalEncoder {
             half(ready.request)
             half(ready.first)
             half(ready.end)
+            if !ready.slots.isEmpty { slots(ready.slots) }
         case .transfer(let order):
             byte(3)
             half(order.transfer)
@@ -310,7 +314,9 @@ struct JournalDecoder {
             var computed = Computed(
                 request: try half(), knownBlocks: try signed(), parts: Computed.Parts(rawValue: try byte()),
                 firstHeld: try signed())
-            if try byte() == 1 { computed.adopted = Adoption(reservation: try half(), slots: try slots()) }
+            let adoption = try byte()
+            if adoption > 0 { computed.adopted = Adoption(reservation: try half(), slots: try slots()) }
+            if adoption == 2 { computed.adopted?.holder = try half() }
             return .computed(computed)
         case 3: return .ended(request: try half(), reason: try reason())
         case 4: return .cancelled(request: try half())

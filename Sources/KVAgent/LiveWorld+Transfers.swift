@@ -17,7 +17,7 @@ extension LiveWorld {
         case .outOfEngine, .intoEngine: break
         }
         if order.request != noRequest, order.kind == .load || order.kind == .save, desk.isCut(order.request) {
-            desk.flightBegan(order.request, touches: order.touchesEngine)
+            desk.flightBegan(order.request, touches: touchesEngine(order))
             end(order, .cancelled, [])
             return .accepted
         }
@@ -27,7 +27,7 @@ extension LiveWorld {
         let serial = flights[index].serial &+ 1
         flights[index] = Flight(order: order, path: path, serial: serial, isOpen: true)
         openFlights += 1
-        desk.flightBegan(order.request, touches: order.touchesEngine)
+        desk.flightBegan(order.request, touches: touchesEngine(order))
         meters[path.rawValue].added(order.bytes, at: now)
         queues[path.rawValue].add(
             FlightName(transfer: order.transfer, serial: serial), order.kind, engine: order.engine)
@@ -134,7 +134,7 @@ extension LiveWorld {
         ordinary.append(
             DueEvent(
                 event: .transferEnded(TransferEnd(transfer: order.transfer, outcome: outcome, lost: lost)),
-                request: order.request, touchesEngine: order.touchesEngine))
+                request: order.request, touchesEngine: touchesEngine(order)))
     }
 
     /// Names a move towards the drive and the store. The serial tells a late word from a present one.
@@ -155,6 +155,7 @@ extension LiveWorld {
 
     /// Hands the next few blocks to a worker.
     private mutating func beginCopy(_ index: Int) -> Bool {
+        if let device { return beginDeviceCopy(index, device) }
         let flight = flights[index]
         if let hand = desk.handOver(of: flight.order.request) { return beginHandOver(index, hand) }
         let moves = flight.order.moves

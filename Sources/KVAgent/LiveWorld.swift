@@ -50,6 +50,8 @@ struct LiveWorld: World, ~Copyable {
     let settings: LiveSettings
     let inbox: AgentInbox
     var workers: CopyWorkers
+    /// The device whose slots are the tier above node memory.
+    var device: DeviceSlots?
     var drive: (any Drive)?
     var client: StoreClient?
     var flashIsReadOnly = false
@@ -98,13 +100,15 @@ struct LiveWorld: World, ~Copyable {
 
     init(
         desk: EngineDesk, slots: MemorySlots, settings: LiveSettings, inbox: AgentInbox, workers: CopyWorkers,
-        drive: (any Drive)?, flashSlots: FlashSlots?, client: StoreClient?, journal: JournalWriter?
+        device: DeviceSlots? = nil, drive: (any Drive)?, flashSlots: FlashSlots?, client: StoreClient?,
+        journal: JournalWriter?
     ) {
         self.desk = desk
         self.slots = slots
         self.settings = settings
         self.inbox = inbox
         self.workers = workers
+        self.device = device
         self.drive = drive
         self.flashSlots = flashSlots
         self.client = client
@@ -255,6 +259,7 @@ struct LiveWorld: World, ~Copyable {
         for end in endBatch {
             switch end {
             case .copied(let order): copied(order)
+            case .device(let copies): deviceCopied(copies)
             case .drive(let event): take(event)
             case .store(let event): take(event)
             }
@@ -280,6 +285,7 @@ struct LiveWorld: World, ~Copyable {
         if let time = posted.time { now = max(now, time) }
         guard let message = posted.message else { return }
         desk.take(message, links: links, at: now)
+        takeWritten()
         takeCuts()
         takeEvents()
         tell()
@@ -353,11 +359,15 @@ struct LiveWorld: World, ~Copyable {
 
     private mutating func begin(_ command: Command) -> Submission {
         switch command {
-        case .answer, .loading, .ready, .pinned:
+        case .ready(let ready):
+            lendOnDevice(ready)
+            desk.take(command)
+            return .accepted
+        case .answer, .loading, .pinned:
             desk.take(command)
             return .accepted
         case .reserved(let reserved):
-            giveAway(reserved.slots)
+            if device == nil { giveAway(reserved.slots) } else { giveAwayOnDevice(reserved.slots) }
             desk.take(command)
             return .accepted
         case .transfer(let order): return start(order)

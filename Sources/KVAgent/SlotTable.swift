@@ -12,6 +12,8 @@ struct SlotContent {
     var payloadBytes: Int32 = 0
     /// `BlockChecksum` of name and payload.
     var checksum: UInt64 = 0
+    /// Whether somebody has taken it: of what an engine wrote on a device, whoever copies it down first.
+    var hasChecksum = true
 }
 
 /// The slots of node memory, side by side in one region.

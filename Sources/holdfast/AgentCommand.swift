@@ -36,6 +36,16 @@ struct AgentCommand: AsyncParsableCommand {
     @Option(name: .long, help: "Node memory for blocks, like 64GiB (default: 8GiB).")
     var dram: String?
 
+    @Option(
+        name: .long,
+        help:
+            "HBM slots that are the agent's, like 2GiB, for engines that say full (default: engines own their GPU's memory)."
+    )
+    var hbm: String?
+
+    @Option(name: .long, help: "What those slots lie in: cuda:N, or emulated.")
+    var device: String?
+
     @Option(name: .long, help: "A file or block device for blocks of this node; it is formatted at each start.")
     var nvme: String?
 
@@ -114,7 +124,8 @@ struct AgentCommand: AsyncParsableCommand {
         var settings = AgentConfiguration()
         if let config { try settings.read(file: config) }
         let options: [(name: String, option: String, value: String?)] = [
-            ("socket", "--socket", socket), ("dram", "--dram", dram), ("nvme", "--nvme", nvme),
+            ("socket", "--socket", socket), ("dram", "--dram", dram),
+            ("hbm", "--hbm", hbm), ("device", "--device", device), ("nvme", "--nvme", nvme),
             ("nvmeSize", "--nvme-size", nvmeSize), ("store", "--store", store), ("keys", "--keys", keys),
             ("tenant", "--tenant", tenant), ("namespace", "--namespace", namespace), ("http", "--http", http),
             ("profile", "--profile", profile), ("traces", "--traces", traces),

@@ -190,7 +190,9 @@ struct AgentPicture {
         func tier(_ tier: AgentStatus.Tier) -> String {
             "\(ByteSize.text(tier.usedBytes)) of \(ByteSize.text(tier.totalBytes)), \(tier.hitTokens) tokens served"
         }
-        var lines = [row("dram", tier(agent.dram))]
+        var lines: [String] = []
+        if let hbm = agent.hbm { lines.append(row("hbm", "\(tier(hbm)), on \(agent.device ?? "a device")")) }
+        lines.append(row("dram", tier(agent.dram)))
         if agent.nvme.totalBytes > 0 { lines.append(row("nvme", tier(agent.nvme))) }
         if let store = agent.store {
             let state = store.isUsable ? "reached" : "not reached\(store.reason.isEmpty ? "" : ": \(store.reason)")"
@@ -198,13 +200,15 @@ struct AgentPicture {
                 row("store", "\(state), namespace \(store.namespace ?? "?"), \(agent.flash.hitTokens) tokens served"))
         }
         let prompt = max(1, agent.promptTokens)
-        let hit = agent.dram.hitTokens + agent.nvme.hitTokens + agent.flash.hitTokens
+        let own = agent.hbm == nil ? agent.hbmHitTokens : 0
+        let hit =
+            agent.ledger["hbm", default: 0] - own + agent.dram.hitTokens + agent.nvme.hitTokens + agent.flash.hitTokens
         lines.append(
             row(
                 "prompts",
                 String(
                     format: "%d tokens, %.1f %% from our tiers, %.1f %% from the engine", agent.promptTokens,
-                    100 * Double(hit) / Double(prompt), 100 * Double(agent.hbmHitTokens) / Double(prompt))))
+                    100 * Double(hit) / Double(prompt), 100 * Double(own) / Double(prompt))))
         for link in agent.links where link.bytesPerSecond > 0 || link.underWay > 0 {
             lines.append(
                 row(

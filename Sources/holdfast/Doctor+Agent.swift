@@ -2,6 +2,7 @@
 
 import Foundation
 import KVAgent
+import KVMemory
 import KVModel
 import KVStore
 import KVSystem
@@ -21,7 +22,7 @@ struct AgentChecks {
         } catch { return [Finding("settings", error)] }
         // The machine is looked at as for a store of the same size.
         var machine = StoreConfiguration()
-        machine.dram = settings.dram
+        machine.dram = settings.dram + (settings.device == "emulated" ? settings.hbm : 0)
         machine.listen = ""
         machine.http = settings.http
         machine.rdma = settings.rdma
@@ -31,6 +32,7 @@ struct AgentChecks {
         var findings = [Finding("settings", .ok, "all of them are known")]
         findings += MachineChecks(settings: machine, owner: "agent").findings.filter { $0.about != "rdmaListen" }
         findings.append(socket(settings))
+        if settings.hbm > 0 { findings.append(device(settings)) }
         findings.append(region(settings))
         if !settings.nvme.isEmpty {
             findings += DriveChecks(path: settings.nvme, size: settings.nvmeSize).findings
@@ -53,6 +55,25 @@ struct AgentChecks {
                 "socket", .problem, "another process listens on \(path)", remedy: "stop it, or choose another path")
         }
         return Finding("socket", .ok, path)
+    }
+
+    /// The device whose slots are the agent's.
+    private func device(_ settings: AgentConfiguration) -> Finding {
+        guard let number = settings.gpuNumber else {
+            return Finding(
+                "device", .warning, "ordinary memory stands in for a GPU's: its rates say nothing of one",
+                remedy: "give cuda:0 where there is a GPU")
+        }
+        do throws(OperatorError) {
+            let driver = try CudaDriver(gpu: number)
+            guard settings.hbm < driver.byteCount else {
+                return Finding(
+                    "device", .problem,
+                    "`hbm` is \(ByteSize.text(settings.hbm)), and \(driver.name) has \(ByteSize.text(driver.byteCount))",
+                    remedy: "leave room for the model")
+            }
+            return Finding("device", .ok, "\(driver.name), \(ByteSize.text(driver.byteCount))")
+        } catch { return Finding("device", error) }
     }
 
     /// Memory of ours that is no larger than the engine's own host region holds nothing that is not there already.

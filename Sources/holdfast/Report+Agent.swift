@@ -33,7 +33,8 @@ struct AgentReport {
         if let agent = status.agent {
             let prompt = agent.promptTokens
             lines.append(row("prompt tokens", "\(prompt)", "counted"))
-            lines.append(row("  served by the engine itself", share(agent.hbmHitTokens, of: prompt), "counted"))
+            let nearest = agent.hbm == nil ? "by the engine itself" : "from HBM slots"
+            lines.append(row("  served \(nearest)", share(agent.hbmHitTokens, of: prompt), "counted"))
             for (name, tier) in [("node memory", agent.dram), ("local flash", agent.nvme), ("the store", agent.flash)] {
                 lines.append(row("  served from \(name)", share(tier.hitTokens, of: prompt), "counted"))
             }

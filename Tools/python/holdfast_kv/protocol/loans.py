@@ -43,21 +43,23 @@ class ArenaOpened:
     loans: int
     lifetime_max: int
     writable: bool = False
+    #: What the slots lie in: 0 node memory, 1 a device that stands in for a GPU, 2 a GPU's memory.
+    memory: int = 0
     ticket: int = 0
 
     def body(self) -> bytes:
         """Its body."""
-        return struct.pack(
-            "<QQIIQQ", self.slot_bytes, self.length, self.slots, self.loans, self.lifetime_max, int(self.writable)
-        )
+        access = int(self.writable) | self.memory << 8
+        return struct.pack("<QQIIQQ", self.slot_bytes, self.length, self.slots, self.loans, self.lifetime_max, access)
 
     @classmethod
     def read(cls, ticket: int, flags: int, reader: Reader) -> ArenaOpened:
         """Reads a body."""
         slot_bytes, length, slots, loans, lifetime, access = reader.unpack("QQIIQQ")
-        if access > 1 or not 0 < slot_bytes <= length or slots * slot_bytes > length:
+        memory = access >> 8
+        if access & 0xFF > 1 or memory > 2 or not 0 < slot_bytes <= length or slots * slot_bytes > length:
             raise ProtocolError(f"an arena of {slots} slots of {slot_bytes} bytes in {length}")
-        return cls(slot_bytes, length, slots, loans, lifetime, bool(access))
+        return cls(slot_bytes, length, slots, loans, lifetime, bool(access & 1), memory)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,20 +99,25 @@ class Take:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """Blocks that may be read where they lie: each (slot, checksum), the first at position ``first`` of the chain."""
+    """Blocks that may be read where they lie: each (slot, checksum), the first at position ``first`` of the chain.
+
+    A checksum that nobody has taken so far is None: of what an engine wrote on a device.
+    """
 
     KIND: ClassVar[Kind] = Kind.TAKEN
     ticket: int
     first: int
     loan: Loan = NO_LOAN
     nanoseconds: int = 0
-    blocks: tuple[tuple[int, int], ...] = ()
+    blocks: tuple[tuple[int, int | None], ...] = ()
 
     def body(self) -> bytes:
         """Its body."""
         head = struct.pack("<II", self.first, len(self.blocks)) + self.loan.encode()
         head += struct.pack("<Q", self.nanoseconds)
-        return head + b"".join(struct.pack("<IIQ", slot, 0, checksum) for slot, checksum in self.blocks)
+        return head + b"".join(
+            struct.pack("<IIQ", slot, int(checksum is None), checksum or 0) for slot, checksum in self.blocks
+        )
 
     @classmethod
     def read(cls, ticket: int, flags: int, reader: Reader) -> Taken:
@@ -120,10 +127,10 @@ class Taken:
             raise ProtocolError(f"{count} blocks, more than {KEYS_MAX}")
         loan = Loan.decode(reader)
         (nanoseconds,) = reader.unpack("Q")
-        blocks = []
-        for slot, zero, checksum in struct.iter_unpack("<IIQ", reader.take(16 * count)):
-            must_be_zero(zero)
-            blocks.append((slot, checksum))
+        blocks: list[tuple[int, int | None]] = []
+        for slot, lacks_checksum, checksum in struct.iter_unpack("<IIQ", reader.take(16 * count)):
+            must_be_zero(lacks_checksum >> 1)
+            blocks.append((slot, None if lacks_checksum else checksum))
         return cls(ticket, first, loan, nanoseconds, tuple(blocks))
 
 
