@@ -45,7 +45,9 @@ final class LiveCluster {
         let engineCount = max(1, replay.scenario.replicas / agents)
         let longest = replay.pathBlocksMax
         // Several requests at once: room for four of the longest, or a quarter of a gigabyte of shorter ones.
-        let rows = isPaced ? max(longest, min(4 * longest, (256 << 20) / settings.blockBytes)) : longest
+        let rows =
+            isPaced
+            ? max(longest, min(4 * longest, (256 << 20) / settings.blockBytes)) : settings.hbmBlocks > 0 ? 1 : longest
         guard longest <= EngineProtocol.keyCountMax else {
             throw OperatorError(
                 "a prompt has \(longest) blocks, and an agent's door takes \(EngineProtocol.keyCountMax)", at: "--live",
@@ -72,7 +74,7 @@ final class LiveCluster {
             nodes.append(
                 try LiveNode(
                     agent, engineCount: engineCount, blockTokens: replay.blockTokens, blockBytes: blockBytes,
-                    rows: rows, takeKilling: { [unowned self] in takeKilling() },
+                    rows: rows, ownsDevice: settings.hbmBlocks > 0, takeKilling: { [unowned self] in takeKilling() },
                     killStore: { [unowned self] in store?.kill() }))
         }
         try waitForStore()
@@ -120,7 +122,7 @@ final class LiveCluster {
         _ settings: LockStepSettings, agents: Int, engines: Int, rows: Int, folder: URL
     ) throws(OperatorError) {
         let (blocks, bytes) = (settings.blocks, settings.blockBytes)
-        let memory = agents * blocks.dram * bytes + engines * rows * bytes + 128 << 20
+        let memory = agents * (blocks.dram + settings.hbmBlocks) * bytes + engines * rows * bytes + 128 << 20
         let disk =
             LiveDrive.byteCount(blocks.store, bytes) + (blocks.nvme > 0 ? agents : 0)
             * LiveDrive.byteCount(blocks.nvme, bytes)

@@ -6,20 +6,36 @@ import KVAgent
 import KVMemory
 import KVModel
 import KVSystem
+import KVTiering
 import Synchronization
 
 /// What an engine says of itself, and what its blocks are.
 enum LiveBlocks {
     /// The hello of every engine of a replay.
-    static func hello(blockTokens: Int, blockBytes: Int) -> EngineHello {
+    static func hello(blockTokens: Int, blockBytes: Int, ownership: Ownership = .host) -> EngineHello {
         let fields = [
             "model": "replay", "tokenizer": "none", "engine": "replay", "hash_scheme": "trace", "hash_seed": "0",
             "block_tokens": "\(blockTokens)", "kv_dtype": "u64", "kv_scales": "", "layers": "1", "kv_heads": "1",
             "head_size": "\(blockBytes)", "memory_order": "words", "tenant_salt": "",
         ]
         return EngineHello(
-            kind: "replay", process: 0, ownership: .host, namespace: fields, storeNamespace: "replay",
+            kind: "replay", process: 0, ownership: ownership, namespace: fields, storeNamespace: "replay",
             blockTokens: Int32(blockTokens), blockBytes: blockBytes)
+    }
+
+    /// A name's bytes, in memory of a block's size.
+    static func fill(_ bytes: UnsafeMutableRawBufferPointer, as name: ObjectName) {
+        let words = unsafe bytes.bindMemory(to: UInt64.self)
+        let seed = name.key[0] ^ name.key[2]
+        for index in words.indices { unsafe words[index] = mixBits(seed &+ UInt64(index)) }
+    }
+
+    /// Whether these are a name's bytes, every one of them.
+    static func are(_ bytes: UnsafeRawBufferPointer, of name: ObjectName) -> Bool {
+        let words = unsafe bytes.bindMemory(to: UInt64.self)
+        let seed = name.key[0] ^ name.key[2]
+        for index in words.indices where unsafe words[index] != mixBits(seed &+ UInt64(index)) { return false }
+        return true
     }
 
     /// The name of a block of a trace: the same in every engine, 32 bytes, all different for different numbers.
@@ -42,20 +58,28 @@ final class LiveEngine {
     var request: EngineTicket = 0
     private let arena: MemoryArena
     private let region: Int32
+    private let ownership: Ownership
     let blockBytes: Int
 
     /// - Parameters:
     ///   - rows: Blocks that its memory holds.
+    ///   - ownership: `full`: its blocks lie in slots of the agent's device, and its rows are none.
     ///   - limit: How long it waits for its agent; then a look-up is a miss and a job is cancelled.
-    init(socket: String, blockTokens: Int, blockBytes: Int, rows: Int, limit: KVModel.Duration = limit) throws {
+    init(
+        socket: String, blockTokens: Int, blockBytes: Int, rows: Int, ownership: Ownership = .host,
+        limit: KVModel.Duration = limit
+    ) throws {
         self.blockBytes = blockBytes
+        self.ownership = ownership
         var memory = ArenaConfiguration(slotBytes: blockBytes, slotCount: max(1, rows))
         memory.wantsHugePages = false
         memory.wantsPinning = false
         memory.name = "holdfast-replay-engine"
         arena = try MemoryArena(memory)
         var configuration = EngineClientConfiguration(
-            path: socket, hello: LiveBlocks.hello(blockTokens: blockTokens, blockBytes: blockBytes))
+            path: socket,
+            hello: LiveBlocks.hello(blockTokens: blockTokens, blockBytes: blockBytes, ownership: ownership))
+        if ownership == .full { configuration.arena = .writing }
         configuration.client = "holdfast replay"
         configuration.lookUpLimit = limit
         configuration.jobLimit = limit
@@ -73,6 +97,14 @@ final class LiveEngine {
                 "an agent does not take an engine on: \(client.refusal?.description ?? "no answer")",
                 at: client.welcome?.program ?? "live replay")
         }
+        guard ownership == .full else { return }
+        let deadline = MonotonicClock.now + Self.limit
+        while client.arena == nil {
+            guard MonotonicClock.now < deadline else {
+                throw OperatorError("an agent does not show its device's slots", at: "live replay")
+            }
+            usleep(2_000)
+        }
     }
 
     /// Places for blocks in given rows.
@@ -87,22 +119,15 @@ final class LiveEngine {
     }
 
     /// A row becomes what a name's bytes are.
-    func fill(_ name: ObjectName, row: Int) {
-        let words = unsafe words(of: row)
-        let seed = name.key[0] ^ name.key[2]
-        for index in words.indices { unsafe words[index] = mixBits(seed &+ UInt64(index)) }
-    }
+    func fill(_ name: ObjectName, row: Int) { unsafe LiveBlocks.fill(bytes(of: row), as: name) }
 
     /// Whether a row holds a name's bytes, every one of them.
     func holds(_ name: ObjectName, row: Int) -> Bool {
-        let words = unsafe words(of: row)
-        let seed = name.key[0] ^ name.key[2]
-        for index in words.indices where unsafe words[index] != mixBits(seed &+ UInt64(index)) { return false }
-        return true
+        unsafe LiveBlocks.are(UnsafeRawBufferPointer(bytes(of: row)), of: name)
     }
 
-    private func words(of row: Int) -> UnsafeMutableBufferPointer<UInt64> {
-        unsafe arena.memory[MemorySlice(offset: row * blockBytes, count: blockBytes)].bindMemory(to: UInt64.self)
+    private func bytes(of row: Int) -> UnsafeMutableRawBufferPointer {
+        unsafe arena.memory[MemorySlice(offset: row * blockBytes, count: blockBytes)]
     }
 }
 

@@ -40,18 +40,25 @@ final class LiveNode: LockStepNode {
     /// What the agent had booked when it was asked last.
     private var booked = Ledger()
     private var found = EngineFound()
+    /// Whether engines read and write their blocks in slots of the agent's device; then what they hold of the request in hand.
+    private let ownsDevice: Bool
+    private var lease: EngineLease?
+    private var reservation: EngineReservation?
 
     /// - Parameter rows: Blocks of the longest prompt.
     init(
-        _ agent: AgentProcess, engineCount: Int, blockTokens: Int, blockBytes: Int, rows: Int,
+        _ agent: AgentProcess, engineCount: Int, blockTokens: Int, blockBytes: Int, rows: Int, ownsDevice: Bool,
         takeKilling: @escaping () -> LiveKilling?, killStore: @escaping () -> Void
     ) throws {
         self.agent = agent
         self.blockBytes = blockBytes
         self.takeKilling = takeKilling
         self.killStore = killStore
+        self.ownsDevice = ownsDevice
         makeEngine = {
-            try LiveEngine(socket: agent.socket, blockTokens: blockTokens, blockBytes: blockBytes, rows: rows)
+            try LiveEngine(
+                socket: agent.socket, blockTokens: blockTokens, blockBytes: blockBytes, rows: rows,
+                ownership: ownsDevice ? .full : .host)
         }
         engines = try (0..<engineCount).map { [makeEngine] _ in try makeEngine() }
     }
@@ -71,13 +78,8 @@ final class LiveNode: LockStepNode {
 
     func load(_ request: LockStepRequest, upTo end: Int32) throws -> LockStepLoad {
         let engine = engines[request.engine]
-        let rows = Int(request.engineBlocks)..<Int(end)
-        engine.clear(rows)
-        let answer = LiveAnswer<EngineLoaded>()
         let begin = MonotonicClock.now
-        engine.client.load(first: request.engineBlocks, places: engine.places(rows), request: engine.request) {
-            answer.set($0)
-        }
+        let finish = ownsDevice ? beginTake(request, end, engine) : beginLoad(request, end, engine)
         if let killing = takeKilling() {
             switch killing.what {
             case .store: killStore()
@@ -88,24 +90,82 @@ final class LiveNode: LockStepNode {
                 return LockStepLoad(end: request.engineBlocks, engineDied: true)
             }
         }
-        let loaded = try answer.wait("the end of a load")
+        let loaded = try finish()
         let seconds = (MonotonicClock.now - begin).seconds
-        for position in Int(loaded.first)..<Int(max(loaded.first, loaded.end)) {
+        for position in loaded.blocks {
             counts.bytesCompared += blockBytes
-            let name = LiveBlocks.name(request.path[request.path.startIndex + position])
-            if !engine.holds(name, row: position) { counts.wrongBlocks += 1 }
+            let name = LiveBlocks.name(request.path[request.path.startIndex + Int(position)])
+            if !loaded.holds(name, position) { counts.wrongBlocks += 1 }
         }
-        if loaded.end == end { counts.loads.append(LiveLoad(found: found, seconds: seconds)) }
+        if loaded.blocks.upperBound == end { counts.loads.append(LiveLoad(found: found, seconds: seconds)) }
         if !agent.isRunning {
             try agent.start()
             booked = Ledger()
             for engine in engines { try engine.waitUntilOpen() }
         }
         try agent.rest(at: request.time)
-        return LockStepLoad(end: max(loaded.end, request.engineBlocks), seconds: seconds)
+        return LockStepLoad(end: max(loaded.blocks.upperBound, request.engineBlocks), seconds: seconds)
+    }
+
+    /// What a load brought, and whether a block of it is its name's.
+    private struct Loaded {
+        var blocks: Range<Int32>
+        var holds: (ObjectName, Int32) -> Bool
+    }
+
+    /// Asks for blocks in rows of the engine's own.
+    private func beginLoad(_ request: LockStepRequest, _ end: Int32, _ engine: LiveEngine) -> () throws -> Loaded {
+        let rows = Int(request.engineBlocks)..<Int(end)
+        engine.clear(rows)
+        let answer = LiveAnswer<EngineLoaded>()
+        engine.client.load(first: request.engineBlocks, places: engine.places(rows), request: engine.request) {
+            answer.set($0)
+        }
+        return {
+            let loaded = try answer.wait("the end of a load")
+            return Loaded(blocks: loaded.first..<max(loaded.first, loaded.end)) { engine.holds($0, row: Int($1)) }
+        }
+    }
+
+    /// Asks for blocks where they lie on the device. They stay there until the request ends.
+    private func beginTake(_ request: LockStepRequest, _ end: Int32, _ engine: LiveEngine) -> () throws -> Loaded {
+        let answer = LiveAnswer<EngineLease?>()
+        engine.client.take(first: 0, count: Int(end), request: engine.request) { answer.set($0) }
+        return { [self] in
+            lease = try answer.wait("the end of a take")
+            guard let lease else { return Loaded(blocks: 0..<0) { _, _ in false } }
+            let first = lease.taken.first
+            return Loaded(blocks: first..<lease.taken.end) { name, position in
+                unsafe lease.read(Int(position - first)) { unsafe LiveBlocks.are($0, of: name) } ?? false
+            }
+        }
+    }
+
+    /// The engine writes what it did not find into slots of the device.
+    private func commit(_ request: LockStepRequest) throws {
+        let engine = engines[request.engine]
+        let left = request.path.count - Int(request.loadedBlocks)
+        guard left > 0 else { return }
+        let granted = LiveAnswer<EngineReservation?>()
+        engine.client.reserve(left) { granted.set($0) }
+        reservation = try granted.wait("an answer to a reservation")
+        try agent.rest(at: request.time)
+        guard let reservation else { return }
+        let count = reservation.reserved.slots.count
+        let names = request.path.prefix(Int(request.loadedBlocks) + count).map(LiveBlocks.name)
+        for index in 0..<count {
+            let name = names[Int(request.loadedBlocks) + index]
+            _ = unsafe reservation.fill(index) { unsafe LiveBlocks.fill($0, as: name) }
+        }
+        counts.bytesOffered += count * blockBytes
+        let answer = LiveAnswer<EngineSaved>()
+        reservation.commit(0..<count, as: names, request: engine.request) { answer.set($0) }
+        _ = try answer.wait("the end of a commit")
+        try agent.rest(at: request.time)
     }
 
     func save(_ request: LockStepRequest) throws {
+        if ownsDevice { return try commit(request) }
         guard !request.path.isEmpty else { return }
         let engine = engines[request.engine]
         let names = request.path.map(LiveBlocks.name)
@@ -122,6 +182,8 @@ final class LiveNode: LockStepNode {
     func finish(_ request: LockStepRequest) throws -> Ledger {
         let engine = engines[request.engine]
         engine.client.finished(EngineRequestEnd(ticket: engine.request, reason: request.reason))
+        reservation?.release()
+        (lease, reservation) = (nil, nil)
         // Frames are heard in their order: what this answers was heard after the end.
         let heard = LiveAnswer<Bool>()
         engine.client.statistics { heard.set(!$0.isEmpty) }

@@ -12,6 +12,8 @@ struct LockStepSettings {
     let blockBytes: Int
     /// Blocks of each tier; 0: there is none.
     let blocks: (dram: Int, nvme: Int, store: Int)
+    /// HBM slots of each node, where they are the agents' to give; 0: engines own their memory.
+    let hbmBlocks: Int
     /// The settings of every agent but its places: a YAML file's lines.
     let lines: String
     /// The agents' own reading of them.
@@ -19,7 +21,10 @@ struct LockStepSettings {
     private let blockTokens: Int32
 
     /// - Parameter isPaced: Whether time passes as it does, and blocks may come before they are asked for.
-    init(_ replay: ModelledReplay, blockBytes: Int, isPaced: Bool = false) throws(OperatorError) {
+    init(
+        _ replay: ModelledReplay, blockBytes: Int, hbmBlocks: Int = 0, isPaced: Bool = false
+    ) throws(OperatorError) {
+        self.hbmBlocks = hbmBlocks
         let scenario = replay.scenario
         guard scenario.tiers.dram.use else {
             throw OperatorError(
@@ -50,6 +55,7 @@ struct LockStepSettings {
         lines +=
             isPaced
             ? ["prefetch: \(scenario.prefetch.use)"] : ["prefetch: false", "subscribe: false", "clock: given"]
+        if hbmBlocks > 0 { lines += ["hbm: \(hbmBlocks * blockBytes)", "device: emulated"] }
         if blocks.store > 0 { lines += ["tenant: local", "namespace: replay"] }
         self.lines = lines.joined(separator: "\n") + "\n"
         var agent = AgentConfiguration()
@@ -65,7 +71,7 @@ struct LockStepSettings {
 
     /// What agents make of the settings.
     func tiering() throws(OperatorError) -> TieringConfiguration {
-        try agent.tiering(slotBytes: blockBytes, blockTokens: blockTokens, ownership: .host)
+        try agent.tiering(slotBytes: blockBytes, blockTokens: blockTokens, ownership: hbmBlocks > 0 ? .full : .host)
     }
 
     /// What the planner believes of paths.

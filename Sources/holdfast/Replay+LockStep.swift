@@ -47,6 +47,14 @@ struct LockStepOptions: ParsableArguments {
     @Option(
         help: ArgumentHelp(
             """
+            With --lockstep: HBM slots of each node that are the agents' to give (an emulated device), in bytes of the model's \
+            blocks; engines then have no memory of their own.
+            """, valueName: "size"))
+    var hbm: String?
+
+    @Option(
+        help: ArgumentHelp(
+            """
             Live: kill -9 this in the middle of the first load from the N-th request on: store@N, store@N-M (back before \
             the M-th), agent@N or engine@N (back at once, empty). May be repeated.
             """, valueName: "what@N"))
@@ -62,6 +70,7 @@ struct LockStepOptions: ParsableArguments {
         if let timeLimit, !(0.1...1e6).contains(timeLimit) {
             throw ValidationError("--time-limit \(timeLimit): give 0.1 to 1000000 seconds.")
         }
+        if hbm != nil, !isAsked { throw ValidationError("--hbm is for --lockstep: in time engines own their memory.") }
         if !live, !kill.isEmpty { throw ValidationError("--kill needs --live: modelled processes do not die.") }
         if let agents, !(1...1024).contains(agents) { throw ValidationError("--agents \(agents): give 1 to 1024.") }
     }
@@ -80,6 +89,7 @@ struct LockStepOptions: ParsableArguments {
         var words = isAsked ? ["--lockstep"] : []
         words += ["--route", route]
         if let agents { words += ["--agents", "\(agents)"] }
+        if let hbm { words += ["--hbm", hbm] }
         if live { words += ["--live", "--block-bytes", blockBytes] }
         if let compress { words += ["--compress", "\(compress)"] }
         if let timeLimit { words += ["--time-limit", "\(timeLimit)"] }
@@ -95,6 +105,20 @@ struct LockStepOptions: ParsableArguments {
                 "'\(blockBytes)' is not a multiple of 4 KiB up to 16 MiB", at: "--block-bytes", remedy: "give 64KiB")
         }
         return bytes
+    }
+
+    /// HBM slots of each node. An engine must have room for the prompt that it computes.
+    func hbmBlocks(of replay: ModelledReplay) throws(OperatorError) -> Int {
+        guard let hbm else { return 0 }
+        let blocks = try ByteSize.read(hbm, name: "--hbm", at: "--hbm") / replay.blockBytes
+        let needed = max(16, replay.pathBlocksMax)
+        guard (needed...1 << 28).contains(blocks) else {
+            throw OperatorError(
+                "'\(hbm)' has room for \(blocks) blocks of \(ByteSize.text(replay.blockBytes)), and the longest prompt has "
+                    + "\(replay.pathBlocksMax)", at: "--hbm",
+                remedy: "give it at least \(ByteSize.text(needed * replay.blockBytes))")
+        }
+        return blocks
     }
 
     func killings() throws(OperatorError) -> [LiveKilling] {
@@ -123,14 +147,15 @@ struct LockStepOptions: ParsableArguments {
         try modelled.checkOutput()
         let replay = try ModelledReplay(
             trace: try input.read(), scenario: scenario, catalogue: try modelled.scenario.readCatalogue())
-        let settings = try LockStepSettings(replay, blockBytes: blockBytes)
+        let hbmBlocks = try hbmBlocks(of: replay)
+        let settings = try LockStepSettings(replay, blockBytes: blockBytes, hbmBlocks: hbmBlocks)
         let count = agents ?? scenario.nodes
         let cluster = live ? try LiveCluster(replay, settings, agents: count, killings: killings) : nil
         let nodes: [any LockStepNode] =
             try cluster?.nodes ?? replay.stillNodes(count, try settings.tiering(), links: settings.links)
         let bar = ProgressBar("replaying", forced: input.progress)
         let total = Double(replay.requestCount)
-        let result = try replay.lockStep(over: nodes, router: router) { request in
+        let result = try replay.lockStep(over: nodes, router: router, ownsDevice: hbmBlocks > 0) { request in
             bar.update(Double(request) / total, detail: "\(request) requests")
             try cluster?.begin(request)
         }
@@ -151,7 +176,8 @@ struct LockStepOptions: ParsableArguments {
         let overrides = Dictionary(try modelled.scenario.readOverrides().map { ($0.key, $0.value) }) { _, last in last }
         let record = replay.record(
             of: result, version: Holdfast.configuration.version, command: modelled.command(input, words),
-            overrides: overrides, live: live)
+            overrides: overrides, hbmBytes: hbmBlocks > 0 ? Double(hbmBlocks * replay.blockBytes * count) : nil,
+            live: live)
         try modelled.finish(record, json: json, terminal: terminal)
     }
 }

@@ -59,6 +59,27 @@ import Testing
         #expect(try run.object["mode"] as? String == "live")
     }
 
+    /// HBM slots of the agents: the engines of a node read and write their blocks there, and node memory and the store stand behind.
+    @Test func liveHitsInHBMSlotsAreTheModelledOnesToTheToken() throws {
+        let options = ["--route", "migrating", "--hbm", "8GB"]
+        let modelled = try ledger(try replay(options))
+        let run = try replay(options + ["--live", "--block-bytes", "4KiB"])
+        #expect(try ledger(run) == modelled)
+        for tier in ["hbm", "dram", "flash"] { #expect(modelled[tier] ?? 0 > 0, "nothing was served from \(tier)") }
+        #expect(run.errors.contains("bytes of hits were compared, all right"))
+    }
+
+    @Test(arguments: ["agent@80", "engine@80"])
+    func whoDiesWithHBMSlotsCostsHitsAndNothingElse(_ victim: String) throws {
+        let options = ["--route", "migrating", "--hbm", "8GB"]
+        let whole = try ledger(try replay(options))
+        let run = try replay(options + ["--live", "--block-bytes", "4KiB", "--kill", victim])
+        let live = try ledger(run)
+        #expect(live.values.reduce(0, +) == whole.values.reduce(0, +) && live["firstSeen"] == whole["firstSeen"])
+        #expect(served(live) > served(whole) / 4 && served(live) <= served(whole))
+        #expect(!run.errors.contains("lived on"), "nothing died: \(run.errors)")
+    }
+
     @Test func conversationsThatMigrateLoseNothingThatTheStoreHas() throws {
         // Each request goes to the other agent than the one before it: B never saw what A computed, and hits it.
         let sticky = try ledger(try replay(["--route", "sticky", "--live", "--block-bytes", "4KiB"]))
@@ -127,6 +148,15 @@ import Testing
         ] {
             let run = try CommandRun.holdfast(["replay", trace] + words)
             #expect(run.exitCode == 64 && run.errors.contains("--compress"), "\(words): \(run.errors)")
+        }
+    }
+
+    @Test func hbmSlotsAreForLockStepAndHoldSomeBlocks() throws {
+        for (words, code, text) in [
+            (["--live"], Int32(64), "--lockstep"), (["--lockstep", "--set", "tiers.flash.use=false"], 1, "--hbm"),
+        ] {
+            let run = try CommandRun.holdfast(["replay", trace, "--hbm", "1MB"] + words)
+            #expect(run.exitCode == code && run.errors.contains(text), "\(words): \(run.errors)")
         }
     }
 

@@ -17,6 +17,8 @@ public struct LockStepRequest: Sendable {
     public var promptTokens: Int32
     /// Leading blocks that the engine has itself.
     public var engineBlocks: Int32
+    /// Leading blocks that it has after its load.
+    public var loadedBlocks: Int32 = 0
     /// The conversation.
     public var session: Int32
     /// Its place in the conversation.
@@ -50,7 +52,8 @@ public protocol LockStepNode: AnyObject {
     func lookUp(_ request: LockStepRequest) throws -> Int32
     /// Brings the blocks from `request.engineBlocks` up to `end` into the engine.
     func load(_ request: LockStepRequest, upTo end: Int32) throws -> LockStepLoad
-    /// The prompt is computed: the engine offers its blocks, all of which it holds.
+    /// The prompt is computed: the engine offers its blocks, all of which it holds; where HBM slots are the node's, it writes
+    /// those that it did not find into slots of the device.
     func save(_ request: LockStepRequest) throws
     /// The prompt is booked and its turn over: where its tokens came from, as far as the node knows. Empty: nobody booked it.
     func finish(_ request: LockStepRequest) throws -> Ledger

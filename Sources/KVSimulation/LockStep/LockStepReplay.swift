@@ -48,9 +48,11 @@ public struct LockStepResult: Sendable {
 extension ModelledReplay {
     /// Replays the trace in lock step over `nodes`; each node has as many engines as the scenario says.
     ///
-    /// - Parameter onRequest: Told each request before it runs: for progress, and to break something.
+    /// - Parameters:
+    ///   - ownsDevice: Whether HBM slots are the nodes' to give: then engines have no memory of their own.
+    ///   - onRequest: Told each request before it runs: for progress, and to break something.
     public func lockStep(
-        over nodes: [any LockStepNode], router: LockStepRouter, requestsMax: Int = .max,
+        over nodes: [any LockStepNode], router: LockStepRouter, requestsMax: Int = .max, ownsDevice: Bool = false,
         onRequest: (Int) throws -> Void = { _ in }
     ) throws -> LockStepResult {
         let enginesPerNode = max(1, scenario.replicas / nodes.count)
@@ -65,7 +67,7 @@ extension ModelledReplay {
             let node = nodes[place / enginesPerNode]
             let start = given.firstReference
             let path = workload.blocks[start..<start + Int(given.blockCount)]
-            let own = caches[place].filledRun(path.span)
+            let own = ownsDevice ? 0 : caches[place].filledRun(path.span)
             var request = LockStepRequest(
                 index: index, engine: place % enginesPerNode, path: path, promptTokens: given.inputTokens,
                 engineBlocks: Int32(own), session: given.session, turn: given.turn, reason: given.stopReason,
@@ -77,13 +79,16 @@ extension ModelledReplay {
                 request.engineBlocks = 0
                 load = try lookUpAndLoad(request, at: node)
             }
-            caches[place].acquire(path.span, evicted: &evicted)
-            caches[place].fillLeading(path.span, path.count)
+            request.loadedBlocks = load.end
+            if !ownsDevice {
+                caches[place].acquire(path.span, evicted: &evicted)
+                caches[place].fillLeading(path.span, path.count)
+            }
             try node.save(request)
             let known = path.firstIndex { !computed.contains($0) } ?? path.endIndex
             book(try node.finish(request), of: request, known: known - path.startIndex, in: &result)
             computed.formUnion(path[known...])
-            caches[place].release(path.span)
+            if !ownsDevice { caches[place].release(path.span) }
             evicted.removeAll(keepingCapacity: true)
             note(load, of: given, in: &result)
         }
@@ -191,10 +196,17 @@ extension ModelledReplay {
     /// A record of a lock-step replay: system 1 alone, its tokens counted, its times those of one request at a time.
     ///
     /// - Parameters:
+    ///   - hbmBytes: HBM slots of all nodes, where they are the nodes' to give.
     ///   - live: What only a live run knows; nil for a modelled one.
     public func record(
-        of result: LockStepResult, version: String, command: String, overrides: [String: String], live: LiveRun?
+        of result: LockStepResult, version: String, command: String, overrides: [String: String],
+        hbmBytes: Double? = nil, live: LiveRun?
     ) -> Record {
+        var configuration = configuration(command: command, overrides: overrides)
+        if let hbmBytes, let place = configuration.tiers.firstIndex(where: { $0.tier == Tier.hbm.name }) {
+            configuration.tiers[place].bytes = hbmBytes
+            configuration.ownership = Ownership.full.rawValue
+        }
         var system = SystemResult(
             counted: ComparedSystem.configured.key, name: "Lock step", role: ComparedSystem.configured.role,
             ledger: result.ledger)
@@ -207,7 +219,7 @@ extension ModelledReplay {
         return Record(
             version: version, name: "\(scenario.name), \(live == nil ? "modelled" : "live")",
             mode: live == nil ? .modelled : .live, trace: traceSummary,
-            configuration: configuration(command: command, overrides: overrides), modelError: ModelError(of: model),
+            configuration: configuration, modelError: ModelError(of: model),
             systems: [system, ceiling], prices: prices,
             checks: [
                 Check(

@@ -21,6 +21,7 @@ final class StillWorld: World {
     private(set) var answer: Answer?
     private(set) var plan: LoadPlan?
     private(set) var ready: Ready?
+    private(set) var reserved: [SlotIndex] = []
 
     private enum Due {
         case event(Event)
@@ -63,7 +64,8 @@ final class StillWorld: World {
         case .answer(let answer): self.answer = answer
         case .loading(let plan): self.plan = plan
         case .ready(let ready): self.ready = ready
-        case .pinned, .reserved, .cancel: break
+        case .reserved(let answer): reserved = answer.slots
+        case .pinned, .cancel: break
         case .transfer(let order):
             let lost = order.from == .flash ? store?.manager.beginRead(order.moves) ?? [] : []
             due.append(.transfer(order, lost: lost))
@@ -85,6 +87,9 @@ final class StillNode: LockStepNode {
     private var world: StillWorld
     private let links: LinkView
     private let blockTokens: Int32
+    private let ownsDevice: Bool
+    /// Whether blocks of the request in hand were kept by a save of its own.
+    private var wasSaved = false
     /// What was booked before the request in hand.
     private var booked = Ledger()
 
@@ -93,6 +98,7 @@ final class StillNode: LockStepNode {
         world = StillWorld(store: store)
         self.links = links
         blockTokens = Int32(configuration.blockTokens)
+        ownsDevice = configuration.hbmBytes > 0
     }
 
     func lookUp(_ request: LockStepRequest) -> Int32 {
@@ -103,7 +109,9 @@ final class StillNode: LockStepNode {
     }
 
     func load(_ request: LockStepRequest, upTo end: Int32) -> LockStepLoad {
-        tell(.load(LoadRequest(request: 0, engineBlocks: request.engineBlocks, endMax: end, links: links)))
+        var load = LoadRequest(request: 0, engineBlocks: request.engineBlocks, endMax: end, links: links)
+        load.isLease = ownsDevice
+        tell(.load(load))
         let expected = world.plan.map(\.expected.seconds) ?? 0
         return LockStepLoad(end: world.ready?.end ?? request.engineBlocks, seconds: expected)
     }
@@ -111,6 +119,7 @@ final class StillNode: LockStepNode {
     /// The very events that an agent makes of an engine's save: the prompt is booked before its own blocks are there, and
     /// the save is a request of its own.
     func save(_ request: LockStepRequest) {
+        if ownsDevice { return commit(request) }
         let count = Int32(request.path.count)
         tell(.computed(Computed(request: 0, parts: .booked)))
         arrive(1, request, promptTokens: count * blockTokens, engineBlocks: count)
@@ -118,11 +127,40 @@ final class StillNode: LockStepNode {
         tell(.ended(request: 1, reason: .unknown))
     }
 
+    /// The same of an engine that writes its new blocks into slots of the device.
+    private func commit(_ request: LockStepRequest) {
+        let left = Int32(request.path.count) - request.loadedBlocks
+        wasSaved = false
+        guard left > 0 else { return }
+        tell(.reserve(ReserveRequest(reservation: 0, count: left)))
+        let slots = world.reserved
+        guard !slots.isEmpty else { return tell(.unreserve(reservation: 0)) }
+        wasSaved = true
+        var saved = request
+        saved.path = request.path.prefix(Int(request.loadedBlocks) + slots.count)
+        let count = Int32(saved.path.count)
+        var computed = Computed(request: 1, parts: .kept, firstHeld: request.loadedBlocks)
+        computed.adopted = Adoption(reservation: 0, slots: slots)
+        computed.adopted?.holder = 0
+        tell([
+            .computed(Computed(request: 0, parts: .booked)),
+            arrival(1, saved, promptTokens: count * blockTokens, engineBlocks: count), .computed(computed),
+            .ended(request: 1, reason: .unknown),
+        ])
+    }
+
     func finish(_ request: LockStepRequest) -> Ledger {
         let count = Int32(request.path.count)
-        let parts: Computed.Parts = request.path.isEmpty ? [.booked, .kept] : .booked
-        tell(.computed(Computed(request: 0, parts: parts, firstHeld: count)))
-        tell(.ended(request: 0, reason: request.reason))
+        let keeps = ownsDevice ? !wasSaved : request.path.isEmpty
+        let parts: Computed.Parts = keeps ? [.booked, .kept] : .booked
+        let events: [Event] = [
+            .computed(Computed(request: 0, parts: parts, firstHeld: count)),
+            .ended(request: 0, reason: request.reason),
+        ]
+        // An agent hears both before anything that they start has ended. On a device that shows: what its request holds no more
+        // is idle at once, what is still being copied is idle behind it.
+        if ownsDevice { tell(events) } else { for event in events { tell(event) } }
+        if ownsDevice, wasSaved { tell(.unreserve(reservation: 0)) }
         let before = booked
         booked = Ledger(manager.ledger)
         return booked - before
@@ -131,12 +169,17 @@ final class StillNode: LockStepNode {
     private func arrive(
         _ number: RequestNumber, _ request: LockStepRequest, promptTokens: Int32, engineBlocks: Int32
     ) {
+        tell(arrival(number, request, promptTokens: promptTokens, engineBlocks: engineBlocks))
+    }
+
+    private func arrival(
+        _ number: RequestNumber, _ request: LockStepRequest, promptTokens: Int32, engineBlocks: Int32
+    ) -> Event {
         let chain = request.path.map { BlockKey(traceBlock: UInt64($0)) }
-        tell(
-            .arrived(
-                Arrival(
-                    request: number, engine: Int32(request.engine), chain: chain[...], promptTokens: promptTokens,
-                    engineBlocks: engineBlocks, session: request.session, turn: request.turn)))
+        return .arrived(
+            Arrival(
+                request: number, engine: Int32(request.engine), chain: chain[...], promptTokens: promptTokens,
+                engineBlocks: engineBlocks, session: request.session, turn: request.turn))
     }
 
     /// Meets what is due before a time, each at its own moment.
@@ -149,8 +192,11 @@ final class StillNode: LockStepNode {
     }
 
     /// One word, and everything that comes of it.
-    private func tell(_ event: Event) {
-        manager.handle(event, in: &world)
+    private func tell(_ event: Event) { tell([event]) }
+
+    /// A few words that are heard before anything ends.
+    private func tell(_ events: [Event]) {
+        for event in events { manager.handle(event, in: &world) }
         while !world.isQuiet { manager.handle(world.next(until: world.now), in: &world) }
     }
 }
