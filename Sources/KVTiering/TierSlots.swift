@@ -59,10 +59,10 @@ struct TierSlots {
     /// Blocks that have been idle for longest, at most `count` of them, the oldest first.
     func oldestIdle(_ limit: Int) -> [BlockNumber] {
         var blocks: [BlockNumber] = []
-        var slot = newer[count]
+        var slot = slots[count].newer
         while blocks.count < limit, slot != UInt32(count) {
-            blocks.append(owners[Int(slot)])
-            slot = newer[Int(slot)]
+            blocks.append(slots[Int(slot)].owner)
+            slot = slots[Int(slot)].newer
         }
         return blocks
     }

@@ -49,16 +49,6 @@ import Testing
         }
     }
 
-    /// The control: a plan made of a rate that lies between fast and slow is worth nothing, and whoever waits for it waits beyond
-    /// the bound.
-    @Test func thePlansOfAFitfulPathAreNotToBeWaitedFor() async throws {
-        var swarm = SimulationSwarm(firstSeed: 9000, seeds: 12, seconds: 4, faults: [.fitfulFlash])
-        swarm.hidesFits = true
-        let waits = await swarm.run(threads: 2).waits
-        let fitful = try #require(waits.first { $0.fault == "fitfulFlash" })
-        #expect(fitful.ratioP99 > 1.1)
-    }
-
     @Test func theSameSeedGivesTheSameRun() {
         for seed in [3, 14] as [UInt64] {
             let first = Simulation(seed: seed, seconds: 3).run()

@@ -36,8 +36,6 @@ struct FaultyWorld: World, ~Copyable {
     /// The node whose decisions are being handled.
     var node = 0
     let shape: SimulationShape
-    /// Whether engines take a path for steady that is not.
-    var hidesFits = false
     var random: RandomSource
     var queue = TimerQueue<SimulationEvent>()
     var nodes: [NodeDevices]
@@ -148,7 +146,7 @@ struct FaultyWorld: World, ~Copyable {
             if tier == .flash, isActive(.fitfulFlash, on: node) {
                 let between = Double(mixBits(UInt64(bitPattern: clock)) % 256) / 1024 + 0.005
                 return LinkState(
-                    bandwidth: rate * between, delay: Duration(nanoseconds: latency), isSteady: hidesFits)
+                    bandwidth: rate * between, delay: Duration(nanoseconds: latency), isSteady: false)
             }
             return LinkState(
                 bandwidth: shape.seesRates ? rate * share(of: tier, on: node) : rate,

@@ -71,15 +71,12 @@ public final class Simulation {
     /// - Parameters:
     ///   - faults: Faults to choose from; nil: all of them.
     ///   - planted: A bug to plant, for the proof that it is seen.
-    ///   - hidesFits: Whether engines take a path for steady that is not: a control, in which the bound on waiting is missed.
     public init(
-        seed: UInt64, seconds: Double, faults: [SimulationFault]? = nil, planted: PlantedBug? = nil,
-        hidesFits: Bool = false
+        seed: UInt64, seconds: Double, faults: [SimulationFault]? = nil, planted: PlantedBug? = nil
     ) {
         let shape = SimulationShape(seed: seed, seconds: seconds, only: faults)
         self.shape = shape
         world = FaultyWorld(shape, planted: planted)
-        world.hidesFits = hidesFits
         let extra = planted == .budgetOffByOne ? 1 : 0
         nodes = (0..<shape.nodes).map { _ in Node(shape.configuration(extraBlocks: extra)) }
         clients = SimulatedClients(shape)

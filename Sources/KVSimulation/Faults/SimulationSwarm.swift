@@ -43,8 +43,6 @@ public struct SimulationSwarm: Sendable {
     public var seconds: Double
     /// Faults to choose from; nil: all.
     public var faults: [SimulationFault]?
-    /// See `Simulation.init`.
-    public var hidesFits = false
 
     /// A swarm of `seeds` seeds from `firstSeed` on.
     public init(firstSeed: UInt64, seeds: Int, seconds: Double, faults: [SimulationFault]? = nil) {
@@ -70,10 +68,10 @@ public struct SimulationSwarm: Sendable {
                 guard next < seeds else { return }
                 let seed = firstSeed &+ UInt64(next)
                 next += 1
-                let (seconds, faults, hidesFits) = (seconds, faults, hidesFits)
+                let (seconds, faults) = (seconds, faults)
                 group.addTask {
                     onStart(seed)
-                    return Simulation(seed: seed, seconds: seconds, faults: faults, hidesFits: hidesFits).run()
+                    return Simulation(seed: seed, seconds: seconds, faults: faults).run()
                 }
             }
             for _ in 0..<max(1, threads) { add() }
