@@ -48,8 +48,8 @@ struct AgentSoakCampaign {
         var source = RandomSource(seed: seed)
         Self.session(agent, tally, &source, turns: 20, vanishes: false)
         guard settled(agent) != nil else { throw OperatorError("the agent does not come to rest") }
-        let before = Footprint(of: agent.identifier)
-        var course = MemoryCourse(from: before)
+        var descriptors = OpenDescriptors(of: agent.identifier)
+        var course = MemoryCourse(of: agent.identifier)
         let began = MonotonicClock.now
         let end = began + Duration(seconds: seconds)
         let threads = try (0..<Self.workers).map { worker in
@@ -58,7 +58,7 @@ struct AgentSoakCampaign {
         }
         while MonotonicClock.now < end {
             usleep(UInt32(seconds / 60 * 1e6))
-            course.add(Footprint(of: agent.identifier))
+            course.sample()
             guard let status = agent.status() else {
                 result.hangs += 1
                 continue
@@ -82,9 +82,8 @@ struct AgentSoakCampaign {
         guard hits.allSatisfy({ $0 > 0 }), sums.vanished > 0 else {
             throw OperatorError("a tier was idle: take longer")
         }
-        let after = Footprint(of: agent.identifier)
-        if after.descriptors > before.descriptors || !course.isFlat { result.leaks += 1 }
-        note("\(course.words); descriptors: \(before.descriptors), \(after.descriptors)")
+        if !descriptors.awaitFirst(within: Duration(seconds: 30)) || !course.isFlat { result.leaks += 1 }
+        note("\(course.words); \(descriptors.words)")
         result.seconds = (MonotonicClock.now - began).seconds
         return result
     }

@@ -30,11 +30,11 @@ struct StoreSoakCampaign {
         let store = try StoreUnderTest(folder, size: "192MiB", memory: "32MiB")
         let first = try store.connect(slotCount: 1)
         guard let handle = await first.open() else { throw OperatorError("the store opens no namespace") }
-        let before = Footprint(of: store.identifier)
+        var descriptors = OpenDescriptors(of: store.identifier)
         let began = MonotonicClock.now
         let end = began + Duration(seconds: seconds)
         let tally = SharedTally()
-        var course = MemoryCourse(from: before)
+        var course = MemoryCourse(of: store.identifier)
         await withTaskGroup(of: Void.self) { group in
             for worker in 0..<Self.workers {
                 let workerSeed = seed &+ UInt64(worker)
@@ -42,7 +42,7 @@ struct StoreSoakCampaign {
             }
             while MonotonicClock.now < end {
                 try? await Task.sleep(nanoseconds: UInt64(seconds / 60 * 1e9))
-                course.add(Footprint(of: store.identifier))
+                course.sample()
             }
         }
         let sums = tally.sums
@@ -53,10 +53,8 @@ struct StoreSoakCampaign {
         // A run in which the store had nothing to do would prove nothing.
         guard sums.right > 0, evicted > 0 else { throw OperatorError("the store was never full: take longer") }
         first.client.shutDown()
-        let after = Footprint(of: store.identifier)
-        // The first client's connection is open both times it is counted, or closing just now.
-        if after.descriptors > before.descriptors || !course.isFlat { result.leaks += 1 }
-        note("\(course.words); descriptors: \(before.descriptors), \(after.descriptors)")
+        if !descriptors.awaitFirst(within: Duration(seconds: 30)) || !course.isFlat { result.leaks += 1 }
+        note("\(course.words); \(descriptors.words)")
         result.seconds = (MonotonicClock.now - began).seconds
         return result
     }
