@@ -30,12 +30,16 @@ class MemoryAgent:
         #: What it gives back has a byte flipped.
         self.damages = False
         self.hints: list[p.Frame] = []
+        #: Everything that engines said, in order.
+        self.heard: list[p.Frame] = []
         self.ends: list[p.Finished] = []
         self.hellos: list[p.Hello] = []
         #: Jobs and look-ups are taken and not answered; a CANCEL answers them, unless ``holds_cancels``.
         self.holds = False
         self.holds_cancels = False
         self.held: list[tuple[_Peer, p.Frame]] = []
+        #: Who comes is let in and hears nothing.
+        self.is_mute = False
         self.refuses: p.Refused | None = None
         self._number = random.getrandbits(64)
         with contextlib.suppress(FileNotFoundError):
@@ -74,6 +78,17 @@ class MemoryAgent:
         for peer in self._peers:
             if peer.is_subscribed:
                 peer.say(changed)
+
+    def acknowledge(self) -> None:
+        """Answers what was cancelled while ``holds_cancels``."""
+        self.holds_cancels = False
+        cancelled = {frame.ticket for frame in self.heard if isinstance(frame, p.Cancel)}
+        held, self.held = self.held, []
+        for peer, job in held:
+            if job.ticket in cancelled:
+                peer.say(p.Cancelled(job.ticket))
+            else:
+                self.held.append((peer, job))
 
     def recall(self, loan: p.Loan) -> None:
         """Ends a loan before its engine does."""
@@ -178,6 +193,9 @@ class _Peer(threading.Thread):
 
     def take(self, frame: p.Frame) -> None:
         agent = self.agent
+        agent.heard.append(frame)
+        if agent.is_mute:
+            return
         if agent.holds and isinstance(frame, (p.LookUp, p.Load, p.Save, p.Take, p.Commit)):
             agent.held.append((self, frame))
         elif isinstance(frame, p.Hello):

@@ -73,6 +73,9 @@ class HoldfastTier(SecondaryTierManager):
         check_version()
         self.locality = Locality(locality) if locality is not None else None
         config = offloading_spec.config
+        if enable_kv_events and not offloading_spec.kv_events_config.enable_kv_cache_events:
+            _log.warning("enable_kv_events: vLLM publishes no events; give it --kv-events-config")
+            enable_kv_events = False
         self._row = self.block_size_bytes
         fields = namespace_fields(offloading_spec, self._row, tenant_salt)
         self._client = Client(
