@@ -3,10 +3,11 @@
     lmcache server … --l2-adapter '{"type": "plugin", "module_path": "holdfast_kv.lmcache.l2", "class_name": "HoldfastL2",
                                     "adapter_params": {"socket": "/run/holdfast/agent.sock"}}'
 
-Objects are copied once, between the server's buffers and the agent's arena, on a thread of this adapter, without the
-interpreter's lock; with ``"hand_over": false``, or where the arena has no slot for them, twice, through slots that it shares
-with the agent. Where the server's L1 arena is a named shared memory (``--shm-name NAME``; then ``"shm_name": "NAME"`` here),
-the agent maps that and copies itself. Without an agent look-ups find nothing and stores fail at once.
+Where the server's L1 arena is shared memory, as it is with ``--no-l1-use-lazy``, the agent maps it and copies objects
+itself (``"in_place": false`` keeps it from that). Otherwise they are copied once, between the server's buffers and the
+agent's arena, on a thread of this adapter, without the interpreter's lock; with ``"hand_over": false``, or where the arena
+has no slot for them, twice, through slots that it shares with the agent. Without an agent look-ups find nothing and stores
+fail at once.
 """
 
 from __future__ import annotations

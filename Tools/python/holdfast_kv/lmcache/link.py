@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..arena import Lease
 from ..client import DEFAULT_SOCKET, Client, Settings
+from ..mover import shared_mapping
 from ..namespace import REQUIRED_FIELDS
 from ..protocol import Chain, Loaded, Ownership, Places, Saved
 from ..regions import StagingRegion
@@ -43,8 +44,9 @@ class _Slots:
 class Link:
     """The client, the memory, and the threads that copy.
 
-    Objects are copied once, to and from slots of the agent's arena; where there is no slot, and with ``hand_over`` false,
-    twice: through a staging region. LMCache's own memory is used in place where it has a name (``shm_name``).
+    Where LMCache's own memory is a shared mapping of a file, the agent maps that and copies itself. Other objects are copied
+    once, to and from slots of the agent's arena; where there is no slot, and with ``hand_over`` false, twice: through a
+    staging region.
     """
 
     def __init__(self, params: dict[str, Any], block_bytes: int, staging_bytes: int, l1: L1MemoryDesc | None = None) -> None:
@@ -54,8 +56,8 @@ class Link:
         #: Blocks that were written, and read, in the agent's arena.
         self.written_in_place = self.read_in_place = 0
         self.block_tokens = int(params.get("chunk_tokens", 256))
-        shm = params.get("shm_name") if l1 is not None else None
-        hands_over = not shm and bool(params.get("hand_over", True))
+        shared = _shared_arena(l1) if l1 is not None and params.get("in_place", True) else None
+        hands_over = shared is None and bool(params.get("hand_over", True))
         self.client = Client(
             str(params.get("socket", DEFAULT_SOCKET)),
             kind="lmcache",
@@ -69,13 +71,13 @@ class Link:
         )
         self.staging: StagingRegion | None = None
         self._base = 0
-        if shm and l1 is not None:
-            descriptor = os.open(f"/dev/shm/{str(shm).lstrip('/')}", os.O_RDWR | os.O_CLOEXEC)
+        if shared is not None and l1 is not None:
+            descriptor, offset = shared
             try:
                 self._region = self.client.add_region(descriptor, os.fstat(descriptor).st_size)
             finally:
                 os.close(descriptor)
-            self._base = l1.ptr
+            self._base = l1.ptr - offset
         else:
             slot = (block_bytes + 4095) // 4096 * 4096
             self.staging = StagingRegion(slot, max(2 * self.piece, staging_bytes // slot))
@@ -104,8 +106,8 @@ class Link:
     # ---- saves
 
     def save(self, chain: Chain, objects: Sequence[MemoryObj], deadline: float) -> Future[Saved]:
-        """Offers objects as the last blocks of a chain. They may change when this returns; those in memory that has a name
-        when the future ends. For the thread that begins jobs."""
+        """Offers objects as the last blocks of a chain. They may change when this returns; those in memory that the agent
+        maps when the future ends. For the thread that begins jobs."""
         saved = self._write(chain, objects, deadline)
         if saved is not None:
             return saved
@@ -241,6 +243,14 @@ class Link:
         self._ends.put(None)
         for thread in self._threads:
             thread.join(10.0)
+
+
+def _shared_arena(l1: L1MemoryDesc) -> tuple[int, int] | None:
+    """The file behind the server's L1 arena, and where in it the arena begins; None: it is no shared mapping of one."""
+    found = shared_mapping(l1.ptr, l1.size)
+    if found is None:
+        _log.info("the server's L1 memory is not shared: its objects are copied here; --no-l1-use-lazy shares it")
+    return found
 
 
 def _work(orders: queue.SimpleQueue[Callable[[], None] | None]) -> None:

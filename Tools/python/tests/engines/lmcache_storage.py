@@ -4,6 +4,7 @@ one in memory). Runs where LMCache is installed; needs no GPU."""
 from __future__ import annotations
 
 import asyncio
+import copy
 import os
 import select
 import sys
@@ -14,11 +15,18 @@ import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
 
+import readme
 import torch
+import yaml
 from lmcache.utils import CacheEngineKey
 from lmcache.v1.config import LMCacheEngineConfig
 from lmcache.v1.distributed.api import MemoryLayoutDesc, ObjectKey
+from lmcache.v1.distributed.config import L1MemoryManagerConfig
+from lmcache.v1.distributed.l2_adapters import create_l2_adapter
+from lmcache.v1.distributed.l2_adapters.plugin_l2_adapter import PluginL2AdapterConfig
+from lmcache.v1.distributed.memory_manager.l1_memory_manager import L1MemoryManager
 from lmcache.v1.metadata import LMCacheMetadata
+from lmcache.v1.storage_backend import storage_plugin_launcher
 from lmcache.v1.storage_backend.local_cpu_backend import LocalCPUBackend
 from memory_agent import MemoryAgent
 
@@ -92,6 +100,23 @@ class StorageTest(Agents):
         self.assertEqual(asyncio.run(self.storage.batched_async_contains("x", keys)), 40)
         # One copy each way, by this process: the agent moved none of it.
         self.assertEqual((self.storage._link.written_in_place, self.storage._link.read_in_place), (40, 40))
+
+    def test_lmcache_makes_the_plug_in_that_the_readme_configures(self) -> None:
+        written = yaml.safe_load(readme.block("storage_plugins:"))
+        config = copy.copy(self.config)
+        config.storage_plugins = written["storage_plugins"]
+        config.extra_config = written["extra_config"] | {"holdfast.socket": self.socket}
+        made: dict[str, object] = {}
+        storage_plugin_launcher(config, self.metadata, asyncio.new_event_loop(), self.cpu, "cpu", made)
+        (storage,) = made.values()
+        self.assertIsInstance(storage, HoldfastStorage)
+        self.addCleanup(storage.close)
+        self.assertTrue(storage._link.client.wait_open(20))
+        keys = self.keys("configured", 3)
+        for future in storage.batched_submit_put_task(keys, [self.buffer(number + 1) for number in range(3)]) or []:
+            future.result(20)
+        got = storage.batched_get_blocking(keys)
+        self.assertEqual([self.byte(thing) for thing in got], [{number + 1} for number in range(3)])
 
     def test_what_was_never_put_is_absent(self) -> None:
         keys = self.keys("b", 3)
@@ -174,6 +199,9 @@ class AdapterTest(Agents):
 
     def store(self, keys: list[ObjectKey]) -> bool:
         things = [self.buffer(number + 1) for number in range(len(keys))]
+        return self.store_things(keys, things)
+
+    def store_things(self, keys: list[ObjectKey], things: list) -> bool:  # type: ignore[type-arg]
         task = self.adapter.submit_store_task(keys, things)
         self.wait(self.adapter.get_store_event_fd())
         return self.adapter.pop_completed_store_tasks()[task].is_successful()
@@ -238,6 +266,31 @@ class AdapterTest(Agents):
         self.adapter.submit_unlock(ranks)
         # One copy each way, between LMCache's buffers and the agent's arena.
         self.assertEqual((link.written_in_place, link.read_in_place), (40, 40))
+
+    def test_the_agent_moves_objects_of_a_shared_arena_itself(self) -> None:
+        # The server's own memory manager and factory: what --no-l1-use-lazy and the README's --l2-adapter make.
+        (plugin,) = readme.configurations("--l2-adapter")
+        plugin["adapter_params"] |= {"socket": self.socket, "chunk_tokens": CHUNK}
+        config = L1MemoryManagerConfig(size_in_bytes=32 << 20, use_lazy=False)
+        self.assertTrue(config.shm_name, "LMCache does not share its L1 memory by itself any more")
+        l1 = L1MemoryManager(config)
+        self.addCleanup(l1.close)
+        self.adapter = create_l2_adapter(PluginL2AdapterConfig.from_dict(plugin), l1_memory_desc=l1.get_l1_memory_desc())
+        self.addCleanup(self.adapter.close)
+        self.connected()
+        self.assertIsNone(self.adapter._link.staging, "objects are copied here")
+        _, things = l1.allocate(self.layout[0], 12)
+        for number, thing in enumerate(things):
+            memoryview(thing.byte_array).cast("B")[: thing.get_size()] = bytes([number + 1]) * thing.get_size()
+        keys = self.keys("in place", 12)
+        self.assertTrue(self.store_things(keys, things))
+        into = things[::-1]
+        task = self.adapter.submit_load_task(keys, into)
+        self.wait(self.adapter.get_load_event_fd())
+        bits = self.adapter.query_load_result(task)
+        self.assertEqual([bits.test(at) for at in range(12)], [True] * 12)
+        self.assertEqual([self.byte(thing) for thing in into], [{number + 1} for number in range(12)])
+        self.assertEqual((self.adapter._link.written_in_place, self.adapter._link.read_in_place), (0, 0))
 
     def test_objects_that_are_not_handed_over_are_staged(self) -> None:
         self.adapter = HoldfastL2(
