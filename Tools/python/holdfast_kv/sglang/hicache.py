@@ -10,7 +10,6 @@ once.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import threading
 from collections.abc import Sequence
@@ -31,30 +30,13 @@ from ..client import DEFAULT_SOCKET, Client, Settings
 from ..mover import Mover, Piece
 from ..namespace import EngineKeys, namespace_digest
 from ..protocol import Chain, Ownership
+from .identity import namespace_fields, shard_of
+from .pools import Pool, group_of, is_chain, restorable_by
 
 if TYPE_CHECKING:
     from sglang.srt.mem_cache.pool_host import HostKVCache
 
 _log = logging.getLogger("holdfast_kv.sglang")
-
-
-class _Pool:
-    """A host pool: its pages' bytes and its number among the groups of objects."""
-
-    def __init__(self, pool: HostKVCache, group: int, is_sharded: bool) -> None:
-        self.pool = pool
-        self.group = group
-        self.is_sharded = is_sharded
-        self.page_size = int(getattr(pool, "page_size", 1) or 1)
-
-    def payloads(self, indices: torch.Tensor, count: int) -> list[list[Piece]] | None:
-        """Where pages lie: their pieces in the order of their bytes; None where the pool does not say."""
-        pointers, sizes = self.pool.get_page_buffer_meta(indices)
-        if count == 0 or len(pointers) % count:
-            return None
-        each = len(pointers) // count
-        pieces = [(int(at), int(size)) for at, size in zip(pointers, sizes, strict=True)]
-        return [pieces[page * each : (page + 1) * each] for page in range(count)]
 
 
 class HoldfastHiCache(HiCacheStorage):
@@ -73,7 +55,7 @@ class HoldfastHiCache(HiCacheStorage):
             save_deadline=float(extra.get("store_deadline", 30.0)),
         )
         self._attach_seconds = float(extra.get("attach_seconds", 2.0))
-        self._pools: dict[str, _Pool] = {}
+        self._pools: dict[str, Pool] = {}
         self._mover: Mover | None = None
         self._digest = b""
         self._shard, self._shards = shard_of(storage_config)
@@ -85,7 +67,7 @@ class HoldfastHiCache(HiCacheStorage):
     def register_mem_pool_host(self, mem_pool_host: HostKVCache) -> None:
         """The pool of KV pages: connects, and hands the pool's memory over if it can be shared."""
         super().register_mem_pool_host(mem_pool_host)
-        anchor = _Pool(mem_pool_host, 0, not self._config.is_mla_model)
+        anchor = Pool(mem_pool_host, 0, not self._config.is_mla_model)
         self._pools[PoolName.KV] = anchor
         probe = anchor.payloads(torch.zeros(anchor.page_size, dtype=torch.int64), 1)
         if probe is None:
@@ -116,7 +98,7 @@ class HoldfastHiCache(HiCacheStorage):
         if name in self._pools:
             return
         is_sharded = name == PoolName.MAMBA or not self._config.is_mla_model
-        self._pools[name] = _Pool(host_pool, group_of(name), is_sharded)
+        self._pools[name] = Pool(host_pool, group_of(name), is_sharded)
         self._share(host_pool)
 
     def _share(self, pool: HostKVCache) -> None:
@@ -131,7 +113,7 @@ class HoldfastHiCache(HiCacheStorage):
 
     # ---- keys
 
-    def _chain(self, keys: Sequence[str], before: Sequence[str], pool: _Pool) -> Chain:
+    def _chain(self, keys: Sequence[str], before: Sequence[str], pool: Pool) -> Chain:
         names = tuple(self._keys(_raw(key)) for key in (*before, *keys))
         shard, shards = (self._shard, self._shards) if pool.is_sharded else self._replicated()
         return Chain(names, pool.group, shard, shards)
@@ -156,7 +138,7 @@ class HoldfastHiCache(HiCacheStorage):
         """Leading pages that can be loaded."""
         return self._leading(self._pools.get(PoolName.KV), keys, self._before(extra_info))
 
-    def _leading(self, pool: _Pool | None, keys: Sequence[str], before: Sequence[str] = ()) -> int:
+    def _leading(self, pool: Pool | None, keys: Sequence[str], before: Sequence[str] = ()) -> int:
         if self._mover is None or pool is None or not keys:
             return 0
         chain = self._chain(keys, before, pool)
@@ -188,7 +170,7 @@ class HoldfastHiCache(HiCacheStorage):
                 restorable = [length for length in restorable if length in able]
         return PoolTransferResult(restorable[-1] if restorable else 0, hits, restorable)
 
-    def _present(self, pool: _Pool | None, transfer: PoolTransfer, keys: Sequence[str]) -> list[bool]:
+    def _present(self, pool: Pool | None, transfer: PoolTransfer, keys: Sequence[str]) -> list[bool]:
         if pool is None:
             return [False] * len(keys)
         if transfer.hit_policy == PoolHitPolicy.ALL_PAGES:
@@ -220,7 +202,7 @@ class HoldfastHiCache(HiCacheStorage):
         results: dict[str, list[bool]] = {}
         for transfer in transfers:
             pool, keys = self._pools.get(str(transfer.name)), list(transfer.keys or [])
-            if _is_chain(transfer):
+            if is_chain(transfer):
                 before = self._before(extra_info) if transfer.name == PoolName.KV else []
                 loaded = self._load(pool, keys, transfer.host_indices, before)
                 results[transfer.name] = [index < loaded for index in range(len(keys))]
@@ -237,7 +219,7 @@ class HoldfastHiCache(HiCacheStorage):
         results: dict[str, list[bool]] = {}
         for transfer in transfers:
             pool, keys = self._pools.get(str(transfer.name)), list(transfer.keys or [])
-            if _is_chain(transfer):
+            if is_chain(transfer):
                 before = self._before(extra_info) if transfer.name == PoolName.KV else []
                 results[transfer.name] = self._save(pool, keys, transfer.host_indices, before)
             else:
@@ -247,7 +229,7 @@ class HoldfastHiCache(HiCacheStorage):
         return results
 
     @staticmethod
-    def _single(pool: _Pool | None, transfer: PoolTransfer) -> list[tuple[str, torch.Tensor]]:
+    def _single(pool: Pool | None, transfer: PoolTransfer) -> list[tuple[str, torch.Tensor]]:
         keys = list(transfer.keys or [])
         size = pool.page_size if pool is not None else 1
         indices = transfer.host_indices
@@ -255,7 +237,7 @@ class HoldfastHiCache(HiCacheStorage):
             return [(key, torch.empty(0, dtype=torch.int64)) for key in keys]
         return [(key, indices[at * size : (at + 1) * size]) for at, key in enumerate(keys)]
 
-    def _load(self, pool: _Pool | None, keys: Sequence[str], indices: torch.Tensor | None, before: Sequence[str]) -> int:
+    def _load(self, pool: Pool | None, keys: Sequence[str], indices: torch.Tensor | None, before: Sequence[str]) -> int:
         payloads = self._payloads(pool, keys, indices)
         if self._mover is None or pool is None or payloads is None:
             return 0
@@ -264,7 +246,7 @@ class HoldfastHiCache(HiCacheStorage):
         return loaded
 
     def _save(
-        self, pool: _Pool | None, keys: Sequence[str], indices: torch.Tensor | None, before: Sequence[str]
+        self, pool: Pool | None, keys: Sequence[str], indices: torch.Tensor | None, before: Sequence[str]
     ) -> list[bool]:
         payloads = self._payloads(pool, keys, indices)
         if self._mover is None or pool is None or payloads is None:
@@ -276,7 +258,7 @@ class HoldfastHiCache(HiCacheStorage):
         return kept
 
     @staticmethod
-    def _payloads(pool: _Pool | None, keys: Sequence[str], indices: torch.Tensor | None) -> list[list[Piece]] | None:
+    def _payloads(pool: Pool | None, keys: Sequence[str], indices: torch.Tensor | None) -> list[list[Piece]] | None:
         if pool is None or indices is None or not keys:
             return None
         if indices.numel() < len(keys) * pool.page_size:
@@ -357,70 +339,8 @@ class HoldfastHiCache(HiCacheStorage):
             self._mover.close()
 
 
-def restorable_by(transfer: PoolTransfer, present: Sequence[bool], pages: int) -> set[int]:
-    """Prefix lengths that a pool with these pages can restore."""
-    if transfer.hit_policy == PoolHitPolicy.ALL_PAGES:
-        leading = next((index for index, there in enumerate(present) if not there), pages)
-        return set(range(1, leading + 1))
-    if transfer.hit_policy == PoolHitPolicy.TRAILING_PAGES:
-        window = max(1, len(transfer.keys or ()) or 1)
-        return {length for length in range(1, pages + 1) if all(present[max(0, length - window) : length])}
-    block = max(1, transfer.block_pages)
-    whole = 0
-    while (whole + 1) * block <= pages and present[(whole + 1) * block - 1]:
-        whole += 1
-    return set(range(1, whole * block + 1))
-
-
-def _is_chain(transfer: PoolTransfer) -> bool:
-    return transfer.hit_policy == PoolHitPolicy.ALL_PAGES
-
-
 def _raw(key: str) -> bytes:
     try:
         return bytes.fromhex(key)
     except ValueError:
         return key.encode()
-
-
-def group_of(name: str) -> int:
-    """A pool's number among groups: 0 is KV, the others follow from their names, equal in every process and version."""
-    if name == PoolName.KV:
-        return 0
-    return 1 + int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little") % 4000
-
-
-def shard_of(config: HiCacheStorageConfig) -> tuple[int, int]:
-    """Which part of a page this rank holds, and how many there are."""
-    index = (config.pp_rank * config.attn_cp_size + config.attn_cp_rank) * config.tp_size + config.tp_rank
-    return index, config.pp_size * config.attn_cp_size * config.tp_size
-
-
-def namespace_fields(config: HiCacheStorageConfig, pool: HostKVCache, page_bytes: int, tenant_salt: str) -> dict[str, str]:
-    """What must be equal for two ranks or engines to share pages."""
-
-    def of(name: str) -> str:
-        value = getattr(pool, name, "")
-        return "" if value is None else str(value)
-
-    return {
-        "block_tokens": str(config.logical_page_size or pool.page_size),
-        "engine": "sglang",
-        "hash_scheme": "sglang-sha256-page",
-        "hash_seed": "",
-        "head_size": of("head_dim") or of("kv_cache_dim"),
-        "kv_dtype": of("dtype"),
-        "kv_heads": of("head_num"),
-        "kv_scales": "",
-        "layers": of("layer_num"),
-        "memory_order": of("layout"),
-        "model": config.model_name or "",
-        "tenant_salt": tenant_salt,
-        "tokenizer": "",
-        "page_bytes": str(page_bytes),
-        "mla": str(config.is_mla_model).lower(),
-        "tp_size": "1" if config.is_mla_model else str(config.tp_size),
-        "pp_size": str(config.pp_size),
-        "cp_size": str(config.attn_cp_size),
-        "dcp_size": str(config.dcp_size),
-    }
