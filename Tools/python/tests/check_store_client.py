@@ -15,6 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from holdfast_kv import store_frames as wire  # noqa: E402
+from holdfast_kv.checksums import crc64  # noqa: E402
 from holdfast_kv.store_client import StoreClient, StoreError, StoreGone  # noqa: E402
 from holdfast_kv.store_frames import Header, Metadata, ObjectName, Operation, Status  # noqa: E402
 
@@ -123,7 +124,7 @@ with connect() as store, connect() as listener:
         expect(sum(each.payload_bytes for each in listed) == sum(map(len, blocks)) - 7, "lengths are told")
     described = store.describe(demo, names[0])
     expect(described is not None and described["payloadBytes"] == 1, "one is described")
-    expect(described["payloadChecksum"] == f"{wire.crc64(blocks[0]):016x}", "by its payload's checksum, too")
+    expect(described["payloadChecksum"] == f"{crc64(blocks[0]):016x}", "by its payload's checksum, too")
     expect(store.get(demo, listed[0].name) in blocks, "a listed name can be got")
     expect(store.unpin(demo, [names[0]], "check") == [Status.OK], "a pin ends")
     expect(store.unpin(demo, [names[0]], "check") == [Status.ABSENT], "and has ended then")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import ClassVar, TypeVar
+from typing import ClassVar, TypeAlias, TypeVar
 
 from .chains import AnyChain, Chain, Places
 from .fields import Bare, Kind, PinOutcome, ProtocolError, Reader, StopReason, must_be_zero
@@ -297,3 +297,10 @@ class Unpin(Bare):
 
     KIND: ClassVar[Kind] = Kind.UNPIN
     __slots__ = ()
+
+
+BlockFrame: TypeAlias = (
+    LookUp | Found | Load | Loaded | Save | Saved | Cancel | Cancelled | Finished | Prefetch | Touch | Pin | Pinned
+    | Unpin
+)  # fmt: skip
+"""Any frame about blocks."""

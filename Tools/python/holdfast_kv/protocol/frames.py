@@ -5,48 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias, get_args
 
-from .blocks import (
-    Cancel,
-    Cancelled,
-    Finished,
-    Found,
-    Load,
-    Loaded,
-    LookUp,
-    Pin,
-    Pinned,
-    Prefetch,
-    Save,
-    Saved,
-    Touch,
-    Unpin,
-)
+from .blocks import BlockFrame
 from .fields import BODY_BYTES_MAX, HEADER, HEADER_BYTES, VERSION, Kind, ProtocolError, Reader
-from .loans import Arena, ArenaOpened, Commit, Committed, Release, Released, Reserve, Reserved, Take, Taken
-from .session import (
-    Changed,
-    Farewell,
-    Goodbye,
-    Hello,
-    Ping,
-    Pong,
-    Refused,
-    RegionAdd,
-    RegionAdded,
-    RegionDrop,
-    RegionDropped,
-    Statistics,
-    Stats,
-    Subscribe,
-    Welcome,
-)
+from .loans import LoanFrame
+from .session import Changed, SessionFrame
 
-Frame: TypeAlias = (
-    Hello | Welcome | RegionAdd | RegionDrop | RegionAdded | RegionDropped | LookUp | Load | Save | Finished | Prefetch
-    | Touch | Pin | Ping | Pong | Found | Loaded | Saved | Pinned | Changed | Statistics | Farewell | Refused | Cancel
-    | Cancelled | Unpin | Subscribe | Stats | Goodbye | Arena | ArenaOpened | Take | Taken | Reserve | Reserved | Commit
-    | Committed | Release | Released
-)  # fmt: skip
+Frame: TypeAlias = SessionFrame | BlockFrame | LoanFrame
 _READERS: dict[int, Callable[[int, int, Reader], Frame]] = {frame.KIND: frame.read for frame in get_args(Frame)}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 from .blocks import Saved
 from .chains import NO_LOAN, AnyChain, Chain, Loan
@@ -258,3 +258,9 @@ class Released:
         if outcome > 1:
             raise ProtocolError(f"outcome {outcome}")
         return cls(ticket, not outcome)
+
+
+LoanFrame: TypeAlias = (
+    Arena | ArenaOpened | Take | Taken | Reserve | Reserved | Commit | Committed | Release | Released
+)  # fmt: skip
+"""Any frame about loans."""

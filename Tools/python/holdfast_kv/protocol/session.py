@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, TypeVar
+from typing import ClassVar, TypeAlias, TypeVar
 
 from .chains import Name
 from .fields import (
@@ -328,3 +328,10 @@ class Refused:
         """Reads a body."""
         (code,) = reader.unpack("H")
         return cls(ticket, Refusal(code), reader.text(16_384))
+
+
+SessionFrame: TypeAlias = (
+    Hello | Welcome | RegionAdd | RegionDrop | RegionAdded | RegionDropped | Subscribe | Changed | Stats | Statistics
+    | Ping | Pong | Goodbye | Farewell | Refused
+)  # fmt: skip
+"""Any frame of a connection as a whole."""
