@@ -15,6 +15,7 @@ import unittest
 
 sys.path[:0] = [os.path.join(os.path.dirname(__file__), ".."), os.path.join(os.path.dirname(__file__), "../..")]
 
+import readme
 import torch
 from memory_agent import MemoryAgent
 from sglang.srt.mem_cache.hicache_storage import (
@@ -61,14 +62,11 @@ class HiCacheTest(unittest.TestCase):
             self.addCleanup(self.agent.stop)
 
     def backend(self, pool, *, rank=0, ranks=1, mla=False, **extra):  # type: ignore[no-untyped-def]
+        (written,) = readme.configurations("--hicache-storage-backend-extra-config")
         config = HiCacheStorageConfig(
             tp_rank=rank, tp_size=ranks, pp_rank=0, pp_size=1, attn_cp_rank=0, attn_cp_size=1, is_mla_model=mla,
             enable_storage_metrics=False, is_page_first_layout=True, model_name=f"m/{os.getpid()}",
-            extra_config={
-                "backend_name": "holdfast", "module_path": "holdfast_kv.sglang.hicache",
-                "class_name": "HoldfastHiCache", "interface_v1": 1, "allocator": "shm", "socket": self.socket,
-                "lookup_deadline": 10.0, **extra,
-            },
+            extra_config=written | {"socket": self.socket, "lookup_deadline": 10.0, **extra},
         )  # fmt: skip
         backend = StorageBackendFactory.create_backend("dynamic", config, pool)
         backend.register_mem_pool_host(pool)

@@ -1,4 +1,4 @@
-"""vLLM's own engine on a CPU, dummy weights, over ``HoldfastConnector`` and the agent at ``HOLDFAST_SOCKET`` (or one in memory).
+"""vLLM's own engine on a CPU, dummy weights, over ``HoldfastConnector`` as README.md configures it and the agent at ``HOLDFAST_SOCKET`` (or one in memory).
 
 Tokens are equal when their blocks come from the agent, differ when those bytes are damaged on their way into the cache
 (which shows that they are read), and are equal again without an agent.
@@ -23,6 +23,7 @@ os.environ.update(
 sys.path[:0] = [os.path.join(os.path.dirname(__file__), ".."), os.path.join(os.path.dirname(__file__), "../..")]
 
 import msgspec
+import readme
 import torch
 import zmq
 from memory_agent import MemoryAgent
@@ -62,13 +63,11 @@ class EngineTest(unittest.TestCase):
             cls.agent = MemoryAgent(cls.socket)
         with open(os.path.join(cls.folder.name, "config.json"), "w", encoding="utf-8") as file:
             json.dump(MODEL, file)
-        transfer = KVTransferConfig(
-            kv_connector="HoldfastConnector", kv_connector_module_path="holdfast_kv.vllm.connector", kv_role="kv_both",
-            kv_load_failure_policy="recompute",
-            kv_connector_extra_config={
-                "socket": cls.socket, "lookup_deadline": 5.0, "tenant_salt": str(os.getpid()), "enable_kv_events": True,
-            },
-        )  # fmt: skip
+        _, written = readme.configurations("--kv-transfer-config")
+        written["kv_connector_extra_config"] |= {
+            "socket": cls.socket, "lookup_deadline": 5.0, "tenant_salt": str(os.getpid()), "enable_kv_events": True,
+        }  # fmt: skip
+        transfer = KVTransferConfig(**written)
         # A router as routers are: it subscribes to the engine's own socket.
         cls.router = zmq.Context.instance().socket(zmq.SUB)
         cls.router.setsockopt_string(zmq.SUBSCRIBE, "")
@@ -92,8 +91,8 @@ class EngineTest(unittest.TestCase):
         core = cls.engine.llm_engine.engine_core.engine_core
         assert core.scheduler.connector.scheduler.client.wait_open(30.0)
 
-    def tokens(self, seed: int, length: int = 300) -> list[int]:
-        prompt = TokensPrompt(prompt_token_ids=[10 + (seed * 131 + at * 7) % 900 for at in range(length)])
+    def tokens(self, seed: int, length: int = 300, **more: str) -> list[int]:
+        prompt = TokensPrompt(prompt_token_ids=[10 + (seed * 131 + at * 7) % 900 for at in range(length)], **more)
         sampling = SamplingParams(max_tokens=16, ignore_eos=True, temperature=0, detokenize=False)
         outputs = self.engine.generate([prompt], sampling, use_tqdm=False)
         return list(outputs[0].outputs[0].token_ids)
@@ -123,6 +122,16 @@ class EngineTest(unittest.TestCase):
         self.assertGreater(self.worker.counts["adopted"], 0)
         self.assertGreater(self.worker.counts["lent"], 0)
         print(f"blocks: {self.worker.counts}")
+
+    def test_1b_a_prompt_with_another_salt_is_another_prompt(self) -> None:
+        saved, loaded = self.worker.counts["saved"], self.worker.counts["loaded"]
+        computed = self.tokens(30, cache_salt="one")
+        self.saved(saved + 9)
+        for salt, blocks in (("other", 0), ("one", 9)):
+            self.reset()
+            self.assertEqual(self.tokens(30, cache_salt=salt), computed)
+            self.assertEqual(self.worker.counts["loaded"] - loaded, blocks, f"salt {salt}")
+        self.reset()
 
     def test_2_tokens_differ_when_their_blocks_are_damaged(self) -> None:
         write = ours.Layer.write

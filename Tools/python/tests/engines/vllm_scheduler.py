@@ -1,4 +1,5 @@
-"""vLLM's real scheduler and OffloadingConnector over the tier: a prompt that left the GPU and the CPU comes back from the agent.
+"""vLLM's real scheduler and OffloadingConnector over the tier, as README.md configures it: a prompt that left the GPU and the CPU
+comes back from the agent, and routers hear on vLLM's own socket what the agent keeps and what it drops.
 
 No GPU: the copies between GPU and CPU that the scheduler asks for are answered as done.
 """
@@ -14,8 +15,11 @@ import unittest
 
 sys.path[:0] = [os.path.join(os.path.dirname(__file__), ".."), os.path.join(os.path.dirname(__file__), "../..")]
 
+import msgspec
 import numpy as np
+import readme
 import torch
+import zmq
 from memory_agent import MemoryAgent
 from vllm.config import (
     CacheConfig,
@@ -27,6 +31,7 @@ from vllm.config import (
     SchedulerConfig,
     VllmConfig,
 )
+from vllm.distributed.kv_events import BlockRemoved, BlockStored, KVEventBatch
 from vllm.distributed.kv_transfer.kv_connector.v1.offloading.common import OffloadingWorkerMetadata
 from vllm.sampling_params import SamplingParams
 from vllm.utils.hashing import sha256
@@ -67,18 +72,19 @@ class SchedulerTest(unittest.TestCase):
         self.assertTrue(self.tier._client.wait_open(10))
 
     def make(self, model: str, socket: str) -> Scheduler:
-        transfer = KVTransferConfig(
-            kv_connector="OffloadingConnector", kv_role="kv_both", engine_id=f"ci-{os.getpid()}-{id(self)}",
-            kv_load_failure_policy="recompute",
-            kv_connector_extra_config={
-                "spec_name": "TieringOffloadingSpec", "cpu_bytes_to_use": ROWS * 4096,
-                "self_describing_kv_events": True,
-                "secondary_tiers": [{
-                    "type": "HoldfastTier", "module_path": "holdfast_kv.vllm.tier", "socket": socket,
-                    "enable_kv_events": True, "lookup_deadline": 5.0, "tenant_salt": f"{os.getpid()} {id(self)}",
-                }],
-            },
-        )  # fmt: skip
+        written, _ = readme.configurations("--kv-transfer-config")
+        more = written["kv_connector_extra_config"]
+        more["cpu_bytes_to_use"] = ROWS * 4096
+        more["secondary_tiers"][0] |= {
+            "socket": socket, "enable_kv_events": True, "lookup_deadline": 5.0, "tenant_salt": f"{os.getpid()} {id(self)}",
+        }  # fmt: skip
+        transfer = KVTransferConfig(**written, engine_id=f"ci-{os.getpid()}-{id(self)}")
+        # A router as routers are: it subscribes to vLLM's own socket.
+        endpoint = f"ipc://{model}/events"
+        self.router = zmq.Context.instance().socket(zmq.SUB)
+        self.router.setsockopt_string(zmq.SUBSCRIBE, "")
+        self.router.connect(endpoint)
+        self.addCleanup(self.router.close, 0)
         config = VllmConfig(
             model_config=ModelConfig(
                 model=model, skip_tokenizer_init=True, dtype="bfloat16", seed=0, max_model_len=512
@@ -91,7 +97,7 @@ class SchedulerTest(unittest.TestCase):
                 enable_chunked_prefill=True,
             ),
             parallel_config=ParallelConfig(), device_config=DeviceConfig("cpu"), kv_transfer_config=transfer,
-            kv_events_config=KVEventsConfig(enable_kv_cache_events=True, publisher="null"),
+            kv_events_config=KVEventsConfig(enable_kv_cache_events=True, publisher="zmq", endpoint=endpoint, topic="kv@pod@m"),
         )  # fmt: skip
         config.cache_config.num_gpu_blocks = BLOCKS
         spec = FullAttentionSpec(block_size=BLOCK, num_kv_heads=2, head_size=16, dtype=torch.bfloat16)
@@ -188,6 +194,41 @@ class SchedulerTest(unittest.TestCase):
         for row in loads[0]:
             self.assertEqual(len(set(rows[row].tolist())), 1)
             self.assertGreater(rows[row][0], 0)
+
+    def told(self) -> list[object]:
+        """What the router was told of our medium since the last call."""
+        events: list[object] = []
+        while self.router.poll(20):
+            topic, _, payload = self.router.recv_multipart()
+            self.assertEqual(topic, b"kv@pod@m")
+            events += msgspec.msgpack.Decoder(KVEventBatch).decode(payload).events
+        return [event for event in events if getattr(event, "medium", None) == "STORAGE"]
+
+    def test_routers_hear_what_the_agent_keeps_and_what_it_drops_by_itself(self) -> None:
+        stored: dict[object, list[int]] = {}
+        removed: set[object] = set()
+        prompts = {}
+        deadline = time.monotonic() + 240
+        number = 0
+        while not removed & set(stored):
+            self.assertLess(time.monotonic(), deadline, f"{number} prompts, {len(stored)} stored, {len(removed)} removed")
+            tokens = [10 + (number * 131 + at * (7 + number % 11)) % 900 for at in range(64)]
+            prompts[tuple(tokens[:BLOCK])] = number
+            self.run_to_end(f"e{number}", tokens)
+            self.wait_for_tier()
+            if self.agent is not None and number > 10:
+                self.agent.drop(list(self.agent.blocks)[:2])
+            self.step()
+            for event in self.told() if number % 10 == 9 else []:
+                if isinstance(event, BlockStored):
+                    # Self-describing: a router needs nothing else to know which prompts begin so.
+                    self.assertEqual(event.block_size * len(event.block_hashes), len(event.token_ids))
+                    for at, each in enumerate(event.block_hashes):
+                        stored[each] = list(event.token_ids[at * BLOCK : (at + 1) * BLOCK])
+                elif isinstance(event, BlockRemoved):
+                    removed.update(event.block_hashes)
+            number += 1
+        self.assertTrue(any(tuple(tokens) in prompts for tokens in stored.values()))
 
     def test_when_the_agent_dies_the_prompt_is_computed(self) -> None:
         prompt = list(range(200, 264))
