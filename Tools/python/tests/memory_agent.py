@@ -29,6 +29,8 @@ class MemoryAgent:
         self.canaries: dict[Key, bytes] = {}
         #: What it gives back has a byte flipped.
         self.damages = False
+        #: The same, but for the block that is compared at the attach.
+        self.damages_blocks = False
         self.hints: list[p.Frame] = []
         #: Everything that engines said, in order.
         self.heard: list[p.Frame] = []
@@ -265,7 +267,7 @@ class _Peer(threading.Thread):
         size = 0
         for index in range(count):
             block = self.table(chain)[(chain.keys[job.first + index], chain.group, chain.shard)]
-            if self.agent.damages:
+            if self.agent.damages or (self.agent.damages_blocks and chain.group != 0xFFFF):
                 block = bytes([block[0] ^ 1]) + block[1:]
             for region, offset, length in slices[index * job.places.segments : (index + 1) * job.places.segments]:
                 self.regions[region][offset : offset + length] = block[:length]
