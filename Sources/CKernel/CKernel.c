@@ -183,7 +183,7 @@ void hf_store_word(void *words, size_t index, uint64_t value) {
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
 }
 
-int hf_pin(void *address, size_t bytes) { return OR_ERRNO(mlock(address, bytes)); }
+int hf_pin(void *address, size_t bytes) { return OR_ERRNO(mlock2(address, bytes, MLOCK_ONFAULT)); }
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23  // Linux 5.14; the C library's header may be older.

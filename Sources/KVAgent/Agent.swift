@@ -135,14 +135,14 @@ public final class Agent: Sendable {
     /// that nobody ever touched waits for the kernel to find and clear them, many times as long as its copy takes.
     private static func populate(_ memory: BlockMemory, _ inbox: AgentInbox, _ logger: Logger) {
         let byteCount = unsafe memory.regions[0].count
-        let piece = 16 << 20
-        for offset in stride(from: 0, to: byteCount, by: piece) {
-            if inbox.wantsStop.load(ordering: .acquiring) { return }
-            do throws(SystemError) {
-                try memory.populate(MemorySlice(offset: offset, count: min(piece, byteCount - offset)))
-            } catch {
-                return logger.warning("node memory is not brought in beforehand: \(error)")
+        var pace = PopulationPace()
+        do throws(SystemError) {
+            let isWanted = { !inbox.wantsStop.load(ordering: .acquiring) }
+            guard try memory.populate(MemorySlice(offset: 0, count: byteCount), at: &pace, while: isWanted) else {
+                return
             }
+        } catch {
+            return logger.warning("node memory is not brought in beforehand: \(error)")
         }
         logger.info("all pages of node memory are there", metadata: ["bytes": "\(ByteSize.text(byteCount))"])
     }

@@ -93,26 +93,31 @@ final class ArenaFiller: Sendable {
         status = Mutex(ArenaStatus(pages: mapping.pages))
     }
 
-    /// Ends after the chunk that is being worked on.
+    /// Ends after the piece that is being brought in.
     func stop() { isStopping.store(true, ordering: .relaxed) }
 
     func run() {
         let byteCount = unsafe mapping.bytes.count
         var failed = Set<Int>()
         var isPinning = configuration.wantsPinning
+        var pace = PopulationPace()
         for offset in stride(from: 0, to: byteCount, by: configuration.chunkBytes) {
-            if isStopping.load(ordering: .relaxed) { return }
             let chunk = MemorySlice(offset: offset, count: min(configuration.chunkBytes, byteCount - offset))
-            do throws(SystemError) { try mapping.populate(chunk) } catch {
-                // Whoever touches what is not there would be ended by a signal: readiness stops here for good.
-                update { $0.failures.append("\(error)") }
-                return
-            }
+            // First, while there are no pages that the kernel would have to walk through.
             if isPinning {
                 do throws(SystemError) { try mapping.pin(chunk) } catch {
                     isPinning = false
                     update { $0.failures.append("\(error)") }
                 }
+            }
+            do throws(SystemError) {
+                guard try memory.populate(chunk, at: &pace, while: { !isStopping.load(ordering: .relaxed) }) else {
+                    return
+                }
+            } catch {
+                // Whoever touches what is not there would be ended by a signal: readiness stops here for good.
+                update { $0.failures.append("\(error)") }
+                return
             }
             tell(.chunk, chunk, &failed)
             update { status in

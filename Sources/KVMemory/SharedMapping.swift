@@ -52,13 +52,7 @@ final class SharedMapping: @unchecked Sendable {
         hf_close(descriptor)
     }
 
-    /// Faults a part in.
-    func populate(_ part: MemorySlice) throws(SystemError) {
-        let result = unsafe hf_populate(bytes.baseAddress! + part.offset, part.count)
-        _ = try checked(result, "get the pages of \(ByteSize.text(part.count)) more")
-    }
-
-    /// Pins a part.
+    /// Pins the pages of a part: those that are there, and each of the others when it comes.
     func pin(_ part: MemorySlice) throws(SystemError) {
         let result = unsafe hf_pin(bytes.baseAddress! + part.offset, part.count)
         _ = try checked(result, "pin \(ByteSize.text(part.count)) more")

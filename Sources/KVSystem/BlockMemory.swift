@@ -1,8 +1,6 @@
 // Memory that engines may be given once and refer to by offset: rings register it as fixed buffers, queue pairs as
 // memory regions, sockets receive straight into it.
 
-import CKernel
-
 /// A part of a `BlockMemory`.
 @frozen
 public struct MemorySlice: Hashable, Sendable {
@@ -57,13 +55,6 @@ public final class BlockMemory: @unchecked Sendable {
     public subscript(slice: MemorySlice) -> UnsafeMutableRawBufferPointer {
         unsafe UnsafeMutableRawBufferPointer(
             rebasing: regions[Int(slice.region)][slice.offset..<(slice.offset + slice.count)])
-    }
-
-    /// Has the kernel bring in the pages of a slice that nobody has touched yet. No byte changes, and others may use the
-    /// slice meanwhile.
-    public func populate(_ slice: MemorySlice) throws(SystemError) {
-        let bytes = unsafe self[slice]
-        _ = try checked(unsafe hf_populate(bytes.baseAddress!, bytes.count), "get the pages of \(bytes.count) bytes")
     }
 
     private final class Holder: Sendable {

@@ -45,6 +45,7 @@ int hf_reopen(int descriptor, int writable);
 /// A word in shared memory, by its index. Stores are seen before what their thread does next, loads after what it did before.
 uint64_t hf_load_word(const void *words, size_t index);
 void hf_store_word(void *words, size_t index, uint64_t value);
+/// Pins pages: those that are there, and each of the others when it comes.
 int hf_pin(void *address, size_t bytes);
 /// Faults all pages of a writable mapping in; -ENOMEM or -EFAULT when there is no memory for them, instead of a signal.
 int hf_populate(void *address, size_t bytes);
