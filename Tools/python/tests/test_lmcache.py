@@ -30,6 +30,7 @@ from memory_agent import MemoryAgent
 if not stubs.is_installed("lmcache"):
     stubs.lmcache.install()
 
+from holdfast_kv import protocol as p
 from holdfast_kv.lmcache.l2 import HoldfastL2
 from holdfast_kv.lmcache.storage import HoldfastStorage
 
@@ -162,6 +163,19 @@ class AdapterTest(Agents):
         self.assertEqual(self.load(adapter, names), list(range(1, 21)))
         assert adapter._link is not None
         self.assertEqual((adapter._link.written_in_place, adapter._link.read_in_place), (20, 20))
+
+    def test_slots_are_asked_for_a_piece_ahead_and_none_stays_reserved(self) -> None:
+        adapter, names = self.adapter(), keys("a", 10)
+        assert adapter._link is not None
+        adapter._link.piece = 4
+        for _ in range(3):
+            self.assertTrue(self.store(adapter, names, things(10)))
+        self.assertEqual(self.load(adapter, names), list(range(1, 11)))
+        asked = [frame.slots for frame in self.agent.heard if isinstance(frame, p.Reserve)]
+        self.assertEqual(asked, [4, 4, 2] * 3)
+        self.assertEqual(adapter._link.written_in_place, 30)
+        self.assertTrue(adapter._link.client.ping().result(15))
+        self.assertEqual([peer.arena.loans for peer in self.agent._peers if peer.arena is not None], [{}])
 
     def test_objects_are_staged_where_nothing_is_handed_over(self) -> None:
         adapter, names = self.adapter(hand_over=False, staging_bytes=1), keys("a", 40)

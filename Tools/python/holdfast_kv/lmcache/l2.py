@@ -19,6 +19,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from lmcache.lmcache_native import Bitmap
@@ -43,6 +44,17 @@ class _Group:
 
     chain: Chain
     members: list[int]
+
+
+@dataclass(slots=True)
+class _Piece:
+    """What of a group moves as one job of the agent: its members from place ``first`` of the chain on."""
+
+    chain: Chain
+    first: int
+    members: list[int]
+    #: How many the next piece of the task has.
+    following: int = 0
 
 
 @dataclass(slots=True)
@@ -109,15 +121,13 @@ class HoldfastL2(L2AdapterInterface):
         self._run(number, task, groups, 0, end, link, objects, self._save)
         return number
 
-    def _save(
-        self, link: Link, chain: Chain, first: int, members: list[int], objects: Sequence[MemoryObj], then: _Then
-    ) -> None:
+    def _save(self, link: Link, piece: _Piece, objects: Sequence[MemoryObj], then: _Then) -> None:
         def saved(future: Future[Saved]) -> None:
-            done = {member for at, member in enumerate(members) if future.result().is_kept(at)}
+            done = {member for at, member in enumerate(piece.members) if future.result().is_kept(at)}
             then(done, len(done) * link.block_bytes)
 
-        offered = [objects[at] for at in members]
-        link.save(_up_to(chain, first + len(members)), offered, self._deadline).add_done_callback(saved)
+        offered = [objects[at] for at in piece.members]
+        link.save(piece.chain, offered, self._deadline, piece.following).add_done_callback(saved)
 
     def pop_completed_store_tasks(self) -> dict[int, L2StoreResult]:
         """The stores that have ended since the last call."""
@@ -184,14 +194,12 @@ class HoldfastL2(L2AdapterInterface):
         self._run(number, task, groups, 2, end, link, objects, self._load)
         return number
 
-    def _load(
-        self, link: Link, chain: Chain, first: int, members: list[int], objects: Sequence[MemoryObj], then: _Then
-    ) -> None:
+    def _load(self, link: Link, piece: _Piece, objects: Sequence[MemoryObj], then: _Then) -> None:
         def loaded(future: Future[int]) -> None:
-            then(set(members[: future.result()]), future.result() * link.block_bytes)
+            then(set(piece.members[: future.result()]), future.result() * link.block_bytes)
 
-        wanted = [objects[at] for at in members]
-        link.load(_up_to(chain, first + len(members)), first, wanted, self._deadline).add_done_callback(loaded)
+        wanted = [objects[at] for at in piece.members]
+        link.load(piece.chain, piece.first, wanted, self._deadline).add_done_callback(loaded)
 
     def query_load_result(self, task_id: int) -> Bitmap | None:
         """The result, once."""
@@ -251,10 +259,12 @@ class HoldfastL2(L2AdapterInterface):
         """Moves a task's objects in pieces, one job of the agent each."""
         step = link.piece if link else 1
         pieces = [
-            (group, first, group.members[first : first + step])
+            _Piece(_up_to(group.chain, min(first + step, len(group.members))), first, group.members[first : first + step])
             for group in groups
             for first in range(0, len(group.members), step)
         ]
+        for piece, following in pairwise(pieces):
+            piece.following = len(following.members)
         task.open = max(1, len(pieces))
 
         def then(done: set[int], size: int) -> None:
@@ -262,8 +272,8 @@ class HoldfastL2(L2AdapterInterface):
 
         if link is None or not pieces:
             return then(set(), 0)
-        for group, first, members in pieces:
-            link.begin(functools.partial(move, link, group.chain, first, members, objects, then))
+        for piece in pieces:
+            link.begin(functools.partial(move, link, piece, objects, then))
 
     def _end_part(self, task: _Task, done: set[int], size: int, event: int, end: Callable[[], None]) -> None:
         with self._lock:

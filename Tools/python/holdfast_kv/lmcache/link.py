@@ -16,7 +16,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from ..arena import Lease
+from ..arena import Lease, Reservation
 from ..client import DEFAULT_SOCKET, Client, Settings
 from ..mover import shared_mapping
 from ..namespace import REQUIRED_FIELDS
@@ -83,6 +83,8 @@ class Link:
             self.staging = StagingRegion(slot, max(2 * self.piece, staging_bytes // slot))
             self._region = self.client.add_region(self.staging.memory.fd, self.staging.memory.length)
             self._base = ctypes.addressof(ctypes.c_char.from_buffer(self.staging.memory.view))
+        #: Slots that were asked for before they are needed.
+        self._ahead: Future[Reservation | None] | None = None
         self._room = threading.Condition()
         # One thread begins jobs and may wait for slots; the other ends them and gives slots back.
         self._begins: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -105,10 +107,10 @@ class Link:
 
     # ---- saves
 
-    def save(self, chain: Chain, objects: Sequence[MemoryObj], deadline: float) -> Future[Saved]:
+    def save(self, chain: Chain, objects: Sequence[MemoryObj], deadline: float, following: int = 0) -> Future[Saved]:
         """Offers objects as the last blocks of a chain. They may change when this returns; those in memory that the agent
-        maps when the future ends. For the thread that begins jobs."""
-        saved = self._write(chain, objects, deadline)
+        maps when the future ends. ``following`` objects will be offered next. For the thread that begins jobs."""
+        saved = self._write(chain, objects, deadline, following)
         if saved is not None:
             return saved
         slots = self._lend(objects, deadline, fills=True)
@@ -120,21 +122,29 @@ class Link:
         saved.add_done_callback(lambda _: self._give_back(slots))
         return saved
 
-    def _write(self, chain: Chain, objects: Sequence[MemoryObj], deadline: float) -> Future[Saved] | None:
+    def _write(
+        self, chain: Chain, objects: Sequence[MemoryObj], deadline: float, following: int
+    ) -> Future[Saved] | None:
         """Writes objects into slots of the agent's arena: the one copy there is. None: there are no slots for them."""
         if self.client.arena is None:
             return None
-        reservation = self.client.reserve(len(objects), deadline=deadline).result()
+        reservation = self._reserved(len(objects), deadline)
         if reservation is None:
             return None
-        if len(reservation) < len(objects) or not reservation.in_force:
-            reservation.release()
-            return None
+        if following:
+            # The agent's answer is on its way while these are copied.
+            self._ahead = self.client.reserve(following, deadline=deadline)
         for place, thing in enumerate(objects):
             into = ctypes.addressof(ctypes.c_char.from_buffer(reservation[place]))
             ctypes.memmove(into, int(thing.data_ptr), self.block_bytes)
         self.written_in_place += len(objects)
         return self.client.commit(reservation.loan, reservation.slots, chain, deadline=deadline)
+
+    def _reserved(self, count: int, deadline: float) -> Reservation | None:
+        """That many slots, those that were asked for ahead if they are as many; None: the agent has no room for them."""
+        ahead, self._ahead = self._ahead, None
+        reservation = _whole(ahead, count) if ahead is not None else None
+        return reservation or _whole(self.client.reserve(count, deadline=deadline), count)
 
     # ---- loads
 
@@ -251,6 +261,15 @@ def _shared_arena(l1: L1MemoryDesc) -> tuple[int, int] | None:
     if found is None:
         _log.info("the server's L1 memory is not shared: its objects are copied here; --no-l1-use-lazy shares it")
     return found
+
+
+def _whole(answer: Future[Reservation | None], count: int) -> Reservation | None:
+    """A reservation of so many slots that is in force; any other is given back."""
+    reservation = answer.result()
+    if reservation is not None and (len(reservation) != count or not reservation.in_force):
+        reservation.release()
+        return None
+    return reservation
 
 
 def _work(orders: queue.SimpleQueue[Callable[[], None] | None]) -> None:

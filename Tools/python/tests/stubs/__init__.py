@@ -13,6 +13,8 @@ from types import ModuleType
 
 def is_installed(package: str) -> bool:
     """Whether the real package is here."""
+    if package in sys.modules:
+        return sys.modules[package].__spec__ is not None
     return importlib.util.find_spec(package) is not None
 
 
