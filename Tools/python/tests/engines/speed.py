@@ -11,13 +11,10 @@ file system in memory, the fastest they can have.
 
 from __future__ import annotations
 
-import ctypes
 import faulthandler
 import json
-import math
 import os
 import select
-import statistics
 import sys
 import tempfile
 import time
@@ -27,103 +24,12 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
-Row = dict[str, Any]
-PAIRS = 10
-BLOCK = 2 << 20
-BLOCKS = 48
-SIZE = BLOCK * BLOCKS
+from speed_rows import BLOCK, BLOCKS, PAIRS, SIZE, Row, moves, pairs, row, table, timed
+
 #: What the rows of an engine may take, its start included.
 SECONDS_MAX = 240
 #: Where the engines' own tiers keep their files.
 SCRATCH = "/dev/shm"
-
-
-# ---- pairs
-
-
-def pairs(ours: Callable[[int], float], reference: Callable[[int], float], count: int = PAIRS) -> tuple[list[float], list[float]]:
-    """Figures of both sides, in turn; the pair before the first is not counted."""
-    mine: list[float] = []
-    theirs: list[float] = []
-    for pair in range(-1, count):
-        sides = [(mine, ours), (theirs, reference)]
-        for figures, side in sides if pair % 2 == 0 else reversed(sides):
-            figures.append(side(pair))
-    return mine[1:], theirs[1:]
-
-
-def row(name: str, unit: str, ours: list[float], theirs: list[float], reference: str, conditions: str, scale: float = 1.0) -> Row:
-    """A row of figures of which less is better; ``scale`` makes them the unit's, throughputs are bytes by figure."""
-    ratios = sorted(their / mine for mine, their in zip(ours, theirs, strict=True))
-    low, high = interval(ratios)
-    shown = [statistics.median(SIZE / 1e9 / figure if unit == "GB/s" else figure * scale for figure in side) for side in (ours, theirs)]
-    print(f"  {name}: {shown[0]:.3g} {unit}, {reference}: {shown[1]:.3g}", file=sys.stderr, flush=True)
-    return {
-        "name": name, "unit": unit, "ours": shown[0], "reference": shown[1], "referenceName": reference,
-        "ratio": statistics.median(ratios), "low": low, "high": high,
-        "conditions": f"{conditions}; {len(ours)} interleaved pairs",
-    }  # fmt: skip
-
-
-def interval(sorted_values: list[float]) -> tuple[float, float]:
-    """The 95 % interval of a median: the widest ranks with at most 2.5 % on each side."""
-    count = len(sorted_values)
-    cut, below = 0, 0.0
-    while cut < count // 2 and (below := below + math.comb(count, cut) / 2**count) <= 0.025:
-        cut += 1
-    cut = max(0, cut - 1)
-    return sorted_values[cut], sorted_values[count - 1 - cut]
-
-
-def timed(work: Callable[[], object]) -> float:
-    """Seconds."""
-    begun = time.perf_counter()
-    work()
-    return time.perf_counter() - begun
-
-
-class Copy:
-    """A copy of as many bytes, between memory whose pages are there."""
-
-    def __init__(self) -> None:
-        self.source, self.target = bytearray(b"\1") * SIZE, bytearray(b"\2") * SIZE
-        self.addresses = [ctypes.addressof(ctypes.c_char.from_buffer(each)) for each in (self.target, self.source)]
-
-    def __call__(self, _: int = 0) -> float:
-        return timed(lambda: ctypes.memmove(*self.addresses, SIZE))
-
-
-def moves(engine: str, own: str, ours: tuple[Any, Any], theirs: tuple[Any, Any], how: str, scratch: str) -> list[Row]:
-    """The rows of a connector's stores and loads; each side is (store, load), functions of a turn's number.
-
-    A turn stores and loads on both sides and copies, one after the other; what the other side wrote to files is removed behind
-    it, so that every turn gets pages that the machine had given out before.
-    """
-    memory_is_there()
-    copy = Copy()
-    figures: list[tuple[list[float], ...]] = [([], [], []), ([], [], [])]
-    for turn in range(-1, PAIRS):
-        for verb in (0, 1):
-            sides = list(zip(figures[verb], (ours[verb], theirs[verb], copy), strict=True))
-            for seconds, side in sides if turn % 2 == 0 else reversed(sides):
-                seconds.append(side(turn))
-        for path in Path(scratch).rglob("*"):
-            if path.is_file():
-                path.unlink()
-    rows = []
-    for name, (mine, their, copied) in zip(("store", "load"), figures, strict=True):
-        conditions = f"{BLOCKS} blocks of 2 MiB at once, {how}"
-        rows.append(row(f"engines {engine} {name}", "GB/s", mine[1:], their[1:], own, conditions))
-        rows.append(row(f"engines {engine} {name} / memcpy", "GB/s", mine[1:], copied[1:], "memcpy, one thread", conditions))
-    return rows
-
-
-def memory_is_there(seconds: float = 150.0) -> None:
-    """Waits until the agent has all pages of its node memory: before, a save waits for the machine to hand them out."""
-    deadline = time.monotonic() + seconds
-    while "node memory is ready" not in Path(os.environ["HOLDFAST_AGENT_LOG"]).read_text():
-        assert time.monotonic() < deadline, "the agent's memory does not come"
-        time.sleep(0.1)
 
 
 # ---- vLLM's tier
@@ -218,32 +124,11 @@ def vllm() -> list[Row]:
 # ---- a request that misses, on vLLM's own engine
 
 
-def vllm_cpu() -> list[Row]:
-    """Time to the first token of prompts that nobody has, with the connector and with it looking away."""
-    import vllm_cpu_engine as test
-    from vllm import SamplingParams, TokensPrompt
+def misses() -> list[Row]:
+    """Its own page."""
+    import speed_miss
 
-    test.EngineTest.setUpClass()
-    engine = test.EngineTest.engine
-    core = engine.llm_engine.engine_core.engine_core
-    client = core.scheduler.connector.scheduler.client
-    assert client.wait_open(30)
-    sampling = SamplingParams(max_tokens=1, ignore_eos=True, temperature=0, detokenize=False)
-    numbers = iter(range(1, 1 << 30))
-
-    def prefill(is_used: bool) -> float:
-        number = next(numbers)
-        prompt = TokensPrompt(prompt_token_ids=[10 + (number * 131 + at * (7 + number % 50)) % 900 for at in range(480)])
-        test.EngineTest.worker.client.drain(10)
-        client.is_open = is_used
-        try:
-            return timed(lambda: engine.generate([prompt], sampling, use_tqdm=False))
-        finally:
-            client.is_open = True
-
-    ours, theirs = pairs(lambda _: prefill(True), lambda _: prefill(False) * 1.02, 30)
-    conditions = "480 new tokens, dummy weights of two layers: look-up, miss, and the copies that save its blocks; the bound is 2 %"
-    return [row("engines vllm request that misses", "ms", ours, theirs, "the same engine without the cache, and 2 % more", conditions, 1e3)]
+    return speed_miss.rows()
 
 
 # ---- SGLang
@@ -326,19 +211,24 @@ def lmcache() -> list[Row]:
     case.cpu = test.LocalCPUBackend(case.config, case.metadata, dst_device="cpu")
     things = [case.buffer(number + 1) for number in range(BLOCKS)]
     assert things[0].get_size() == BLOCK, things[0].get_size()
-    ours = test.HoldfastL2({"socket": case.socket, "staging_bytes": 2 * SIZE, "chunk_tokens": 256})
+    layout = test.MemoryLayoutDesc(case.metadata.get_shapes(), case.metadata.get_dtypes())
+    # The server's own L1 memory, shared as it is with --no-l1-use-lazy.
+    l1 = test.L1MemoryManager(test.L1MemoryManagerConfig(size_in_bytes=SIZE + (64 << 20), use_lazy=False))
+    _, shared = l1.allocate(layout, BLOCKS)
+    for thing in shared:
+        memoryview(thing.byte_array).cast("B")[:] = b"\1" * BLOCK
 
-    def side(adapter: Any) -> tuple[Callable[[int], float], Callable[[int], float]]:
+    def side(adapter: Any, objects: list[Any], text: str) -> tuple[Callable[[int], float], Callable[[int], float]]:
         def wait(event: int) -> None:
             assert select.select([event], [], [], 60)[0]
             os.eventfd_read(event)
 
         def names(number: int) -> list[Any]:
-            return [test.ObjectKey(f"{os.getpid()}s{number}-{n}".encode().ljust(32, b"."), "m/m", 0x01000100) for n in range(BLOCKS)]
+            return [test.ObjectKey(f"{text}{os.getpid()}s{number}-{n}".encode().ljust(32, b"."), "m/m", 0x01000100) for n in range(BLOCKS)]
 
         def store(number: int) -> float:
             begun = time.perf_counter()
-            task = adapter.submit_store_task(names(number), things)
+            task = adapter.submit_store_task(names(number), objects)
             wait(adapter.get_store_event_fd())
             seconds = time.perf_counter() - begun
             assert adapter.pop_completed_store_tasks()[task].is_successful()
@@ -346,7 +236,7 @@ def lmcache() -> list[Row]:
 
         def load(number: int) -> float:
             begun = time.perf_counter()
-            task = adapter.submit_load_task(names(number), things)
+            task = adapter.submit_load_task(names(number), objects)
             wait(adapter.get_load_event_fd())
             seconds = time.perf_counter() - begun
             bits = adapter.query_load_result(task)
@@ -355,31 +245,27 @@ def lmcache() -> list[Row]:
 
         return store, load
 
+    rows: list[Row] = []
     with tempfile.TemporaryDirectory(dir=SCRATCH) as folder:
         files = create_l2_adapter(FSL2AdapterConfig(base_path=folder))
-        first = side(ours)
-        ours.submit_lookup_and_lock_task([], {0: test.MemoryLayoutDesc(case.metadata.get_shapes(), case.metadata.get_dtypes())})
-        assert ours._link is not None and ours._link.client.wait_open(30)
-        assert ours._link.client.arena.has_pages.wait(60)
-        rows = moves("lmcache l2", "LMCache's fs adapter on tmpfs", first, side(files), "one copy, between LMCache's buffers and the agent's arena", folder)
+        for name, objects, desc, how in (
+            ("in place", shared, l1.get_l1_memory_desc(), "the agent maps the server's L1 memory"),
+            ("one copy", things, None, "between LMCache's buffers and the agent's arena"),
+        ):
+            ours = test.HoldfastL2({"socket": case.socket, "staging_bytes": 2 * SIZE, "chunk_tokens": 256}, desc)
+            ours.submit_lookup_and_lock_task([], {0: layout})
+            link = ours._link
+            assert link is not None and link.client.wait_open(30)
+            assert desc is not None or link.client.arena.has_pages.wait(60)
+            sides = side(ours, objects, name), side(files, objects, name)
+            rows += moves(f"lmcache l2, {name}", "LMCache's fs adapter on tmpfs", *sides, how, folder)
+            assert (link.written_in_place > 0) == (desc is None)
+            ours.close()
         files.close()
-    ours.close()
+    l1.close()
     case.doCleanups()
     assert torch is not None
     return rows
-
-
-# ---- output
-
-
-def table(rows: list[Row]) -> str:
-    """One line a row, and its conditions below it."""
-    lines = [f"{'benchmark':<36}{'ours':>9}{'reference':>11} {'unit':<6}{'ratio':>8}{'95 % interval':>18}", "─" * 90]
-    for each in rows:
-        around = f"{each['low']:.3g} … {each['high']:.3g}"
-        lines.append(f"{each['name']:<36}{each['ours']:>9.3g}{each['reference']:>11.3g} {each['unit']:<6}{each['ratio']:>8.3g}{around:>18}")
-        lines.append(f"    against {each['referenceName']}; {each['conditions']}")
-    return "\n".join(lines)
 
 
 def main() -> None:
@@ -391,7 +277,7 @@ def main() -> None:
         return
     # Whoever measures is told where it stands still, instead of waiting.
     faulthandler.dump_traceback_later(SECONDS_MAX, exit=True)
-    rows = {"vllm": vllm, "vllm-cpu": vllm_cpu, "sglang": sglang, "lmcache": lmcache}[what]()
+    rows = {"vllm": vllm, "vllm-cpu": misses, "sglang": sglang, "lmcache": lmcache}[what]()
     Path(sys.argv[sys.argv.index("--out") + 1]).write_text(json.dumps(rows))
     sys.stdout.flush()
     sys.stderr.flush()

@@ -52,6 +52,8 @@ def sensitive(model: torch.nn.Module) -> None:
 
 
 class EngineTest(unittest.TestCase):
+    max_model_len, cache_blocks, has_events = 512, 64, True
+
     @classmethod
     def setUpClass(cls) -> None:
         cls.folder = tempfile.TemporaryDirectory()
@@ -65,7 +67,7 @@ class EngineTest(unittest.TestCase):
             json.dump(MODEL, file)
         _, written = readme.configurations("--kv-transfer-config")
         written["kv_connector_extra_config"] |= {
-            "socket": cls.socket, "lookup_deadline": 5.0, "tenant_salt": str(os.getpid()), "enable_kv_events": True,
+            "socket": cls.socket, "lookup_deadline": 5.0, "tenant_salt": str(os.getpid()), "enable_kv_events": cls.has_events,
         }  # fmt: skip
         transfer = KVTransferConfig(**written)
         # A router as routers are: it subscribes to the engine's own socket.
@@ -75,9 +77,10 @@ class EngineTest(unittest.TestCase):
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         cls.engine = LLM(
-            model=cls.folder.name, load_format="dummy", skip_tokenizer_init=True, enforce_eager=True, max_model_len=512,
+            model=cls.folder.name, load_format="dummy", skip_tokenizer_init=True, enforce_eager=True,
+            max_model_len=cls.max_model_len,
             max_num_seqs=4, block_size=32, kv_transfer_config=transfer, enable_prefix_caching=True, dtype="bfloat16",
-            num_gpu_blocks_override=64, kv_events_config=KVEventsConfig(
+            num_gpu_blocks_override=cls.cache_blocks, kv_events_config=KVEventsConfig(
                 enable_kv_cache_events=True, publisher="zmq", endpoint=f"tcp://*:{port}", topic="kv@pod@m",
             ),
         )  # fmt: skip
