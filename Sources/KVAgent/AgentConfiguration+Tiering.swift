@@ -29,8 +29,6 @@ extension AgentConfiguration {
             }
         }
         let flashSlots = nvme.isEmpty ? 0 : (nvmeSize ?? 1 << 40) / slotBytes
-        // A slice is what a load waits for before it goes on into the engine, and what it has when its time is over.
-        let slice = max(4, min(32, (4 << 20) / slotBytes))
         // A policy remembers eight times what its tier holds: with fewer numbers than that none would be left for new blocks.
         let known = max(1 << 16, min(64 << 20, 10 * (slots + flashSlots)))
         var tiering = TieringConfiguration(
@@ -58,7 +56,8 @@ extension AgentConfiguration {
                     linkShare: prefetchShare, stagingShare: 0.5, probabilityMin: 0.3, sessionsMax: 65_536) : nil,
             pinBudgetBytes: [pins],
             limits: TieringLimits(
-                requestsMax: 16_384, transfersMax: 8_192, knownBlocksMax: known, pinsMax: 1_024, sliceBlocks: slice))
+                requestsMax: 16_384, transfersMax: 8_192, knownBlocksMax: known, pinsMax: 1_024,
+                sliceBlocks: Self.sliceBlocks(of: slotBytes)))
         tiering.loanShare = loanShare
         tiering.hbmBytes = hbm / slotBytes * slotBytes
         guard hbm == 0 || hbm / slotBytes >= 16 else {
@@ -68,6 +67,10 @@ extension AgentConfiguration {
         }
         return tiering
     }
+
+    /// Blocks of one transfer at most: what a load waits for before it goes on into the engine, and what it has when its time is
+    /// over.
+    public static func sliceBlocks(of slotBytes: Int) -> Int { max(4, min(32, (4 << 20) / slotBytes)) }
 
     /// The number of the GPU whose memory the HBM slots lie in, if they lie in one.
     public var gpuNumber: Int? { Self.gpu(of: device) }

@@ -9,14 +9,16 @@
 //       "hostToGPU":  {"bytesPerSecond": 5.3e10},             one GPU, each way, as reached
 //       "hostMemory": {"bytesPerSecond": 2.8e11},             copies in and out of DRAM, a node
 //       "hostNIC":    {"bytesPerSecond": 4.3e10},             a node, each way
-//       "dram":  {"readBytesPerSecond": 6e9, "latencySeconds": 1.2e-5,       one load into an engine, as it sees it
-//                 "blockSeconds": 2e-6},                      each block of it beside its bytes
+//       "dram":  {"readBytesPerSecond": 6e9, "latencySeconds": 1.2e-5},      into an engine
 //       "nvme":  {"readBytesPerSecond": 2.6e10, "writeBytesPerSecond": 1.8e10, "latencySeconds": 9e-5},
 //       "flash": {"readBytesPerSecond": 1.5e11, "writeBytesPerSecond": 9e10, "nicBytesPerSecond": 8.7e10,
-//                 "latencySeconds": 1.4e-4, "blockSeconds": 3e-5}           one server
+//                 "latencySeconds": 1.4e-4},                  one server
+//       "loads": {"dram":  [{"blockBytes": 65536, "latencySeconds": 9e-5, "blockSeconds": 2e-5}, …],
+//                 "nvme":  […], "flash": […]}                 loads as an engine sees them, one at a time
 //     }
 //
-// Rates are what transfers reached, so no efficiency is taken from them again.
+// Rates are what transfers reached, so no efficiency is taken from them again. What many transfers reach together says little of
+// how long one load takes that has nothing beside it; `loads` says that.
 
 import Foundation
 import KVModel
@@ -39,6 +41,8 @@ public struct DeviceProfile: Codable, Sendable, Equatable {
     public var nvme: Device?
     /// One server of the shared store.
     public var flash: Device?
+    /// What loads cost, one at a time.
+    public var loads: LoadCosts?
 
     /// A link's rate.
     public struct Rate: Codable, Sendable, Equatable {
@@ -56,8 +60,6 @@ public struct DeviceProfile: Codable, Sendable, Equatable {
         public var nicBytesPerSecond: Double?
         /// First byte.
         public var latencySeconds: Double?
-        /// What a block costs beside its bytes, with many under way.
-        public var blockSeconds: Double?
     }
 
     /// The schema that this version reads.
@@ -85,6 +87,7 @@ public struct DeviceProfile: Codable, Sendable, Equatable {
                 throw OperatorError("`\(name)` is \(seconds), outside 0 to 1 second", at: place)
             }
         }
+        if let problem = loads?.problem(limit: 1) { throw OperatorError(problem, at: place) }
     }
 
     private static func reason(_ error: DecodingError) -> String {
@@ -112,9 +115,9 @@ public struct DeviceProfile: Codable, Sendable, Equatable {
     }
 
     private var latencies: [(String, Double)] {
-        [("dram", dram), ("nvme", nvme), ("flash", flash)].flatMap { name, device in
-            [("\(name).latencySeconds", device?.latencySeconds), ("\(name).blockSeconds", device?.blockSeconds)]
-        }.compactMap { name, seconds in seconds.map { (name, $0) } }
+        [("dram", dram), ("nvme", nvme), ("flash", flash)].compactMap { name, device in
+            device?.latencySeconds.map { ("\(name).latencySeconds", $0) }
+        }
     }
 }
 

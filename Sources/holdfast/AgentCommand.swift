@@ -163,38 +163,18 @@ enum AgentSettingsReading {
     }
 
     /// What paths look like before bytes have moved: the profile's figures, else cautious ones.
-    ///
-    /// - Parameter blockBytes: Of which blocks: what each costs beside its bytes is then part of the rates.
-    static func links(_ settings: AgentConfiguration, blockBytes: Int? = nil) throws(OperatorError) -> LinkView {
-        var view = LinkView(
-            dram: LinkState(bandwidth: 5e9, delay: Duration(nanoseconds: 15_000)),
-            nvme: LinkState(bandwidth: 2e9, delay: Duration(nanoseconds: 100_000)),
-            flash: LinkState(bandwidth: 1e9, delay: Duration(nanoseconds: 300_000)))
-        guard !settings.profile.isEmpty else { return view }
+    static func links(_ settings: AgentConfiguration) throws(OperatorError) -> LinkView {
+        guard !settings.profile.isEmpty else { return .cautious }
+        return try profile(settings.profile).links(blockBytes: nil)
+    }
+
+    /// A profile by its file.
+    static func profile(_ path: String) throws(OperatorError) -> DeviceProfile {
         let json: Data
-        do { json = try Data(contentsOf: URL(fileURLWithPath: settings.profile)) } catch {
-            throw OperatorError("cannot be read: \(error.localizedDescription)", at: settings.profile)
+        do { json = try Data(contentsOf: URL(fileURLWithPath: path)) } catch {
+            throw OperatorError("cannot be read: \(error.localizedDescription)", at: path)
         }
-        let profile = try DeviceProfile(json: json, at: settings.profile)
-        if let rate = profile.hostMemory?.bytesPerSecond { view.dram.bandwidth = rate }
-        if let rate = profile.dram?.readBytesPerSecond { view.dram.bandwidth = rate }
-        if let seconds = profile.dram?.latencySeconds { view.dram.delay = Duration(seconds: seconds) }
-        if let rate = profile.nvme?.readBytesPerSecond { view.nvme.bandwidth = rate }
-        if let seconds = profile.nvme?.latencySeconds { view.nvme.delay = Duration(seconds: seconds) }
-        let rates = [
-            profile.flash?.readBytesPerSecond, profile.flash?.nicBytesPerSecond, profile.hostNIC?.bytesPerSecond,
-        ]
-        if let rate = rates.compactMap({ $0 }).min() { view.flash.bandwidth = rate }
-        if let seconds = profile.flash?.latencySeconds { view.flash.delay = Duration(seconds: seconds) }
-        guard let blockBytes else { return view }
-        func slowed(_ link: inout LinkState, by device: DeviceProfile.Device?) {
-            let bytes = Double(blockBytes)
-            link.bandwidth = bytes / (bytes / link.bandwidth + (device?.blockSeconds ?? 0))
-        }
-        slowed(&view.dram, by: profile.dram)
-        slowed(&view.nvme, by: profile.nvme)
-        slowed(&view.flash, by: profile.flash)
-        return view
+        return try DeviceProfile(json: json, at: path)
     }
 }
 

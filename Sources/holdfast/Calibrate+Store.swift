@@ -31,8 +31,6 @@ struct StoreRates {
     var points: [StorePoint] = []
     /// From asking for 4 KiB to having them, the median.
     var firstByteSeconds = 0.0
-    /// What an object costs beside its bytes, with many under way.
-    var blockSeconds = 0.0
     /// A look-up of one key, the median.
     var roundTripSeconds = 0.0
 
@@ -66,9 +64,6 @@ struct StoreRates {
                 connection: connection, handle: load.handle, blockBytes: 4096, seed: load.seed &+ 1)
             try await small.put(0, slot: 0)
             rates.firstByteSeconds = try await small.median(of: plan.roundTrips) { try await small.get(0, slot: 0) }
-            let many = StoreLoad(
-                connection: connection, handle: load.handle, blockBytes: 4096, seed: load.seed &+ 2)
-            rates.blockSeconds = try await many.secondsPerObject(bytesPerSecond: rates.bestGet)
             rates.roundTripSeconds = try await small.median(of: plan.roundTrips) { try await small.lookUp() }
             try await small.delete(1)
             try await load.delete(plan.objectCount)
@@ -106,21 +101,6 @@ private struct StoreLoad {
     }
 
     func lookUp() async throws { _ = try await connection.ask(.lookUp(handle, [name(-1)])) }
-
-    /// Small objects, as many under way as an agent has: what each takes beyond its bytes.
-    func secondsPerObject(bytesPerSecond: Double) async throws -> Double {
-        let (count, depth) = (1024, 64)
-        do {
-            _ = try await seconds(count, depth: depth) { try await put($0, slot: $1) }
-            var best = Double.infinity
-            for _ in 0..<3 { best = min(best, try await seconds(count, depth: depth) { try await get($0, slot: $1) }) }
-            try await delete(count)
-            return max(0, best / Double(count) - Double(blockBytes) / max(1, bytesPerSecond))
-        } catch {
-            try? await delete(count)
-            throw error
-        }
-    }
 
     func delete(_ count: Int) async throws {
         for first in stride(from: 0, to: count, by: 128) {

@@ -13,6 +13,9 @@ struct Calibrate: AsyncParsableCommand {
             flushed, every read passes the page cache. A store is measured through its client, with objects of a namespace
             `calibrate` that are deleted at the end. The rates of the profile are the best that were reached.
 
+            Loads are measured as an engine sees them, one at a time: an agent of its own process keeps blocks, lets them go to
+            where they are to be measured, and gives them back. They say how long a load takes; rates say what many reach.
+
               holdfast calibrate --data /mnt/nvme -o profile.json
               holdfast calibrate --store 10.0.0.7:9460 --keys store.keys -o profile.json
               holdfast replay trace.jsonl --profile profile.json
@@ -43,11 +46,14 @@ struct Calibrate: AsyncParsableCommand {
         let bar = ProgressBar("calibrating")
         let memory = try MemoryRates.measured(byteCount: quick ? 64 << 20 : 1 << 30)
         var profile = CalibratedProfile(machine: machine, memory: memory)
-        let handOver = try HandOverRates.measured()
-        profile.dram = CalibratedProfile.Memory(
-            readBytesPerSecond: handOver.bytesPerSecond, latencySeconds: handOver.latencySeconds,
-            blockSeconds: handOver.blockSeconds)
+        let loadPlan = quick ? LoadPlan.quick : .full
+        var loads = LoadRates()
+        try loads.measure(.dram, plan: loadPlan)
         if let data {
+            guard FileManager.default.fileExists(atPath: data) else {
+                throw OperatorError("there is no such folder", at: data, remedy: "name one on the flash to be measured")
+            }
+            try loads.measure(.nvme(folder: data), plan: loadPlan)
             let plan = quick ? FlashPlan.quick : FlashPlan.full
             let flash = try FlashRates.measured(folder: data, plan: plan) { bar.update($0) }
             profile.nvme = CalibratedProfile.Device(
@@ -64,7 +70,12 @@ struct Calibrate: AsyncParsableCommand {
             let connection = try options.connect(payloadBytes: plan.blockBytes * (plan.depths.max() ?? 1))
             let rates = try await StoreRates.measured(connection, plan: plan) { bar.update($0) }
             profile.take(rates)
+            let lines = "store: \(store)\nkeys: \"\(keys)\"\ntenant: \(tenant)\nask: 1\n"
+            let outcome = Result { try loads.measure(.store(lines: lines), plan: loadPlan) }
+            try await forget(loads.stored, connection)
+            try outcome.get()
         }
+        profile.take(loads)
         bar.finish()
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.prettyPrinted, .sortedKeys]
@@ -75,6 +86,17 @@ struct Calibrate: AsyncParsableCommand {
             throw OperatorError("cannot be written: \(error.localizedDescription)", at: output)
         }
         if json { print(String(decoding: text, as: UTF8.self), terminator: "") } else { print(profile.summary) }
+    }
+
+    /// Deletes what was stored.
+    private func forget(_ stored: [Range<BlockNumber>], _ connection: StoreConnection) async throws {
+        let handle = try await connection.namespace("calibrate")
+        for range in stored {
+            for first in stride(from: range.lowerBound, to: range.upperBound, by: 128) {
+                let names = (first..<min(range.upperBound, first + 128)).map(LiveBlocks.name)
+                _ = try await connection.ask(.delete(handle, names))
+            }
+        }
     }
 
     /// Processor and how many of it, in words.
@@ -93,12 +115,10 @@ struct CalibratedProfile: Encodable {
         var readBytesPerSecond, writeBytesPerSecond: Double
         var nicBytesPerSecond: Double?
         var latencySeconds: Double
-        /// What a block costs beside its bytes.
-        var blockSeconds: Double?
     }
 
     /// Node memory as an engine at an agent's door gets it.
-    struct Memory: Encodable { var readBytesPerSecond, latencySeconds, blockSeconds: Double }
+    struct Memory: Encodable { var readBytesPerSecond, latencySeconds: Double }
 
     var schema = DeviceProfile.schemaName
     var machine: String
@@ -113,6 +133,8 @@ struct CalibratedProfile: Encodable {
     var hostNIC: Rate?
     var points: [FlashPoint] = []
     var storePoints: [StorePoint] = []
+    var loads = LoadCosts()
+    var loadPoints: [LoadPoint] = []
 
     /// Of a store: what this machine reached alone bounds server and network alike.
     mutating func take(_ rates: StoreRates) {
@@ -120,9 +142,18 @@ struct CalibratedProfile: Encodable {
         let best = max(rates.bestGet, rates.bestPut)
         flash = Device(
             readBytesPerSecond: rates.bestGet, writeBytesPerSecond: rates.bestPut, nicBytesPerSecond: best,
-            latencySeconds: rates.firstByteSeconds, blockSeconds: rates.blockSeconds)
+            latencySeconds: rates.firstByteSeconds)
         hostNIC = Rate(bytesPerSecond: best)
         storePoints = rates.points
+    }
+
+    /// Of loads: of node memory the largest blocks say how fast it is, too.
+    mutating func take(_ rates: LoadRates) {
+        (loads, loadPoints) = (rates.costs, rates.points)
+        guard let largest = rates.costs.dram?.max(by: { $0.blockBytes < $1.blockBytes }) else { return }
+        dram = Memory(
+            readBytesPerSecond: Double(largest.blockBytes) / max(1e-9, largest.blockSeconds),
+            latencySeconds: largest.latencySeconds)
     }
 
     init(machine: String, memory: MemoryRates) {
@@ -136,11 +167,6 @@ struct CalibratedProfile: Encodable {
         func rate(_ value: Double) -> String { String(format: "%7.2f GB/s", value / 1e9) }
         var text = "\(machine)\nmemory, all processors copy   \(rate(hostMemory.bytesPerSecond))\n"
         text += "memory, one copies and sums   \(rate(checkedCopyBytesPerSecond))\n"
-        if let dram {
-            text += "memory into an engine         \(rate(dram.readBytesPerSecond))"
-            text += String(
-                format: "  and %.0f µs a load, %.1f µs a block\n", dram.latencySeconds * 1e6, dram.blockSeconds * 1e6)
-        }
         for point in points {
             let block = ByteSize.text(point.blockBytes).padding(toLength: 7, withPad: " ", startingAt: 0)
             let depth = "depth \(point.depth)".padding(toLength: 9, withPad: " ", startingAt: 0)
@@ -152,11 +178,15 @@ struct CalibratedProfile: Encodable {
             let depth = "depth \(point.depth)".padding(toLength: 9, withPad: " ", startingAt: 0)
             text += "store \(point.isPut ? "put " : "get ")   \(block) \(depth) \(rate(point.bytesPerSecond))\n"
         }
-        if let flash {
-            text += String(
-                format: "store, first byte  %.0f µs, %.1f µs a block\n", flash.latencySeconds * 1e6,
-                (flash.blockSeconds ?? 0) * 1e6)
+        for (tier, costs) in [("memory", loads.dram), ("flash", loads.nvme), ("store", loads.flash)] {
+            for cost in costs ?? [] {
+                let block = ByteSize.text(cost.blockBytes).padding(toLength: 7, withPad: " ", startingAt: 0)
+                text += "load, \(tier.padding(toLength: 8, withPad: " ", startingAt: 0)) \(block) "
+                text += String(
+                    format: "%6.0f µs and %.1f µs a block\n", cost.latencySeconds * 1e6, cost.blockSeconds * 1e6)
+            }
         }
+        if let flash { text += String(format: "store, first byte  %.0f µs\n", flash.latencySeconds * 1e6) }
         if let nvme { text += String(format: "flash, first byte  %.0f µs\n", nvme.latencySeconds * 1e6) }
         return String(text.dropLast())
     }

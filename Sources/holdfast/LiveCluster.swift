@@ -27,13 +27,12 @@ final class LiveCluster {
     let inbox = PacedInbox()
     private let isPaced: Bool
     private let store: StoreProcess?
-    private let folder: URL
+    private let scratch: ScratchFolder
     /// What is still to die, in order.
     private var killings: [LiveKilling]
     private var returns: [Int] = []
     /// The request that runs.
     private var current = 0
-    private var signals: [any DispatchSourceSignal] = []
 
     init(
         _ replay: ModelledReplay, _ settings: LockStepSettings, agents: Int, killings: [LiveKilling],
@@ -41,7 +40,6 @@ final class LiveCluster {
     ) throws {
         self.isPaced = isPaced
         self.killings = killings.sorted { $0.request < $1.request }
-        folder = FileManager.default.temporaryDirectory.appendingPathComponent("holdfast-live-\(getpid())")
         let engineCount = max(1, replay.scenario.replicas / agents)
         let longest = replay.pathBlocksMax
         // Several requests at once: room for four of the longest, or a quarter of a gigabyte of shorter ones.
@@ -53,12 +51,12 @@ final class LiveCluster {
                 "a prompt has \(longest) blocks, and an agent's door takes \(EngineProtocol.keyCountMax)", at: "--live",
                 remedy: "take a trace of larger blocks")
         }
-        try Self.checkRoom(settings, agents: agents, engines: agents * engineCount, rows: rows, folder: folder)
-        try? FileManager.default.removeItem(at: folder)
-        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        try Self.checkRoom(settings, agents: agents, engines: agents * engineCount, rows: rows)
+        let made = try ScratchFolder("live")
+        scratch = made
+        let folder = made.url
         let (blocks, blockBytes) = (settings.blocks, settings.blockBytes)
         store = blocks.store > 0 ? try StoreProcess(folder: folder, blocks: blocks.store, blockBytes: blockBytes) : nil
-        watchSignals()
         for number in 0..<agents {
             var lines = settings.lines
             if let store { lines += "store: 127.0.0.1:\(store.port)\nkeys: \(store.keys)\n" }
@@ -94,39 +92,23 @@ final class LiveCluster {
 
     func killStore() { store?.kill() }
 
-    /// Ends what is left when this process is asked to end.
-    private func watchSignals() {
-        for number in [SIGINT, SIGTERM] {
-            signal(number, SIG_IGN)
-            let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
-            source.setEventHandler { [folder] in
-                ChildProcess.killAll()
-                try? FileManager.default.removeItem(at: folder)
-                exit(128 + number)
-            }
-            source.resume()
-            signals.append(source)
-        }
-    }
-
     deinit {
         for node in nodes { node.end() }
         for node in pacedNodes { node.end() }
         (nodes, pacedNodes) = ([], [])
         store?.kill()
-        try? FileManager.default.removeItem(at: folder)
     }
 
     /// Minutes of replay must not end in a full disk or memory.
     private static func checkRoom(
-        _ settings: LockStepSettings, agents: Int, engines: Int, rows: Int, folder: URL
+        _ settings: LockStepSettings, agents: Int, engines: Int, rows: Int
     ) throws(OperatorError) {
         let (blocks, bytes) = (settings.blocks, settings.blockBytes)
         let memory = agents * (blocks.dram + settings.hbmBlocks) * bytes + engines * rows * bytes + 128 << 20
         let disk =
             LiveDrive.byteCount(blocks.store, bytes) + (blocks.nvme > 0 ? agents : 0)
             * LiveDrive.byteCount(blocks.nvme, bytes)
-        let parent = folder.deletingLastPathComponent().path
+        let parent = FileManager.default.temporaryDirectory.path
         let free = (try? FileManager.default.attributesOfFileSystem(forPath: parent))?[.systemFreeSize] as? Int ?? .max
         let remedy = "give a smaller --block-bytes, or smaller tiers"
         guard memory < Int(ProcessInfo.processInfo.physicalMemory) / 4 * 3 else {

@@ -12,14 +12,16 @@ import Synchronization
 /// What an engine says of itself, and what its blocks are.
 enum LiveBlocks {
     /// The hello of every engine of a replay.
-    static func hello(blockTokens: Int, blockBytes: Int, ownership: Ownership = .host) -> EngineHello {
+    static func hello(
+        blockTokens: Int, blockBytes: Int, ownership: Ownership = .host, namespace: String = "replay"
+    ) -> EngineHello {
         let fields = [
             "model": "replay", "tokenizer": "none", "engine": "replay", "hash_scheme": "trace", "hash_seed": "0",
             "block_tokens": "\(blockTokens)", "kv_dtype": "u64", "kv_scales": "", "layers": "1", "kv_heads": "1",
             "head_size": "\(blockBytes)", "memory_order": "words", "tenant_salt": "",
         ]
         return EngineHello(
-            kind: "replay", process: 0, ownership: ownership, namespace: fields, storeNamespace: "replay",
+            kind: "replay", process: 0, ownership: ownership, namespace: fields, storeNamespace: namespace,
             blockTokens: Int32(blockTokens), blockBytes: blockBytes)
     }
 
@@ -64,10 +66,11 @@ final class LiveEngine {
     /// - Parameters:
     ///   - rows: Blocks that its memory holds.
     ///   - ownership: `full`: its blocks lie in slots of the agent's device, and its rows are none.
+    ///   - namespace: Of its blocks at the store.
     ///   - limit: How long it waits for its agent; then a look-up is a miss and a job is cancelled.
     init(
         socket: String, blockTokens: Int, blockBytes: Int, rows: Int, ownership: Ownership = .host,
-        limit: KVModel.Duration = limit
+        namespace: String = "replay", limit: KVModel.Duration = limit
     ) throws {
         self.blockBytes = blockBytes
         self.ownership = ownership
@@ -78,7 +81,8 @@ final class LiveEngine {
         arena = try MemoryArena(memory)
         var configuration = EngineClientConfiguration(
             path: socket,
-            hello: LiveBlocks.hello(blockTokens: blockTokens, blockBytes: blockBytes, ownership: ownership))
+            hello: LiveBlocks.hello(
+                blockTokens: blockTokens, blockBytes: blockBytes, ownership: ownership, namespace: namespace))
         if ownership == .full { configuration.arena = .writing }
         configuration.client = "holdfast replay"
         configuration.lookUpLimit = limit

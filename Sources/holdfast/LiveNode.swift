@@ -16,7 +16,7 @@ struct LiveCounts {
     var wrongBlocks = 0
     /// Bytes that engines offered.
     var bytesOffered = 0
-    /// Loads that came whole, with the tier that most of their blocks came from.
+    /// Loads that came whole.
     var loads: [LiveLoad] = []
 }
 
@@ -78,6 +78,7 @@ final class LiveNode: LockStepNode {
 
     func load(_ request: LockStepRequest, upTo end: Int32) throws -> LockStepLoad {
         let engine = engines[request.engine]
+        if !ownsDevice { engine.clear(Int(request.engineBlocks)..<Int(end)) }
         let begin = MonotonicClock.now
         let finish = ownsDevice ? beginTake(request, end, engine) : beginLoad(request, end, engine)
         if let killing = takeKilling() {
@@ -113,10 +114,9 @@ final class LiveNode: LockStepNode {
         var holds: (ObjectName, Int32) -> Bool
     }
 
-    /// Asks for blocks in rows of the engine's own.
+    /// Asks for blocks in rows of the engine's own, which are cleared.
     private func beginLoad(_ request: LockStepRequest, _ end: Int32, _ engine: LiveEngine) -> () throws -> Loaded {
         let rows = Int(request.engineBlocks)..<Int(end)
-        engine.clear(rows)
         let answer = LiveAnswer<EngineLoaded>()
         engine.client.load(first: request.engineBlocks, places: engine.places(rows), request: engine.request) {
             answer.set($0)

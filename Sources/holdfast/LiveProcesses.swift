@@ -9,6 +9,45 @@ import KVStore
 import KVSystem
 import Synchronization
 
+/// A folder for what these processes share. It goes with its owner, and so do the processes when this one is asked to end.
+final class ScratchFolder {
+    let url: URL
+    private let places: Mutex<[String]>
+    private var signals: [any DispatchSourceSignal] = []
+
+    /// - Parameter purpose: Part of its name.
+    init(_ purpose: String) throws {
+        url = FileManager.default.temporaryDirectory.appendingPathComponent("holdfast-\(purpose)-\(getpid())")
+        places = Mutex([url.path])
+        try? FileManager.default.removeItem(at: url)
+        try FileManager.default.createDirectory(at: url, withIntermediateDirectories: true)
+        for number in [SIGINT, SIGTERM] {
+            signal(number, SIG_IGN)
+            let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
+            source.setEventHandler { [unowned self] in
+                ChildProcess.killAll()
+                remove()
+                exit(128 + number)
+            }
+            source.resume()
+            signals.append(source)
+        }
+    }
+
+    /// A file that lies elsewhere goes with it.
+    func removeAtEnd(_ path: String) { places.withLock { $0.append(path) } }
+
+    private func remove() {
+        for place in places.withLock({ $0 }) { try? FileManager.default.removeItem(atPath: place) }
+    }
+
+    deinit {
+        for number in [SIGINT, SIGTERM] { signal(number, SIG_DFL) }
+        for source in signals { source.cancel() }
+        remove()
+    }
+}
+
 /// A process of this binary that writes a log.
 final class ChildProcess {
     /// Its number.

@@ -165,10 +165,9 @@ struct LockStepOptions: ParsableArguments {
             let report = LiveReport(counts: cluster.counts, result: result, leftKillings: cluster.leftKillings)
             try report.print()
             live = LiveRun(machine: cluster.machine, runs: 1)
-            if let profile = modelled.scenario.profile {
-                var settings = AgentConfiguration()
-                settings.profile = profile
-                let links = try AgentSettingsReading.links(settings, blockBytes: blockBytes)
+            // Of copies to and from a device a profile says nothing.
+            if let profile = modelled.scenario.profile, hbmBlocks == 0 {
+                let links = try AgentSettingsReading.profile(profile).links(blockBytes: blockBytes)
                 live?.loads = report.loads(by: links, blockBytes: blockBytes)
                 for load in live?.loads ?? [] { note("from \(load.tier): \(load.words)") }
             }
@@ -188,35 +187,21 @@ struct LiveReport {
     let result: LockStepResult
     let leftKillings: [LiveKilling]
 
-    /// How long loads took beside what a profile says: of each tier that they came from its first byte and its bytes, and for
-    /// what came from below node memory the way of its last slice from there into the engine.
+    /// How long loads took beside what a planner with a profile's paths says of them.
     func loads(by links: LinkView, blockBytes: Int) -> [LoadTimes] {
-        var times: [String: [(predicted: Double, measured: Double)]] = [:]
-        for load in counts.loads {
-            let found = load.found
-            var (farthest, predicted) = ("", 0.0)
-            for (tier, blocks, link) in [
-                ("dram", found.dramBlocks, links.dram), ("nvme", found.nvmeBlocks, links.nvme),
-                ("flash", found.flashBlocks, links.flash),
-            ] where blocks > 0 {
-                farthest = tier
-                predicted += link.delay.seconds + Double(Int(blocks) * blockBytes) / link.bandwidth
-            }
-            if farthest != "dram", found.dramBlocks == 0 {
-                let slice = min(Int(found.nvmeBlocks + found.flashBlocks), max(4, min(32, (4 << 20) / blockBytes)))
-                predicted += links.dram.delay.seconds + Double(slice * blockBytes) / links.dram.bandwidth
-            }
-            if predicted > 0 { times[farthest, default: []].append((predicted, load.seconds)) }
-        }
-        func median(_ values: [Double]) -> Double { values.sorted()[values.count / 2] }
-        return ["dram", "nvme", "flash"].compactMap { tier in
-            times[tier].map { loads in
-                LoadTimes(
-                    tier: tier, count: loads.count, predictedSeconds: median(loads.map(\.predicted)),
-                    measuredSeconds: median(loads.map(\.measured)),
-                    ratio: median(loads.map { $0.measured / $0.predicted }))
-            }
-        }
+        let slice = AgentConfiguration.sliceBlocks(of: blockBytes)
+        return LoadTimes.rows(
+            of: counts.loads.map { load in
+                let found = load.found
+                let blocks = (
+                    dram: Int(found.dramBlocks), nvme: Int(found.nvmeBlocks), flash: Int(found.flashBlocks)
+                )
+                return PredictedLoad(
+                    tier: blocks.flash > 0 ? .flash : blocks.nvme > 0 ? .nvme : .dram,
+                    blocks: blocks.dram + blocks.nvme + blocks.flash,
+                    predictedSeconds: links.seconds(of: blocks, blockBytes: blockBytes, sliceBlocks: slice),
+                    measuredSeconds: load.seconds)
+            })
     }
 
     /// Says it, and fails where bytes were wrong.

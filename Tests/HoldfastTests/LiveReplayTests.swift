@@ -164,8 +164,9 @@ import Testing
         let profile = try scratch.path(
             "profile.json",
             """
-            {"schema": "holdfast-profile-1", "hostMemory": {"bytesPerSecond": 4e9}, "dram": {"latencySeconds": 1e-4},
-             "flash": {"readBytesPerSecond": 1e10, "latencySeconds": 3e-4}}
+            {"schema": "holdfast-profile-1", "loads": {
+              "dram": [{"blockBytes": 4096, "latencySeconds": 1e-4, "blockSeconds": 1e-6}],
+              "flash": [{"blockBytes": 4096, "latencySeconds": 3e-4, "blockSeconds": 2e-6}]}}
             """)
         let run = try replay(
             ["--route", "roundRobin", "--live", "--block-bytes", "4KiB", "--profile", profile])
@@ -174,10 +175,13 @@ import Testing
         let loads = try #require(live["loads"] as? [[String: Any]])
         let flash = try #require(loads.first { $0["tier"] as? String == "flash" })
         #expect(flash["count"] as? Int ?? 0 > 0)
-        // At least the first byte of the store, and a block of 4 KiB.
-        #expect(flash["predictedSeconds"] as? Double ?? 0 > 3e-4)
+        // What the profile says of a load, of each of its blocks, and of the last slice's way on.
+        let predicted = flash["predictedSeconds"] as? Double ?? 0
+        #expect(predicted > 3e-4 && predicted < 3e-4 + 100 * 3e-6)
         #expect(flash["measuredSeconds"] as? Double ?? 0 > 0 && flash["ratio"] as? Double ?? 0 > 0)
         #expect(run.errors.contains("from flash: "))
+        // Loads by their size, too.
+        #expect(loads.contains { $0["blocksMin"] as? Int ?? 0 > 1 && $0["count"] as? Int ?? 0 >= 5 })
     }
 
     @Test func aKillingThatMakesNoSenseIsRefused() throws {

@@ -318,7 +318,8 @@ private func json(_ live: LiveRun) -> JSONValue {
             .array(
                 $0.map {
                     .members([
-                        "tier": .string($0.tier), "count": .integer($0.count),
+                        "tier": .string($0.tier), "blocksMin": $0.blocksMin.map { .integer($0) },
+                        "blocksMax": $0.blocksMax.map { .integer($0) }, "count": .integer($0.count),
                         "predictedSeconds": .number($0.predictedSeconds),
                         "measuredSeconds": .number($0.measuredSeconds), "ratio": .number($0.ratio),
                     ])

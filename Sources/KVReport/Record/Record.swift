@@ -336,38 +336,6 @@ public struct LiveRun: Codable, Sendable, Equatable {
     }
 }
 
-/// Loads of one tier, one at a time, beside what the device profile says of them.
-public struct LoadTimes: Codable, Sendable, Equatable {
-    /// `dram`, `nvme` or `flash`: the farthest tier that blocks came from.
-    public var tier: String
-    /// How many loads.
-    public var count: Int
-    /// The median of what they should have taken.
-    public var predictedSeconds: Double
-    /// The median of what they took.
-    public var measuredSeconds: Double
-    /// The median of measured ÷ predicted, load by load.
-    public var ratio: Double
-
-    /// Each argument is the property of that name.
-    public init(tier: String, count: Int, predictedSeconds: Double, measuredSeconds: Double, ratio: Double) {
-        self.tier = tier
-        self.count = count
-        self.predictedSeconds = predictedSeconds
-        self.measuredSeconds = measuredSeconds
-        self.ratio = ratio
-    }
-
-    /// In words: "63 loads took 1.2 ms at the median, 1.1 times the profile's 1.1 ms".
-    public var words: String {
-        let took = Printed.seconds(measuredSeconds, .table)
-        let predicted = Printed.seconds(predictedSeconds, .table)
-        let times = Double(Int((ratio * 100).rounded())) / 100
-        return "\(count) load\(count == 1 ? "" : "s") took \(took.text) at the median, \(times) times the profile's "
-            + predicted.text
-    }
-}
-
 /// One figure of this record ÷ the same figure of the reference, over interleaved pairs of runs.
 public struct PairedRatio: Codable, Sendable, Equatable {
     /// A key of the report's `summary`: `ttftP50`.
