@@ -43,9 +43,8 @@ final class LiveCluster {
         let engineCount = max(1, replay.scenario.replicas / agents)
         let longest = replay.pathBlocksMax
         // Several requests at once: room for four of the longest, or a quarter of a gigabyte of shorter ones.
-        let rows =
-            isPaced
-            ? max(longest, min(4 * longest, (256 << 20) / settings.blockBytes)) : settings.hbmBlocks > 0 ? 1 : longest
+        let several = max(longest, min(4 * longest, (256 << 20) / settings.blockBytes))
+        let rows = settings.hbmBlocks > 0 ? 1 : isPaced ? several : longest
         guard longest <= EngineProtocol.keyCountMax else {
             throw OperatorError(
                 "a prompt has \(longest) blocks, and an agent's door takes \(EngineProtocol.keyCountMax)", at: "--live",
@@ -66,7 +65,7 @@ final class LiveCluster {
             }
             let agent = try AgentProcess(folder: folder, number: number, settings: lines)
             if isPaced {
-                pacedNodes.append(try pacedNode(agent, engineCount, replay, blockBytes, rows))
+                pacedNodes.append(try pacedNode(agent, engineCount, replay, settings, rows))
                 continue
             }
             nodes.append(
@@ -79,12 +78,14 @@ final class LiveCluster {
     }
 
     private func pacedNode(
-        _ agent: AgentProcess, _ engineCount: Int, _ replay: ModelledReplay, _ blockBytes: Int, _ rows: Int
+        _ agent: AgentProcess, _ engineCount: Int, _ replay: ModelledReplay, _ settings: LockStepSettings, _ rows: Int
     ) throws -> PacedNode {
+        let ownsDevice = settings.hbmBlocks > 0
         let engines = try (0..<engineCount).map { _ in
-            try PacedEngine(rowCount: rows, inbox: inbox) {
+            try PacedEngine(rowCount: rows, inbox: inbox, ownsDevice: ownsDevice) {
                 try LiveEngine(
-                    socket: agent.socket, blockTokens: replay.blockTokens, blockBytes: blockBytes, rows: rows)
+                    socket: agent.socket, blockTokens: replay.blockTokens, blockBytes: settings.blockBytes, rows: rows,
+                    ownership: ownsDevice ? .full : .host)
             }
         }
         return PacedNode(agent, engines: engines)

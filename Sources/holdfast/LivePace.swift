@@ -15,6 +15,10 @@ enum PacedEvent: Sendable {
     case found(Int, EngineFound, at: Instant)
     case loaded(Int, EngineLoaded, at: Instant)
     case saved(Int, at: Instant)
+    /// Blocks of a request lie in slots of the device, its engine's to read; nil: none do.
+    case taken(Int, EngineLease?, at: Instant)
+    /// Slots of the device are an engine's to write into; nil: none are.
+    case reserved(Int, EngineReservation?)
 }
 
 /// Answers on their way to the driving thread.
@@ -85,11 +89,17 @@ final class PacedEngine {
         var isSaved = false
         var isEnded = false
         var waitsSince: Instant?
+        /// Of an engine without memory of its own: what it holds of the device, and how far its blocks were taken.
+        var lease: EngineLease?
+        var reservation: EngineReservation?
+        var takenEnd: Int32 = 0
     }
 
     private let make: () throws -> LiveEngine
     private let rowCount: Int
     private let inbox: PacedInbox
+    /// Whether blocks lie in slots of the agent's device, not in rows of the engine's own.
+    private let ownsDevice: Bool
     private var engine: LiveEngine
     private var pool: RowPool
     private(set) var life = 0
@@ -99,9 +109,11 @@ final class PacedEngine {
     var counts = LiveCounts()
     /// Loads and saves that waited for room in the engine's memory for longer than `PacedReplay.lateness`.
     private(set) var delayed = 0
+    /// Blocks that no slot of the device was free for.
+    private(set) var unplaced = 0
 
-    init(rowCount: Int, inbox: PacedInbox, make: @escaping () throws -> LiveEngine) throws {
-        (self.rowCount, self.inbox, self.make) = (rowCount, inbox, make)
+    init(rowCount: Int, inbox: PacedInbox, ownsDevice: Bool, make: @escaping () throws -> LiveEngine) throws {
+        (self.rowCount, self.inbox, self.ownsDevice, self.make) = (rowCount, inbox, ownsDevice, make)
         engine = try make()
         pool = RowPool(count: rowCount)
     }
@@ -131,12 +143,14 @@ final class PacedEngine {
         open[request.index]?.request = request
         open[request.index]?.loadEnd = end
         open[request.index]?.asked = MonotonicClock.now
-        enqueue(request.index)
+        if ownsDevice { beginTake(request.index, end) } else { enqueue(request.index) }
     }
 
     func save(_ request: LockStepRequest) {
         if request.path.isEmpty {
             open[request.index]?.isSaved = true
+        } else if ownsDevice {
+            beginReserve(request)
         } else {
             enqueue(request.index)
         }
@@ -184,6 +198,65 @@ final class PacedEngine {
         engine.client.save(names, first: 0, places: engine.places(rows), request: entry.ticket) { _ in done() }
     }
 
+    /// Asks for blocks where they lie on the device. They stay there until the request ends.
+    private func beginTake(_ index: Int, _ end: Int32) {
+        guard let entry = open[index] else { return }
+        let (inbox, life, name) = (inbox, life, ObjectIdentifier(self))
+        engine.client.take(first: 0, count: Int(end), request: entry.ticket) {
+            inbox.post(.init(engine: name, life: life, event: .taken(index, $0, at: MonotonicClock.now)))
+        }
+    }
+
+    /// Asks for slots of the device for what was computed.
+    private func beginReserve(_ request: LockStepRequest) {
+        let (index, inbox, life, name) = (request.index, inbox, life, ObjectIdentifier(self))
+        let left = request.path.count - Int(open[index]?.takenEnd ?? 0)
+        guard left > 0 else {
+            open[index]?.isSaved = true
+            return
+        }
+        engine.client.reserve(left) {
+            inbox.post(.init(engine: name, life: life, event: .reserved(index, $0)))
+        }
+    }
+
+    /// Writes blocks into the slots that were granted, and has them kept.
+    private func commit(_ index: Int, _ reservation: EngineReservation?) {
+        guard let entry = open[index] else { return }
+        let (first, count) = (Int(entry.takenEnd), reservation?.reserved.slots.count ?? 0)
+        unplaced += entry.request.path.count - first - count
+        guard let reservation, count > 0 else {
+            open[index]?.isSaved = true
+            return finishIfDone(index)
+        }
+        open[index]?.reservation = reservation
+        let names = entry.request.path.prefix(first + count).map(LiveBlocks.name)
+        for offset in 0..<count {
+            let block = names[first + offset]
+            _ = unsafe reservation.fill(offset) { unsafe LiveBlocks.fill($0, as: block) }
+        }
+        counts.bytesOffered += count * engine.blockBytes
+        let done = poster(index) { .saved(index, at: $0) }
+        reservation.commit(0..<count, as: names, request: entry.ticket) { _ in done() }
+    }
+
+    /// Compares what came where it lies; one past the last block that was this engine's while it was read.
+    private func took(_ index: Int, _ lease: EngineLease?) -> Int32 {
+        guard let entry = open[index], let lease else { return 0 }
+        var end = lease.taken.first
+        while end < lease.taken.end {
+            let name = LiveBlocks.name(entry.request.path[entry.request.path.startIndex + Int(end)])
+            let holds = unsafe lease.read(Int(end - lease.taken.first)) { unsafe LiveBlocks.are($0, of: name) }
+            guard let holds else { break }
+            counts.bytesCompared += engine.blockBytes
+            if !holds { counts.wrongBlocks += 1 }
+            end += 1
+        }
+        open[index]?.lease = lease
+        open[index]?.takenEnd = end
+        return end
+    }
+
     /// Takes an answer of this life; what the replay is to hear of it.
     func take(_ event: PacedEvent) -> PacedAnswer? {
         switch event {
@@ -201,9 +274,17 @@ final class PacedEngine {
             open[index]?.loadEnd = nil
             let end = max(loaded.end, entry.request.engineBlocks)
             return .loaded(request: index, end: end, seconds: seconds)
+        case .taken(let index, let lease, let time):
+            guard let entry = open[index], entry.loadEnd != nil else { return nil }
+            let seconds = (time - entry.asked).seconds
+            open[index]?.loadEnd = nil
+            return .loaded(request: index, end: took(index, lease), seconds: seconds)
+        case .reserved(let index, let reservation):
+            commit(index, reservation)
+            return nil
         case .saved(let index, _):
-            guard let rows = open[index]?.rows else { return nil }
-            release(index, rows)
+            guard open[index] != nil else { return nil }
+            if let rows = open[index]?.rows { release(index, rows) }
             open[index]?.isSaved = true
             finishIfDone(index)
             return nil
@@ -229,6 +310,7 @@ final class PacedEngine {
     private func finishIfDone(_ index: Int) {
         guard let entry = open[index], entry.isSaved, entry.isEnded else { return }
         engine.client.finished(EngineRequestEnd(ticket: entry.ticket, reason: entry.request.reason))
+        entry.reservation?.release()
         open[index] = nil
     }
 

@@ -47,8 +47,8 @@ struct LockStepOptions: ParsableArguments {
     @Option(
         help: ArgumentHelp(
             """
-            With --lockstep: HBM slots of each node that are the agents' to give (an emulated device), in bytes of the model's \
-            blocks; engines then have no memory of their own.
+            With --lockstep or --live: HBM slots of each node that are the agents' to give (an emulated device), in bytes of the \
+            model's blocks; engines then have no memory of their own.
             """, valueName: "size"))
     var hbm: String?
 
@@ -70,7 +70,7 @@ struct LockStepOptions: ParsableArguments {
         if let timeLimit, !(0.1...1e6).contains(timeLimit) {
             throw ValidationError("--time-limit \(timeLimit): give 0.1 to 1000000 seconds.")
         }
-        if hbm != nil, !isAsked { throw ValidationError("--hbm is for --lockstep: in time engines own their memory.") }
+        if hbm != nil, !isAsked, !live { throw ValidationError("--hbm is for --lockstep or --live.") }
         if !live, !kill.isEmpty { throw ValidationError("--kill needs --live: modelled processes do not die.") }
         if let agents, !(1...1024).contains(agents) { throw ValidationError("--agents \(agents): give 1 to 1024.") }
     }
@@ -108,14 +108,19 @@ struct LockStepOptions: ParsableArguments {
     }
 
     /// HBM slots of each node. An engine must have room for the prompt that it computes.
-    func hbmBlocks(of replay: ModelledReplay) throws(OperatorError) -> Int {
+    ///
+    /// - Parameter engines: Of a node in time, with several requests each: every one of them must have room for the longest
+    ///   request and its answer. Nil: in lock step, where the whole node has one request.
+    func hbmBlocks(of replay: ModelledReplay, engines: Int? = nil) throws(OperatorError) -> Int {
         guard let hbm else { return 0 }
         let blocks = try ByteSize.read(hbm, name: "--hbm", at: "--hbm") / replay.blockBytes
-        let needed = max(16, replay.pathBlocksMax)
+        let longest = engines.map { _ in replay.pacedBlocksMax } ?? replay.pathBlocksMax
+        let needed = max(16, (engines ?? 1) * longest)
         guard (needed...1 << 28).contains(blocks) else {
+            let share = engines.map { $0 > 1 ? " for each of \($0) engines" : "" } ?? ""
             throw OperatorError(
-                "'\(hbm)' has room for \(blocks) blocks of \(ByteSize.text(replay.blockBytes)), and the longest prompt has "
-                    + "\(replay.pathBlocksMax)", at: "--hbm",
+                "'\(hbm)' has room for \(blocks) blocks of \(ByteSize.text(replay.blockBytes)), and the longest "
+                    + "\(engines == nil ? "prompt" : "request") has \(longest)\(share)", at: "--hbm",
                 remedy: "give it at least \(ByteSize.text(needed * replay.blockBytes))")
         }
         return blocks

@@ -24,13 +24,15 @@ extension LockStepOptions {
         try modelled.checkOutput()
         let replay = try ModelledReplay(
             trace: try input.read(), scenario: scenario, catalogue: try modelled.scenario.readCatalogue())
-        let settings = try LockStepSettings(replay, blockBytes: blockBytes, isPaced: true)
         let count = agents ?? scenario.nodes
+        let hbmBlocks = try hbmBlocks(of: replay, engines: max(1, scenario.replicas / count))
+        let settings = try LockStepSettings(replay, blockBytes: blockBytes, hbmBlocks: hbmBlocks, isPaced: true)
         let compression = compress ?? Self.bearable(replay, blockBytes: blockBytes)
         note(String(format: "the trace runs %.3g times as fast as it was", compression))
         let cluster = try LiveCluster(replay, settings, agents: count, killings: killings, isPaced: true)
         let run = PacedRun(
-            PacedReplay(replay, nodes: count, router: router, compression: compression), cluster, compression)
+            PacedReplay(replay, nodes: count, router: router, compression: compression, hbmBlocks: hbmBlocks), cluster,
+            compression)
         let bar = ProgressBar("replaying", forced: input.progress)
         let total = Double(replay.requestCount)
         try run.run(limit: timeLimit) { arrived, ended in
@@ -44,7 +46,7 @@ extension LockStepOptions {
         let record = replay.record(
             of: run.replay.result, ledger: ledger, compression: compression,
             version: Holdfast.configuration.version, command: modelled.command(input, words), overrides: overrides,
-            live: live)
+            hbmBytes: hbmBlocks > 0 ? Double(hbmBlocks * replay.blockBytes * count) : nil, live: live)
         try modelled.finish(record, json: json, terminal: terminal)
     }
 
@@ -168,6 +170,8 @@ final class PacedRun {
         }
         let delayed = engines.values.reduce(0) { $0 + $1.delayed }
         if delayed > 0 { note("\(delayed) loads and saves waited for room in their engine's memory") }
+        let unplaced = engines.values.reduce(0) { $0 + $1.unplaced }
+        if unplaced > 0 { note("\(grouped(unplaced)) computed blocks found no slot of the device free") }
         if unbooked > 0 { note("\(grouped(unbooked)) prompt tokens came to an engine whose agent had died") }
         for killing in cluster.leftKillings {
             note("\(killing.what.rawValue)@\(killing.request) lived on: nothing was loaded from then on")

@@ -185,6 +185,13 @@ extension ModelledReplay {
     /// Blocks of the longest prompt.
     public var pathBlocksMax: Int { workload.requests.reduce(0) { max($0, Int($1.blockCount)) } }
 
+    /// Blocks that the longest request needs, its answer included.
+    public var pacedBlocksMax: Int {
+        workload.requests.reduce(0) {
+            max($0, (Int($1.inputTokens) + Int($1.outputTokens)) / workload.blockTokens + 2)
+        }
+    }
+
     /// Modelled nodes of given rules, with the store that they share.
     public func stillNodes(
         _ count: Int, _ configuration: TieringConfiguration, links: LinkView
@@ -202,11 +209,6 @@ extension ModelledReplay {
         of result: LockStepResult, version: String, command: String, overrides: [String: String],
         hbmBytes: Double? = nil, live: LiveRun?
     ) -> Record {
-        var configuration = configuration(command: command, overrides: overrides)
-        if let hbmBytes, let place = configuration.tiers.firstIndex(where: { $0.tier == Tier.hbm.name }) {
-            configuration.tiers[place].bytes = hbmBytes
-            configuration.ownership = Ownership.full.rawValue
-        }
         var system = SystemResult(
             counted: ComparedSystem.configured.key, name: "Lock step", role: ComparedSystem.configured.role,
             ledger: result.ledger)
@@ -219,7 +221,8 @@ extension ModelledReplay {
         return Record(
             version: version, name: "\(scenario.name), \(live == nil ? "modelled" : "live")",
             mode: live == nil ? .modelled : .live, trace: traceSummary,
-            configuration: configuration, modelError: ModelError(of: model),
+            configuration: configuration(command: command, overrides: overrides, hbmBytes: hbmBytes),
+            modelError: ModelError(of: model),
             systems: [system, ceiling], prices: prices,
             checks: [
                 Check(
@@ -232,5 +235,15 @@ extension ModelledReplay {
             ],
             notice: "Lock step: one request at a time, no queueing; hit tokens are exact, waiting is not shown.",
             live: live)
+    }
+
+    /// A record's configuration, with HBM slots of all nodes where they are the nodes' to give.
+    func configuration(command: String, overrides: [String: String], hbmBytes: Double?) -> Configuration {
+        var configuration = configuration(command: command, overrides: overrides)
+        if let hbmBytes, let place = configuration.tiers.firstIndex(where: { $0.tier == Tier.hbm.name }) {
+            configuration.tiers[place].bytes = hbmBytes
+            configuration.ownership = Ownership.full.rawValue
+        }
+        return configuration
     }
 }

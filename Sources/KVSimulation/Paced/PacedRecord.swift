@@ -16,10 +16,11 @@ extension ModelledReplay {
     /// - Parameters:
     ///   - ledger: Where the prompts' tokens came from, by the agents' books.
     ///   - compression: How many times as fast as it was the trace ran.
+    ///   - hbmBytes: HBM slots of all nodes, where they are the nodes' to give.
     ///   - live: What only a live run knows; nil where the nodes were made up.
     public func record(
         of result: PacedResult, ledger: Ledger, compression: Double, version: String, command: String,
-        overrides: [String: String], live: LiveRun?
+        overrides: [String: String], hbmBytes: Double? = nil, live: LiveRun?
     ) -> Record {
         var system = SystemResult(
             counted: ComparedSystem.configured.key, name: "Paced", role: ComparedSystem.configured.role, ledger: ledger)
@@ -37,7 +38,8 @@ extension ModelledReplay {
         let total = ledger.total
         return Record(
             version: version, name: "\(scenario.name), paced", mode: live == nil ? .modelled : .live,
-            trace: traceSummary, configuration: configuration(command: command, overrides: overrides),
+            trace: traceSummary,
+            configuration: configuration(command: command, overrides: overrides, hbmBytes: hbmBytes),
             modelError: ModelError(of: model), systems: [system, ceiling], prices: prices,
             checks: [
                 Check(

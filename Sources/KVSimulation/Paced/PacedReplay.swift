@@ -19,6 +19,10 @@ public final class PacedReplay {
     private let router: LockStepRouter
     private let enginesPerNode: Int
     private let compression: Double
+    /// Blocks of each engine's memory.
+    private let engineBlocks: Int
+    /// Whether that memory is slots of the node's device: then no engine keeps or shares a block by itself.
+    private let ownsDevice: Bool
     private var replicas: [ReplicaState] = []
     private var clock: IndexedClock
     private var known: BlockSet
@@ -44,7 +48,11 @@ public final class PacedReplay {
     /// - Parameters:
     ///   - nodes: Nodes; each has as many engines as the scenario says.
     ///   - compression: Seconds of the trace in one of the machine.
-    public init(_ replay: ModelledReplay, nodes: Int, router: LockStepRouter, compression: Double) {
+    ///   - hbmBlocks: HBM slots of each node that are the node's to give, in equal parts to its engines: at least
+    ///     `pacedBlocksMax` for each. 0: engines own their memory.
+    public init(
+        _ replay: ModelledReplay, nodes: Int, router: LockStepRouter, compression: Double, hbmBlocks: Int = 0
+    ) {
         scenario = replay.scenario
         model = replay.model
         workload = replay.workload
@@ -52,6 +60,9 @@ public final class PacedReplay {
         self.compression = compression
         table = RequestTable(workload)
         enginesPerNode = max(1, scenario.replicas / nodes)
+        ownsDevice = hbmBlocks > 0
+        engineBlocks = ownsDevice ? hbmBlocks / enginesPerNode : Cluster.hbmBlocks(model, workload)
+        precondition(!ownsDevice || engineBlocks >= replay.pacedBlocksMax, "an engine without room for a request")
         let count = nodes * enginesPerNode
         clock = IndexedClock(count: count)
         kicked = KickedReplicas(count: count)
@@ -72,8 +83,8 @@ public final class PacedReplay {
 
     private func makeSpace() -> ReplicaSpace {
         ReplicaSpace(
-            cache: PrefixCache(capacity: Cluster.hbmBlocks(model, workload)), table: table,
-            sharesPrefixes: scenario.engine.prefixCaching, hostBlocks: 0)
+            cache: PrefixCache(capacity: engineBlocks), table: table,
+            sharesPrefixes: scenario.engine.prefixCaching && !ownsDevice, hostBlocks: 0)
     }
 
     /// When something happens that nobody has to answer first, in nanoseconds since the first arrival. Nil: nothing does.
@@ -241,7 +252,8 @@ public final class PacedReplay {
         table.states[index].loadParts = 0
         replicas[replica].endLoad(at: now)
         let filled = replicas[replica].space.filledRun(index)
-        if end > filled { replicas[replica].space.fill(index, filled..<end) }
+        // Slots of a device are filled where they lie.
+        if end > filled, !ownsDevice { replicas[replica].space.fill(index, filled..<end) }
         enqueue(index, on: replica, cachedBlocks: max(end, filled))
     }
 
