@@ -120,9 +120,8 @@ final class StoreProcess {
         keys = data + ".tenants"
         let extent = LiveDrive.extentBytes(blockBytes)
         arguments = [
-            // Beyond the blocks there is room for those on their way out.
-            "store", "--data", data, "--size", "\(LiveDrive.byteCount(blocks + blocks / 16 + 256, blockBytes))",
-            "--extent", "\(extent)", "--payload-max", "\(max(1 << 20, blockBytes))", "--dram", "96MiB", "--http", "",
+            "store", "--data", data, "--size", "\(LiveDrive.byteCount(LiveDrive.storeBlocks(blocks), blockBytes))",
+            "--extent", "\(extent)", "--payload-max", "\(extent)", "--dram", "96MiB", "--http", "",
         ]
         try start()
     }
@@ -199,6 +198,10 @@ enum LiveDrive {
         (max(FlashGeometry.extentUnit, blockBytes) + FlashGeometry.extentUnit - 1) / FlashGeometry.extentUnit
             * FlashGeometry.extentUnit
     }
+
+    /// Blocks of a store that can keep as many as are asked for: it keeps a 64th of its extents free for puts to come, and two at
+    /// least.
+    static func storeBlocks(_ blocks: Int) -> Int { blocks + max(2, (blocks + 62) / 63) }
 
     /// The smallest drive for exactly so many blocks.
     static func byteCount(_ blocks: Int, _ blockBytes: Int) -> Int {

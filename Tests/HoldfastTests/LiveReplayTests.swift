@@ -89,6 +89,35 @@ import Testing
         #expect(roaming["heldElsewhere"] == 0)
     }
 
+    /// Stores for a few of the blocks that are saved. Which of them it lets go is a store's own business: a real one judges by the
+    /// seconds of its clock, the deepest block first, and ahead of need, where the modelled one follows the scenario's policy.
+    /// All else is the same, and what is gone is a miss by its cause.
+    @Test(arguments: ["1GB", "8GB"])
+    func aFullStoreServesLessAndTheLedgerSaysWhy(_ size: String) throws {
+        let options = ["--route", "roundRobin", "--set", "tiers.policy=lru"]
+        let endless = try ledger(try replay(options))
+        let small = options + ["--set", "tiers.flash.perServer=\(size)"]
+        let modelled = try ledger(try replay(small))
+        let run = try replay(small + ["--live", "--block-bytes", "4KiB"])
+        let live = try ledger(run)
+        #expect(run.errors.contains("bytes of hits were compared, all right"))
+        // The engines' own memory, what nobody ever computed, and all together do not hang on what a store keeps.
+        for part in ["hbm", "firstSeen", "alwaysComputed", "corrupt", "noTier"] {
+            #expect(live[part] == modelled[part], "\(part): \(live) \(modelled)")
+        }
+        #expect(live.values.reduce(0, +) == modelled.values.reduce(0, +))
+        #expect(served(live) <= served(endless) && served(modelled) < served(endless), "\(live) \(modelled)")
+        if size == "1GB" {
+            // Between a block's put and its first use twice as many come as there is room for: some must be missed.
+            #expect(served(live) < served(endless), "\(live)")
+            let gone = ["evicted", "heldElsewhere", "lostAfterLookUp"].reduce(0) { $0 + (live[$1] ?? 0) }
+            #expect(gone > 0, "\(live)")
+        } else {
+            // The first use of the first chains comes before it is full.
+            #expect(live["flash"] ?? 0 > 0 && modelled["flash"] ?? 0 > 0, "\(live) \(modelled)")
+        }
+    }
+
     @Test(arguments: ["store@80", "store@80-120", "agent@80", "engine@80"])
     func whatIsKilledInTheMiddleCostsHitsAndNothingElse(_ victim: String) throws {
         let whole = try ledger(try replay(["--route", "migrating"]))
