@@ -106,6 +106,12 @@ struct Soak: AsyncParsableCommand {
     @Option(help: "How long each (default: 3600, with --quick 90).")
     var seconds: Double?
 
+    /// What can be kept busy.
+    enum Subject: String, ExpressibleByArgument, CaseIterable { case store, agent }
+
+    @Option(help: "Keep only this busy: store or agent.")
+    var only: Subject?
+
     func validate() throws {
         if let seconds, !(8...86_400).contains(seconds) { throw ValidationError("--seconds: 8 to 86400") }
     }
@@ -113,10 +119,9 @@ struct Soak: AsyncParsableCommand {
     func run() async throws {
         ServingProcess.endAllWithThis()
         let seconds = seconds ?? (options.quick ? 90 : 3600)
-        let results = [
-            try await StoreSoakCampaign(seconds: seconds, seed: options.seed).run(),
-            try AgentSoakCampaign(seconds: seconds, seed: options.seed).run(),
-        ]
+        var results: [CampaignResult] = []
+        if only != .agent { results.append(try await StoreSoakCampaign(seconds: seconds, seed: options.seed).run()) }
+        if only != .store { results.append(try AgentSoakCampaign(seconds: seconds, seed: options.seed).run()) }
         try options.report(results, areRight: results.allSatisfy(\.isClean))
     }
 }
