@@ -39,6 +39,7 @@ struct StoreBenchmark: Benchmark {
             configuration.dram = 288 << 20
         }
         defer { store.shutDown() }
+        try fill(store, byteCount: 5 << 29)
         let flash = try FlashLoad(path: folder.appendingPathComponent("drive").path, byteCount: 1 << 30)
         defer { flash.drive.shutDown() }
         var rows: [BenchmarkRow] = []
@@ -57,6 +58,14 @@ struct StoreBenchmark: Benchmark {
             try store.delete(set: set, count: total)
         }
         return rows
+    }
+
+    /// Writes nearly every extent of the store once, as has been done on any that was ever full, and as the reference's drive
+    /// has done: the first write to a place in a new file makes the file system note it in its journal.
+    private func fill(_ store: StoreWorld, byteCount: Int) throws {
+        let blockBytes = 16 << 20
+        _ = try store.put(set: 90, blockBytes: blockBytes, depth: 8, count: byteCount / blockBytes)
+        try store.delete(set: 90, count: byteCount / blockBytes)
     }
 
     /// What moves no payload.
