@@ -4,39 +4,6 @@
 import KVModel
 import KVSystem
 
-/// A request on its way through the client.
-struct Errand: Sendable {
-    /// Who hears of its end.
-    enum Owner: Sendable {
-        /// The sink, by tag.
-        case tag(UInt64)
-        /// A task that waits, once the slot is free.
-        case task(@Sendable (Response) -> Void)
-        /// The client itself: it names namespaces again after a reconnect, cancels, reports damage.
-        case client
-    }
-    /// The tag of a request of the sink.
-    var tag: UInt64? { if case .tag(let tag) = owner { tag } else { nil } }
-    var request: Request
-    var owner: Owner
-    var slot: MemorySlice?
-    var deadline: Instant
-}
-
-/// What a connection tells the client's loop.
-protocol ClientConnectionOwner: AnyObject {
-    /// The present time.
-    var now: Instant { get }
-    /// An errand ended with an answer of the store, or failed.
-    func completed(_ errand: Errand, _ response: Response, slotIsFree: Bool, over connection: ClientConnection)
-    /// The slot of an errand that had ended before is free.
-    func slotReturned(_ errand: Errand)
-    /// Something for subscribers; the handle is the session's.
-    func notified(_ notification: Notification, over connection: ClientConnection)
-    /// A get came with a wrong checksum.
-    func sawCorrupt(_ request: Request)
-}
-
 /// One connection. Belongs to the client's thread.
 final class ClientConnection {
     /// How far it has come.
@@ -90,14 +57,10 @@ final class ClientConnection {
     private var incoming: UInt32?
     private let connectDeadline: Instant
     private let cancelLimit: Duration
-    private let silenceLimit: Duration
     private var turnWasCut = false
     /// When something that was asked passes its deadline.
     private var dueAt: Instant
-    /// What the link saw of its peer last, and when that was news, or nothing was under way before.
-    private var life: LifeSigns?
-    private var heardAt = Instant.zero
-    private var wasProbed = false
+    private var silence: SilenceWatch
 
     init(
         _ link: any ClientLink, routeIndex: Int, configuration: StoreClientConfiguration, memory: BlockMemory,
@@ -108,7 +71,7 @@ final class ClientConnection {
         self.owner = owner
         self.memory = memory
         cancelLimit = configuration.cancelLimit
-        silenceLimit = configuration.silenceLimit
+        silence = SilenceWatch(limit: configuration.silenceLimit)
         connectDeadline = owner.now + configuration.connectLimit
         dueAt = connectDeadline
         handshake = ClientHandshake(
@@ -129,7 +92,7 @@ final class ClientConnection {
     var nextDeadline: Instant { min(dueAt, silenceDueAt) }
 
     /// Whether the store answers neither what it was asked nor whether it is there.
-    private(set) var isSilent = false
+    var isSilent: Bool { silence.isSilent }
 
     /// Looks once more.
     func isStillSilent() -> Bool {
@@ -192,7 +155,7 @@ final class ClientConnection {
         }
         var exchange = Exchange(errand: errand, operation: errand.request.operation)
         exchange.isSending = payload != nil && !link.isOneSided
-        if exchanges.isEmpty { heardAt = owner.now }
+        if exchanges.isEmpty { silence.begins(at: owner.now) }
         exchanges[number] = exchange
         dueAt = min(dueAt, errand.deadline)
         let header = errand.request.header(
@@ -271,7 +234,7 @@ final class ClientConnection {
     }
 
     private func take(_ header: FrameHeader, _ body: UnsafeRawBufferPointer) throws(FrameError) {
-        if wasProbed { noteLife() }
+        silence.heardAnswer(at: owner.now)
         if case .handshake = phase {
             switch unsafe try handshake.take(header, Array(body)) {
             case .proof(let body): link.queue(FrameHeader(.proof), payload: nil) { $0.raw(body) }
@@ -394,37 +357,19 @@ final class ClientConnection {
         }
     }
 
-    // MARK: silence
-
-    /// When to look whether the store shows any sign of life. An answer to a probe may take longer than a store with full buffers
-    /// lets a put wait.
+    /// When to look whether the store shows any sign of life.
     private var silenceDueAt: Instant {
-        guard case .open = phase, !exchanges.isEmpty, !isSilent else { return .distantFuture }
-        return heardAt + Duration(nanoseconds: silenceLimit.nanoseconds * (wasProbed ? 4 : 1))
+        guard case .open = phase, !exchanges.isEmpty else { return .distantFuture }
+        return silence.dueAt
     }
 
-    /// Notes what the peer did since the last look. Slow links are alive as long as bytes trickle, either way; slow drives hold
-    /// up answers, but not the answer to a probe: a cancel of nothing, which is always acknowledged.
+    /// Slow drives hold up answers, but not the answer to a probe: a cancel of nothing, which is always acknowledged.
     private func lookForLife() {
-        guard link.signsOfLife() != nil else { return noteLife() }
+        guard link.signsOfLife() != nil else { return silence.heard(at: owner.now) }
         read()
-        guard case .open = phase, let now = link.signsOfLife() else { return }
-        let isNews = life.map { now.differs(from: $0) } ?? true
-        life = now
-        if isNews {
-            noteLife()
-        } else if wasProbed {
-            isSilent = true
-        } else {
-            wasProbed = true
-            sendOwn(Errand(request: .cancel(requestNumber: 0), owner: .client, slot: nil, deadline: .distantFuture))
-        }
-    }
-
-    private func noteLife() {
-        heardAt = owner.now
-        wasProbed = false
-        isSilent = false
+        guard case .open = phase, let signs = link.signsOfLife() else { return }
+        guard silence.look(at: signs, owner.now) else { return }
+        sendOwn(Errand(request: .cancel(requestNumber: 0), owner: .client, slot: nil, deadline: .distantFuture))
     }
 
     /// Closes the connection: every slot comes back, every request that had no answer fails.
