@@ -85,9 +85,9 @@ uint32_t hf_crc32c(uint32_t crc, const void *bytes, size_t count) {
     return ~library_crc32c((unsigned char *)bytes, (int)count, ~crc);
 }
 
-// A block that is longer than this is not wanted in the copier's cache: its bytes go past it (streaming stores), which
+// Bytes of a block from this size on are not wanted in the copier's cache: they go past it (streaming stores), which
 // saves reading the target's lines before they are overwritten.
-static const size_t streamed_from = 512 << 10;
+static const size_t streamed_from = 64 << 10;
 
 #if defined(__x86_64__)
 #include <immintrin.h>

@@ -50,7 +50,7 @@ extension BlockMemory {
         let target = try BlockMemory(byteCount: 4 << 20, wantsHugePages: false)
         source.fill(MemorySlice(offset: 0, count: 4 << 20), seed: 1)
         let lengths = [
-            0, 1, 127, 128, 4095, 16_384, 65_537, (512 << 10) - 1, 512 << 10, (512 << 10) + 77, (2 << 20) + 31,
+            0, 1, 127, 128, 4095, 16_384, (64 << 10) - 1, 64 << 10, 65_537, 256 << 10, (512 << 10) + 77, (2 << 20) + 31,
         ]
         for length in lengths {
             for (from, to) in [(0, 0), (1, 0), (0, 1), (33, 64), (4096, 4064)] {
