@@ -18,9 +18,10 @@ struct LoadPlan {
     /// Loads of each kind; what counts is their median.
     var rounds: Int
 
-    static let quick = LoadPlan(blockSizes: [64 << 10, 2 << 20], counts: [1, 4, 16, 64], bytesMax: 8 << 20, rounds: 5)
+    static let quick = LoadPlan(
+        blockSizes: [64 << 10, 2 << 20], counts: [1, 4, 16, 64], bytesMax: 8 << 20, rounds: 11)
     static let full = LoadPlan(
-        blockSizes: [4 << 10, 64 << 10, 512 << 10, 2 << 20], counts: [1, 4, 16, 64], bytesMax: 32 << 20, rounds: 9)
+        blockSizes: [4 << 10, 64 << 10, 512 << 10, 2 << 20], counts: [1, 4, 16, 64], bytesMax: 16 << 20, rounds: 15)
 
     func counts(of blockBytes: Int) -> [Int] { counts.filter { $0 == 1 || $0 * blockBytes <= bytesMax } }
 }
