@@ -22,6 +22,8 @@ public struct AgentSurroundings: Sendable {
     public var program = "holdfast"
     /// Whose request traces they are, and what its clock said; nil: as if it were 1970.
     package var traceResource: TraceResource?
+    /// Makes the device in place of the one that the settings name: tests put a faulty one there.
+    package var device: DeviceAccess?
 
     /// Surroundings in which paths look as given.
     public init(links: LinkView) { self.links = links }
@@ -289,7 +291,7 @@ public final class AgentSidecar: Sendable {
         )
         settings.clock = configuration.clock == .given ? .given : .monotonic
         settings.memory = arena.memory
-        settings.device = device?.access
+        settings.device = device == nil ? nil : surroundings.device ?? device?.access
         settings.limits.enginesMax = configuration.engines
         settings.limits.copyWorkers = configuration.copyThreads
         settings.limits.loanLimit = Duration(seconds: configuration.loan)

@@ -120,6 +120,7 @@ extension AgentCore {
             status.hbm = .init(
                 totalBytes: slots.count * blockBytes, usedBytes: slots.used * blockBytes, hitTokens: ledger[.hbm])
             status.device = device.memory.deviceName
+            if let failure = device.memory.failure { status.device? += ", lost: \(failure)" }
         }
         status.dram = .init(
             totalBytes: counts.dram * blockBytes, usedBytes: counts.dramUsed * blockBytes, hitTokens: ledger[.dram])

@@ -143,6 +143,7 @@ struct JournalEncoder {
         case .released(let request):
             byte(15)
             half(request)
+        case .deviceLost: byte(16)
         }
     }
 
@@ -349,6 +350,7 @@ struct JournalDecoder {
         case 13: return .reserve(ReserveRequest(reservation: try half(), count: try signed()))
         case 14: return .unreserve(reservation: try half())
         case 15: return .released(request: try half())
+        case 16: return .deviceLost
         default: throw damaged()
         }
     }

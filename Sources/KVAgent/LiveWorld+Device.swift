@@ -82,8 +82,10 @@ extension LiveWorld {
         let order = DeviceCopies(
             tag: tag(index, flight.next), direction: isUp ? .toDevice : .toHost, copies: copies, check: check)
         guard device.memory.submit(order) == .accepted else {
+            guard underWay[flight.path.rawValue] == 0 else { return false }
             // Full with nothing under way is a device that was lost: nothing will ever come back from it.
-            return underWay[flight.path.rawValue] > 0 ? false : lose(index, through: moves.count)
+            noteLoss(of: device)
+            return lose(index, through: moves.count)
         }
         flights[index].next += copies.count
         flights[index].outstanding += copies.count
@@ -97,6 +99,7 @@ extension LiveWorld {
             preconditionFailure("a device gives back what was not asked for")
         }
         underWay[flights[index].path.rawValue] -= 1
+        if let device, !copies.copies.allSatisfy(\.isWhole) { noteLoss(of: device) }
         for (offset, copy) in copies.copies.enumerated() {
             let move = flights[index].order.moves[first + offset]
             if copy.isWhole {
@@ -109,6 +112,14 @@ extension LiveWorld {
                 moveEnded(index, first + offset, cause(of: copy, copies))
             }
         }
+    }
+
+    /// Tells the decisions, once, of a device that is used no more.
+    private mutating func noteLoss(of device: DeviceSlots) {
+        guard !deviceIsLost, device.memory.failure != nil else { return }
+        deviceIsLost = true
+        isPublished = false
+        ordinary.append(DueEvent(event: .deviceLost, request: noRequest))
     }
 
     private mutating func settleCopy(_ copy: BlockCopy, _ move: BlockMove, _ direction: DeviceDirection) {

@@ -52,6 +52,8 @@ struct LiveWorld: World, ~Copyable {
     var workers: CopyWorkers
     /// The device whose slots are the tier above node memory.
     var device: DeviceSlots?
+    /// Whether the decisions have been told that it was lost.
+    var deviceIsLost = false
     var drive: (any Drive)?
     var client: StoreClient?
     var flashIsReadOnly = false

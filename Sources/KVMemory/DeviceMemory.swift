@@ -54,6 +54,8 @@ public protocol DeviceMemory: Sendable {
     var slotCount: Int { get }
     /// What another process needs to map the same slots, if that is a descriptor.
     var descriptor: Int32? { get }
+    /// Why it is used no more; nil while it is. A lost device takes no copies, and what it had comes back undone.
+    var failure: String? { get }
     /// The first `count` bytes of a slot.
     func slice(_ slot: Int, _ count: Int) -> MemorySlice
     /// Takes copies on; they come back through the sink that the device was made with, on a thread of its own. Those of one
@@ -70,6 +72,8 @@ public final class EmulatedDevice: DeviceMemory {
     public let deviceName = "emulated device (no GPU)"
     /// Always.
     public let isEmulated = true
+    /// Ordinary memory is not lost.
+    public let failure: String? = nil
     /// Its slots, as the engine beside it sees them.
     public var memory: BlockMemory { arena.memory }
     private let arena: MemoryArena

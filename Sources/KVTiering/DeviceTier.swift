@@ -23,6 +23,8 @@ struct DeviceTier {
     let lowWater: Int
     /// Blocks on their way down for that reason.
     var sinking = 0
+    /// Whether it is used no more.
+    var isLost = false
 
     init(count: Int) {
         slots = TierSlots(count: count)

@@ -45,6 +45,8 @@ public enum Event: Sendable {
     case released(request: RequestNumber)
     /// The time given to `next(until:)` was reached.
     case deadline
+    /// The device whose slots are ours is used no more: nothing on it is to be found, and nothing comes there.
+    case deviceLost
 }
 
 /// A request with its prompt.

@@ -20,6 +20,7 @@ extension TieringManager {
 
     /// A slot of the device, the oldest idle one if none is free.
     mutating func takeDeviceSlot(for block: BlockNumber) -> SlotIndex? {
+        guard !device.isLost else { return nil }
         if device.slots.freeCount == 0 {
             guard let idle = device.slots.oldestIdle else { return nil }
             device.remove(idle)
@@ -34,7 +35,7 @@ extension TieringManager {
     /// Writes down what only the device has before its place is needed, the oldest first, as far as node memory has idle slots.
     mutating func sinkOldest() {
         let most = min(device.lowWater, configuration.limits.sliceBlocks) - device.sinking
-        guard most > 0, device.slots.freeCount < device.lowWater else { return }
+        guard most > 0, !device.isLost, device.slots.freeCount < device.lowWater else { return }
         var moves: [BlockMove] = []
         for block in device.slots.oldestIdle(most)
         where !isBelowDevice(block) && known[block].dram == .absent {
@@ -44,6 +45,19 @@ extension TieringManager {
         guard !moves.isEmpty else { return }
         let count = moves.count
         if startDown(.demote, &moves) { device.sinking += count }
+    }
+
+    /// The device is used no more. What lay there is found no more, and only what was copied down is left; the slots of readers
+    /// wait for them. What is on its way up ends undone by itself.
+    mutating func deviceLost() {
+        guard device.isOn, !device.isLost else { return }
+        device.isLost = true
+        // In order: what leaves first is no matter, but it must be the same each time.
+        for block in device.blocks.keys.sorted() where device.holds(block) {
+            device.spoil(block)
+            noteLoss(block, .lost)
+        }
+        for waiting in loading.reversed() { pump(waiting) }
     }
 
     // MARK: Down into node memory
@@ -97,8 +111,10 @@ extension TieringManager {
     /// Slots that an engine filled become blocks where they lie, and node memory gets what it is to keep, or to pass on.
     mutating func saveFromDevice(_ blocks: [BlockNumber], from firstHeld: Int, adopted: Adoption?) {
         let holder = adopted.flatMap { requestSlots[$0.holder] }
-        // A writer goes on reading what it wrote: where no request is there to hold it by, the slots stay its own.
-        for position in firstHeld..<(holder == nil ? firstHeld : max(firstHeld, blocks.count)) {
+        // A writer goes on reading what it wrote: where no request is there to hold it by, the slots stay its own. So they do on a
+        // device that was lost, where nothing can be read.
+        let isHeld = holder != nil && !device.isLost
+        for position in firstHeld..<(isHeld ? max(firstHeld, blocks.count) : firstHeld) {
             let block = blocks[position]
             guard !device.knows(block), let slot = adoptDeviceSlot(at: position - firstHeld, for: block) else {
                 continue
@@ -238,7 +254,7 @@ extension TieringManager {
         let isWaiting = isCurrent(slot, transfers[transfer].generation) && requests[Int(slot)].state == .loading
         var lost = end.lost.startIndex
         for (position, move) in moves.enumerated() {
-            var cause: LostMove.Cause? = end.outcome == .done ? nil : .failed
+            var cause: LostMove.Cause? = end.outcome == .done && !device.isLost ? nil : .failed
             if lost < end.lost.endIndex, Int(end.lost[lost].move) == position {
                 cause = end.lost[lost].cause
                 lost += 1
@@ -270,7 +286,7 @@ extension TieringManager {
         let request = requests[Int(slot)]
         for position in request.first..<request.end
         where device[request.blocks[Int(position)]]?.presence != .present {
-            return cut(slot, at: position, cause: .corrupt)
+            return cut(slot, at: position, cause: device.isLost ? .lostAfterLookUp : .corrupt)
         }
     }
 

@@ -43,7 +43,9 @@ extension TieringManager {
         scratchRuns = sources
         if notes.isOn { note(slot, load, choice) }
         if load.isLease { shrinkLoan(slot) }
-        guard choice.end > choice.first else {
+        // There is nowhere to bring it.
+        if device.isLost { (requests[index].end, requests[index].cutCause) = (choice.first, .noTier) }
+        guard requests[index].end > choice.first else {
             releaseStaged(slot)
             return finishLoad(slot)
         }

@@ -136,6 +136,7 @@ public struct TieringManager: ~Copyable {
         case .unreserve(let reservation): unreserve(reservation)
         case .released(let number): released(number)
         case .deadline: break
+        case .deviceLost: deviceLost()
         }
         if isStarved { feedStarved() }
         if predictions.isOn { followPredictions() }
