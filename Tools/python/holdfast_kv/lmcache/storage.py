@@ -134,11 +134,13 @@ class HoldfastStorage(StoragePluginInterface):
 
         def ended(future: Future[Saved]) -> None:
             self._forget([keys[at] for at in members])
-            done.set_result(None)
-            if told is not None:
+            try:
                 for place, at in enumerate(members):
-                    if future.result().is_kept(place):
+                    if told is not None and future.result().is_kept(place):
                         told(keys[at])
+            finally:
+                # Last: whoever waits for it finds all of it done.
+                done.set_result(None)
 
         def begin() -> None:
             cut = Chain(chain.keys[: members[-1] + 1], chain.group, chain.shard, chain.shards)
