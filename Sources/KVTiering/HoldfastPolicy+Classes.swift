@@ -93,8 +93,9 @@ struct RequestNature {
     /// 0–4: continues another, at turn 2, 3–4, 5–8, 9–31, 32 and more. 5: starts from a known template. 6, 7: fresh,
     /// shorter or longer than usual.
     var chain: Int
-    /// The time since the request it continues, in thirds of all such times; 0 otherwise.
-    var gap: Int
+    /// 0–2: the time since the request it continues, in thirds of all such times; 3–5: the same where the turn added far
+    /// more than turns do. 0 otherwise.
+    var rhythm: Int
     var turn: Int32
 }
 
@@ -104,12 +105,22 @@ struct HoldfastTraffic {
     private var meanLength = 0.0
     private var gaps = [Int](repeating: 0, count: AgeBins.count)
     private var gapCount = 0
+    /// Blocks that a turn adds to its conversation, on average.
+    private var meanGrowth = 0.0
     /// Blocks of all requests that were known before, and those of requests that went on right where another ended.
     private var knownBlocks = 0
     private var continuedBlocks = 0
 
     static let chains = 8
     static let gapClasses = 3
+    static let rhythms = 2 * gapClasses
+    /// A turn that adds more than so many times what turns add *leaps*: somebody went on from a text that others have read,
+    /// or has put another one in. Early in a conversation few come back after that.
+    static let leap = 2.0
+    /// Before so many turns nobody knows what they add.
+    static let leastGaps = 8
+    /// From this turn on it is a conversation, whatever it adds.
+    static let turnOfLeapless: Int32 = 32
 
     /// The age in seconds that two thirds of the gaps do not exceed.
     var longGap: Double { AgeBins.upperEdges[min(gapBounds.upper, AgeBins.count - 2)] }
@@ -149,11 +160,19 @@ struct HoldfastTraffic {
             gaps[bin] += 1
             gapCount += 1
             let gap = bin <= bounds.lower ? 0 : bin <= bounds.upper ? 1 : 2
+            let rhythm = leaps(by: length - past.seen, at: turn) ? Self.gapClasses + gap : gap
             let chain = turn <= 2 ? 0 : turn <= 4 ? 1 : turn <= 8 ? 2 : turn <= 31 ? 3 : 4
-            return RequestNature(chain: chain, gap: gap, turn: turn)
+            return RequestNature(chain: chain, rhythm: rhythm, turn: turn)
         }
-        if past.seen >= 3 { return RequestNature(chain: 5, gap: 0, turn: 1) }
-        return RequestNature(chain: Double(length) <= meanLength ? 6 : 7, gap: 0, turn: 1)
+        if past.seen >= 3 { return RequestNature(chain: 5, rhythm: 0, turn: 1) }
+        return RequestNature(chain: Double(length) <= meanLength ? 6 : 7, rhythm: 0, turn: 1)
+    }
+
+    /// Whether a turn that adds `growth` blocks leaps; it counts in the mean from then on. It is in `gapCount` already.
+    private mutating func leaps(by growth: Int, at turn: Int32) -> Bool {
+        let isKnown = gapCount > Self.leastGaps
+        defer { meanGrowth += (Double(growth) - meanGrowth) / Double(min(gapCount, 1000)) }
+        return isKnown && turn < Self.turnOfLeapless && Double(growth) > Self.leap * meanGrowth
     }
 
     private mutating func count(_ past: Past) {

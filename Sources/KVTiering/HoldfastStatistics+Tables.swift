@@ -21,7 +21,7 @@ struct HoldfastTables {
     var bySharing = [Count](repeating: Count(), count: Popularity.levels * AgeBins.count)
     var byChain = [Count](repeating: Count(), count: Popularity.levels * HoldfastTraffic.chains * AgeBins.count)
     var byRhythm = [Count](
-        repeating: Count(), count: HoldfastTraffic.gapClasses * Stage.allCases.count * AgeBins.count)
+        repeating: Count(), count: HoldfastTraffic.rhythms * Stage.allCases.count * AgeBins.count)
     var rateOfAll = [Double](repeating: 0, count: AgeBins.count)
     var rateBySharing = [Double](repeating: 0, count: Popularity.levels * AgeBins.count)
     /// Seconds between comings back: the inverse of a rate.
@@ -29,7 +29,7 @@ struct HoldfastTables {
         repeating: 0, count: Popularity.levels * HoldfastTraffic.chains * AgeBins.count)
     /// How much longer or shorter than the crowd a rhythm waits, within bounds.
     var waitByRhythm = [Double](
-        repeating: 0, count: HoldfastTraffic.gapClasses * Stage.allCases.count * AgeBins.count)
+        repeating: 0, count: HoldfastTraffic.rhythms * Stage.allCases.count * AgeBins.count)
     /// How much evidence a class needs, by age: in blocks of weight.
     var evidence = [Double](repeating: 0, count: AgeBins.count)
 
@@ -101,7 +101,7 @@ extension HoldfastStatistics {
             let chain = (family.level * HoldfastTraffic.chains + family.chain) * AgeBins.count
             for stage in 0..<Stage.allCases.count {
                 let first = (number * Stage.allCases.count + stage) * AgeBins.count
-                let rhythm = (family.gap * Stage.allCases.count + stage) * AgeBins.count
+                let rhythm = (family.rhythm * Stage.allCases.count + stage) * AgeBins.count
                 for bin in 0..<AgeBins.count {
                     let cell = cells[first + bin]
                     let count = HoldfastTables.Count(hits: cell.hits, waited: cell.waited(until: clock))
@@ -194,9 +194,9 @@ extension HoldfastStatistics {
     ) -> InlineArray<34, HoldfastTables.Stretch> {
         let widths = AgeBins.widths
         let isPartial = family == Int(Self.partial)
-        let (level, ofChain, gap) = (families[family].level, families[family].chain, families[family].gap)
+        let (level, ofChain) = (families[family].level, families[family].chain)
         let chain = isPartial ? 0 : (level * HoldfastTraffic.chains + ofChain) * AgeBins.count
-        let rhythm = (gap * Stage.allCases.count + Int(stage.rawValue)) * AgeBins.count
+        let rhythm = (families[family].rhythm * Stage.allCases.count + Int(stage.rawValue)) * AgeBins.count
         let needed = level < Popularity.ownLevels ? 1 : Popularity.sharedEvidence
         var stretches = InlineArray<34, HoldfastTables.Stretch>(repeating: .init())
         for bin in 0..<AgeBins.count {

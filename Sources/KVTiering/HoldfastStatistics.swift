@@ -24,11 +24,11 @@ struct HoldfastCell {
 /// Cells are numbered family × 4 stages × 34 ages; families get their numbers as they appear. Family 0 is that of
 /// partial blocks.
 struct HoldfastStatistics {
-    /// A family: sharing, chain and gap.
+    /// A family: sharing, chain and rhythm.
     struct Family {
         var level: Int
         var chain: Int
-        var gap: Int
+        var rhythm: Int
         /// Weight of turns that ended, by the stage they went to.
         var destinations = [Double](repeating: 0, count: Stage.allCases.count)
     }
@@ -61,10 +61,10 @@ struct HoldfastStatistics {
     var tables = HoldfastTables()
 
     init() {
-        families = [Family(level: 0, chain: 0, gap: 0)]
+        families = [Family(level: 0, chain: 0, rhythm: 0)]
         cells = Array(repeating: HoldfastCell(), count: Int(Self.cellsPerFamily))
         index = Array(repeating: 0, count: Int(Self.cellsPerFamily))
-        let combinations = Popularity.levels * HoldfastTraffic.chains * HoldfastTraffic.gapClasses
+        let combinations = Popularity.levels * HoldfastTraffic.chains * HoldfastTraffic.rhythms
         familyNumber = Array(repeating: none, count: combinations)
     }
 
@@ -77,12 +77,12 @@ struct HoldfastStatistics {
         family != Self.partial && families[Int(family)].level < Popularity.ownLevels
     }
 
-    mutating func family(level: Int, chain: Int, gap: Int) -> Int32 {
-        let place = (level * HoldfastTraffic.chains + chain) * HoldfastTraffic.gapClasses + gap
+    mutating func family(level: Int, chain: Int, rhythm: Int) -> Int32 {
+        let place = (level * HoldfastTraffic.chains + chain) * HoldfastTraffic.rhythms + rhythm
         if familyNumber[place] != none { return familyNumber[place] }
         let number = Int32(families.count)
         familyNumber[place] = number
-        families.append(Family(level: level, chain: chain, gap: gap))
+        families.append(Family(level: level, chain: chain, rhythm: rhythm))
         cells.append(contentsOf: repeatElement(HoldfastCell(), count: Int(Self.cellsPerFamily)))
         index.append(contentsOf: repeatElement(0, count: Int(Self.cellsPerFamily)))
         isStale = true

@@ -15,9 +15,9 @@ struct HoldfastResultsTests {
     static let shares = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5]
 
     @Test(arguments: [
-        ("mooncake_conversation", [0.0856, 0.1153, 0.1591, 0.2316, 0.3017, 0.3557, 0.3705]),
-        ("claudecode_a", [0.2294, 0.3926, 0.6191, 0.8834, 0.9428, 0.9584, 0.9611]),
-        ("agent_miniswe_taubench", [0.0887, 0.1690, 0.3004, 0.5508, 0.7055, 0.8442, 0.9242]),
+        ("mooncake_conversation", [0.0851, 0.1162, 0.1617, 0.2324, 0.3034, 0.3558, 0.3705]),
+        ("claudecode_a", [0.2292, 0.3920, 0.6204, 0.8844, 0.9426, 0.9581, 0.9611]),
+        ("agent_miniswe_taubench", [0.0910, 0.1681, 0.3063, 0.5546, 0.7049, 0.8444, 0.9242]),
     ])
     func reachesWhatItReached(trace name: String, bounds: [Double]) throws {
         let trace = try Trace.read(from: try #require(folder) + "/" + name + ".jsonl.gz")

@@ -98,6 +98,25 @@ struct HoldfastTraffic {
         return traffic
     }
 
+    /// Texts of 30 blocks that are asked about: each next question adds one block, or, two times in five, a second text of 20;
+    /// after that nobody comes back, else nine times in ten.
+    static func texts(requests: Int, seed: UInt64) -> HoldfastTraffic {
+        var traffic = HoldfastTraffic(seed: seed)
+        var wheel: [Int: [[BlockNumber]]] = [:]
+        var tick = 0
+        while traffic.paths.count < requests {
+            for path in (wheel.removeValue(forKey: tick) ?? []) + [traffic.fresh(30)] {
+                let leaps = path.count > 30 && traffic.random.uniform() < 0.4
+                let longer = path + traffic.fresh(leaps ? 20 : 1)
+                traffic.add(longer, at: Instant(nanoseconds: Int64(tick) * 1_000_000_000))
+                guard !leaps, traffic.random.uniform() < 0.9 else { continue }
+                wheel[tick + 1 + Int(traffic.random.exponential(mean: 60)), default: []].append(longer)
+            }
+            tick += 1
+        }
+        return traffic
+    }
+
     /// The same prompts round and round.
     static func loop(prompts: Int, requests: Int, seed: UInt64) -> HoldfastTraffic {
         var traffic = HoldfastTraffic(seed: seed)
