@@ -7,7 +7,7 @@ import KVTiering
 /// Loads of blocks of one size from one tier: so much for a load, and so much for each block of it, its bytes included.
 ///
 /// Costs are kept per size of block because they are no line in it: small blocks cost thread hops and frames, larger ones
-/// bytes, and those of more than half a megabyte go past the caches.
+/// bytes, and those of 64 KiB and more go past the caches.
 public struct LoadCost: Codable, Sendable, Equatable {
     /// Of such blocks.
     public var blockBytes: Int
