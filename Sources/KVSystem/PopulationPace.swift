@@ -7,7 +7,7 @@ import KVModel
 /// How much memory is brought in at a time, and how long the others have before the next piece.
 ///
 /// The kernel holds a lock of the whole process while it brings pages in. Whoever needs address space meanwhile waits: a heap
-/// that grows (`mprotect`), a file that is mapped. Pieces of 64 MiB of 4 KiB pages kept an agent's decisions waiting for up to
+/// that grows (`mprotect`), a file that is mapped. Pieces of 64 MiB of 4 KiB pages made look-ups at an agent take up to
 /// 0.4 s on a virtual machine that got its own pages from its host as they were touched. A lock that is taken again at once is
 /// taken from under those who were just woken for it, so there is a rest between two pieces.
 public struct PopulationPace: Sendable, Equatable {

@@ -6,12 +6,15 @@ It keeps everything it is offered and loads the leading run that it has. What te
 from __future__ import annotations
 
 import contextlib
+import logging
 import mmap
 import os
 import random
 import socket
+import tempfile
 import threading
 import time
+import unittest
 from collections.abc import Iterable
 
 from holdfast_kv import protocol as p
@@ -312,3 +315,15 @@ class _Peer(threading.Thread):
             agent = self.agent
             agent.tell(p.Changed(tuple(p.Name(key, chain.group, chain.shard) for key in chain.keys[job.first :])))
         self.say(p.Saved(job.ticket, job.places.blocks, (1 << job.places.blocks) - 1, size, 1))
+
+
+class AgentTest(unittest.TestCase):
+    """Tests with an agent in memory of their own, ``agent``, at ``socket``; what the package logs is not shown."""
+
+    def setUp(self) -> None:
+        logging.getLogger("holdfast_kv").setLevel(logging.CRITICAL)
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.socket = os.path.join(folder.name, "s")
+        self.agent = MemoryAgent(self.socket)
+        self.addCleanup(self.agent.stop)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import logging
 import mmap
 import os
 import select
@@ -25,7 +24,7 @@ from typing import Any, NamedTuple
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 
 import stubs.lmcache
-from memory_agent import MemoryAgent
+from memory_agent import AgentTest
 
 if not stubs.is_installed("lmcache"):
     stubs.lmcache.install()
@@ -94,15 +93,7 @@ def things(count: int) -> list[Thing]:
     return [Thing.new(number + 1) for number in range(count)]
 
 
-class Agents(unittest.TestCase):
-    def setUp(self) -> None:
-        logging.getLogger("holdfast_kv").setLevel(logging.CRITICAL)
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.socket = os.path.join(folder.name, "s")
-        self.agent = MemoryAgent(self.socket)
-        self.addCleanup(self.agent.stop)
-
+class Agents(AgentTest):
     def until(self, condition: Callable[[], object]) -> None:
         deadline = time.monotonic() + 20
         while not condition():

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import logging
-import os
 import sys
-import tempfile
 import unittest
 from pathlib import Path
 from typing import Any
@@ -19,7 +16,7 @@ from typing import Any
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 
 import stubs.sglang
-from memory_agent import MemoryAgent
+from memory_agent import AgentTest
 
 if not stubs.is_installed("sglang"):
     stubs.sglang.install()
@@ -78,15 +75,7 @@ def indices(pages: range) -> Any:
     return torch.arange(pages.start * PAGE, pages.stop * PAGE)
 
 
-class HiCacheTest(unittest.TestCase):
-    def setUp(self) -> None:
-        logging.getLogger("holdfast_kv").setLevel(logging.CRITICAL)
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.socket = os.path.join(folder.name, "s")
-        self.agent = MemoryAgent(self.socket)
-        self.addCleanup(self.agent.stop)
-
+class HiCacheTest(AgentTest):
     def backend(self, pool: HostPool, *, rank: int = 0, ranks: int = 1, mla: bool = False, shares: bool = True, **extra: Any) -> HoldfastHiCache:
         config = HiCacheStorageConfig(
             tp_rank=rank, tp_size=ranks, pp_rank=0, pp_size=1, attn_cp_rank=0, attn_cp_size=1, is_mla_model=mla,
