@@ -1,4 +1,5 @@
 // Memory lies on the node that was named. Machines with one node skip what needs two, and say so; `Tools/vm-lab` has two.
+// One at a time: an arena takes huge pages that another's test has reserved.
 
 import Foundation
 import KVMemory
@@ -6,7 +7,7 @@ import KVModel
 import KVSystem
 import Testing
 
-@Suite struct NumaTests {
+@Suite(.serialized) struct NumaTests {
     private static let nodes = Numa.nodes
 
     @Test func thereIsANodeAndItHasMemory() throws {
@@ -73,6 +74,8 @@ import Testing
             let path = "/sys/devices/system/node/node\(node)/hugepages/hugepages-2048kB/nr_hugepages"
             try Data("8".utf8).write(to: URL(fileURLWithPath: path))
             defer { try? Data("0".utf8).write(to: URL(fileURLWithPath: path)) }
+            let reserved = try String(contentsOfFile: path, encoding: .utf8)
+            try #require(reserved == "8\n", "node \(node) has no room for eight huge pages")
             var configuration = ArenaConfiguration(slotBytes: 1 << 20, slotCount: 16)
             configuration.node = node
             let arena = try MemoryArena(configuration)
