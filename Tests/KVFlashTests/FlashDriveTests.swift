@@ -76,6 +76,16 @@ import Testing
         return objects
     }
 
+    /// A file that is formatted anew knows nothing of what it held.
+    @Test func formattingAFileAnewErasesItsHeaders() throws {
+        let memory = try BlockMemory(byteCount: 1 << 20)
+        _ = try written([([5], 64 << 10), ([9], 100), ([20, 21], 128 << 10), ([0], 1)], memory)
+        try FlashDevice.format(
+            path: path, byteCount: 8 << 20, extentBytes: Self.extentBytes, identity: testIdentity, force: true)
+        let device = try FlashDevice(path: path)
+        #expect(try device.scan { _ in }.blankCount == device.geometry.extentCount)
+    }
+
     private struct Unexpected: Error { let what: String }
 
     @Test func aFullDriveSaysSoAndAnswersEverything() throws {
@@ -209,6 +219,18 @@ import Testing
         try FileHandle(forWritingTo: URL(fileURLWithPath: path)).truncate(atOffset: 3 << 20)
         #expect(
             message { _ = try FlashDevice(path: path) }.contains("formatted with 4194304 bytes and now has 3145728"))
+    }
+
+    /// Else the flush behind each first header would write the file system's note on it, too.
+    @Test func noHeaderPageOfANewFileIsLeftUnwritten() throws {
+        let path = folder.file("drive")
+        try format(path)
+        let descriptor = unsafe open(path, O_RDONLY)
+        defer { close(descriptor) }
+        let seekHole: Int32 = 4  // SEEK_HOLE, which Swift does not see.
+        let geometry = try FlashGeometry(totalBytes: 4 << 20, extentBytes: 64 << 10)
+        let last = geometry.headerOffset(ofExtent: UInt32(geometry.extentCount - 1))
+        #expect(lseek(descriptor, FlashGeometry.headerAreaOffset, seekHole) >= last + FlashGeometry.headerBytes)
     }
 
     @Test func oneGoodSuperblockIsEnoughAndMendsTheOther() throws {

@@ -21,7 +21,7 @@ struct StoreBenchmark: Benchmark {
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
         defer { try? FileManager.default.removeItem(at: folder) }
         var rows: [BenchmarkRow] = []
-        if setting.wants("serving") { rows += try servingRows(folder, setting) }
+        if ServingGroup.all.contains(where: { setting.wants($0.name) }) { rows += try servingRows(folder, setting) }
         if setting.wants("existence") || setting.wants("idle") { rows += try answeringRows(folder, setting) }
         if setting.wants("table") { rows.append(try tableRow(setting)) }
         if setting.wants("restart") { rows.append(try restartRow(folder, setting)) }
@@ -29,6 +29,22 @@ struct StoreBenchmark: Benchmark {
     }
 
     // MARK: Serving
+
+    /// A size, a depth and a direction.
+    private struct ServingGroup {
+        static let prefix = "serving "
+        var blockBytes: Int
+        var depth: Int
+        var isPut: Bool
+        /// By which it is chosen.
+        var name: String { "\(Self.prefix)\(isPut ? "put" : "get") \(blockBytes >> 20) MiB depth \(depth)" }
+
+        static let all = [2, 16].flatMap { mebibytes in
+            [1, 8, 16].flatMap { depth in
+                [false, true].map { ServingGroup(blockBytes: mebibytes << 20, depth: depth, isPut: $0) }
+            }
+        }
+    }
 
     private func servingRows(_ folder: URL, _ setting: BenchmarkSetting) throws -> [BenchmarkRow] {
         let pair = try TransportMemory(byteCount: 256 << 20)
@@ -45,15 +61,15 @@ struct StoreBenchmark: Benchmark {
         var rows: [BenchmarkRow] = []
         for (set, mebibytes) in [(1, 2), (2, 16)] {
             let blockBytes = mebibytes << 20
+            let groups = ServingGroup.all.filter { $0.blockBytes == blockBytes && setting.wants($0.name) }
+            if groups.isEmpty { continue }
             let total = Self.setBytes / blockBytes
             _ = try store.put(set: set, blockBytes: blockBytes, depth: 8, count: total)
             try flash.learn(blockBytes)
             let raw = try RawSockets(server: pair.server, client: pair.client, blockBytes: blockBytes)
             defer { raw.shutDown() }
-            for depth in [1, 8, 16] {
-                for isPut in [false, true] {
-                    rows.append(try row(store, flash, raw, set, blockBytes, depth, isPut: isPut, setting))
-                }
+            for group in groups {
+                rows += try self.rows(group, store, flash, raw, set: set, setting)
             }
             try store.delete(set: set, count: total)
         }
@@ -84,45 +100,59 @@ struct StoreBenchmark: Benchmark {
         return rows
     }
 
-    /// One size and depth, against the slower of flash and socket in the same turn.
-    private func row(
-        _ store: StoreWorld, _ flash: FlashLoad, _ raw: RawSockets, _ set: Int, _ blockBytes: Int, _ depth: Int,
-        isPut: Bool, _ setting: BenchmarkSetting
-    ) throws -> BenchmarkRow {
+    /// One size and depth: time against the slower of flash and socket in the same turn, and processor time against what
+    /// both take together.
+    private func rows(
+        _ group: ServingGroup, _ store: StoreWorld, _ flash: FlashLoad, _ raw: RawSockets, set: Int,
+        _ setting: BenchmarkSetting
+    ) throws -> [BenchmarkRow] {
+        let (blockBytes, depth) = (group.blockBytes, group.depth)
         let count = max(depth, Self.bytesPerRun / blockBytes)
         let gigabytes = Double(count * blockBytes) * 1e-9
-        var ours: [Double] = []
-        var slower: [Double] = []
-        var parts: (flash: [Double], socket: [Double]) = ([], [])
+        let pass = flash.checksumPass(blockBytes)
+        var wall: (ours: [Double], flash: [Double], socket: [Double]) = ([], [], [])
+        var processor: (ours: [Double], parts: [Double]) = ([], [])
+        var busy: [Double] = []
         for turn in -1..<setting.pairCount {
             let seed = UInt64(turn + 2)
-            let socket = try raw.run(isPut: isPut, depth: depth, count: count).wall / gigabytes
+            let socket = try raw.run(isPut: group.isPut, depth: depth, count: count)
             let drive =
-                isPut
+                group.isPut
                 ? try flash.write(blockBytes, depth: depth, count: count, sums: false, seed: seed)
                 : try flash.read(blockBytes, depth: depth, count: count, verifies: false, seed: seed)
-            var wall = 0.0
-            if isPut {
-                wall = try store.put(set: 100 + turn, blockBytes: blockBytes, depth: depth, count: count).wall
-                try store.delete(set: 100 + turn, count: count)
-            } else {
-                wall = try store.get(
+            let idle = Processors.idleSeconds
+            let whole =
+                group.isPut
+                ? try store.put(set: 100 + turn, blockBytes: blockBytes, depth: depth, count: count)
+                : try store.get(
                     set: set, of: Self.setBytes / blockBytes, blockBytes: blockBytes, depth: depth, count: count,
-                    seed: seed
-                ).wall
-            }
+                    seed: seed)
+            let idled = Processors.idleSeconds - idle
+            if group.isPut { try store.delete(set: 100 + turn, count: count) }
             guard turn >= 0 else { continue }
-            ours.append(wall * 1000 / gigabytes)
-            slower.append(max(socket, drive.wall) * 1000)
-            parts.flash.append(drive.wall * 1000)
-            parts.socket.append(socket * 1000)
+            wall.ours.append(whole.wall * 1000 / gigabytes)
+            wall.flash.append(drive.wall * 1000)
+            wall.socket.append(socket.wall * 1000 / gigabytes)
+            processor.ours.append(whole.processor * 1000 / gigabytes)
+            processor.parts.append((drive.processor + socket.processor / gigabytes + pass) * 1000)
+            busy.append(1 - idled / (whole.wall * Double(Processors.count)))
         }
-        return PairedRuns(ours: ours, references: slower).row(
-            name: "store \(isPut ? "put" : "get") \(blockBytes >> 20) MiB depth \(depth)", unit: "ms/GB",
-            referenceName: "the slower of flash engine (\(shortNumber(median(parts.flash)))) and raw sockets "
-                + "(\(shortNumber(median(parts.socket))))",
-            conditions: (isPut ? "restart-safe" : "512 MiB of blocks, 288 MiB of memory")
-                + ", verified, client and store on this machine; \(count) blocks a run")
+        let name = "store " + group.name.dropFirst(ServingGroup.prefix.count)
+        let conditions =
+            (group.isPut ? "restart-safe" : "512 MiB of blocks, 288 MiB of memory")
+            + ", verified, client and store on this machine; \(count) blocks a run"
+        let figures = zip(wall.flash, wall.socket)
+        return [
+            PairedRuns(ours: wall.ours, references: figures.map { max($0, $1) }).row(
+                name: name, unit: "ms/GB",
+                referenceName: "the slower of flash engine (\(shortNumber(median(wall.flash)))) and raw sockets "
+                    + "(\(shortNumber(median(wall.socket))))", conditions: conditions),
+            PairedRuns(ours: processor.ours, references: processor.parts).row(
+                name: name + " CPU", unit: "ms/GB",
+                referenceName: "flash engine, raw sockets and one checksum pass (\(shortNumber(pass * 1000))) together",
+                conditions: "client and store; while they ran \(Int(max(0, median(busy)) * 100)) % of "
+                    + "\(Processors.count) processors was busy, with all else that ran; \(conditions)"),
+        ]
     }
 
     private func existenceRow(_ store: StoreWorld, _ setting: BenchmarkSetting) throws -> BenchmarkRow {
