@@ -54,7 +54,7 @@ public final class AgentSidecar: Sendable {
     private let surroundings: AgentSurroundings
     private let logger: Logger
     private let making = Mutex(Making.none)
-    /// Engines that were refused here and have not left: the decisions do not know them.
+    /// Engines that were refused here and have not left, and visitors: the decisions do not know them.
     private let strangers = Mutex(Set<EngineNumber>())
     private let opened = Mutex<EngineDoor?>(nil)
     private let traces: TraceExport?
@@ -124,12 +124,14 @@ public final class AgentSidecar: Sendable {
 
     private func attach(_ engine: EngineNumber, _ hello: EngineHello) -> Acceptance {
         enum Step {
-            case make, wait
+            case make, wait, visit
             case join(Agent)
             case refuse(String)
         }
         let step = making.withLock { making -> Step in
             switch making {
+            case .ended: return .refuse("the agent stops")
+            case _ where hello.isVisitor: return .visit
             case .none:
                 making = .making([(engine, hello)])
                 return .make
@@ -143,13 +145,17 @@ public final class AgentSidecar: Sendable {
                             + "\(blockBytes) bytes and \(blockTokens) tokens, for which this agent was started")
                 }
                 return .join(agent)
-            case .ended: return .refuse("the agent stops")
             }
         }
         logger.info(
             "an engine says hello",
             metadata: ["engine": "\(engine)", "kind": "\(hello.kind)", "process": "\(hello.process)"])
         switch step {
+        case .visit:
+            // The decisions do not know it, and are not made for it: how long blocks are is for an engine to say.
+            strangers.withLock { _ = $0.insert(engine) }
+            door?.post(.attached(engine))
+            return .accepted
         case .wait: return .accepted
         case .join(let agent): return join(agent, engine, hello)
         case .refuse(let reason):
@@ -344,7 +350,18 @@ public final class AgentSidecar: Sendable {
     public var isReady: Bool { !isDraining.load(ordering: .relaxed) }
 
     private var statistics: [EngineStatistic] {
-        guard let status = agent?.status else { return [] }
+        let engines = view.engines.count
+        let made = making.withLock { making -> (Agent, blockBytes: Int, blockTokens: Int32)? in
+            if case .made(let agent, _, let blockBytes, let blockTokens) = making {
+                (agent, blockBytes, blockTokens)
+            } else {
+                nil
+            }
+        }
+        guard let (agent, blockBytes, blockTokens) = made else {
+            return [EngineStatistic("engines", UInt64(engines))]
+        }
+        let status = agent.status
         let tiers = (status.hbm.map { [("hbm", $0)] } ?? []) + [("dram", status.dram), ("nvme", status.nvme)]
         var numbers = tiers.flatMap { name, tier in
             [
@@ -352,6 +369,9 @@ public final class AgentSidecar: Sendable {
                 EngineStatistic("\(name)_used_bytes", UInt64(clamping: tier.usedBytes)),
             ]
         }
+        numbers.append(EngineStatistic("engines", UInt64(engines)))
+        numbers.append(EngineStatistic("block_payload_bytes", UInt64(clamping: blockBytes)))
+        numbers.append(EngineStatistic("block_tokens", UInt64(clamping: blockTokens)))
         for (name, value) in status.handOver.sorted(by: { $0.key < $1.key }) {
             numbers.append(EngineStatistic("handover_\(name)", UInt64(clamping: value)))
         }

@@ -153,7 +153,9 @@ extension EngineDoorLoop {
         var engines: [EngineStatus] = []
         for connection in connections.values {
             sum.engines += connection.session.counters
-            guard connection.isKnown, let greeting = connection.session.greeting else { continue }
+            guard connection.isKnown, let greeting = connection.session.greeting, !greeting.hello.isVisitor else {
+                continue
+            }
             engines.append(
                 EngineStatus(
                     number: connection.session.number, kind: greeting.hello.kind, client: greeting.client,

@@ -32,6 +32,9 @@ public enum EngineProtocol {
     public static let pingBytesMax = 64
     /// The most regions of an engine at once.
     public static let regionCountMax = 64
+    /// The kind of who is no engine and only looks: it asks for numbers and pings, and what its hello says of blocks is compared
+    /// with nobody's.
+    public static let visitorKind = "visitor"
 }
 
 /// What a frame is about. The raw values are the wire's.

@@ -14,7 +14,7 @@ public typealias EngineTicket = UInt64
 
 /// Who an engine is and how its blocks look.
 public struct EngineHello: Sendable, Equatable {
-    /// What speaks: `vllm-tier`, `vllm-connector`, `sglang`, `lmcache`, `replay`.
+    /// What speaks: `vllm-tier`, `vllm-connector`, `sglang`, `lmcache`, `replay`, `visitor`.
     public var kind: String
     /// Its process, by the socket's word.
     public var process: Int32
@@ -28,6 +28,9 @@ public struct EngineHello: Sendable, Equatable {
     public var blockTokens: Int32
     /// Bytes of a block's payload, all its segments together.
     public var blockBytes: Int
+
+    /// Whether it is no engine and only looks: what it says of blocks counts for nothing.
+    public var isVisitor: Bool { kind == EngineProtocol.visitorKind }
 
     /// A hello of its parts.
     public init(

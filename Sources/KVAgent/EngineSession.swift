@@ -163,6 +163,12 @@ public struct EngineSession {
     }
 
     private mutating func takeOpen(_ frame: EngineFrame, _ now: Instant) throws(EngineRefusal) -> Act {
+        if greeting?.hello.isVisitor == true {
+            switch frame {
+            case .askStatistics, .ping, .goodbye: break
+            default: throw EngineRefusal(.frame, "\(frame.header.kind) is not a visitor's to say")
+            }
+        }
         switch frame {
         case .addRegion(let region, let byteCount): return try add(region, byteCount)
         case .dropRegion(let region):

@@ -70,6 +70,26 @@ import Testing
                 == .layout)
     }
 
+    @Test func aVisitorAsksForNoWork() throws {
+        var session = Self.session()
+        let hello = Sample.hello(kind: EngineProtocol.visitorKind)
+        _ = try session.take(.hello(Sample.greeting(hello)), at: .zero)
+        try session.take(.attached(1), at: .zero) { _ in }
+        guard case .statistics(4) = try session.take(.askStatistics(4), at: .zero) else {
+            Issue.record("a visitor may ask for numbers")
+            return
+        }
+        for frame in [
+            Self.lookUp(5), Self.load(6), .subscribe, .addRegion(0, byteCount: 4096), .openArena(isWritable: false),
+        ] {
+            #expect(code { () throws(EngineRefusal) in _ = try session.take(frame, at: .zero) } == .frame)
+        }
+        guard case .leave = try session.take(.goodbye, at: .zero) else {
+            Issue.record("a visitor may leave")
+            return
+        }
+    }
+
     @Test func ticketsAreOpenedOnce() throws {
         var session = try Self.open()
         _ = try session.take(Self.lookUp(3), at: .zero)

@@ -52,6 +52,44 @@ import Testing
         }
     }
 
+    private func numbers(_ visitor: EngineClient) -> [String: UInt64] {
+        let answer = Box<[EngineStatistic]>()
+        visitor.statistics { answer.set($0) }
+        return Dictionary((answer.wait() ?? []).map { ($0.name, $0.value) }) { first, _ in first }
+    }
+
+    private func visitor(_ sidecar: AgentSidecar) throws -> EngineClient {
+        var hello = Sample.hello(model: "a visitor's", kind: EngineProtocol.visitorKind)
+        (hello.blockBytes, hello.storeNamespace) = (12_288, "elsewhere")
+        return try EngineClient(EngineClientConfiguration(path: sidecar.configuration.socket, hello: hello))
+    }
+
+    /// Whoever asks how the agent is, before an engine has come, must not say how long its blocks are.
+    @Test func aVisitorDecidesNothingAndIsWelcomedWhateverEnginesSaid() throws {
+        try withSidecar { sidecar in
+            let early = try visitor(sidecar)
+            #expect(early.waitUntilOpen(within: waitLimit))
+            let nobody = numbers(early)
+            #expect(nobody["engines"] == 0 && nobody["block_payload_bytes"] == nil && nobody["block_tokens"] == nil)
+            #expect(sidecar.agent == nil)
+            early.close()
+            let engine = try client(sidecar)
+            defer { engine.close() }
+            #expect(engine.waitUntilOpen(within: waitLimit))
+            let later = try visitor(sidecar)
+            defer { later.close() }
+            #expect(later.waitUntilOpen(within: waitLimit))
+            #expect(Sample.wait { numbers(later)["engines"] == 1 })
+            let seen = numbers(later)
+            #expect(seen["block_payload_bytes"] == 4096 && seen["block_tokens"] == 16)
+            // Visitors are told of only to those who look at connections.
+            #expect(Sample.wait { sidecar.view.engines.map(\.kind) == ["replay"] })
+            let (ticket, hits) = lookUp(engine, Sample.names(3, 4))
+            #expect(hits == 0)
+            engine.finished(EngineRequestEnd(ticket: ticket))
+        }
+    }
+
     private func save(_ client: EngineClient, _ names: [ObjectName]) throws {
         let memory = try EngineMemory(blocks: names.count)
         let region = client.addRegion(descriptor: memory.descriptor, byteCount: memory.byteCount)
