@@ -93,6 +93,8 @@ class Attachment(Connection):
         self._ledger = Ledger(self.counters)
         self._regions: dict[int, _Region] = {}
         self._attached = threading.Event()
+        #: The comparison under way, from a welcome to its end.
+        self._check: _Check | None = None
         #: The agent's arena, mapped, while the agent is there.
         self.arena: MappedArena | None = None
         #: Why the agent refused this engine, the last time it did.
@@ -192,7 +194,8 @@ class Attachment(Connection):
     def _begin(self, welcome: Welcome) -> None:
         # The check's region has the last number there is, if that is free.
         if self._checks and welcome.regions_max - 1 not in self._regions:
-            _Check(self, welcome.regions_max - 1).begin()
+            self._check = _Check(self, welcome.regions_max - 1)
+            self._check.begin()
         else:
             self._admit()
 
@@ -251,13 +254,17 @@ class Attachment(Connection):
 
     @property
     def _deadline(self) -> float:
-        return self._ledger.next_deadline
+        check = self._check
+        return self._ledger.next_deadline if check is None else min(self._ledger.next_deadline, check.again_at)
 
     @property
     def _is_owed(self) -> bool:
         return bool(self._ledger.orphans)
 
     def _expire(self, now: float) -> None:
+        check = self._check
+        if check is not None and now >= check.again_at:
+            check.go_on()
         if now < self._ledger.next_deadline:
             return
         with self._lock:
@@ -273,6 +280,8 @@ class Attachment(Connection):
             self._attached.clear()
             self._discard()
             asked, cancelling = self._ledger.lose()
+        if self._check is not None:
+            self._check.lost()
         for ticket, pending in asked:
             if not pending.future.done():
                 pending.future.set_result(nothing(ticket, pending))
@@ -305,7 +314,11 @@ class Attachment(Connection):
 
 
 class _Check:
-    """A block that is saved, loaded and compared before an engine uses the agent; what engines ask goes out only then."""
+    """A block that is saved, loaded and compared before an engine uses the agent; what engines ask goes out only then.
+
+    The halves of an engine save the same block at the same time: to one of them the agent says that it does not keep what it
+    is just taking from the other, and finds nothing yet when asked for it. So it is tried again, until the check's deadline.
+    """
 
     def __init__(self, attachment: Attachment, region: int) -> None:
         self._at = attachment
@@ -314,6 +327,10 @@ class _Check:
         self._expected = canary(attachment._digest, self._size)
         self._chain = Chain((engine_key(attachment._digest, b"holdfast-canary-1"),), group=0xFFFF)
         self._connection = attachment.counters.connections
+        self._deadline = time.monotonic() + attachment.settings.check_deadline
+        self._wait = 0.005
+        #: When it is tried again.
+        self.again_at = float("inf")
         # One block to save, one to load into.
         self._memory = SharedMemory(2 * self._size, "holdfast-canary")
 
@@ -322,35 +339,70 @@ class _Check:
         self._memory.view[: self._size] = self._expected
         with self._at._lock:
             self._at._put(RegionAdd(self._region, self._memory.length), self._memory.fd, must=True)
-        self._job(Kind.SAVE, 0).add_done_callback(self._saved)
+        self.go_on()
 
-    def _job(self, kind: Kind, row: int) -> Future[Any]:
-        at, places = self._at, Places.rows(self._region, [row], self._size)
+    def go_on(self) -> None:
+        """Tries once."""
+        self.again_at = float("inf")
+        if not self._is_current:
+            return self._end(None)
+        return self._job(Kind.SAVE).add_done_callback(self._saved)
+
+    def _job(self, kind: Kind) -> Future[Any]:
+        at = self._at
         with at._lock:
             ticket = at._ledger.ticket()
-            pending = at._ledger.jobs[ticket] = at._pending(kind, at.settings.load_deadline, 0, 1)
-            make = Save if kind == Kind.SAVE else Load
-            at._put(make(ticket, self._chain, 0, places), must=True)
+            limit = max(0.0, self._deadline - time.monotonic())
+            pending = at._ledger.jobs[ticket] = at._pending(kind, limit, 0, 1)
+            places = Places.rows(self._region, [0 if kind == Kind.SAVE else 1], self._size)
+            if kind == Kind.SAVE:
+                at._put(Save(ticket, self._chain, 0, places), must=True)
+            else:
+                # The engine has all the time that there is: nothing of this block could be computed meanwhile.
+                nanoseconds = max(1, int(limit * 1e9))
+                wanted = Load(ticket, self._chain, 0, places, compute_wait=nanoseconds, deadline=nanoseconds)
+                at._put(wanted, must=True)
         return pending.future
 
-    def _saved(self, future: Future[Saved]) -> None:
-        if future.result().is_kept(0):
-            self._job(Kind.LOAD, 1).add_done_callback(self._loaded)
-        else:
-            self._end(None)
+    def _saved(self, _: Future[Saved]) -> None:
+        if not self._is_current:
+            return self._end(None)
+        # Kept or not: another may have saved it.
+        return self._job(Kind.LOAD).add_done_callback(self._loaded)
 
     def _loaded(self, future: Future[Loaded]) -> None:
-        self._end(self._memory.view[self._size :] == self._expected if future.result().end == 1 else None)
+        now = time.monotonic()
+        if future.result().end == 1:
+            self._end(self._memory.view[self._size :] == self._expected)
+        elif now + self._wait >= self._deadline or not self._is_current:
+            self._end(None)
+        else:
+            self.again_at = now + self._wait
+            self._wait = min(0.5, 2 * self._wait)
+
+    def lost(self) -> None:
+        """The connection has ended. A job of the check's has an end of its own."""
+        if self.again_at < float("inf"):
+            self._end(None)
+
+    @property
+    def _is_current(self) -> bool:
+        at = self._at
+        return self._connection == at.counters.connections and at._is_welcome and not at._leaves
 
     def _end(self, is_equal: bool | None) -> None:
         at = self._at
+        if at._check is self:
+            at._check = None
         self._memory.close()
         with at._lock:
-            if self._connection != at.counters.connections or not at._is_welcome:
+            if not self._is_current:
                 return
             at._put(RegionDrop(self._region), must=True)
         at.checked = is_equal
         if is_equal is False:
             at._distrust()
         else:
+            if is_equal is None:
+                log.warning("the agent kept no block to compare: has it room?")
             at._admit()

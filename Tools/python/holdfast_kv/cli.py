@@ -5,19 +5,20 @@ from __future__ import annotations
 import argparse
 import hashlib
 import importlib.metadata
+import logging
 import os
 import platform
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from . import __version__
 from .client import DEFAULT_SOCKET, Client, Settings
 from .namespace import REQUIRED_FIELDS
-from .protocol import KEY_BYTES, VERSION, Chain
+from .protocol import KEY_BYTES, VERSION, Chain, Refusal
 from .regions import StagingRegion
 from .tier import Tier, name_of
 
@@ -39,32 +40,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
         verb.add_argument("--socket", default=os.environ.get("HOLDFAST_SOCKET", DEFAULT_SOCKET))
         verb.add_argument("--store-namespace", default="default")
         verb.add_argument("--timeout", type=float, default=5.0, help="seconds to wait for the agent")
-        verb.add_argument("--block-bytes", type=int, default=2 << 20)
         if name == "ping":
             verb.add_argument("--count", type=int, default=10)
         if name == "bench":
+            verb.add_argument("--block-bytes", type=int, help="where no engine has come yet; else as the agent has it")
             verb.add_argument("--blocks", type=int, default=64)
             verb.add_argument("--rounds", type=int, default=5)
     chosen = parser.parse_args(arguments)
+    # What is wrong is said by the command, once.
+    logging.getLogger("holdfast_kv").addHandler(logging.NullHandler())
     return {"doctor": doctor, "ping": ping, "bench": bench}[chosen.verb](chosen)
 
 
-def _client(chosen: argparse.Namespace) -> Client:
+def _client(chosen: argparse.Namespace, *, block_bytes: int = 1, block_tokens: int = 16, is_visitor: bool = False) -> Client:
+    """An engine of this command's own, or a visitor: who only looks, and decides nothing about the agent's blocks."""
     fields = dict.fromkeys(REQUIRED_FIELDS, "") | {
-        "block_tokens": "16",
+        "block_tokens": str(block_tokens),
         "engine": "holdfast-kv",
         "model": f"holdfast-kv {chosen.verb}",
-        "row_bytes": str(chosen.block_bytes),
+        "row_bytes": str(block_bytes),
     }
     return Client(
         chosen.socket,
-        kind="replay",
+        kind="visitor" if is_visitor else "replay",
         store_namespace=chosen.store_namespace,
         fields=fields,
-        block_bytes=chosen.block_bytes,
+        block_bytes=block_bytes,
         client=f"holdfast-kv {chosen.verb}",
         settings=Settings(lookup_deadline=5.0, load_deadline=30.0),
+        checks=not is_visitor,
     )
+
+
+def _opens(client: Client, seconds: float) -> bool:
+    """Waits until the agent has taken this command on, or has refused it."""
+    deadline = time.monotonic() + seconds
+    while not client.wait_open(0.02):
+        if client.refusal is not None or client.is_distrusted or time.monotonic() >= deadline:
+            return False
+    return True
 
 
 def _why(client: Client, path: str) -> str:
@@ -99,26 +113,43 @@ def doctor(chosen: argparse.Namespace) -> int:
     shared = os.statvfs("/dev/shm")
     free = shared.f_bavail * shared.f_frsize
     say(free >= 1 << 30, "/dev/shm", f"{free / (1 << 30):.1f} GiB free; engines keep their host region there")
-    with _client(chosen) as client:
-        if not client.wait_open(chosen.timeout):
-            say(False, "agent", _why(client, chosen.socket))
+    with _client(chosen, is_visitor=True) as visitor:
+        if not _opens(visitor, chosen.timeout):
+            say(False, "agent", _why(visitor, chosen.socket))
             return 1
-        welcome = client.welcome
+        welcome = visitor.welcome
         assert welcome is not None
         say(True, "agent", f"{welcome.program or 'agent'}, protocol {welcome.version}, at {chosen.socket}")
         say(True, "limits", f"{welcome.jobs_max} jobs, {welcome.requests_max} requests, {welcome.regions_max} regions")
-        say(client.ping().result(), "ping", "answered")
-        say(True if client.checked else None, "block",
-            "saved, loaded, equal" if client.checked else "was not kept: is there room?")  # fmt: skip
-        for name, value in sorted(client.statistics().result().items()):
-            print(f"     {name:<32} {value}")
+        say(visitor.ping().result(), "ping", "answered")
+        numbers = visitor.statistics().result()
+    say(*_block(chosen, numbers))
+    for name, value in sorted(numbers.items()):
+        print(f"     {name:<32} {value}")
     return 0 if is_well else 1
+
+
+def _block(chosen: argparse.Namespace, numbers: Mapping[str, int]) -> tuple[bool | None, str, str]:
+    """Whether a block comes back as it was, where that can be tried without being in an engine's way."""
+    size, tokens = numbers.get("block_payload_bytes"), numbers.get("block_tokens")
+    if size is None or tokens is None:
+        return None, "block", "no engine has come yet; the first one says how long blocks are, and compares one"
+    if numbers.get("engines"):
+        return True, "block", f"{size} bytes, {tokens} tokens; each engine compared one at attach: {numbers['engines']} here"
+    with _client(chosen, block_bytes=size, block_tokens=tokens) as client:
+        if not _opens(client, max(chosen.timeout, 2 * client.settings.check_deadline)):
+            if client.refusal is not None and client.refusal.code == Refusal.LAYOUT:
+                return None, "block", f"{size} bytes, {tokens} tokens; an engine came meanwhile, and compares one"
+            return False, "block", _why(client, chosen.socket)
+        if client.checked:
+            return True, "block", f"{size} bytes, {tokens} tokens: saved, loaded, equal"
+    return None, "block", "was not kept: is there room?"
 
 
 def ping(chosen: argparse.Namespace) -> int:
     """Round trips."""
-    with _client(chosen) as client:
-        if not client.wait_open(chosen.timeout):
+    with _client(chosen, is_visitor=True) as client:
+        if not _opens(client, chosen.timeout):
             print(_why(client, chosen.socket), file=sys.stderr)
             return 1
         times = []
@@ -233,9 +264,14 @@ _ATTEMPTS: Final = 4
 
 def bench(chosen: argparse.Namespace) -> int:
     """Look-ups, saves and loads, beside a copy of the same bytes in the same round."""
-    size, count = chosen.block_bytes, chosen.blocks
-    with _client(chosen) as client:
-        if not client.wait_open(chosen.timeout):
+    with _client(chosen, is_visitor=True) as visitor:
+        numbers = visitor.statistics().result() if _opens(visitor, chosen.timeout) else {}
+    known = numbers.get("block_payload_bytes")
+    size, count = chosen.block_bytes or known or 2 << 20, chosen.blocks
+    if numbers and known is None:
+        print(f"note: the agent's blocks have {size} bytes from now on; other engines need it anew", file=sys.stderr)
+    with _client(chosen, block_bytes=size, block_tokens=numbers.get("block_tokens", 16)) as client:
+        if not _opens(client, chosen.timeout):
             print(_why(client, chosen.socket), file=sys.stderr)
             return 1
         staging = StagingRegion(size, count)

@@ -18,6 +18,8 @@ class Settings:
     load_deadline: float = 5.0
     #: Seconds a save may take; then it is cancelled.
     save_deadline: float = 30.0
+    #: Seconds in which a block must have come back at an attach; then the agent is used without.
+    check_deadline: float = 10.0
     #: Seconds from HELLO to WELCOME.
     hello_deadline: float = 10.0
     #: Seconds before the first try to connect again; doubles up to ``backoff_max``.

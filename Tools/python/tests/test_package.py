@@ -119,15 +119,30 @@ class AgentTest(unittest.TestCase):
     def run_command(self, *arguments: str) -> tuple[int, str, str]:
         out, errors = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
-            code = main([*arguments, "--socket", self.socket, "--timeout", "15", "--block-bytes", str(BLOCK)])
+            code = main([*arguments, "--socket", self.socket, "--timeout", "15"])
         return code, out.getvalue(), errors.getvalue()
+
+    def engine(self) -> Client:
+        fields = dict.fromkeys(REQUIRED_FIELDS, "") | {"block_tokens": "32"}
+        client = Client(self.socket, kind="test", store_namespace="n", fields=fields, block_bytes=BLOCK)
+        self.addCleanup(client.close)
+        self.assertTrue(client.wait_open(15))
+        return client
 
     # ---- the command
 
     def test_the_doctor_finds_what_is_well(self) -> None:
         code, out, _ = self.run_command("doctor")
         self.assertRegex(out, r"ok +agent +memory, protocol")
-        self.assertRegex(out, r"ok +block +saved, loaded, equal")
+        # Nothing was said about blocks: that is for the first engine.
+        self.assertRegex(out, r"-- +block +no engine has come yet")
+        self.assertEqual([hello.kind for hello in self.agent.hellos], ["visitor"])
+        engine = self.engine()
+        self.assertRegex(self.run_command("doctor")[1], rf"ok +block +{BLOCK} bytes, 32 tokens; each engine compared one .*: 1 here")
+        engine.close()
+        self.assertTrue(self.agent.wait(lambda: self.agent.numbers()["engines"] == 0))
+        code, out, _ = self.run_command("doctor")
+        self.assertRegex(out, rf"ok +block +{BLOCK} bytes, 32 tokens: saved, loaded, equal")
         # A small machine's /dev/shm may be too small; everything else is well.
         self.assertEqual([line for line in out.splitlines() if line.startswith("FAIL") and "/dev/shm" not in line], [])
         self.assertEqual(code, int("FAIL" in out))
@@ -147,8 +162,10 @@ class AgentTest(unittest.TestCase):
         self.assertRegex(out, r"^3 answers: fastest \d+ µs, median \d+ µs, slowest \d+ µs$")
 
     def test_bench_fails_when_blocks_come_back_damaged(self) -> None:
-        code, out, _ = self.run_command("bench", "--blocks", "4", "--rounds", "1")
+        size = ("--block-bytes", str(BLOCK))
+        code, out, errors = self.run_command("bench", "--blocks", "4", "--rounds", "1", *size)
         self.assertEqual(code, 0, out)
+        self.assertIn(f"blocks have {BLOCK} bytes from now on", errors)
         self.agent.blocks.clear()
         self.agent.damages_blocks = True
         code, out, errors = self.run_command("bench", "--blocks", "4", "--rounds", "1")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -15,8 +18,9 @@ from typing import Any
 from engine_process import FIELDS, chain_of
 from processes import WHY_NOT, AgentProcess, StoreProcess, program
 
+from holdfast_kv.cli import main
 from holdfast_kv.client import Client
-from holdfast_kv.protocol import Chain, Changed
+from holdfast_kv.protocol import Chain, Changed, Ownership
 from holdfast_kv.regions import StagingRegion
 
 BLOCK = 65_536
@@ -83,6 +87,49 @@ class ProcessesTest(unittest.TestCase):
                 return numbers
             self.assertLess(time.monotonic(), deadline, f"{numbers} are not {wanted}")
             time.sleep(0.01)
+
+    def test_both_halves_of_an_engine_compare_a_block_when_they_come_at_once(self) -> None:
+        agent = self.agent(dram="8MiB")
+        for number in range(8):
+            fields = FIELDS | {"tenant_salt": str(number)}
+            halves = [
+                Client(agent.socket, kind="test", store_namespace="processes", fields=fields, block_bytes=BLOCK,
+                       ownership=Ownership.HOST, arena=arena)
+                for arena in (None, "writing")
+            ]  # fmt: skip
+            for half in halves:
+                self.assertTrue(half.wait_open(30))
+            self.assertEqual([half.checked for half in halves], [True, True], f"round {number}")
+            for half in halves:
+                half.close(20)
+
+    def command(self, agent: AgentProcess, *arguments: str) -> tuple[int, str]:
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+            code = main([*arguments, "--socket", agent.socket, "--timeout", "20", "--store-namespace", "processes"])
+        return code, out.getvalue()
+
+    def doctor_says(self, agent: AgentProcess, pattern: str) -> None:
+        """Waits until the doctor says it; the agent's numbers are told some milliseconds late."""
+        deadline = time.monotonic() + 60
+        while not re.search(pattern, seen := self.command(agent, "doctor")[1]):
+            self.assertLess(time.monotonic(), deadline, f"{pattern} is not in {seen}")
+
+    def test_who_asks_how_the_agent_is_decides_nothing_about_its_blocks(self) -> None:
+        agent = self.agent()
+        self.doctor_says(agent, "-- +block +no engine has come yet")
+        self.assertEqual(self.command(agent, "ping", "--count", "3")[0], 0)
+        engine = self.engine(agent)
+        self.assertEqual(engine.do("save", chain="h", count=4), {"kept": 4})
+        self.doctor_says(agent, rf"ok +block +{BLOCK} bytes, 16 tokens; each engine compared one .*: 1 here")
+        code, seen = self.command(agent, "bench", "--blocks", "4", "--rounds", "1")
+        # Its namespace is not that of the engine which is here.
+        self.assertEqual((code, "its engine is `holdfast-kv`" in seen), (1, True), seen)
+        engine.kill()
+        self.doctor_says(agent, rf"ok +block +{BLOCK} bytes, 16 tokens: saved, loaded, equal")
+        deadline = time.monotonic() + 60
+        while self.command(agent, "bench", "--blocks", "4", "--rounds", "1")[0] != 0:
+            self.assertLess(time.monotonic(), deadline, "the agent is not free for a bench")
 
     def test_two_engines_share_what_one_agent_keeps(self) -> None:
         agent = self.agent()
