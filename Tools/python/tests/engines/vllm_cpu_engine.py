@@ -67,7 +67,7 @@ class EngineTest(unittest.TestCase):
             json.dump(MODEL, file)
         _, written = readme.configurations("--kv-transfer-config")
         written["kv_connector_extra_config"] |= {
-            "socket": cls.socket, "lookup_deadline": 5.0, "tenant_salt": str(os.getpid()), "enable_kv_events": cls.has_events,
+            "socket": cls.socket, "lookup_deadline": 30.0, "tenant_salt": str(os.getpid()), "enable_kv_events": cls.has_events,
         }  # fmt: skip
         transfer = KVTransferConfig(**written)
         # A router as routers are: it subscribes to the engine's own socket.
@@ -222,7 +222,7 @@ class EngineTest(unittest.TestCase):
         if not socket:
             socket = os.path.join(self.folder.name, "ranks.sock")
             self.addCleanup(MemoryAgent(socket).stop)
-        extra = {"socket": socket, "lookup_deadline": 5.0}
+        extra = {"socket": socket, "lookup_deadline": 30.0}
         ranks = []
         for rank in range(2):
             config = SimpleNamespace(

@@ -69,14 +69,14 @@ class SchedulerTest(unittest.TestCase):
         self.addCleanup(self.scheduler.shutdown)
         self.manager = self.scheduler.connector.connector_scheduler.manager
         self.tier = self.manager.secondary_tiers[0]
-        self.assertTrue(self.tier._client.wait_open(10))
+        self.assertTrue(self.tier._client.wait_open(60))
 
     def make(self, model: str, socket: str) -> Scheduler:
         written, _ = readme.configurations("--kv-transfer-config")
         more = written["kv_connector_extra_config"]
         more["cpu_bytes_to_use"] = ROWS * 4096
         more["secondary_tiers"][0] |= {
-            "socket": socket, "enable_kv_events": True, "lookup_deadline": 5.0, "tenant_salt": f"{os.getpid()} {id(self)}",
+            "socket": socket, "enable_kv_events": True, "lookup_deadline": 30.0, "tenant_salt": f"{os.getpid()} {id(self)}",
         }  # fmt: skip
         transfer = KVTransferConfig(**written, engine_id=f"ci-{os.getpid()}-{id(self)}")
         # A router as routers are: it subscribes to vLLM's own socket.

@@ -112,7 +112,7 @@ class ManagerTest(unittest.TestCase):
 
     def test_chunks_come_back_from_the_agent(self) -> None:
         manager = self.manager()
-        self.assertTrue(manager.secondary_tiers[0]._client.wait_open(10))
+        self.assertTrue(manager.secondary_tiers[0]._client.wait_open(60))
         self.assertIs(manager.secondary_tiers[0]._client.checked, True, "no block was compared at the attach")
         names = keys("a", 6)
         with manager.lock:
@@ -155,7 +155,7 @@ class ManagerTest(unittest.TestCase):
         if self.agent is None:
             self.skipTest("needs an agent that loses blocks on demand")
         manager = self.manager()
-        self.assertTrue(manager.secondary_tiers[0]._client.wait_open(10))
+        self.assertTrue(manager.secondary_tiers[0]._client.wait_open(60))
         names = keys("c", 3)
         with manager.lock:
             context = ReqContext("r1")
@@ -182,7 +182,7 @@ class ManagerTest(unittest.TestCase):
     def test_two_engines_of_one_agent_share_what_one_of_them_saved(self) -> None:
         first, second = self.manager(), self.manager()
         for manager in (first, second):
-            self.assertTrue(manager.secondary_tiers[0]._client.wait_open(10))
+            self.assertTrue(manager.secondary_tiers[0]._client.wait_open(60))
         names = keys("f", 6)
         with first.lock:
             context = ReqContext("r1")
@@ -232,7 +232,7 @@ class ManagerTest(unittest.TestCase):
         if not other:
             self.skipTest("needs two agents with one store")
         first = self.manager()
-        self.assertTrue(first.secondary_tiers[0]._client.wait_open(10))
+        self.assertTrue(first.secondary_tiers[0]._client.wait_open(60))
         names = keys("e", 6)
         with first.lock:
             context = ReqContext("r1")
@@ -245,7 +245,7 @@ class ManagerTest(unittest.TestCase):
             first.on_request_finished(context)
         self.socket = other
         second = self.manager()
-        self.assertTrue(second.secondary_tiers[0]._client.wait_open(10))
+        self.assertTrue(second.secondary_tiers[0]._client.wait_open(60))
         deadline = time.monotonic() + 20
         with second.lock:
             for attempt in range(1000):
@@ -269,7 +269,7 @@ class ManagerTest(unittest.TestCase):
         if not process:
             self.skipTest("needs an agent that may be killed")
         manager = self.manager()
-        self.assertTrue(manager.secondary_tiers[0]._client.wait_open(10))
+        self.assertTrue(manager.secondary_tiers[0]._client.wait_open(60))
         client = manager.secondary_tiers[0]._client
         deadline = time.monotonic() + 60
         rounds = found = 0
@@ -304,7 +304,7 @@ class ManagerTest(unittest.TestCase):
         if self.agent is None:
             self.skipTest("kills its own agent")
         manager = self.manager()
-        self.assertTrue(manager.secondary_tiers[0]._client.wait_open(10))
+        self.assertTrue(manager.secondary_tiers[0]._client.wait_open(60))
         names = keys("d", 3)
         with manager.lock:
             context = ReqContext("r1")
