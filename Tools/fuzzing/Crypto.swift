@@ -9,7 +9,7 @@ public struct SHA256 {
     public init() {}
 
     /// Takes in bytes.
-    public mutating func update(data: [UInt8]) { for byte in data { mix(byte) } }
+    public mutating func update(data: some Sequence<UInt8>) { for byte in data { mix(byte) } }
 
     /// Takes in bytes.
     public mutating func update(bufferPointer: UnsafeRawBufferPointer) { for byte in bufferPointer { mix(byte) } }
@@ -20,7 +20,7 @@ public struct SHA256 {
     public func finalize() -> [UInt8] { (0..<32).map { UInt8(truncatingIfNeeded: state >> UInt64($0 % 8 * 8)) } }
 
     /// The digest of the bytes.
-    public static func hash(data: [UInt8]) -> [UInt8] {
+    public static func hash(data: some Sequence<UInt8>) -> [UInt8] {
         var digest = SHA256()
         digest.update(data: data)
         return digest.finalize()
