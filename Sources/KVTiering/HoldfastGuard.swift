@@ -26,7 +26,7 @@ struct HoldfastGuard {
     private var asked = 0.0
 
     /// For so many requests nobody has proved anything: whom to follow is told by what the traffic looks like.
-    static let firstRequests = 64
+    static let firstRequests = 128
     /// Share of all blocks that may be owed, or that an expert must be ahead, before anything is done.
     static let shareOwed = 1.0 / 2048
     /// Share of all blocks by which an expert may lead for nothing.

@@ -86,6 +86,8 @@ struct Past {
     var ownerLength = 0
     var ownerTurn: Int32 = 0
     var ownerArrival = 0.0
+    /// And the mean of its conversation's gaps, negative if it began one.
+    var ownerPace = -1.0
 }
 
 /// What a request is.
@@ -93,16 +95,19 @@ struct RequestNature {
     /// 0–4: continues another, at turn 2, 3–4, 5–8, 9–31, 32 and more. 5: starts from a known template. 6, 7: fresh,
     /// shorter or longer than usual.
     var chain: Int
-    /// 0–2: the time since the request it continues, in thirds of all such times; 3–5: the same where the turn added far
-    /// more than turns do. 0 otherwise.
+    /// 0–2: how slowly its conversation goes on, in thirds of all that do; 3–5: the same where the turn added far more than
+    /// turns do. 0 otherwise.
     var rhythm: Int
     var turn: Int32
+    /// The running mean of its conversation's gaps, in bins of age; negative before there was one.
+    var pace = -1.0
 }
 
 /// Running knowledge of all requests.
 struct HoldfastTraffic {
     private(set) var requests = 0
     private var meanLength = 0.0
+    /// How slowly conversations went on, by bins, a count a turn.
     private var gaps = [Int](repeating: 0, count: AgeBins.count)
     private var gapCount = 0
     /// Blocks that a turn adds to its conversation, on average.
@@ -119,6 +124,10 @@ struct HoldfastTraffic {
     static let leap = 2.0
     /// Before so many turns nobody knows what they add.
     static let leastGaps = 8
+    /// A conversation's pace is the running mean of its gaps: the last counts a third.
+    static let paceStep = 1.0 / 3
+    /// A mean that is more than a fifth into a bin counts as the next one: who is thought quicker than he is, is given up early.
+    static let paceRounding = 0.8
     /// From this turn on it is a conversation, whatever it adds.
     static let turnOfLeapless: Int32 = 32
 
@@ -155,14 +164,16 @@ struct HoldfastTraffic {
         count(past)
         if continues(length: length, past: past) {
             let turn = past.ownerTurn + 1
-            let bin = AgeBins.bin(of: clock - past.ownerArrival)
+            let gap = Double(AgeBins.bin(of: clock - past.ownerArrival))
+            let pace = past.ownerPace < 0 ? gap : past.ownerPace + (gap - past.ownerPace) * Self.paceStep
+            let bin = min(Int(max(gap, pace) + Self.paceRounding), AgeBins.count - 1)
             let bounds = gapBounds
             gaps[bin] += 1
             gapCount += 1
-            let gap = bin <= bounds.lower ? 0 : bin <= bounds.upper ? 1 : 2
-            let rhythm = leaps(by: length - past.seen, at: turn) ? Self.gapClasses + gap : gap
+            let third = bin <= bounds.lower ? 0 : bin <= bounds.upper ? 1 : 2
+            let rhythm = leaps(by: length - past.seen, at: turn) ? Self.gapClasses + third : third
             let chain = turn <= 2 ? 0 : turn <= 4 ? 1 : turn <= 8 ? 2 : turn <= 31 ? 3 : 4
-            return RequestNature(chain: chain, rhythm: rhythm, turn: turn)
+            return RequestNature(chain: chain, rhythm: rhythm, turn: turn, pace: pace)
         }
         if past.seen >= 3 { return RequestNature(chain: 5, rhythm: 0, turn: 1) }
         return RequestNature(chain: Double(length) <= meanLength ? 6 : 7, rhythm: 0, turn: 1)

@@ -172,7 +172,8 @@ extension HoldfastPolicy {
         tails[index].stamp &+= 1
         begin(tail)
         if statistics.isStale { requestsUntilRebuild = 0 }
-        move(tail, to: statistics.firstCell(of: statistics.family(of: cell), stage: stage))
+        let family = statistics.families[Int(statistics.family(of: cell))].ended
+        move(tail, to: statistics.firstCell(of: family, stage: stage))
     }
 
     // MARK: Blocks that are remembered without being held

@@ -139,6 +139,7 @@ public struct HoldfastPolicy: TierPolicy {
         let request = newRecord(context.request, length: path.count, past: past)
         let nature = traffic.classify(length: path.count, past: past, clock: clock)
         records[Int(request)].turn = nature.turn
+        records[Int(request)].pace = nature.pace
         let lastIsPartial = isWhole && context.lastBlockIsPartial
         cutIntoSegments(path, sharedEnd: past.shared, nature: nature, lastIsPartial: lastIsPartial)
         rebuildIfDue()
@@ -184,6 +185,7 @@ public struct HoldfastPolicy: TierPolicy {
                 past.ownerLength = Int(record.length)
                 past.ownerTurn = record.turn
                 past.ownerArrival = record.arrival
+                past.ownerPace = record.pace
             }
             takeTop(Int32(end - depth), of: owner)
             depth = end

@@ -147,7 +147,8 @@ extension HoldfastStatistics {
             var weightSum = 0.0
             // Where nobody says how turns end, a tool is what they are thought to wait for.
             for stage in Stage.allCases where stage == .askedForTool || stage != .running && isSeen(stage) {
-                let best = value(family: family, stage: stage, clock: clock, hitsAfter: 0, spaceAfter: 0)
+                let best = value(
+                    family: Int(families[family].ended), stage: stage, clock: clock, hitsAfter: 0, spaceAfter: 0)
                 var weight = families[family].destinations[Int(stage.rawValue)]
                 if stage == .askedForTool { weight += tables.evidence[AgeBins.count - 1] }
                 hitsAfter += weight * best.hits
@@ -238,8 +239,9 @@ extension HoldfastStatistics {
         sortKeys.removeAll(keepingCapacity: true)
         for place in sortStarts.indices { sortStarts[place] = 0 }
         for family in families.indices {
-            let matters = turnMatters(to: Int32(family))
-            for stage in Stage.allCases where stage == .running || matters && isSeen(stage) {
+            // Tails of those that leapt wait among the others.
+            let waits = turnMatters(to: Int32(family)) && families[family].ended == Int32(family)
+            for stage in Stage.allCases where stage == .running || waits && isSeen(stage) {
                 let first = Int(firstCell(of: Int32(family), stage: stage))
                 for cell in first..<first + AgeBins.count {
                     // Positive floats order as their bit patterns do.

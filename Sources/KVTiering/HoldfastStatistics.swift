@@ -29,6 +29,9 @@ struct HoldfastStatistics {
         var level: Int
         var chain: Int
         var rhythm: Int
+        /// The family in which its tails wait once their turn ended: why it ended says more than how much it added, so of
+        /// those that leapt and those that did not it is the same.
+        var ended: Int32
         /// Weight of turns that ended, by the stage they went to.
         var destinations = [Double](repeating: 0, count: Stage.allCases.count)
     }
@@ -61,7 +64,7 @@ struct HoldfastStatistics {
     var tables = HoldfastTables()
 
     init() {
-        families = [Family(level: 0, chain: 0, rhythm: 0)]
+        families = [Family(level: 0, chain: 0, rhythm: 0, ended: Self.partial)]
         cells = Array(repeating: HoldfastCell(), count: Int(Self.cellsPerFamily))
         index = Array(repeating: 0, count: Int(Self.cellsPerFamily))
         let combinations = Popularity.levels * HoldfastTraffic.chains * HoldfastTraffic.rhythms
@@ -80,9 +83,11 @@ struct HoldfastStatistics {
     mutating func family(level: Int, chain: Int, rhythm: Int) -> Int32 {
         let place = (level * HoldfastTraffic.chains + chain) * HoldfastTraffic.rhythms + rhythm
         if familyNumber[place] != none { return familyNumber[place] }
+        let leapless = HoldfastTraffic.gapClasses
+        let twin = rhythm < leapless ? nil : family(level: level, chain: chain, rhythm: rhythm - leapless)
         let number = Int32(families.count)
         familyNumber[place] = number
-        families.append(Family(level: level, chain: chain, rhythm: rhythm))
+        families.append(Family(level: level, chain: chain, rhythm: rhythm, ended: twin ?? number))
         cells.append(contentsOf: repeatElement(HoldfastCell(), count: Int(Self.cellsPerFamily)))
         index.append(contentsOf: repeatElement(0, count: Int(Self.cellsPerFamily)))
         isStale = true

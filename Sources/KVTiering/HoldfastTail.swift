@@ -76,6 +76,8 @@ struct RequestRecord {
     var turn: Int32
     /// When it came. Seconds.
     var arrival: Double
+    /// The running mean of the gaps of its conversation, in bins of age; negative for a first turn.
+    var pace = -1.0
     /// Its tails whose class changes when the turn ends: at most one a level of a conversation's own blocks.
     var ownTails = SIMD4<Int32>(repeating: none)
     var ownCount: Int32 = 0

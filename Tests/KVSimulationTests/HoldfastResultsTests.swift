@@ -15,9 +15,9 @@ struct HoldfastResultsTests {
     static let shares = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5]
 
     @Test(arguments: [
-        ("mooncake_conversation", [0.0851, 0.1162, 0.1617, 0.2324, 0.3034, 0.3558, 0.3705]),
-        ("claudecode_a", [0.2292, 0.3920, 0.6204, 0.8844, 0.9426, 0.9581, 0.9611]),
-        ("agent_miniswe_taubench", [0.0910, 0.1681, 0.3063, 0.5546, 0.7049, 0.8444, 0.9242]),
+        ("mooncake_conversation", [0.0861, 0.1180, 0.1621, 0.2348, 0.3034, 0.3559, 0.3706]),
+        ("claudecode_a", [0.2331, 0.3963, 0.6234, 0.8838, 0.9430, 0.9584, 0.9613]),
+        ("agent_miniswe_taubench", [0.0885, 0.1691, 0.3085, 0.5570, 0.7062, 0.8443, 0.9243]),
     ])
     func reachesWhatItReached(trace name: String, bounds: [Double]) throws {
         let trace = try Trace.read(from: try #require(folder) + "/" + name + ".jsonl.gz")
