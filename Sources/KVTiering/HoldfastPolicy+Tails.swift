@@ -110,18 +110,9 @@ extension HoldfastPolicy {
 
     /// Counts the ages a tail has gone through by `time`.
     mutating func catchUp(_ tail: Int32, to time: Double) {
-        var aged = tails[Int(tail)]
-        var bin = aged.bin
-        guard bin < AgeBins.count - 1, aged.start + AgeBins.upperEdges[bin] <= time else { return }
-        repeat {
-            let entered = max(aged.start + AgeBins.upperEdges[bin], aged.entered)
-            statistics.grewOlder(cell: aged.cell, tail: aged, at: entered)
-            aged.entered = entered
-            aged.cell += 1
-            bin += 1
-        } while bin < AgeBins.count - 1 && aged.start + AgeBins.upperEdges[bin] <= time
-        tails[Int(tail)].entered = aged.entered
-        tails[Int(tail)].cell = aged.cell
+        let bin = tails[Int(tail)].bin
+        guard bin < AgeBins.count - 1, tails[Int(tail)].start + AgeBins.upperEdges[bin] <= time else { return }
+        statistics.growOlder(&tails[Int(tail)], to: time)
     }
 
     /// Every tail, of each age bin the oldest first.

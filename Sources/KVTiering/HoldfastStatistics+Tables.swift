@@ -30,6 +30,8 @@ struct HoldfastTables {
     /// How much longer or shorter than the crowd a rhythm waits, within bounds.
     var waitByRhythm = [Double](
         repeating: 0, count: HoldfastTraffic.rhythms * Stage.allCases.count * AgeBins.count)
+    /// By family and stage: what a block brings and costs from the end of its turn to its best stop.
+    var best: [Stretch] = []
     /// How much evidence a class needs, by age: in blocks of weight.
     var evidence = [Double](repeating: 0, count: AgeBins.count)
 
@@ -58,6 +60,10 @@ extension HoldfastStatistics {
         }
         sum(clock: clock)
         shareRates()
+        let classes = families.count * Stage.allCases.count
+        if tables.best.count < classes {
+            tables.best.append(contentsOf: repeatElement(.init(), count: classes - tables.best.count))
+        }
         for family in families.indices { value(family: family, clock: clock) }
         sortCells()
     }
@@ -69,7 +75,7 @@ extension HoldfastStatistics {
         var rhythms: [HoldfastTables.Count] = []
         swap(&chains, &tables.byChain)
         swap(&rhythms, &tables.byRhythm)
-        Self.sum(cells, families, clock, byChain: &chains, byRhythm: &rhythms)
+        sum(clock, byChain: &chains, byRhythm: &rhythms)
         swap(&chains, &tables.byChain)
         swap(&rhythms, &tables.byRhythm)
         for place in tables.bySharing.indices {
@@ -87,9 +93,8 @@ extension HoldfastStatistics {
         }
     }
 
-    private static func sum(
-        _ cells: [HoldfastCell], _ families: [Family], _ clock: Double, byChain: inout [HoldfastTables.Count],
-        byRhythm: inout [HoldfastTables.Count]
+    private func sum(
+        _ clock: Double, byChain: inout [HoldfastTables.Count], byRhythm: inout [HoldfastTables.Count]
     ) {
         let cells = cells.span
         var chains = byChain.mutableSpan
@@ -97,11 +102,10 @@ extension HoldfastStatistics {
         for place in chains.indices { chains[place] = .init() }
         for place in rhythms.indices { rhythms[place] = .init() }
         for number in 1..<max(families.count, 1) {
-            let family = families[number]
-            let chain = (family.level * HoldfastTraffic.chains + family.chain) * AgeBins.count
-            for stage in 0..<Stage.allCases.count {
-                let first = (number * Stage.allCases.count + stage) * AgeBins.count
-                let rhythm = (family.rhythm * Stage.allCases.count + stage) * AgeBins.count
+            let chain = (families[number].level * HoldfastTraffic.chains + families[number].chain) * AgeBins.count
+            for stage in Stage.allCases where isUsed(number, stage) {
+                let first = Int(firstCell(of: Int32(number), stage: stage))
+                let rhythm = (families[number].rhythm * Stage.allCases.count + Int(stage.rawValue)) * AgeBins.count
                 for bin in 0..<AgeBins.count {
                     let cell = cells[first + bin]
                     let count = HoldfastTables.Count(hits: cell.hits, waited: cell.waited(until: clock))
@@ -126,11 +130,12 @@ extension HoldfastStatistics {
             tables.rateBySharing[place] = tables.rate(
                 tables.bySharing[place], prior: tables.rateOfAll[bin], bin: bin)
         }
-        for place in tables.byChain.indices {
-            let bin = place % AgeBins.count
-            let level = place / AgeBins.count / HoldfastTraffic.chains
-            let prior = tables.rateBySharing[level * AgeBins.count + bin]
-            tables.waitByChain[place] = 1 / tables.rate(tables.byChain[place], prior: prior, bin: bin)
+        for pair in pairs {
+            let (level, first) = (pair / HoldfastTraffic.chains, pair * AgeBins.count)
+            for bin in 0..<AgeBins.count {
+                let prior = tables.rateBySharing[level * AgeBins.count + bin]
+                tables.waitByChain[first + bin] = 1 / tables.rate(tables.byChain[first + bin], prior: prior, bin: bin)
+            }
         }
         for place in tables.byRhythm.indices {
             let bin = place % AgeBins.count
@@ -147,8 +152,7 @@ extension HoldfastStatistics {
             var weightSum = 0.0
             // Where nobody says how turns end, a tool is what they are thought to wait for.
             for stage in Stage.allCases where stage == .askedForTool || stage != .running && isSeen(stage) {
-                let best = value(
-                    family: Int(families[family].ended), stage: stage, clock: clock, hitsAfter: 0, spaceAfter: 0)
+                let best = waiting(family: family, stage: stage, clock: clock)
                 var weight = families[family].destinations[Int(stage.rawValue)]
                 if stage == .askedForTool { weight += tables.evidence[AgeBins.count - 1] }
                 hitsAfter += weight * best.hits
@@ -161,13 +165,24 @@ extension HoldfastStatistics {
         _ = value(family: family, stage: .running, clock: clock, hitsAfter: hitsAfter, spaceAfter: spaceAfter)
     }
 
+    /// Hits and space at the best stop of a block whose turn ended in `stage`. A family has a lower number than those whose
+    /// tails wait in it, so for them it is known already.
+    private mutating func waiting(family: Int, stage: Stage, clock: Double) -> HoldfastTables.Stretch {
+        let home = Int(families[family].ended)
+        let place = home * Stage.allCases.count + Int(stage.rawValue)
+        if home == family {
+            tables.best[place] = value(family: family, stage: stage, clock: clock, hitsAfter: 0, spaceAfter: 0)
+        }
+        return tables.best[place]
+    }
+
     /// Writes the index of every age of one class and returns hits and space at the best stop of a block of age 0.
     ///
     /// From an age it pays to go on as long as what follows is worth more than what was had so far. Worked from the oldest
     /// age back, what follows is already in stretches that belong together, and each stretch is taken in once.
     private mutating func value(
         family: Int, stage: Stage, clock: Double, hitsAfter: Double, spaceAfter: Double
-    ) -> (hits: Double, space: Double) {
+    ) -> HoldfastTables.Stretch {
         let first = Int(firstCell(of: Int32(family), stage: stage))
         var stretches = stretches(
             family: family, stage: stage, first: first, clock: clock, hitsAfter: hitsAfter, spaceAfter: spaceAfter)
@@ -185,7 +200,7 @@ extension HoldfastStatistics {
             stretches[bin] = stretch
             index[first + bin] = stretch.hits / stretch.space
         }
-        return (stretches[0].hits, stretches[0].space)
+        return stretches[0]
     }
 
     /// What each age of a class brings and costs. 1/(1 + x + x²/2) stands for e⁻ˣ. Its rates are drawn towards those of
@@ -228,9 +243,16 @@ extension HoldfastStatistics {
         for digit in 0..<Self.sortDigits { sortPass(digit) }
         order.removeAll(keepingCapacity: true)
         if rank.count < cells.count { rank.append(contentsOf: repeatElement(0, count: cells.count - rank.count)) }
-        for (place, key) in sortKeys.enumerated() {
-            let cell = Int32(truncatingIfNeeded: key & 0xFFFF_FFFF)
-            rank[Int(cell)] = Int32(truncatingIfNeeded: place)
+        Self.number(sortKeys, ranks: &rank, order: &order)
+    }
+
+    /// Writes down the order and the place of every cell in it.
+    private static func number(_ keys: [UInt64], ranks: inout [Int32], order: inout [Int32]) {
+        order.reserveCapacity(keys.count)
+        var ranks = ranks.mutableSpan
+        for (place, key) in keys.enumerated() {
+            let cell = Int32(truncatingIfNeeded: key)
+            ranks[Int(cell)] = Int32(truncatingIfNeeded: place)
             order.append(cell)
         }
     }
@@ -239,9 +261,7 @@ extension HoldfastStatistics {
         sortKeys.removeAll(keepingCapacity: true)
         for place in sortStarts.indices { sortStarts[place] = 0 }
         for family in families.indices {
-            // Tails of those that leapt wait among the others.
-            let waits = turnMatters(to: Int32(family)) && families[family].ended == Int32(family)
-            for stage in Stage.allCases where stage == .running || waits && isSeen(stage) {
+            for stage in Stage.allCases where isUsed(family, stage) {
                 let first = Int(firstCell(of: Int32(family), stage: stage))
                 for cell in first..<first + AgeBins.count {
                     // Positive floats order as their bit patterns do.

@@ -42,6 +42,8 @@ struct HoldfastStatistics {
     var cells: [HoldfastCell]
     var families: [Family]
     private var familyNumber: [Int32]
+    /// Which of all pairs of level and chain have a family.
+    private(set) var pairs: [Int] = []
     /// A class has no tables yet.
     var isStale = true
     /// Whether anybody tells when turns end, and the stages they went to, as bits: cells of other stages hold no tail.
@@ -87,11 +89,18 @@ struct HoldfastStatistics {
         let twin = rhythm < leapless ? nil : family(level: level, chain: chain, rhythm: rhythm - leapless)
         let number = Int32(families.count)
         familyNumber[place] = number
+        let pair = level * HoldfastTraffic.chains + chain
+        if !pairs.contains(pair) { pairs.append(pair) }
         families.append(Family(level: level, chain: chain, rhythm: rhythm, ended: twin ?? number))
         cells.append(contentsOf: repeatElement(HoldfastCell(), count: Int(Self.cellsPerFamily)))
         index.append(contentsOf: repeatElement(0, count: Int(Self.cellsPerFamily)))
         isStale = true
         return number
+    }
+
+    /// Whether a class of the family can hold tails.
+    func isUsed(_ family: Int, _ stage: Stage) -> Bool {
+        stage == .running || isSeen(stage) && turnMatters(to: Int32(family)) && families[family].ended == Int32(family)
     }
 
     func isSeen(_ stage: Stage) -> Bool { stagesSeen >> stage.rawValue & 1 == 1 }
@@ -129,16 +138,25 @@ struct HoldfastStatistics {
         cells[Int(cell)].entered -= weight * tail.entered
     }
 
-    /// A tail went on from a cell to that of the next age.
-    mutating func grewOlder(cell: Int32, tail: Tail, at time: Double) {
+    /// A tail goes on from its cell to those of the ages that it has reached by `time`. The last bin has no end.
+    mutating func growOlder(_ tail: inout Tail, to time: Double) {
         let weight = tail.weight * Double(tail.owned)
-        let place = Int(cell)
+        let edges = AgeBins.upperEdges.span
+        var bin = tail.bin
+        var place = Int(tail.cell)
         var cells = cells.mutableSpan
-        cells[place].exposure += weight * (time - tail.entered)
-        cells[place].alive -= weight
-        cells[place].entered -= weight * tail.entered
-        cells[place + 1].alive += weight
-        cells[place + 1].entered += weight * time
+        repeat {
+            let entered = max(tail.start + edges[bin], tail.entered)
+            cells[place].exposure += weight * (entered - tail.entered)
+            cells[place].alive -= weight
+            cells[place].entered -= weight * tail.entered
+            place += 1
+            cells[place].alive += weight
+            cells[place].entered += weight * entered
+            tail.entered = entered
+            bin += 1
+        } while bin < AgeBins.count - 1 && tail.start + edges[bin] <= time
+        tail.cell = Int32(truncatingIfNeeded: place)
     }
 
     /// `length` blocks of a tail were asked for; the rest starts to wait anew in the same cell.
