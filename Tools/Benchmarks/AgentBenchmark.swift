@@ -21,6 +21,7 @@ struct AgentBenchmark: Benchmark {
         if setting.wants("hit") { rows += try hits(setting) }
         if setting.wants("attach") { rows.append(try attach(setting)) }
         if setting.wants("hand-over") { rows += [try handOver(setting)] + (try handOvers(setting)) }
+        if setting.wants("spill") { rows += try spill(setting) }
         if setting.wants("idle") { rows.append(try idle(setting)) }
         return rows
     }
@@ -184,7 +185,9 @@ final class AgentWorld {
     private let folder: String
     private let blockBytes: Int
 
-    init(dram: Int, blockBytes: Int) throws {
+    init(
+        dram: Int, blockBytes: Int, storeSecret: [UInt8] = [], change: (inout AgentConfiguration) -> Void = { _ in }
+    ) throws {
         folder = NSTemporaryDirectory() + "hf-bench-\(UInt32.random(in: 0 ... .max))"
         try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
         self.blockBytes = blockBytes
@@ -193,11 +196,13 @@ final class AgentWorld {
         configuration.dram = dram
         configuration.http = ""
         configuration.planner = .always
+        change(&configuration)
         var logger = Logger(label: "bench")
         logger.logLevel = .critical
         let path = LinkState(bandwidth: 5e9)
-        sidecar = try AgentSidecar(
-            configuration, in: AgentSurroundings(links: LinkView(dram: path, nvme: path, flash: path)), logger: logger)
+        var surroundings = AgentSurroundings(links: LinkView(dram: path, nvme: path, flash: path))
+        surroundings.storeSecret = storeSecret
+        sidecar = try AgentSidecar(configuration, in: surroundings, logger: logger)
     }
 
     /// An engine. The first comes back when node memory is ready: pages that are brought in and pinned meanwhile would be counted

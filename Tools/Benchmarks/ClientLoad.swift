@@ -14,6 +14,8 @@ struct LoadRun: Sendable {
     var processor = 0.0
     /// From handing a request over to its end, sorted.
     var latencies: [Duration] = []
+    /// The answer that came last.
+    var last: Response?
 
     /// The latency that so much of the requests stay below, in microseconds.
     func percentile(_ part: Double) -> Double {
@@ -60,8 +62,8 @@ final class ClientLoad: Sendable {
             StoreClientConfiguration(routes: routes, tenant: tenant, secret: secret), memory: memory
         ) { [unowned self] event in take(event) }
         client.withLock { $0 = made }
-        _ = try run(depth: 1, count: 1) { _, _ in (.openNamespace(name: name), nil) }
-        guard case .namespace(let handle) = progress.withLock({ $0.last })?.body else {
+        let opened = try run(depth: 1, count: 1) { _, _ in (.openNamespace(name: name), nil) }
+        guard case .namespace(let handle)? = opened.last?.body else {
             throw BenchmarkFailure(what: "the namespace cannot be opened")
         }
         namespace.withLock { $0 = handle }
@@ -74,7 +76,7 @@ final class ClientLoad: Sendable {
     /// Asks `count` times with `depth` of them under way; each must end well.
     func run(depth: Int, count: Int, _ ask: @escaping Asked) throws -> LoadRun {
         let depth = min(depth, count)
-        let run = try LoadRun.timed {
+        var run = try LoadRun.timed {
             progress.withLock { progress in
                 progress = Progress(ask: ask, count: count)
                 progress.began = Array(repeating: .zero, count: depth)
@@ -91,6 +93,7 @@ final class ClientLoad: Sendable {
             if let failure = progress.withLock({ $0.failure }) { throw BenchmarkFailure(what: failure) }
             return progress.withLock { $0.latencies }
         }
+        run.last = progress.withLock { $0.last }
         return run
     }
 

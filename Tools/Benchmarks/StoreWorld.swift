@@ -15,7 +15,8 @@ final class StoreWorld {
     let store: Store
     let load: ClientLoad
     let clientMemory: BlockMemory
-    private var putCount = 0
+    /// Where its TCP server listens.
+    let port: UInt16
 
     /// Formats a file that is not there, or starts on what there is.
     init(path: String, clientMemory: BlockMemory, change: (inout StoreConfiguration) -> Void) throws {
@@ -33,7 +34,8 @@ final class StoreWorld {
             transport: 1, host: store)
         store.serve(server, transport: 1)
         self.clientMemory = clientMemory
-        load = try ClientLoad(port: server.port, tenant: "bench", secret: Self.secret, memory: clientMemory)
+        port = server.port
+        load = try ClientLoad(port: port, tenant: "bench", secret: Self.secret, memory: clientMemory)
     }
 
     func shutDown() {
@@ -78,10 +80,20 @@ final class StoreWorld {
     }
 
     /// Forgets blocks of a set.
-    func delete(set: Int, count: Int) throws {
-        let names = (0..<count).map { Self.name(set, $0) }
+    func delete(set: Int, count: Int) throws { try delete((0..<count).map { Self.name(set, $0) }) }
+
+    /// Forgets these.
+    func delete(_ names: [ObjectName]) throws {
         let handle = load.handle
         _ = try load.run(depth: 1, count: 1) { _, _ in (.delete(handle, names), nil) }
+    }
+
+    /// Whether it has all of these.
+    func holds(_ names: [ObjectName]) throws -> Bool {
+        let handle = load.handle
+        let run = try load.run(depth: 1, count: 1) { _, _ in (.lookUp(handle, names), nil) }
+        guard case .presence(let words)? = run.last?.body else { return false }
+        return words.reduce(0) { $0 + $1.nonzeroBitCount } == names.count
     }
 }
 
