@@ -22,6 +22,7 @@ struct AgentBenchmark: Benchmark {
         if setting.wants("attach") { rows.append(try attach(setting)) }
         if setting.wants("hand-over") { rows += [try handOver(setting)] + (try handOvers(setting)) }
         if setting.wants("spill") { rows += try spill(setting) }
+        if setting.wants("peers") { rows += try peers(setting) }
         if setting.wants("idle") { rows.append(try idle(setting)) }
         return rows
     }

@@ -230,6 +230,15 @@ final class MooncakePeer: PeerStore {
         return run
     }
 
+    /// Seconds of a call that asks whether so many keys are there, the median of some calls; all are.
+    func lookUpSeconds(keys: Int, calls: Int) throws -> Double {
+        input.fileHandleForWriting.write(Data("look \(keys) \(calls)\n".utf8))
+        guard let wall = Double(try line()) else {
+            throw BenchmarkFailure(what: "Mooncake Store does not find its keys")
+        }
+        return wall
+    }
+
     private func line() throws -> String {
         var text = ""
         while true {

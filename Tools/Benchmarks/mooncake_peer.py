@@ -1,10 +1,12 @@
 """Mooncake Store as a peer of the benchmarks: one process lends memory, another puts and gets over TCP.
 
 lend RPC META   lends three gibibytes until it is ended
-ask RPC META    reads lines `put|get BYTES DEPTH COUNT`, answers each with a line `> SECONDS`
+ask RPC META    reads lines `put|get BYTES DEPTH COUNT` and `look KEYS CALLS`, answers each with a line `> SECONDS`: of the
+                whole, and of the median call
 """
 
 import ctypes
+import statistics
 import sys
 import time
 
@@ -35,8 +37,29 @@ for attempt in range(50):
     time.sleep(0.2)
 print("> ready", flush=True)
 turns = {}
+
+
+def look(count: int, calls: int) -> str:
+    """Seconds of the median call that asks for so many keys, all of which are there."""
+    names = [f"look-{number}" for number in range(count)]
+    if store.is_exist(names[-1]) != 1:
+        for name in names:
+            store.put_from(name, address, 64)
+    taken = []
+    for _ in range(calls):
+        begin = time.perf_counter()
+        found = store.batch_is_exist(names)
+        taken.append(time.perf_counter() - begin)
+        if found != [1] * count:
+            return "failed"
+    return str(statistics.median(taken))
+
+
 for line in sys.stdin:
     verb, *numbers = line.split()
+    if verb == "look":
+        print(f"> {look(*map(int, numbers))}", flush=True)
+        continue
     size, depth, count = map(int, numbers)
     # A key is written once; each run of puts takes new ones and lets the former go.
     turn = turns.get(size, 0)
