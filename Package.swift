@@ -85,6 +85,8 @@ let package = Package(
         floor("KVModel", []),
         floor("KVIdentity", ["KVModel", crypto]),
         floor("KVSystem", ["KVModel", "CKernel", "CChecksum"]),
+        // Settings of services, by their names, from YAML and from options.
+        floor("KVSettings", ["KVModel", yams]),
 
         // 2: engines. None of them knows another, nor any decision.
         floor("KVFlash", ["KVModel", "KVSystem", "CKernel", "CURing"]),
@@ -111,15 +113,15 @@ let package = Package(
         floor(
             "KVStore",
             [
-                "KVModel", "KVSystem", "KVTiering", "KVFlash", "KVTransport", "KVMemory", crypto, grdb, hummingbird,
-                lifecycle, logging, yams,
+                "KVModel", "KVSettings", "KVSystem", "KVTiering", "KVFlash", "KVTransport", "KVMemory", crypto, grdb,
+                hummingbird, lifecycle, logging, yams,
             ]),
 
         floor(
             "KVAgent",
             [
-                "KVModel", "KVIdentity", "KVSystem", "KVTiering", "KVFlash", "KVTransport", "KVMemory", crypto,
-                httpClient, hummingbird, lifecycle, logging, nio, yams,
+                "KVModel", "KVIdentity", "KVSettings", "KVSystem", "KVTiering", "KVFlash", "KVTransport", "KVMemory",
+                crypto, httpClient, hummingbird, lifecycle, logging, nio,
             ]),
 
         // 6: the command, one file a verb.
@@ -127,7 +129,8 @@ let package = Package(
             name: "holdfast",
             dependencies: [
                 "KVModel", "KVSystem", "KVTiering", "KVServing", "KVTrace", "KVReport", "KVSimulation", "KVFlash",
-                "KVTransport", "KVMemory", "KVStore", "KVAgent", "KVIdentity", argumentParser, crypto, lifecycle,
+                "KVTransport", "KVMemory", "KVStore", "KVAgent", "KVIdentity", "KVSettings", argumentParser, crypto,
+                lifecycle,
                 logging, yams,
             ],
             swiftSettings: strict),
@@ -161,11 +164,12 @@ let package = Package(
         tests("KVFlash", ["KVModel", "KVSystem"]),
         tests("KVTransport", ["KVModel", "KVSystem"], resources: [.embedInCode("frame-vectors.json")]),
         tests("KVMemory", ["KVModel", "KVSystem"]),
-        tests("KVStore", ["KVModel", "KVSystem", "KVFlash", "KVTransport", "KVMemory", logging]),
+        tests("KVStore", ["KVModel", "KVSettings", "KVSystem", "KVFlash", "KVTransport", "KVMemory", logging]),
         tests(
             "KVAgent",
             [
-                "KVModel", "KVIdentity", "KVSystem", "KVTiering", "KVFlash", "KVTransport", "KVMemory", "KVStore",
+                "KVModel", "KVIdentity", "KVSettings", "KVSystem", "KVTiering", "KVFlash", "KVTransport", "KVMemory",
+                "KVStore",
                 "KVTrace", "KVReport", "KVServing", "KVSimulation", "CKernel", logging,
             ], resources: [.embedInCode("engine-protocol-vectors.json")]),
         tests("KVTiering", ["KVModel"]),

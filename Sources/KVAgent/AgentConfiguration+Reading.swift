@@ -1,40 +1,13 @@
-// An agent's settings as they are read: unknown names are refused with the nearest one, values with what they may be.
+// An agent's settings as they are read, and checked against each other: a wrong value is refused with what it may be.
 
-import Foundation
 import KVModel
+import KVSettings
 import KVTiering
-import Yams
 
 extension AgentConfiguration {
-    /// Takes all settings of a YAML file.
-    public mutating func read(file: String) throws(OperatorError) {
-        let text: String
-        do { text = try String(contentsOfFile: file, encoding: .utf8) } catch {
-            throw OperatorError("cannot be read: \(error.localizedDescription)", at: file)
-        }
-        try read(yaml: text, file: file)
-    }
-
-    /// Takes all settings of a YAML text.
-    public mutating func read(yaml text: String, file: String) throws(OperatorError) {
-        let node: Node?
-        do { node = try compose(yaml: text) } catch { throw OperatorError("is not YAML: \(error)", at: file) }
-        guard let node else { return }
-        guard let mapping = node.mapping else {
-            throw OperatorError("holds no settings", at: file, remedy: "write `name: value` lines")
-        }
-        for (key, value) in mapping {
-            let place = key.mark.map { "\(file):\($0.line)" } ?? file
-            guard let name = key.string else { throw OperatorError("a name of a setting is text", at: place) }
-            let words = value.sequence.map { $0.compactMap(\.scalar?.string) } ?? value.scalar.map { [$0.string] }
-            guard let words else { throw OperatorError("`\(name)` is a value or a list of values", at: place) }
-            try set(name, words, at: place)
-        }
-    }
-
-    /// Takes one setting by its name.
-    public mutating func set(_ name: String, _ words: [String], at place: String) throws(OperatorError) {
-        let value = SettingValue(name: name, words: words, place: place)
+    /// Takes one setting.
+    public mutating func take(_ value: SettingValue) throws(OperatorError) {
+        let (name, words, place) = (value.name, value.words, value.place)
         switch name {
         case "socket": socket = try value.word()
         case "users": users = try value.numbers()
@@ -103,9 +76,7 @@ extension AgentConfiguration {
         case "journalSize": journalSize = try value.bytes((1 << 20)...(1 << 46))
         case "traces": traces = try value.word()
         case "tracesSize": tracesSize = try value.bytes((1 << 20)...(1 << 46))
-        default:
-            let near = nearestName(to: name, among: Self.all.map(\.name))
-            throw OperatorError("there is no setting `\(name)`", at: place, remedy: "the nearest is `\(near)`")
+        default: preconditionFailure("the setting `\(name)` is documented and not read")
         }
     }
 

@@ -5,6 +5,7 @@ import Foundation
 import KVAgent
 import KVModel
 import KVServing
+import KVSettings
 import KVSimulation
 import KVStore
 import KVSystem

@@ -4,6 +4,7 @@ import Foundation
 import KVAgent
 import KVMemory
 import KVModel
+import KVSettings
 import KVStore
 import KVSystem
 

@@ -3,6 +3,7 @@
 import ArgumentParser
 import Foundation
 import KVModel
+import KVSettings
 import KVStore
 
 struct Doctor: ParsableCommand {

@@ -3,6 +3,7 @@
 
 import KVAgent
 import KVModel
+import KVSettings
 import KVSimulation
 import KVTiering
 

@@ -2,6 +2,7 @@
 
 import ArgumentParser
 import KVModel
+import KVSettings
 import KVStore
 import Logging
 import ServiceLifecycle
@@ -17,7 +18,8 @@ struct StoreCommand: AsyncParsableCommand {
 
             Beside the file it keeps its catalogue (namespaces and pins, SQLite) and the keys of its tenants; the first
             start makes a tenant `local` with a new key. A YAML file may hold the same settings under the same names
-            (`tls-listen` is `tlsListen` there); options overrule it. `holdfast doctor` checks both beforehand.
+            (`tls-listen` is `tlsListen` there) and more; options overrule it. `--print-config` writes all of them with
+            what they mean; `holdfast doctor --config` checks them beforehand.
             """)
 
     @Option(name: .long, help: "A YAML file of settings.")
@@ -90,7 +92,14 @@ struct StoreCommand: AsyncParsableCommand {
     @Flag(name: .long, help: "Format drives although they hold something.")
     var force = false
 
+    @Flag(name: .long, help: "Writes all settings with what they mean and their defaults, and ends.")
+    var printConfig = false
+
     func run() async throws {
+        if printConfig {
+            print(StoreConfiguration.documented, terminator: "")
+            return
+        }
         let settings = try readSettings()
         let logger = log.logger("holdfast.store")
         let service = try StoreService(settings, logger: logger)

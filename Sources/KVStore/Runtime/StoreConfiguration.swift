@@ -1,11 +1,11 @@
-// What an operator says about a store: a YAML file, and options that overrule it, by the same names.
+// What an operator says about a store, with every setting documented once, in `all`.
 
 import Foundation
 import KVModel
-import Yams
+import KVSettings
 
 /// The settings of `holdfast store`, with their defaults.
-public struct StoreConfiguration: Sendable {
+public struct StoreConfiguration: NamedSettings, Sendable, Equatable {
     /// Block devices or files, one drive each.
     public var data: [String] = []
     /// Bytes of each file that does not exist yet. A block device is taken whole unless this says less.
@@ -72,48 +72,56 @@ public struct StoreConfiguration: Sendable {
     /// The defaults.
     public init() {}
 
-    /// The names of all settings, as files and options write them.
-    public static let names = [
-        "data", "size", "extent", "payloadMax", "listen", "lanes", "tlsListen", "tlsCertificate", "tlsKey",
-        "tlsClientAuthority", "rdma", "rdmaListen", "http", "dram", "catalogue", "tenants", "writePerDay", "scrub",
-        "sessions",
-        "credits", "depth", "wait", "drain", "missing", "makesNamespaces",
+    /// Every setting, in the order of the documented file.
+    public static let all: [Setting] = [
+        Setting("data", "Whole block devices, or files; one store takes all of them.", "[]"),
+        Setting(
+            "size", "Bytes of each file that does not exist yet. A block device is taken whole unless this says less.",
+            "\"\""),
+        Setting("extent", "Bytes of an extent, fixed when a drive is formatted.", "2MiB"),
+        Setting("payloadMax", "The longest payload.", "16MiB"),
+        Setting(
+            "listen", "Where TCP without encryption is served, address:port. Empty: nowhere.", "127.0.0.1:9460"),
+        Setting("lanes", "Threads that move bytes of that.", "1"),
+        Setting("tlsListen", "Where TLS 1.3 is served. Empty: nowhere.", "\"\""),
+        Setting("tlsCertificate", "PEM file of the certificate chain.", "\"\""),
+        Setting("tlsKey", "PEM file of the certificate's key.", "\"\""),
+        Setting(
+            "tlsClientAuthority", "PEM file of who signs clients' certificates. Empty: clients need none.", "\"\""),
+        Setting("rdma", "RDMA device (mlx5_0), auto for any, or empty for none.", "\"\""),
+        Setting("rdmaListen", "Where control connections of RDMA sessions are accepted.", "0.0.0.0:9462"),
+        Setting("http", "Where /metrics, /healthz and /readyz are served. Empty: nowhere.", "127.0.0.1:9461"),
+        Setting("dram", "Memory for payloads on their way, and for hot objects.", "256MiB"),
+        Setting(
+            "catalogue", "The SQLite file of namespaces and pins. Empty: beside the first data file.", "\"\""),
+        Setting(
+            "tenants", "The file of tenants and their keys, made at the first start. Empty: beside the catalogue.",
+            "\"\""),
+        Setting(
+            "writePerDay", "Bytes that may be written to flash in a day: capacity x rated drive writes. 0: no limit.",
+            "0"),
+        Setting("scrub", "Bytes a second at which blocks are read again now and then. 0: never.", "20MB"),
+        Setting("sessions", "Sessions at once.", "256"),
+        Setting("credits", "Requests that each session may have under way.", "32"),
+        Setting("depth", "Commands that a drive may have unanswered.", "128"),
+        Setting("wait", "Seconds that a request may wait for room.", "2"),
+        Setting("drain", "Seconds that a shutdown waits for requests under way.", "10"),
+        Setting(
+            "missing",
+            "What a start does when drives of the store are missing: refuse, accept (their blocks are misses), or replace "
+                + "(blank drives named among the others take their places).", "refuse"),
+        Setting("makesNamespaces", "Whether a tenant that opens an unknown namespace makes it.", "true"),
     ]
 
-    /// Takes all settings of a YAML file.
-    public mutating func read(file: String) throws(OperatorError) {
-        let text: String
-        do { text = try String(contentsOfFile: file, encoding: .utf8) } catch {
-            throw OperatorError("cannot be read: \(error.localizedDescription)", at: file)
-        }
-        try read(yaml: text, file: file)
-    }
+    /// What the documented file begins with.
+    public static let heading = "The settings of `holdfast store`; `holdfast doctor --config` checks them."
 
-    /// Takes all settings of a YAML text.
-    public mutating func read(yaml text: String, file: String) throws(OperatorError) {
-        let node: Node?
-        do { node = try compose(yaml: text) } catch {
-            throw OperatorError("is not YAML: \(error)", at: file)
-        }
-        guard let node else { return }
-        guard let mapping = node.mapping else {
-            throw OperatorError("holds no settings", at: file, remedy: "write `name: value` lines")
-        }
-        for (key, value) in mapping {
-            let place = key.mark.map { "\(file):\($0.line)" } ?? file
-            guard let name = key.string else { throw OperatorError("a name of a setting is text", at: place) }
-            let words = value.sequence.map { $0.compactMap(\.scalar?.string) } ?? value.scalar.map { [$0.string] }
-            guard let words else { throw OperatorError("`\(name)` is a value or a list of values", at: place) }
-            try set(name, words, at: place)
-        }
-    }
-
-    /// Takes one setting by its name.
-    public mutating func set(_ name: String, _ words: [String], at place: String) throws(OperatorError) {
-        let value = SettingValue(name: name, words: words, place: place)
+    /// Takes one setting.
+    public mutating func take(_ value: SettingValue) throws(OperatorError) {
+        let (name, words) = (value.name, value.words)
         switch name {
         case "data": data = words
-        case "size": size = try value.bytes((1 << 20)...(1 << 52))
+        case "size": size = words == [""] ? nil : try value.bytes((1 << 20)...(1 << 52))
         case "extent": extent = try value.bytes((64 << 10)...(16 << 20))
         case "payloadMax": payloadMax = try value.bytes((64 << 10)...(64 << 20))
         case "listen": listen = try value.word()
@@ -137,9 +145,7 @@ public struct StoreConfiguration: Sendable {
         case "drain": drain = try value.number(0...3600)
         case "missing": missing = try value.choice(MissingDrives.allCases)
         case "makesNamespaces": makesNamespaces = try value.flag()
-        default:
-            let near = nearestName(to: name, among: Self.names)
-            throw OperatorError("there is no setting `\(name)`", at: place, remedy: "the nearest is `\(near)`")
+        default: preconditionFailure("the setting `\(name)` is documented and not read")
         }
     }
 

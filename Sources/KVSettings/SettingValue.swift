@@ -1,5 +1,7 @@
 // One setting of a file or of the command line, read as what it must be: what does not fit is named, with what would.
 
+import KVModel
+
 /// The words of one setting and what they may mean.
 public struct SettingValue {
     /// The setting's name.
