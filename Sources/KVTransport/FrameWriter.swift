@@ -5,9 +5,10 @@ import KVModel
 import KVSystem
 
 /// A buffer of whole frames, and the primitives that bodies are written with.
+@usableFromInline
 package struct FrameWriter: Sendable {
     /// What was written and not yet taken away.
-    package private(set) var bytes: [UInt8] = []
+    @usableFromInline package internal(set) var bytes: [UInt8] = []
 
     /// An empty buffer.
     package init() {}
@@ -49,7 +50,8 @@ package struct FrameWriter: Sendable {
     /// Forgets the oldest bytes.
     package mutating func removeFirst(_ count: Int) { bytes.removeFirst(count) }
 
-    /// A whole number, little-endian.
+    /// A whole number, little-endian. Compiled where it is called, for the width at hand.
+    @inlinable
     package mutating func integer<Word: FixedWidthInteger>(_ value: Word) {
         unsafe withUnsafeBytes(of: value.littleEndian) { unsafe bytes.append(contentsOf: $0) }
     }

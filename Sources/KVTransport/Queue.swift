@@ -1,21 +1,24 @@
 // A queue in one array: what waits is not moved, and room once taken is kept.
 
 /// First in, first out.
+///
+/// Its functions are compiled where it is used, for the type that waits there: without that each call looks up how to move one.
+@usableFromInline
 package struct Queue<Element> {
-    private var slots: [Element?] = []
-    private var head = 0
+    @usableFromInline var slots: [Element?] = []
+    @usableFromInline var head = 0
     /// How many wait.
-    package private(set) var count = 0
+    @usableFromInline package internal(set) var count = 0
 
     /// Of none.
-    package init() {}
+    @inlinable package init() {}
 
     /// Whether none waits.
-    package var isEmpty: Bool { count == 0 }
+    @inlinable package var isEmpty: Bool { count == 0 }
     /// The one that has waited longest.
-    package var first: Element? { count == 0 ? nil : slots[head] }
+    @inlinable package var first: Element? { count == 0 ? nil : slots[head] }
     /// The one that came last; set only while there is one.
-    package var last: Element? {
+    @inlinable package var last: Element? {
         get { count == 0 ? nil : slots[(head + count - 1) & (slots.count - 1)] }
         set {
             precondition(count > 0, "the last of none")
@@ -24,14 +27,19 @@ package struct Queue<Element> {
     }
 
     /// Adds one at the end.
-    package mutating func append(_ element: Element) {
+    @inlinable package mutating func append(_ element: Element) {
         if count == slots.count { grow() }
         slots[(head + count) & (slots.count - 1)] = element
         count += 1
     }
 
+    /// Whether one of them is as wanted.
+    @inlinable package func contains(where isWanted: (Element) -> Bool) -> Bool {
+        (0..<count).contains { index in slots[(head + index) & (slots.count - 1)].map(isWanted) ?? false }
+    }
+
     /// Takes the one that has waited longest.
-    package mutating func removeFirst() -> Element? {
+    @inlinable package mutating func removeFirst() -> Element? {
         guard count > 0 else { return nil }
         let element = slots[head]
         slots[head] = nil
@@ -40,7 +48,8 @@ package struct Queue<Element> {
         return element
     }
 
-    private mutating func grow() {
+    @usableFromInline
+    mutating func grow() {
         let size = max(16, slots.count * 2)
         var larger: [Element?] = []
         larger.reserveCapacity(size)

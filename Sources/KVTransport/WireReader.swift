@@ -6,10 +6,11 @@ import KVSystem
 
 /// Reads the fields of one body in order. It borrows the bytes: it must not outlive the call it was made in.
 @safe
+@usableFromInline
 package struct WireReader {
-    private let bytes: UnsafeRawBufferPointer
-    private let headerBytes: Int
-    private var offset = 0
+    @usableFromInline let bytes: UnsafeRawBufferPointer
+    @usableFromInline let headerBytes: Int
+    @usableFromInline var offset = 0
 
     /// A reader at the start of a body, which stands behind a header.
     package init(_ bytes: UnsafeRawBufferPointer, behind headerBytes: Int = WireLimit.headerBytes) {
@@ -17,21 +18,24 @@ package struct WireReader {
         self.headerBytes = headerBytes
     }
 
-    private var place: Int { headerBytes + offset }
+    @usableFromInline var place: Int { headerBytes + offset }
 
     /// Bytes that were not read yet.
     package var remainingBytes: Int { unsafe bytes.count - offset }
 
     /// An error at the field that comes next.
+    @usableFromInline
     package func error(_ kind: FrameError.Kind) -> FrameError { FrameError(kind, at: place) }
 
-    private mutating func take(_ count: Int, _ field: String) throws(FrameError) -> UnsafeRawBufferPointer {
+    @inlinable
+    mutating func take(_ count: Int, _ field: String) throws(FrameError) -> UnsafeRawBufferPointer {
         guard unsafe count <= bytes.count - offset else { throw error(.truncated(field)) }
         defer { offset += count }
         return unsafe UnsafeRawBufferPointer(rebasing: bytes[offset..<(offset + count)])
     }
 
-    /// A whole number, little-endian.
+    /// A whole number, little-endian. Compiled where it is called, for the width at hand.
+    @inlinable
     package mutating func integer<Word: FixedWidthInteger>(
         _: Word.Type = Word.self, _ field: String
     ) throws(FrameError) -> Word {
