@@ -9,12 +9,6 @@ import Synchronization
 
 /// What reaches the agent's thread from others.
 final class AgentInbox: Sendable {
-    /// A message with its time, which only lock step gives; without a message only the time passes.
-    struct Posted: Sendable {
-        var message: EngineMessage?
-        var time: Instant?
-    }
-
     /// The end of an effect.
     enum End: Sendable {
         case copied(CopyOrder)
@@ -24,7 +18,7 @@ final class AgentInbox: Sendable {
     }
 
     let signal: WakeSignal
-    let messages: Mailbox<Posted>
+    let messages: Mailbox<PostedMessage>
     let ends: Mailbox<End>
     let stream: Mailbox<Notification>
     /// The stream had no room: what it told so far is worth nothing.

@@ -179,6 +179,9 @@ package struct EngineDesk {
         numbers[TicketName(engine: engine, ticket: ticket)]
     }
 
+    /// The conversation of an open request; 0 of one that is unknown or has none.
+    func session(of name: TicketName) -> UInt64 { numbers[name].map { records[Int($0)].session } ?? 0 }
+
     mutating func name(_ number: RequestNumber, _ ticket: EngineTicket) {
         numbers[TicketName(engine: records[Int(number)].engine, ticket: ticket)] = number
     }

@@ -108,6 +108,12 @@ final class EngineDoorLoop {
 
     // MARK: what the decisions say
 
+    /// Tells what the decisions have just said, without looking at anything else.
+    func speak() {
+        now = MonotonicClock.now
+        takeReplies()
+    }
+
     func takeReplies() {
         door.replies.drain(into: &replyBatch)
         guard !replyBatch.isEmpty else { return }

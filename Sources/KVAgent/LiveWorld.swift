@@ -79,26 +79,24 @@ struct LiveWorld: World, ~Copyable {
     var generation: UInt64 = 1
 
     // Events for the decisions: those of messages go first.
-    private var urgent = Queue<DueEvent>()
+    var urgent = Queue<DueEvent>()
     var ordinary = Queue<DueEvent>()
     private var urgentRun = 0
     /// In lock step: effects begun and not yet told of, in the order in which they were begun, and ends that came early.
     private var begun = Queue<EffectName>()
-    private var early: [DueEvent] = []
+    private(set) var early: [DueEvent] = []
     /// The request of the transfer whose end is in hand.
     private var requestInHand = (number: noRequest, touches: false)
 
     /// The engines' door, once this thread attends to it.
-    private var door: EngineDoorLoop?
-    private var backlog = Queue<AgentInbox.Posted>()
-    private var messageBatch: [AgentInbox.Posted] = []
+    private(set) var door: EngineDoorLoop?
+    private(set) var backlog = MessageBacklog()
+    private var messageBatch: [PostedMessage] = []
     private var endBatch: [AgentInbox.End] = []
     private var streamBatch: [Notification] = []
 
     /// Messages taken before a completion is looked at, at most.
     private static let urgentRunMax = 16
-    /// Names remembered before messages are looked at again.
-    private static let namesPerTurn = 128
 
     init(
         desk: EngineDesk, slots: MemorySlots, settings: LiveSettings, inbox: AgentInbox, workers: CopyWorkers,
@@ -138,6 +136,11 @@ struct LiveWorld: World, ~Copyable {
             // Behind the ends, which make room: what waits for a path with nothing under way has nothing to wake it.
             for path in Path.allCases where queues[path.rawValue].count > 0 { advance(path) }
             if let event = takeDue() { return hand(event) }
+            // Nobody waits for the end of a request: it is heard when there is nothing else.
+            if let end = backlog.takeEnd() {
+                take(end)
+                continue
+            }
             if inbox.wantsStop.load(ordering: .acquiring) || inbox.hasInspections { return hand(.deadline) }
             switch settings.clock {
             case .monotonic:
@@ -165,6 +168,7 @@ struct LiveWorld: World, ~Copyable {
                     now = max(now, deadline)
                     return hand(.deadline)
                 }
+                _ = backlog.removeFirst()
                 take(posted)
             }
         }
@@ -192,7 +196,10 @@ struct LiveWorld: World, ~Copyable {
         }
         tellChanges(isKept: isKept)
         takeEvents()
+        guard !desk.replies.isEmpty else { return }
         tell()
+        // Before anything else is done: somebody waits for it.
+        door?.speak()
     }
 
     /// Hands replies out.
@@ -205,15 +212,6 @@ struct LiveWorld: World, ~Copyable {
         }
         desk.replies.removeAll(keepingCapacity: true)
     }
-
-    /// Nothing is under way: no transfer, no question, no event, no job.
-    var isAtRest: Bool {
-        openFlights == 0 && inquiries.isEmpty && !isOpeningNamespace && urgent.isEmpty && ordinary.isEmpty
-            && early.isEmpty && desk.isQuiet
-    }
-
-    /// Whether something waits for the decisions.
-    var isBusy: Bool { !urgent.isEmpty || !ordinary.isEmpty || !backlog.isEmpty || !inbox.messages.isEmpty }
 
     private mutating func takeDue() -> Event? {
         if case .given = settings.clock { return takeInOrder() }
@@ -248,13 +246,13 @@ struct LiveWorld: World, ~Copyable {
         attendDoor()
         inbox.quietAsked.store(false, ordering: .sequentiallyConsistent)
         // What waits here counts as waiting in the mailbox: no more is taken before it is done.
-        if backlog.isEmpty {
+        if !backlog.hasMessages {
             inbox.messages.drain(into: &messageBatch)
             for posted in messageBatch { backlog.append(posted) }
         }
         if case .monotonic = settings.clock {
-            if backlog.count > 0 { now = max(now, MonotonicClock.now) }
-            while urgent.count < Self.urgentRunMax, let posted = backlog.first { take(posted) }
+            if backlog.hasMessages { now = max(now, MonotonicClock.now) }
+            while urgent.count < Self.urgentRunMax, let posted = backlog.takeUrgent(desk) { take(posted) }
         }
         inbox.ends.drain(into: &endBatch)
         if !endBatch.isEmpty, case .monotonic = settings.clock { now = max(now, MonotonicClock.now) }
@@ -282,8 +280,7 @@ struct LiveWorld: World, ~Copyable {
         }
     }
 
-    private mutating func take(_ posted: AgentInbox.Posted) {
-        _ = backlog.removeFirst()
+    private mutating func take(_ posted: PostedMessage) {
         if let time = posted.time { now = max(now, time) }
         guard let message = posted.message else { return }
         desk.take(message, links: links, at: now)
@@ -310,45 +307,9 @@ struct LiveWorld: World, ~Copyable {
         desk.cutRequests.removeAll(keepingCapacity: true)
     }
 
-    private var hasMail: Bool {
-        (backlog.isEmpty && !inbox.messages.isEmpty) || !inbox.ends.isEmpty || !inbox.stream.isEmpty
-            || inbox.hasInspections || inbox.streamBroke.load(ordering: .acquiring)
-            || inbox.wantsStop.load(ordering: .acquiring)
-            || inbox.storeIsConnected.load(ordering: .acquiring) != wasConnected
-            || inbox.quietAsked.load(ordering: .sequentiallyConsistent)
-            || (door == nil && inbox.offeredDoor.withLock { $0 != nil })
-    }
-
     var wasConnected = false
     /// Whether nothing has happened since the state was published.
     var isPublished = false
-
-    /// Whether somebody waits for the state of an agent at rest.
-    var wantsPublishing: Bool {
-        !isPublished && isAtRest && backlog.isEmpty && !inbox.quietWaiters.withLock { $0.isEmpty }
-    }
-
-    private mutating func sleep(until deadline: Instant) {
-        // What was put off until there is nothing else to do, a piece at a time.
-        guard !desk.names.isBehind else { return desk.names.catchUp(by: Self.namesPerTurn) }
-        if isAtRest, backlog.isEmpty, isPublished { tellQuiet() }
-        inbox.signal.prepareToSleep()
-        guard !hasMail else { return inbox.signal.awake(wasSignalled: false) }
-        counters.sleeps += 1
-        if let door { return inbox.signal.awake(wasSignalled: door.sleep(until: deadline)) }
-        let limit = deadline == .distantFuture ? nil : max(.zero, deadline - MonotonicClock.now)
-        inbox.signal.wait(atMost: limit)
-        inbox.signal.awake()
-    }
-
-    private func tellQuiet() {
-        guard !hasMail, !isWaitingForStore else { return }
-        let waiters = inbox.quietWaiters.withLock { waiters in
-            defer { waiters = [] }
-            return waiters
-        }
-        for waiter in waiters { waiter() }
-    }
 
     // MARK: What is wanted
 

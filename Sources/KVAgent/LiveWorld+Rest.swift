@@ -1,0 +1,54 @@
+// How the world rests: it does what was put off, tells who waits for rest, and sleeps until somebody wakes it.
+
+import KVModel
+import KVSystem
+
+extension LiveWorld {
+    /// Names remembered before messages are looked at again.
+    private static let namesPerTurn = 128
+
+    /// Nothing is under way: no transfer, no question, no event, no job.
+    var isAtRest: Bool {
+        openFlights == 0 && inquiries.isEmpty && !isOpeningNamespace && urgent.isEmpty && ordinary.isEmpty
+            && early.isEmpty && desk.isQuiet
+    }
+
+    /// Whether something waits for the decisions for which somebody waits.
+    var isBusy: Bool { !urgent.isEmpty || !ordinary.isEmpty || backlog.hasMessages || !inbox.messages.isEmpty }
+
+    /// Whether somebody waits for the state of an agent at rest.
+    var wantsPublishing: Bool {
+        !isPublished && isAtRest && backlog.isEmpty && !inbox.quietWaiters.withLock { $0.isEmpty }
+    }
+
+    private var hasMail: Bool {
+        (!backlog.hasMessages && !inbox.messages.isEmpty) || !inbox.ends.isEmpty || !inbox.stream.isEmpty
+            || inbox.hasInspections || inbox.streamBroke.load(ordering: .acquiring)
+            || inbox.wantsStop.load(ordering: .acquiring)
+            || inbox.storeIsConnected.load(ordering: .acquiring) != wasConnected
+            || inbox.quietAsked.load(ordering: .sequentiallyConsistent)
+            || (door == nil && inbox.offeredDoor.withLock { $0 != nil })
+    }
+
+    mutating func sleep(until deadline: Instant) {
+        // What was put off until there is nothing else to do, a piece at a time.
+        guard !desk.names.isBehind else { return desk.names.catchUp(by: Self.namesPerTurn) }
+        if isAtRest, backlog.isEmpty, isPublished { tellQuiet() }
+        inbox.signal.prepareToSleep()
+        guard !hasMail else { return inbox.signal.awake(wasSignalled: false) }
+        counters.sleeps += 1
+        if let door { return inbox.signal.awake(wasSignalled: door.sleep(until: deadline)) }
+        let limit = deadline == .distantFuture ? nil : max(.zero, deadline - MonotonicClock.now)
+        inbox.signal.wait(atMost: limit)
+        inbox.signal.awake()
+    }
+
+    private func tellQuiet() {
+        guard !hasMail, !isWaitingForStore else { return }
+        let waiters = inbox.quietWaiters.withLock { waiters in
+            defer { waiters = [] }
+            return waiters
+        }
+        for waiter in waiters { waiter() }
+    }
+}
