@@ -130,8 +130,7 @@ let package = Package(
             dependencies: [
                 "KVModel", "KVSystem", "KVTiering", "KVServing", "KVTrace", "KVReport", "KVSimulation", "KVFlash",
                 "KVTransport", "KVMemory", "KVStore", "KVAgent", "KVIdentity", "KVSettings", argumentParser, crypto,
-                lifecycle,
-                logging, yams,
+                lifecycle, logging, yams,
             ],
             swiftSettings: strict),
 
@@ -169,8 +168,7 @@ let package = Package(
             "KVAgent",
             [
                 "KVModel", "KVIdentity", "KVSettings", "KVSystem", "KVTiering", "KVFlash", "KVTransport", "KVMemory",
-                "KVStore",
-                "KVTrace", "KVReport", "KVServing", "KVSimulation", "CKernel", logging,
+                "KVStore", "KVTrace", "KVReport", "KVServing", "KVSimulation", "CKernel", logging,
             ], resources: [.embedInCode("engine-protocol-vectors.json")]),
         tests("KVTiering", ["KVModel"]),
         tests("KVServing", ["KVModel"], resources: [.embedInCode("known-points.json")]),
