@@ -32,10 +32,10 @@ struct AgentBenchmark: Benchmark {
     private static let chainBlocks = 1000
 
     private func lookUps(_ setting: BenchmarkSetting) throws -> [BenchmarkRow] {
-        let world = try AgentWorld(dram: 1 << 30, blockBytes: 4096)
+        let world = try AgentWorld(dram: 5 << 30, blockBytes: 4096)
         defer { world.shutDown() }
         let engine = try world.engine(bytes: 8 << 20)
-        let chainCount = 200
+        let chainCount = 1000
         for chain in 0..<chainCount {
             try engine.save(AgentWorld.names(chain: chain, Self.chainBlocks), rows: Self.chainBlocks)
         }
