@@ -104,6 +104,12 @@ public struct StoreManager: ~Copyable {
         return words
     }
 
+    /// Whether readers hold the place of a block that proved corrupt and can be found no more.
+    public func isSpoiled(_ key: BlockKey) -> Bool {
+        guard let block = known.find(key) else { return false }
+        return known[block].dram == .spoiled
+    }
+
     /// A chain was used, and blocks of it are offered: the policy judges the whole path, and what it keeps and the
     /// store lacks is wanted, as far as the write budget goes.
     public mutating func offer(_ offer: StoreOffer, at now: Instant) -> StoreWant {

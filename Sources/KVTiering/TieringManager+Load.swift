@@ -393,8 +393,10 @@ extension TieringManager {
             {
                 continue
             }
+            let number = TransferNumber(truncatingIfNeeded: transfer)
+            guard number != endInHand else { continue }
             transfers[transfer].isCancelled = true
-            emit(.cancel(transfer: TransferNumber(truncatingIfNeeded: transfer)))
+            emit(.cancel(transfer: number))
         }
     }
 

@@ -61,6 +61,8 @@ public struct TieringManager: ~Copyable {
 
     /// The time of the event in hand.
     var now = Instant.zero
+    /// The transfer whose end is the event in hand: a deadline met at the same moment must not cancel it.
+    var endInHand: TransferNumber?
 
     // Commands of the event in hand, and replies that the world had no room for.
     private var outbox: [Command] = []
@@ -118,6 +120,7 @@ public struct TieringManager: ~Copyable {
         outbox.removeAll(keepingCapacity: true)
         outboxNext = 0
         swap(&outbox, &unsent)
+        if case .transferEnded(let end) = event { endInHand = end.transfer } else { endInHand = nil }
         meetDeadlines()
         switch event {
         case .arrived(let arrival): arrived(arrival)

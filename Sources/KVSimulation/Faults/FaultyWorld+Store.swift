@@ -50,6 +50,9 @@ extension FaultyWorld {
         guard flight.storeLife == storeLife else { return }
         store?.endRead(flight.order.moves, lost: flight.absent)
         for loss in lost where loss.cause == .corrupt { store?.reportCorrupt(flight.order.moves[Int(loss.move)].key) }
+        if !spoiledContent.isEmpty {
+            for move in flight.order.moves where store?.isSpoiled(move.key) != true { spoiledContent[move.key] = nil }
+        }
         hearChanges()
     }
 
@@ -88,6 +91,7 @@ extension FaultyWorld {
         storeLife &+= 1
         store = shape.makeStore()
         storeContent = [:]
+        spoiledContent = [:]
         for index in nodes.indices { nodes[index].promised = [] }
     }
 
@@ -96,7 +100,10 @@ extension FaultyWorld {
         guard let (added, removed) = store?.takeChanges(), !added.isEmpty || !removed.isEmpty else { return }
         for key in added { storeContent[key] = !(isActive(.lyingStore) && random.uniform() < 0.5) }
         // One step of the store may write a block and let it go again, never the reverse.
-        for key in removed { storeContent[key] = nil }
+        for key in removed {
+            let content = storeContent.removeValue(forKey: key)
+            if store?.isSpoiled(key) == true { spoiledContent[key] = content }
+        }
         guard shape.isSubscribed else { return }
         for listener in nodes.indices {
             if isActive(.forgetfulStream, on: listener), random.uniform() < 0.5 { continue }

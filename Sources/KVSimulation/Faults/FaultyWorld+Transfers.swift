@@ -174,8 +174,9 @@ extension FaultyWorld {
         case .hbm where !shape.ownsDevice: return SlotContent(key: move.key, isIntact: true)
         case .flash:
             guard flight.storeLife == storeLife else { return nil }
-            if storeContent[move.key] == nil { broken.append("the store gave a place away that somebody read") }
-            return storeContent[move.key].map { SlotContent(key: move.key, isIntact: $0) }
+            let isIntact = storeContent[move.key] ?? spoiledContent[move.key]
+            if isIntact == nil { broken.append("the store gave a place away that somebody read") }
+            return isIntact.map { SlotContent(key: move.key, isIntact: $0) }
         case .hbm, .dram, .nvme:
             let content = nodes[flight.node].slot(flight.order.from, move.source)?.content
             if content?.key != move.key {

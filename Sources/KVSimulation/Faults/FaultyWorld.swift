@@ -42,6 +42,8 @@ struct FaultyWorld: World, ~Copyable {
     var store: StoreManager?
     /// What the store really holds, and whether the bytes are right.
     var storeContent: [BlockKey: Bool] = [:]
+    /// What one node reported corrupt while others read it: theirs until they have ended.
+    var spoiledContent: [BlockKey: Bool] = [:]
     /// Rises when the store starts with nothing in it.
     var storeLife: UInt32 = 0
     var flights: [Flight] = []
