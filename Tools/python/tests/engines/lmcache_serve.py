@@ -7,7 +7,6 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-import tempfile
 import unittest
 from pathlib import Path
 
@@ -20,14 +19,10 @@ from processes import AgentProcess
 SHAPE, CHUNK = "(2,64,16,2,64):float16:2", 2 * 2 * 256 * 2 * 64 * 2
 
 
-class LmcacheServeTest(unittest.TestCase):
+class LmcacheServeTest(serving.ServingTest):
     @classmethod
     def setUpClass(cls) -> None:
-        folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
-        cls.addClassCleanup(folder.cleanup)
-        cls.folder = folder.name
-        cls.agent = AgentProcess(folder.name)
-        cls.addClassCleanup(lambda: cls.agent.kill())
+        super().setUpClass()
         cls.port, cls.http = serving.free_port(), serving.free_port()
         words = serving.command("lmcache server --l1-size-gb", cls.agent.socket)
         assert words[:2] == ["lmcache", "server"], words
@@ -38,7 +33,7 @@ class LmcacheServeTest(unittest.TestCase):
             "--http-port", str(cls.http),
         ]  # fmt: skip
         more = {"LMCACHE_DISABLE_BANNER": "1", "LMCACHE_TRACK_USAGE": "false"}
-        cls.server = serving.Server(folder.name, words, cls.http, health="/healthcheck", more=more)
+        cls.server = serving.Server(cls.folder, words, cls.http, health="/healthcheck", more=more)
         cls.addClassCleanup(cls.server.stop)
 
     def requests(self, first: int, count: int, *, known: int) -> dict[str, str]:

@@ -13,7 +13,9 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+import unittest
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
@@ -126,6 +128,21 @@ def wait(condition: Callable[[], bool], what: str, seconds: float = 120.0) -> No
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {seconds:.0f} s: {what}")
         time.sleep(0.05)
+
+
+class ServingTest(unittest.TestCase):
+    """An agent in a folder of its own, for a server that a test starts beside it."""
+
+    folder: str
+    agent: AgentProcess
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        cls.addClassCleanup(folder.cleanup)
+        cls.folder = folder.name
+        cls.agent = AgentProcess(cls.folder)
+        cls.addClassCleanup(lambda: cls.agent.kill())
 
 
 class Server:

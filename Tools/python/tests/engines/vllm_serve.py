@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import tempfile
 import threading
 import unittest
 from pathlib import Path
@@ -36,15 +35,11 @@ def metadata(folder: str) -> str:
     return path
 
 
-class VllmServeTest(unittest.TestCase):
+class VllmServeTest(serving.ServingTest):
     @classmethod
     def setUpClass(cls) -> None:
-        folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
-        cls.addClassCleanup(folder.cleanup)
-        cls.folder = folder.name
-        cls.agent = AgentProcess(folder.name)
-        cls.addClassCleanup(lambda: cls.agent.kill())
-        cls.model, port = serving.model(folder.name), serving.free_port()
+        super().setUpClass()
+        cls.model, port = serving.model(cls.folder), serving.free_port()
         words = serving.command(SHOWN, cls.agent.socket, patient)
         assert words[:3] == ["vllm", "serve", "MODEL"], words
         words[0] = str(Path(sys.executable).parent / "vllm")
@@ -54,8 +49,8 @@ class VllmServeTest(unittest.TestCase):
             "--host", "127.0.0.1", "--port", str(port), "--enforce-eager", "--max-model-len", "512", "--max-num-seqs", "4",
             "--block-size", str(BLOCK), "--num-gpu-blocks-override", "64", "--dtype", "bfloat16",
         ]  # fmt: skip
-        cls.server = serving.Server(folder.name, words, port, health="/health", more={
-            "PYTHONPATH": metadata(folder.name), "VLLM_CPU_KVCACHE_SPACE": "1", "OMP_NUM_THREADS": "2",
+        cls.server = serving.Server(cls.folder, words, port, health="/health", more={
+            "PYTHONPATH": metadata(cls.folder), "VLLM_CPU_KVCACHE_SPACE": "1", "OMP_NUM_THREADS": "2",
             "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_NO_USAGE_STATS": "1", "VLLM_SERVER_DEV_MODE": "1",
         })  # fmt: skip
         cls.addClassCleanup(cls.server.stop)
