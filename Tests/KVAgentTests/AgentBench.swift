@@ -355,13 +355,20 @@ final class TestEngine {
 final class AgentBench {
     let folder: Folder
     let agent: Agent
+    private let tiering: TieringConfiguration
 
     init(_ settings: AgentSettings, folder: Folder) throws {
         self.folder = folder
+        var settings = settings
+        settings.journal = JournalSettings(path: nil, bytesMax: journalBytesMax)
+        tiering = try settings.effectiveTiering()
         agent = try Agent(settings, logger: quietLogger())
     }
 
-    deinit { agent.shutDown() }
+    deinit {
+        agent.shutDown()
+        checkJournal(agent.journalBytes, tiering)
+    }
 
     func status() throws -> AgentStatus {
         guard agent.waitUntilQuiet(within: waitLimit) else { throw OperatorError("the agent does not come to rest") }

@@ -28,6 +28,8 @@ extension DeviceBench {
         let folder = try Folder()
         var configuration = AgentConfiguration()
         configuration.socket = folder.path("s")
+        configuration.journal = folder.path("journal")
+        configuration.journalSize = journalBytesMax
         configuration.dram = 4 << 20
         configuration.hbm = 32 * Sample.blockBytes
         configuration.device = "emulated"
@@ -39,7 +41,7 @@ extension DeviceBench {
         surroundings.storeSecret = secret
         surroundings.device = device
         let sidecar = try AgentSidecar(configuration, in: surroundings, logger: quietLogger())
-        defer { _ = sidecar.drain(within: Duration(seconds: 5)) }
+        defer { sidecar.endWithJournal(ownership: .full) }
         try body(sidecar)
     }
 

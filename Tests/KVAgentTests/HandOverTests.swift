@@ -17,6 +17,8 @@ import Testing
         let folder = try Folder()
         var configuration = AgentConfiguration()
         configuration.socket = folder.path("s")
+        configuration.journal = folder.path("journal")
+        configuration.journalSize = journalBytesMax
         configuration.dram = 4 << 20
         configuration.http = ""
         configuration.prefill = PrefillCost(base: 0, linear: 0.1, quadratic: 0)
@@ -24,7 +26,7 @@ import Testing
         var surroundings = AgentSurroundings(links: fastLinks)
         surroundings.storeSecret = secret
         let sidecar = try AgentSidecar(configuration, in: surroundings, logger: quietLogger())
-        defer { _ = sidecar.drain(within: Duration(seconds: 5)) }
+        defer { sidecar.endWithJournal(ownership: .host) }
         try body(sidecar)
     }
 

@@ -144,7 +144,6 @@ private final class SimulatedNode {
         settings.localFlash = LocalFlash(
             path: folder.path("local.flash"), byteCount: flashBytes, extentBytes: 64 << 10)
         settings.store = store.access
-        settings.journal = JournalSettings(path: nil, bytesMax: 64 << 20)
         let bench = try AgentBench(settings, folder: folder)
         let engine = try TestEngine(bench.agent, rows: 320)
         let node = try SimulatedNode(
