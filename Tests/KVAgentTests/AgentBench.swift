@@ -40,9 +40,13 @@ final class StoreBench {
     let tenants = Tenants(byName: ["guest": Tenant(secret: Array(repeating: 9, count: 32), isOperator: false)])
     private(set) var store: Store?
     private(set) var port: UInt16 = 0
+    /// Its server, when it serves over RDMA alone.
+    private(set) var verbs: VerbsServer?
+    private let isOverVerbs: Bool
 
-    init(folder: Folder, bytes: Int = 64 << 20) throws {
+    init(folder: Folder, bytes: Int = 64 << 20, isOverVerbs: Bool = false) throws {
         self.folder = folder
+        self.isOverVerbs = isOverVerbs
         configuration.data = [folder.path("store.flash")]
         configuration.size = bytes
         configuration.extent = 64 << 10
@@ -56,23 +60,40 @@ final class StoreBench {
 
     func start() throws {
         let store = try Store(configuration, tenants: tenants, logger: quietLogger())
+        self.store = store
+        if isOverVerbs {
+            let server = try VerbsServer(
+                VerbsServerConfiguration(
+                    place: VerbsPlace(device: VerbsDevice.names.last!), address: "0.0.0.0", port: port,
+                    settings: .standard, limits: .standard),
+                transport: 3, host: store)
+            port = server.port
+            verbs = server
+            return store.serve(server, transport: 3)
+        }
         let server = try TCPServer(
             TCPServerConfiguration(
                 address: "127.0.0.1", port: port, laneCount: 1, socketBufferBytes: 0, limits: .standard),
             transport: 1, host: store)
         port = server.port
         store.serve(server, transport: 1)
-        self.store = store
     }
 
     func stop() {
         store?.shutDown()
         store = nil
+        verbs = nil
+    }
+
+    private var route: StoreRoute {
+        guard let verbs else { return .tcp(host: "127.0.0.1", port: port) }
+        let place = VerbsPlace(device: VerbsDevice.names.first!)
+        return .verbs(host: verbs.devicePort.addressText, port: port, place: place)
     }
 
     var access: StoreAccess {
         var client = StoreClientConfiguration(
-            routes: [.tcp(host: "127.0.0.1", port: port)], tenant: "guest", secret: Array(repeating: 9, count: 32))
+            routes: [route], tenant: "guest", secret: Array(repeating: 9, count: 32))
         client.backoffMax = Duration(milliseconds: 100)
         client.breaker.pause = Duration(milliseconds: 20)
         client.breaker.pauseMax = Duration(milliseconds: 50)
