@@ -2,7 +2,8 @@
 
 usage: peer_faults.py PATH_OF_HOLDFAST
 
-Needs redis-server and memcached. Prints a table: per store and fault the blocks put, lost, served wrong.
+Needs redis-server and memcached, and takes Mooncake Store in where its Python package is installed beside this interpreter
+(`.build-bench-peers/bin/python` after `Tools/bench peers`). Prints a table: per store and fault the blocks put, lost, served wrong.
 """
 
 import os
@@ -14,6 +15,11 @@ import subprocess
 import sys
 import tempfile
 import time
+
+try:
+    from mooncake.store import MooncakeDistributedStore
+except ImportError:
+    MooncakeDistributedStore = None
 
 COUNT = 256
 BYTES = 64 << 10
@@ -113,6 +119,62 @@ class Memcached(Redis):
     def end(self):
         self.process.terminate()
         self.process.wait()
+
+
+class Mooncake:
+    """Mooncake Store as its package runs: a master, and a process that lends the memory. Both are killed."""
+
+    name = "Mooncake Store"
+
+    def start(self, folder):
+        # What killed processes leave behind must not answer for the next ones.
+        for process in getattr(self, "processes", []):
+            process.kill()
+            process.wait()
+        rpc, meta = free_port(), free_port()
+        master = [
+            os.path.join(os.path.dirname(sys.executable), "mooncake_master"), f"-rpc_port={rpc}", "-metrics_port=0",
+            "-enable_http_metadata_server=true", "-http_metadata_server_host=127.0.0.1",
+            f"-http_metadata_server_port={meta}",
+        ]  # fmt: skip
+        lender = [sys.executable, os.path.join(os.path.dirname(__file__), "mooncake_peer.py"), "lend", str(rpc), str(meta)]
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder}
+        self.processes = [subprocess.Popen(command, **quiet) for command in (master, lender)]
+        self.process = self
+        self.store = MooncakeDistributedStore()
+        for _ in range(100):
+            if self.store.setup("127.0.0.1", f"http://127.0.0.1:{meta}/metadata", 0, 64 << 20, "tcp", "", f"127.0.0.1:{rpc}") == 0:
+                break
+            time.sleep(0.2)
+        for _ in range(100):
+            if self.store.put("probe", b"there") == 0:
+                return True
+            time.sleep(0.2)
+        return False
+
+    def send_signal(self, number):
+        for process in self.processes:
+            process.send_signal(number)
+
+    def wait(self):
+        for process in self.processes:
+            process.wait()
+        self.store.close()
+
+    def put(self, number):
+        return self.store.put(f"k{number:06}", block(number)) == 0
+
+    def get(self, number):
+        return self.store.get(f"k{number:06}") or None
+
+    def end(self):
+        self.send_signal(signal.SIGTERM)
+        time.sleep(1)
+        self.send_signal(signal.SIGKILL)
+        self.wait()
+
+    def files(self, folder):
+        return [os.path.join(at, name) for at, _, names in os.walk(folder) for name in names]
 
 
 def look(peer):
@@ -227,6 +289,10 @@ peers = [
 ]
 for fault in ("kill -9", "bit flips"):
     holdfast(fault)
+if MooncakeDistributedStore is None:
+    print("Mooncake Store is left out: its package is not installed beside this interpreter", file=sys.stderr)
+else:
+    peers.append(Mooncake())
 for peer in peers:
     kill(peer)
     rot(peer)
