@@ -12,7 +12,7 @@ extension ReplayBenchmark {
     func clusterRows(_ setting: BenchmarkSetting) throws -> [BenchmarkRow] {
         var rows: [BenchmarkRow] = []
         let conversation = try setting.trace("mooncake_conversation").repeated(times: 4)
-        for cluster in [ReplayedCluster.oneNode, .eightNodes] where setting.wants("cluster request") {
+        for cluster in [ReplayedCluster.oneNode, .eightNodes] where setting.wants("cluster request, \(cluster.name)") {
             rows.append(
                 boundRow(
                     name: "cluster request, \(cluster.name)", unit: "µs",
