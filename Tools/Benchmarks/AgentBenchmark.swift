@@ -63,7 +63,7 @@ struct AgentBenchmark: Benchmark {
                 conditions: "engine to agent and back through the socket, in one process; \(held); p50 "
                     + "\(shortNumber(median(runs.map(\.p50)))) µs")
         ]
-        // A second engine saves and loads without a pause meanwhile.
+        // A second engine saves and loads meanwhile, as many blocks a second as the bound names.
         let other = try world.engine(bytes: 8 << 20)
         let busy = BusyEngine(other)
         let began = MonotonicClock.now
@@ -316,8 +316,9 @@ final class BenchEngine: @unchecked Sendable {
     }
 }
 
-/// An engine that saves and loads without a pause, on a thread of its own.
+/// An engine that saves and loads 64 blocks at a time, on a thread of its own, so that `rate` of both end in a second.
 private final class BusyEngine: Sendable {
+    private static let rate = 50_000.0
     private let isStopping = Atomic<Bool>(false)
     private let blocks = Atomic<Int>(0)
     private let ended = DispatchSemaphore(value: 0)
@@ -325,8 +326,11 @@ private final class BusyEngine: Sendable {
     init(_ engine: BenchEngine) {
         Thread.detachNewThread { [self] in
             var chain = 1_000_000
+            var due = MonotonicClock.now
             while !isStopping.load(ordering: .relaxed) {
                 chain += 1
+                Thread.sleep(forTimeInterval: max(0, (due - MonotonicClock.now).seconds))
+                due = due + Duration(seconds: 128 / Self.rate)
                 let names = AgentWorld.names(chain: chain, 64)
                 try? engine.save(names, rows: 64)
                 let loaded = engine.load(names, row: 64)
