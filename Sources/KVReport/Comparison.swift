@@ -24,7 +24,7 @@ public struct Comparison: Sendable {
         public var breaksLikeness: Bool
     }
 
-    /// The reference when nobody asks for another: HBM + DRAM with sticky routing.
+    /// The reference when nobody asks for another: HBM + DRAM.
     public static let defaultReference = "C"
 
     /// Puts records beside each other. Throws when the reference is not a baseline of the first record.
@@ -105,6 +105,10 @@ public struct ComparedRun: Sendable {
     public var infinite: SystemResult? { system("Z") }
     /// Where this record's times come from.
     public var times: Provenance { record.mode == .live ? .measured : .modelled }
+    /// Whether replicas share a tier of this configuration beyond their nodes.
+    var sharesATier: Bool { record.configuration.tiers.contains { $0.shared } }
+    /// What this run's cache is called in a sentence.
+    var tierName: String { sharesATier ? "the shared tier" : "this configuration" }
     /// What the reference is called in a sentence.
     public var referenceName: String { reference?.sentenceName ?? "the reference" }
 }

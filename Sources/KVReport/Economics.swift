@@ -10,6 +10,24 @@ struct Economics {
     /// The smallest cluster of the reference that meets the SLO.
     var reference: SLOSearchResult? { run.reference.flatMap { search($0.key) } }
 
+    /// What a buyer would weigh this run against: the reference, and every baseline that needs less bought. A shared
+    /// tier is weighed against local NVMe, too.
+    var rivals: [String] {
+        guard let reference = run.reference?.key else { return [] }
+        if reference == "E" { return [reference] }
+        let less = run.sharesATier ? ["B", "C", "D"] : ["B", "C"]
+        return less.contains(reference) ? less : less + [reference]
+    }
+
+    /// The cheapest of them that meets the SLO.
+    var opponent: SLOSearchResult? {
+        let meeting = rivals.compactMap(search).filter { $0.cost != nil }
+        return meeting.min { ($0.cost?.perMillionTokens ?? 0) < ($1.cost?.perMillionTokens ?? 0) }
+    }
+
+    /// What the opponent is called in a sentence.
+    var opponentName: String { opponent.flatMap { run.system($0.key) }?.sentenceName ?? run.referenceName }
+
     func search(_ key: String) -> SLOSearchResult? { run.record.sloSearch.first { $0.key == key } }
 
     func price(_ key: String) -> Double? { run.record.prices.first { $0.key == key }?.value }
@@ -35,16 +53,16 @@ struct Economics {
         return (cost.storage + cost.switches) / hours
     }
 
-    /// USD an hour at which storage and switches would make this run as dear as the reference at the same SLO; not
+    /// USD an hour at which storage and switches would make this run as dear as the opponent at the same SLO; not
     /// above zero when even a free tier would not pay.
     var breakEvenStoragePerHour: Double? {
-        guard let cost = own?.cost, let other = reference?.cost, hours > 0 else { return nil }
+        guard let cost = own?.cost, let other = opponent?.cost, hours > 0 else { return nil }
         return (other.total - cost.gpu) / hours
     }
 
     // MARK: The load from which it pays
 
-    /// Whether and from which load on the shared tier is cheaper than the reference.
+    /// Whether and from which load on this run is cheaper than all its rivals.
     enum BreakEven: Equatable {
         /// The sweep has no costs for both systems.
         case unknown
@@ -65,10 +83,17 @@ struct Economics {
         return zip(costs, met).map { $0 / max($1, 1e-6) }
     }
 
-    /// The lowest swept load from which cost stays below the reference's for all higher loads, linear between dots.
+    /// The same of the cheapest rival at each load.
+    var sweptRivalCosts: [Double]? {
+        let costs = rivals.compactMap(sweptCosts)
+        guard let first = costs.first, costs.allSatisfy({ $0.count == first.count }) else { return nil }
+        return first.indices.map { load in costs.map { $0[load] }.min() ?? first[load] }
+    }
+
+    /// The lowest swept load from which cost stays below every rival's for all higher loads, linear between dots.
     var breakEven: BreakEven {
-        guard let sweep = run.record.loadSweep, let key = run.reference?.key,
-            let own = sweptCosts("1"), let other = sweptCosts(key), own.count == sweep.sessionsPerGPU.count,
+        guard let sweep = run.record.loadSweep,
+            let own = sweptCosts("1"), let other = sweptRivalCosts, own.count == sweep.sessionsPerGPU.count,
             other.count == own.count, !own.isEmpty
         else { return .unknown }
         let excess = zip(own, other).map { $0 - $1 }
@@ -98,14 +123,14 @@ struct Economics {
         var factor: Double
         /// In words.
         var words: String
-        /// USD per million tokens of this run and of the reference.
-        var cost: (own: Double, reference: Double)?
+        /// USD per million tokens of this run and of the opponent.
+        var cost: (own: Double, opponent: Double)?
     }
 
     /// As given first, then each change alone.
     func sensitivities() -> [Sensitivity] {
-        guard let own = own?.cost, let other = reference?.cost, own.total > 0, other.total > 0 else { return [] }
-        func scaled(gpu: Double = 1, storage: Double = 1) -> (own: Double, reference: Double) {
+        guard let own = own?.cost, let other = opponent?.cost, own.total > 0, other.total > 0 else { return [] }
+        func scaled(gpu: Double = 1, storage: Double = 1) -> (own: Double, opponent: Double) {
             func cost(_ cost: Cost) -> Double {
                 cost.perMillionTokens * (cost.gpu * gpu + cost.storage * storage + cost.switches) / cost.total
             }
@@ -138,13 +163,13 @@ struct Economics {
         ]
     }
 
-    private var ifSlower: (own: Double, reference: Double)? {
-        guard let own = own?.costIfSlower, let other = reference?.costIfSlower else { return nil }
+    private var ifSlower: (own: Double, opponent: Double)? {
+        guard let own = own?.costIfSlower, let other = opponent?.costIfSlower else { return nil }
         return (own.perMillionTokens, other.perMillionTokens)
     }
 
-    private var atHalfTheSessions: (own: Double, reference: Double)? {
-        guard let sweep = run.record.loadSweep, let key = run.reference?.key,
+    private var atHalfTheSessions: (own: Double, opponent: Double)? {
+        guard let sweep = run.record.loadSweep, let key = opponent?.key,
             let own = sweptCosts("1"), let other = sweptCosts(key)
         else { return nil }
         let load = sweep.traceRunsAt / 2
@@ -156,8 +181,8 @@ struct Economics {
 
     /// With half the reuse every system gains half of what it gains over no cache: its smallest cluster is half-way to
     /// that of no cache, in whole replicas. An estimate by arithmetic, not a replay.
-    private var atHalfTheReuse: (own: Double, reference: Double)? {
-        guard let none = search("A")?.gpus, let own = half(own, none), let other = half(reference, none) else {
+    private var atHalfTheReuse: (own: Double, opponent: Double)? {
+        guard let none = search("A")?.gpus, let own = half(own, none), let other = half(opponent, none) else {
             return nil
         }
         return (own, other)
@@ -182,7 +207,7 @@ func interpolate(_ xs: [Double], _ ys: [Double], at x: Double) -> Double? {
 }
 
 /// Whether two amounts are the same for a reader: within 5 %.
-func areAlike(_ left: Double, _ right: Double) -> Bool {
+package func areAlike(_ left: Double, _ right: Double) -> Bool {
     abs(left - right) <= 0.05 * max(abs(left), abs(right))
 }
 

@@ -83,10 +83,12 @@ final class Cluster {
         world = SimulatedWorld(
             paths: paths, store: usesTiers && scenario.tiers.flash.use ? scenario.makeStore(blockBytes, workload) : nil,
             storeRoundTrip: 30_000)
-        router = Router(scenario.router, replicas: scenario.replicas, seed: scenario.seed)
+        router = Router(
+            scenario.router, replicas: scenario.replicas, replicasPerNode: scenario.replicasPerNode,
+            seed: scenario.seed)
         known = BlockSet(count: workload.uniqueBlockCount)
         takers = BlockTakers(
-            blockCount: scenario.router.policy == .cacheAware ? workload.uniqueBlockCount : 0,
+            blockCount: router.looksForPrefixes ? workload.uniqueBlockCount : 0,
             nodeOfReplica: paths.nodeOfReplica, nodes: scenario.nodes)
         let start = workload.requests.first?.arrival ?? 0
         accounts = RunAccounts(start: start, requestCount: isDetailed ? workload.requests.count : 0)

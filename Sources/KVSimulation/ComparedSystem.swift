@@ -10,7 +10,7 @@ enum ComparedSystem: String, Sendable, CaseIterable {
     case noCache = "A"
     /// The engine's own prefix cache in GPU memory.
     case hbmOnly = "B"
-    /// And the node's DRAM, LRU, sessions bound to replicas: the reference, because nothing has to be bought for it.
+    /// And the node's DRAM, LRU: the reference, because nothing has to be bought for it.
     case hostMemory = "C"
     /// And flash in the node.
     case localFlash = "D"
@@ -29,7 +29,7 @@ enum ComparedSystem: String, Sendable, CaseIterable {
         case .configured: "This run"
         case .noCache: "No cache"
         case .hbmOnly: "HBM only"
-        case .hostMemory: "HBM + DRAM, sticky"
+        case .hostMemory: "HBM + DRAM"
         case .localFlash: "+ local NVMe"
         case .sharedLRU: "Shared tier, LRU"
         case .clairvoyant: "Clairvoyant, same size"
@@ -47,7 +47,8 @@ enum ComparedSystem: String, Sendable, CaseIterable {
         }
     }
 
-    /// The scenario that this system runs.
+    /// The scenario that this system runs. What a node keeps no other node can read, so without a shared store sessions
+    /// stay on their node; which of its replicas answers is the scenario's router's to say, as all of them read its tiers.
     func scenario(from configured: Scenario) -> Scenario {
         var scenario = configured
         switch self {
@@ -59,13 +60,13 @@ enum ComparedSystem: String, Sendable, CaseIterable {
             scenario.router.policy = .leastLoaded
         case .hbmOnly:
             scenario.keepOnly(dram: false, nvme: false, flash: false)
-            scenario.router.policy = .sticky
+            scenario.router.bindsSessionsToNodes = true
         case .hostMemory:
             scenario.keepOnly(dram: true, nvme: false, flash: false)
-            scenario.router.policy = .sticky
+            scenario.router.bindsSessionsToNodes = true
         case .localFlash:
             scenario.keepOnly(dram: true, nvme: true, flash: false)
-            scenario.router.policy = .sticky
+            scenario.router.bindsSessionsToNodes = true
         case .sharedLRU:
             scenario.keepOnly(dram: true, nvme: scenario.tiers.nvme.use, flash: true)
         case .clairvoyant, .infinite:

@@ -1,5 +1,5 @@
 // How a plan is made: curves are counted, each choice is replayed on clusters of rising size until one meets the SLO,
-// and the cheapest that does is compared with the cheapest that needs no flash.
+// and the cheapest that does is compared with the cheapest that needs less.
 
 import KVModel
 import KVReport
@@ -49,7 +49,7 @@ extension ModelledReplay {
         var scenario: Scenario
     }
 
-    /// GPU memory alone, DRAM of rising size, then flash of rising size below two sizes of DRAM.
+    /// GPU memory alone, DRAM of rising size, then local NVMe and shared flash of rising size below two sizes of DRAM.
     private var candidates: [Candidate] {
         var found = [Candidate(name: "HBM only", scenario: ComparedSystem.hbmOnly.scenario(from: scenario))]
         func withDRAM(_ bytes: Double) -> Scenario {
@@ -58,8 +58,8 @@ extension ModelledReplay {
             changed.tiers.dram.perNode = bytes
             changed.tiers.nvme.use = false
             changed.tiers.flash.use = false
-            // What one node keeps no other can read, so sessions stay where they were.
-            changed.router.policy = .sticky
+            // What one node keeps no other can read, so sessions stay on their node.
+            changed.router.bindsSessionsToNodes = true
             return changed
         }
         let block = Double(Cluster.blockBytes(model, workload))
@@ -68,10 +68,26 @@ extension ModelledReplay {
             found.append(Candidate(name: "DRAM \(Self.spoken(bytes))", scenario: withDRAM(bytes)))
         }
         let distinct = Double(workload.uniqueBlockCount) * block
-        for dram in [dramSizes[0], max(64 * block, scenario.tiers.dram.perNode)] {
+        let dramBelow = [dramSizes[0], max(64 * block, scenario.tiers.dram.perNode)]
+        // No more than the scenario's drives hold.
+        var nvmeSizes: [Double] = []
+        for share in Self.flashShares {
+            let bytes = max(64 * block, min((share * distinct).rounded(.up), scenario.tiers.nvme.perNode))
+            if nvmeSizes.last != bytes { nvmeSizes.append(bytes) }
+        }
+        for dram in dramBelow {
+            for bytes in nvmeSizes {
+                var changed = withDRAM(dram)
+                changed.tiers.nvme.use = true
+                changed.tiers.nvme.perNode = bytes
+                found.append(
+                    Candidate(name: "DRAM \(Self.spoken(dram)) + NVMe \(Self.spoken(bytes))", scenario: changed))
+            }
+        }
+        for dram in dramBelow {
             for share in Self.flashShares {
                 var changed = withDRAM(dram)
-                changed.router.policy = scenario.router.policy
+                changed.router.bindsSessionsToNodes = false
                 changed.tiers.flash.use = true
                 let bytes = max(64 * block, (share * distinct).rounded(.up))
                 changed.tiers.flash.servers = max(1, Int((bytes / scenario.tiers.flash.perServer).rounded(.up)))
@@ -94,11 +110,12 @@ extension ModelledReplay {
             .configured, workload: workload, replicas: gpus / scenario.tensorParallel, isDetailed: true)
         cluster.run()
         let result = cluster.result(of: .configured)
-        let flash = candidate.scenario.tiers.flash
+        let (flash, nvme) = (candidate.scenario.tiers.flash, candidate.scenario.tiers.nvme)
         let hours = max(1e-9, result.gpuSeconds.total / Double(gpus) / 3600)
         return Plan.Choice(
             name: candidate.name,
             dramBytesPerNode: candidate.scenario.tiers.dram.use ? candidate.scenario.tiers.dram.perNode : 0,
+            nvmeBytesPerNode: nvme.use ? nvme.perNode : 0,
             flashBytes: flash.use ? flash.perServer * Double(flash.servers) : 0,
             flashServers: flash.use ? flash.servers : 0, gpus: search.gpus, triedGPUs: search.triedGPUs,
             ttftP50Seconds: result.ttft.p50, ttftP99Seconds: result.ttft.p99, metSLO: result.metSLO,
@@ -117,7 +134,7 @@ extension ModelledReplay {
         let picks = Self.picks(choices)
         var plan = Plan(
             trace: traceSummary, slo: slo, model: scenario.modelName, gpu: scenario.gpuName,
-            gpusPerReplica: scenario.tensorParallel, prices: prices, reuse: reuse(curve), missRatioCurve: curve,
+            gpusPerReplica: scenario.tensorParallel, prices: prices.filter { $0.key.hasPrefix("prices.") }, reuse: reuse(curve), missRatioCurve: curve,
             sizes: Self.sizes(curve), choices: choices, picks: picks, breakEven: breakEven(choices, picks),
             verdict: Plan.Verdict(rule: "", sentence: ""))
         plan.verdict = Plan.verdict(plan)
@@ -125,27 +142,31 @@ extension ModelledReplay {
     }
 
     /// The choices that matter, among those that meet the SLO.
-    static func picks(_ choices: [Plan.Choice]) -> Plan.Picks {
+    package static func picks(_ choices: [Plan.Choice]) -> Plan.Picks {
         let meeting = choices.filter { $0.gpus != nil }
         func cheapest(_ among: [Plan.Choice]) -> Plan.Choice? {
             among.min { $0.costPerMillionTokens < $1.costPerMillionTokens }
         }
         func smallest(_ among: [Plan.Choice], by size: (Plan.Choice) -> Double) -> Plan.Choice? {
             guard let best = cheapest(among) else { return nil }
-            return among.filter { $0.costPerMillionTokens <= best.costPerMillionTokens * 1.01 }
+            return among.filter { areAlike($0.costPerMillionTokens, best.costPerMillionTokens) }
                 .min { size($0) < size($1) }
         }
-        let without = meeting.filter { $0.flashBytes == 0 }
-        let with = meeting.filter { $0.flashBytes > 0 }
-        // A tier must earn more than one per cent, or the choice without it stands.
-        var best = cheapest(without)
-        if let flash = cheapest(with), flash.costPerMillionTokens < (best?.costPerMillionTokens ?? .infinity) * 0.99 {
-            best = flash
+        let memory = meeting.filter { $0.flashBytes == 0 && $0.nvmeBytesPerNode == 0 }
+        let local = meeting.filter { $0.nvmeBytesPerNode > 0 }
+        let shared = meeting.filter { $0.flashBytes > 0 }
+        // What takes more to buy must be cheaper for a reader, or the choice without it stands.
+        func better(_ choice: Plan.Choice?, than other: Plan.Choice?) -> Plan.Choice? {
+            guard let choice, let other else { return choice ?? other }
+            let (cost, before) = (choice.costPerMillionTokens, other.costPerMillionTokens)
+            return cost < before && !areAlike(cost, before) ? choice : other
         }
+        let withoutFlash = better(cheapest(local), than: cheapest(memory))
         return Plan.Picks(
-            best: best?.name, bestWithoutFlash: cheapest(without)?.name,
-            smallestDRAM: smallest(without) { $0.dramBytesPerNode }?.name,
-            smallestFlash: smallest(with) { $0.flashBytes + $0.dramBytesPerNode }?.name)
+            best: better(cheapest(shared), than: withoutFlash)?.name, bestWithoutFlash: withoutFlash?.name,
+            smallestDRAM: smallest(memory) { $0.dramBytesPerNode }?.name,
+            smallestNVMe: smallest(local) { $0.nvmeBytesPerNode + $0.dramBytesPerNode }?.name,
+            smallestFlash: smallest(shared) { $0.flashBytes + $0.dramBytesPerNode }?.name)
     }
 
     private func reuse(_ curve: MissRatioCurve) -> Plan.Reuse {

@@ -57,10 +57,12 @@ public struct Plan: Codable, Sendable, Equatable {
 
     /// One thing that could be bought.
     public struct Choice: Codable, Sendable, Equatable {
-        /// "HBM only", "DRAM", "DRAM + flash", with sizes.
+        /// "HBM only", "DRAM", "DRAM + NVMe", "DRAM + flash", with sizes.
         public var name: String
         /// Bytes of DRAM for KV, per node; 0 is none.
         public var dramBytesPerNode: Double
+        /// Bytes of local NVMe for KV, per node; 0 is none.
+        public var nvmeBytesPerNode: Double
         /// Bytes of the shared flash; 0 is none.
         public var flashBytes: Double
         /// Flash servers that hold them.
@@ -89,11 +91,13 @@ public struct Plan: Codable, Sendable, Equatable {
     public struct Picks: Codable, Sendable, Equatable {
         /// Cheapest that meets the SLO.
         public var best: String?
-        /// Cheapest without flash.
+        /// Cheapest without shared flash.
         public var bestWithoutFlash: String?
-        /// Smallest DRAM that costs no more than 1 % above the cheapest without flash.
+        /// Of the choices without any flash, the smallest DRAM that costs as much as the cheapest of them.
         public var smallestDRAM: String?
-        /// Smallest flash that costs no more than 1 % above the cheapest with flash.
+        /// Of the choices with local NVMe, the fewest bytes that cost as much as the cheapest of them.
+        public var smallestNVMe: String?
+        /// Of the choices with shared flash, the fewest bytes that cost as much as the cheapest of them.
         public var smallestFlash: String?
     }
 
@@ -125,7 +129,7 @@ extension Plan {
     public func choice(_ name: String?) -> Choice? { choices.first { $0.name == name } }
 
     /// The conclusion: the first rule that holds speaks.
-    static func verdict(_ plan: Plan) -> Verdict {
+    package static func verdict(_ plan: Plan) -> Verdict {
         let left = plan.reuse.infinite - plan.reuse.hbm
         guard left >= 0.02 else {
             return Verdict(
@@ -143,6 +147,10 @@ extension Plan {
         let without = plan.choice(plan.picks.bestWithoutFlash)
         if let flash = plan.choice(plan.picks.smallestFlash), best.flashBytes > 0 {
             return Verdict(rule: "plan.flash", sentence: buyFlash(plan, flash, without))
+        }
+        if let nvme = plan.choice(plan.picks.smallestNVMe), best.nvmeBytesPerNode > 0 {
+            return Verdict(
+                rule: "plan.nvme", sentence: buyNVMe(plan, nvme) + " " + noFlash(plan, without: without))
         }
         let dram = plan.choice(plan.picks.smallestDRAM) ?? best
         let flashSays = noFlash(plan, without: without)
@@ -166,9 +174,11 @@ extension Plan {
             + "node: \(flash.gpus ?? 0) GPUs meet \(limits(plan.slo)) at \(dollars(flash.costPerMillionTokens)) a "
             + "million tokens"
         if let without, let gpus = without.gpus {
-            sentence += "; without flash it takes \(gpus) and costs \(dollars(without.costPerMillionTokens))."
+            sentence +=
+                "; the cheapest without it, \(without.name), takes \(gpus) and costs "
+                + "\(dollars(without.costPerMillionTokens))."
         } else {
-            sentence += "; without flash no cluster that was tried meets it."
+            sentence += "; without shared flash no cluster that was tried meets it."
         }
         if let price = plan.breakEven.storeHour {
             sentence += " Flash pays while a server costs less than \(dollars(price)) an hour."
@@ -176,9 +186,22 @@ extension Plan {
         return sentence
     }
 
+    private static func buyNVMe(_ plan: Plan, _ nvme: Choice) -> String {
+        let sentence =
+            "Give KV \(bytes(nvme.nvmeBytesPerNode)) of local NVMe and \(bytes(nvme.dramBytesPerNode)) of DRAM a node: "
+            + "\(nvme.gpus ?? 0) GPUs meet \(limits(plan.slo)) at \(dollars(nvme.costPerMillionTokens)) a million tokens"
+        guard let dram = plan.choice(plan.picks.smallestDRAM), let gpus = dram.gpus else {
+            return sentence + "; without drives no cluster that was tried meets it."
+        }
+        return sentence + "; without drives it takes \(gpus) and costs \(dollars(dram.costPerMillionTokens))."
+    }
+
     private static func noFlash(_ plan: Plan, without: Choice?) -> String {
         guard let flash = plan.choice(plan.picks.smallestFlash), let without else {
             return "With shared flash no cluster that was tried meets the SLO."
+        }
+        if areAlike(flash.costPerMillionTokens, without.costPerMillionTokens) {
+            return "Shared flash is not worth buying: a million tokens would cost as much."
         }
         if let price = plan.breakEven.storeHour, price > 0 {
             return "Shared flash is not worth buying: a million tokens would cost "
@@ -192,7 +215,8 @@ extension Plan {
         guard let saved = choice.savesPerMillionTokens, let hbm = plan.choices.first, let gpus = hbm.gpus else {
             return ""
         }
-        return saved > 0 ? ", instead of \(gpus) and \(dollars(hbm.costPerMillionTokens)) with GPU memory alone" : ""
+        let isCheaper = saved > 0 && !areAlike(choice.costPerMillionTokens, hbm.costPerMillionTokens)
+        return isCheaper ? ", instead of \(gpus) and \(dollars(hbm.costPerMillionTokens)) with GPU memory alone" : ""
     }
 
     private static func percent(_ share: Double) -> String { Printed.percent(share).text }

@@ -24,9 +24,15 @@ package struct Router {
     private var turn = 0
     private var view: [ReplicaView]
     private var viewedAt = Int64.min
+    /// Replicas of one node where sessions are bound to nodes, else nil: any replica may get any request.
+    private let boundTo: Int?
 
-    package init(_ settings: Scenario.RouterSettings, replicas: Int, seed: UInt64) {
+    /// Whether it needs to know who holds what of a prompt.
+    package var looksForPrefixes: Bool { policy == .cacheAware && boundTo != 1 }
+
+    package init(_ settings: Scenario.RouterSettings, replicas: Int, replicasPerNode: Int, seed: UInt64) {
         policy = settings.policy
+        boundTo = settings.bindsSessionsToNodes ? replicasPerNode : nil
         staleness = Int64(settings.staleness * 1e9)
         random = RandomSource(seed: seed ^ 0x707E_50F7)
         view = Array(repeating: ReplicaView(), count: replicas)
@@ -48,28 +54,43 @@ package struct Router {
             viewedAt = now
         }
         let view = view
+        let choice = choice(of: session, among: count)
+        if choice.count == 1 { return choice.lowerBound }
         switch policy {
         case .random:
-            return random.below(count)
+            return choice.lowerBound + random.below(choice.count)
         case .roundRobin:
             turn = turn + 1 == count ? 0 : turn + 1
-            return turn
+            return choice.lowerBound + turn % choice.count
         case .sticky:
-            return Int(mixBits(UInt64(UInt32(bitPattern: session))) % UInt64(count))
+            return home(of: session, among: count)
         case .leastLoaded, .stateless:
             // A running sequence weighs like a few prompt tokens: it slows every iteration a little.
-            return least(count) { Double(view[$0].queuedTokens) + 16 * Double(view[$0].running) }
+            return least(choice) { Double(view[$0].queuedTokens) + 16 * Double(view[$0].running) }
         case .cacheAware:
-            return least(count) { cost($0, view[$0].queuedTokens) }
+            return least(choice) { cost($0, view[$0].queuedTokens) }
         }
     }
 
+    /// The replica that a session's name alone chooses.
+    private func home(of session: Int32, among count: Int) -> Int {
+        Int(mixBits(UInt64(UInt32(bitPattern: session))) % UInt64(count))
+    }
+
+    /// The replicas a session may go to. A bound one stays on the node of its home, so a node with fewer replicas gets
+    /// fewer sessions.
+    private func choice(of session: Int32, among count: Int) -> Range<Int> {
+        guard let boundTo else { return 0..<count }
+        let first = home(of: session, among: count) / boundTo * boundTo
+        return first..<min(first + boundTo, count)
+    }
+
     /// The replica of least weight; ties are drawn.
-    private mutating func least(_ count: Int, _ weight: (Int) -> Double) -> Int {
-        var best = 0
+    private mutating func least(_ choice: Range<Int>, _ weight: (Int) -> Double) -> Int {
+        var best = choice.lowerBound
         var bestWeight = Double.infinity
         var ties = 1
-        for replica in 0..<count {
+        for replica in choice {
             let candidate = weight(replica)
             if candidate < bestWeight {
                 best = replica

@@ -181,6 +181,9 @@ public struct Scenario: Sendable {
         public var policy: RouterPolicy
         /// How old the router's knowledge may be.
         public var staleness: Double
+        /// Whether a session stays on one node, its name's, and the rule chooses among that node's replicas only. Not a
+        /// key of scenarios: the systems whose tiers no other node can read are compared so.
+        public var bindsSessionsToNodes = false
 
         /// A router of a policy, with knowledge up to `staleness` seconds old.
         public init(policy: RouterPolicy, staleness: Double) {

@@ -98,15 +98,23 @@ struct PlanText {
                 pad(choice.name, 32) + padLeft(choice.gpus.map(String.init) ?? "-", 6)
                 + padLeft(choice.gpus == nil ? "-" : Printed.number(choice.costPerHour, .table).text, 8)
                 + padLeft(choice.gpus == nil ? "-" : Printed.number(choice.costPerMillionTokens, .table).text, 9)
-                + padLeft(choice.savesPerMillionTokens.map { Printed.number($0, .sentence).text } ?? "-", 8)
+                + padLeft(saving(choice), 8)
                 + padLeft(Printed.percent(choice.served, .table).text, 9)
                 + padLeft(Printed.seconds(choice.ttftP50Seconds, .table).text, 10)
                 + padLeft(Printed.seconds(choice.ttftP99Seconds, .table).text, 9)
                 + padLeft(Printed.percent(choice.metSLO).text, 8)
             lines.append(choice.name == plan.picks.best ? strong(cells) : cells)
         }
-        lines.append("saves: $ per million tokens less than GPU memory alone; a choice without GPUs misses the SLO")
+        lines.append(
+            "saves: $ per million tokens less than GPU memory alone, none within 5 %; without GPUs: misses the SLO")
         return lines.joined(separator: "\n")
+    }
+
+    /// What a choice saves against GPU memory alone; what the model cannot tell apart is no saving.
+    private func saving(_ choice: Plan.Choice) -> String {
+        guard let saved = choice.savesPerMillionTokens else { return "-" }
+        let isNone = areAlike(choice.costPerMillionTokens, choice.costPerMillionTokens + saved)
+        return isNone ? "none" : Printed.number(saved, .sentence).text
     }
 
     private var breakEven: String {

@@ -10,7 +10,7 @@ struct ReportCommand: AsyncParsableCommand {
         commandName: "report", abstract: "Shows what replays found: terminal, JSON or one HTML page.",
         discussion: """
             A record is what `holdfast replay -o FILE` leaves behind. Several records are compared with the first. Gains are \
-            stated against a baseline that needs nothing bought (C: HBM + DRAM with sticky routing), never against no cache.
+            stated against a baseline that needs nothing bought (C: HBM + DRAM), never against no cache.
 
             `--agent` shows what a running agent counted since its start in place of records.
             """)

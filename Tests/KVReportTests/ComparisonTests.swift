@@ -62,7 +62,7 @@ import Testing
         let table = differing.sections[0].figures.last?.table
         #expect(
             table?.rows.filter { $0.mark?.key == "C" }.map(\.name) == [
-                "HBM + DRAM, sticky (record 1)", "HBM + DRAM, sticky (record 2)",
+                "HBM + DRAM (record 1)", "HBM + DRAM (record 2)",
             ])
     }
 

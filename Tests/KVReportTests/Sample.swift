@@ -56,7 +56,7 @@ enum Sample {
     private static let shares: [(String, String, String, [Int])] = [
         ("A", "No cache", "baseline", [0, 0, 0, 0, 0, 0, 0, 720]),
         ("B", "HBM only", "baseline", [140, 0, 0, 0, 480, 0, 100, 0]),
-        ("C", "HBM + DRAM, sticky", "reference", [140, 150, 0, 0, 380, 0, 50, 0]),
+        ("C", "HBM + DRAM", "reference", [140, 150, 0, 0, 380, 0, 50, 0]),
         ("D", "+ local NVMe", "baseline", [140, 150, 120, 0, 270, 0, 40, 0]),
         ("E", "Shared tier, LRU", "baseline", [140, 150, 0, 230, 200, 0, 0, 0]),
         ("1", "This run", "run", [160, 274, 0, 164, 71, 19, 0, 0]),
@@ -209,7 +209,7 @@ enum Sample {
     }
 
     static var sloSearch: [SLOSearchResult] {
-        [("A", 80), ("B", 48), ("C", 32), ("D", 24), ("E", 24), ("1", 16)].map { key, gpus in
+        [("A", 80), ("B", 48), ("C", 32), ("D", 32), ("E", 24), ("1", 16)].map { key, gpus in
             SLOSearchResult(
                 key: key, gpus: gpus, cost: cost(gpus: gpus, storage: storagePrice(key)),
                 triedGPUs: [8, 16, 24, 32, 48, 80],

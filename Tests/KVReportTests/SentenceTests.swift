@@ -34,6 +34,12 @@ extension Record {
         sloSearch[index].cost = other.cost
         sloSearch[index].cost!.perMillionTokens *= factor
     }
+    /// Gives local NVMe a smaller cluster that meets the SLO.
+    fileprivate mutating func localFlash(gpus: Int) {
+        let index = sloSearch.firstIndex { $0.key == "D" }!
+        sloSearch[index].gpus = gpus
+        sloSearch[index].cost = Sample.cost(gpus: gpus, storage: 0.1)
+    }
     fileprivate mutating func leaveOut(_ key: String) { systems.removeAll { $0.key == key } }
 }
 
@@ -52,6 +58,19 @@ private let cases: [Case] = [
         record in
         record.costAtSameSLO(1.2)
         record.run { $0.goodput = 0.9 }
+    },
+    Case(0, "v.nobuy", "The shared tier is not worth buying here: a million tokens cost $0.35 instead of $0.31 with HBM + DRAM + local NVMe") {
+        record in
+        record.localFlash(gpus: 16)
+        record.run { $0.goodput = 1.1 }
+    },
+    Case(0, "v.nobuy", "This configuration is not worth buying here") { record in
+        record.costAtSameSLO(1.2)
+        record.configuration.tiers.removeLast()
+        record.run { $0.goodput = 0.9 }
+    },
+    Case(0, "v.latency", "but HBM + DRAM + local NVMe alone avoids 41 %; it buys latency, not money: 1.5 of 1.7") {
+        $0.localFlash(gpus: 16)
     },
     Case(0, "v.nobuy", "It would pay below $10 an hour") { record in
         record.costAtSameSLO(1.2)
@@ -129,6 +148,9 @@ private let cases: [Case] = [
         4, "c.main",
         "16 GPUs do the work of 32, and a million tokens cost $0.35 instead of $0.63. On the same 16 GPUs the tier costs 13 % more and buys latency."
     ),
+    Case(4, "c.main", "instead of $0.63. HBM + DRAM + local NVMe needs 16 and costs $0.31. On the same 16 GPUs") {
+        $0.localFlash(gpus: 16)
+    },
     Case(4, "c.main", "costs 13 % more.") { $0.run { $0.goodput = 0.9 } },
     Case(4, "c.same", "The SLO needs 32 GPUs either way, so the tier adds 19 % to the cost") { $0.costAtSameSLO(1.2) },
     Case(4, "c.same", "takes 21 % off the cost") { $0.costAtSameSLO(0.8) },
@@ -162,6 +184,10 @@ private let cases: [Case] = [
         6, "k.main",
         "at 12 sessions per GPU with HBM + DRAM and at 95 with the shared tier. This trace runs at 24: 2.0 times past the first, 4.0 times below the second."
     ),
+    Case(6, "k.near", "where this configuration is full at 95") { record in
+        record.loadSweep!.traceRunsAt = 100
+        record.configuration.tiers.removeLast()
+    },
     Case(6, "k.alone", "Useful work falls off at 95 sessions per GPU") { $0.leaveOut("C") },
     Case(6, "k.missing", "other loads") { $0.loadSweep = nil },
     // 7

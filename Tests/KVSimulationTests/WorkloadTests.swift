@@ -71,7 +71,8 @@ import Testing
 
 @Suite struct RouterTests {
     private func router(_ policy: Scenario.RouterPolicy, staleness: Double = 0) -> Router {
-        Router(Scenario.RouterSettings(policy: policy, staleness: staleness), replicas: 4, seed: 7)
+        Router(
+            Scenario.RouterSettings(policy: policy, staleness: staleness), replicas: 4, replicasPerNode: 4, seed: 7)
     }
 
     private func choices(
@@ -105,6 +106,49 @@ import Testing
         let stuck = choices(&sticky, 300)
         for index in stride(from: 0, to: 300, by: 3) { #expect(Set(stuck[index..<index + 3]).count == 1) }
         #expect(Set(stuck).count == 4)
+    }
+
+    private func bound(_ policy: Scenario.RouterPolicy, replicas: Int, replicasPerNode: Int) -> Router {
+        var settings = Scenario.RouterSettings(policy: policy, staleness: 0)
+        settings.bindsSessionsToNodes = true
+        return Router(settings, replicas: replicas, replicasPerNode: replicasPerNode, seed: 7)
+    }
+
+    @Test func boundSessionsStayOnTheirNodeAndTheRuleChoosesInside() {
+        var aware = bound(.cacheAware, replicas: 4, replicasPerNode: 2)
+        // Of replicas 0 and 1 the second is cheaper, of 2 and 3 the first.
+        #expect(Set(choices(&aware, 300)) == [1, 2])
+        for policy in Scenario.RouterPolicy.allCases {
+            var router = bound(policy, replicas: 4, replicasPerNode: 2)
+            let chosen = choices(&router, 300)
+            for index in stride(from: 0, to: 300, by: 3) {
+                #expect(Set(chosen[index..<index + 3].map { $0 / 2 }).count == 1, "\(policy)")
+            }
+        }
+    }
+
+    @Test func boundToNodesOfOneReplicaIsSticky() {
+        var sticky = bound(.sticky, replicas: 4, replicasPerNode: 1)
+        var aware = bound(.cacheAware, replicas: 4, replicasPerNode: 1)
+        #expect(!aware.looksForPrefixes)
+        #expect(choices(&aware, 300) == choices(&sticky, 300))
+        // On one node nothing is bound.
+        var whole = bound(.cacheAware, replicas: 4, replicasPerNode: 4)
+        #expect(choices(&whole, 3) == [2, 2, 2])
+    }
+
+    @Test func aNodeWithFewerReplicasGetsFewerSessions() {
+        var robin = bound(.roundRobin, replicas: 5, replicasPerNode: 4)
+        var counts = [0, 0]
+        for session in 0..<5000 {
+            let replica = robin.choose(session: Int32(session), now: Int64(session)) { _ in
+                ReplicaView()
+            } cost: { _, _ in
+                0
+            }
+            counts[replica / 4] += 1
+        }
+        #expect((900...1100).contains(counts[1]))
     }
 
     @Test func tiesAreDrawnEvenly() {

@@ -92,7 +92,8 @@ extension Comparison {
                     .members([
                         "input": .string(change.input), "factor": .number(change.factor),
                         "costPerMillionTokens": .number(cost.own),
-                        "referenceCostPerMillionTokens": .number(cost.reference),
+                        "referenceCostPerMillionTokens": .number(cost.opponent),
+                        "against": .string(Economics(run: run).opponent?.key ?? ""),
                     ])
                 }
             })

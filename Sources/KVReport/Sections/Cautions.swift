@@ -37,7 +37,7 @@ extension Comparison {
             lines.append(
                 """
                 The comparison is with \(key: reference.key) \(reference.sentenceName)\
-                \(reference.key == "C" ? " with sticky routing" : "")\
+                \(needsNothing || reference.key == "D" ? " with each session kept on one node" : "")\
                 \(needsNothing ? ", which needs nothing bought" : ""), not with “no cache”.
                 """)
         } else {

@@ -16,7 +16,7 @@ extension ComparedRun {
         }
         let full = Printed.number(capacity)
         if let near = nearestCliff {
-            let who = near.key == "1" ? "the shared tier" : referenceName
+            let who = near.key == "1" ? tierName : referenceName
             return Conclusion(
                 record: key, rule: "k.near",
                 sentence: "This trace runs on the edge: \(load.text) sessions per GPU where \(who) is full at "
@@ -32,8 +32,8 @@ extension ComparedRun {
         return Conclusion(
             record: key, rule: "k.main",
             sentence:
-                "Useful work falls off at \(full.text) sessions per GPU with \(referenceName) and at \(ownFull.text) with the "
-                + "shared tier. This trace runs at \(load.text): \(relation(load, full)) the first, \(relation(load, ownFull)) the "
+                "Useful work falls off at \(full.text) sessions per GPU with \(referenceName) and at \(ownFull.text) with "
+                + "\(tierName). This trace runs at \(load.text): \(relation(load, full)) the first, \(relation(load, ownFull)) the "
                 + "second.", figures: ["breakEvenSessionsPerGPU"])
     }
 

@@ -125,19 +125,28 @@ extension ComparedRun {
         let (a, b) = (Printed.dollars(cost.perMillionTokens), Printed.dollars(otherCost.perMillionTokens))
         if gpus == other {
             let change = Printed.change(a, against: b) ?? ""
-            let words = a.text == b.text ? "nothing" : (a.value > b.value ? change : change)
+            let words = a.text == b.text ? "nothing" : change
             return say(
                 "c.same",
-                a.value < b.value
+                (a.value < b.value
                     ? "The SLO needs \(gpus) GPUs either way, and the tier takes \(change) off the cost of a million tokens."
                         .replacing("−", with: "")
                     : "The SLO needs \(gpus) GPUs either way, so the tier adds \(words.replacing("+", with: "")) to the cost of "
-                        + "a million tokens.")
+                        + "a million tokens.") + cheaperThanReference)
         }
         return say(
             "c.main",
-            "At the same SLO \(gpus) GPUs do the work of \(other), and a million tokens cost \(a.text) instead of \(b.text). "
-                + sameGPUs)
+            "At the same SLO \(gpus) GPUs do the work of \(other), and a million tokens cost \(a.text) instead of "
+                + "\(b.text).\(cheaperThanReference) \(sameGPUs)")
+    }
+
+    /// " HBM + DRAM + local NVMe needs 8 and costs $0.16.": a rival that the gain on the reference would hide.
+    private var cheaperThanReference: String {
+        let money = Economics(run: self)
+        guard let opponent = money.opponent, opponent.key != reference?.key, let gpus = opponent.gpus,
+            let cost = opponent.cost
+        else { return "" }
+        return " \(money.opponentName) needs \(gpus) and costs \(Printed.dollars(cost.perMillionTokens).text)."
     }
 
     /// "On the same 16 GPUs the tier costs 11 % more and buys latency."
@@ -166,13 +175,13 @@ extension ComparedRun {
             let limit =
                 most > 0
                 ? "could cost \(Printed.price(significant(most, 3).value).text)/h instead of \(price)"
-                : "would have to be free, and even then \(referenceName) is cheaper; it costs \(price)"
+                : "would have to be free, and even then \(money.opponentName) is cheaper; it costs \(price)"
             var load = ""
             if case .above(let from) = money.breakEven {
                 load =
-                    " Below \(Printed.number(from).text) sessions per GPU \(referenceName) is cheaper per token within the SLO."
+                    " Below \(Printed.number(from).text) sessions per GPU something that needs less is cheaper per token within the SLO."
             }
-            let before = most > 0 ? " before \(referenceName) is as cheap at the same SLO." : "."
+            let before = most > 0 ? " before \(money.opponentName) is as cheap at the same SLO." : "."
             remarks.append("\(strong: "Break-even.") The storage line \(limit)\(before)\(load)")
         }
         if let reference, system.energy.total > 0, reference.energy.total > 0 {
@@ -194,7 +203,7 @@ extension ComparedRun {
             guard let cost = change.cost else {
                 return Table.Row(mark: nil, name: change.words, cells: ["not in this record", "", ""])
             }
-            let (own, other) = (Printed.dollars(cost.own, .table), Printed.dollars(cost.reference, .table))
+            let (own, other) = (Printed.dollars(cost.own, .table), Printed.dollars(cost.opponent, .table))
             let saving = other.value > 0 ? Printed.percent(1 - own.value / other.value) : Printed.percent(0)
             return Table.Row(
                 mark: nil, name: change.words, cells: [own.text, other.text, saving.text.replacing("-", with: "−")])
@@ -203,6 +212,6 @@ extension ComparedRun {
         let whose = name == "This run" ? "" : ", \(name)"
         return Table(
             title: "what would change this conclusion\(whose)", corner: "If this input were different",
-            columns: ["$/M tokens", "with \(reference?.key ?? "")", "saving at same SLO"], rows: rows)
+            columns: ["$/M tokens", "with \(Economics(run: self).opponent?.key ?? "")", "saving at same SLO"], rows: rows)
     }
 }

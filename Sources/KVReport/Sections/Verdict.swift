@@ -32,29 +32,34 @@ extension ComparedRun {
         guard let cost = search.cost else {
             return ("v.noslo", "\(avoided), but no cluster in the sweep meets \(record.configuration.slo.words).")
         }
-        guard let referenceCost = money.reference?.cost else {
+        guard let opponent = money.opponent, let opponentCost = opponent.cost,
+            let rival = self.system(opponent.key)
+        else {
             return (
                 "v.pays",
                 "\(beside) \(search.gpus ?? 0) GPUs meet the SLO, which \(referenceName) met with no cluster in the sweep."
             )
         }
+        let name = money.opponentName
         let isCheaper =
-            cost.perMillionTokens < referenceCost.perMillionTokens
-            && !areAlike(cost.perMillionTokens, referenceCost.perMillionTokens)
+            cost.perMillionTokens < opponentCost.perMillionTokens
+            && !areAlike(cost.perMillionTokens, opponentCost.perMillionTokens)
         if isCheaper { return ("v.pays", beside + " " + pays(money)) }
-        if system.goodput > reference.goodput, !areAlike(system.goodput, reference.goodput) {
+        if system.goodput > rival.goodput, !areAlike(system.goodput, rival.goodput) {
             return (
                 "v.latency",
-                "Holdfast avoids \(own) of prefill tokens, but \(referenceName) alone avoids \(other); it buys latency, not "
+                "Holdfast avoids \(own) of prefill tokens, but \(name) alone avoids "
+                    + "\(Printed.percent(rival.servedShare).text); it buys latency, not "
                     + "money: \(Printed.number(system.goodput).text) of \(Printed.number(system.offered).text) requests/s meet "
-                    + "the SLO, against \(Printed.number(reference.goodput).text)."
+                    + "the SLO, against \(Printed.number(rival.goodput).text)."
             )
         }
-        let (a, b) = (Printed.dollars(cost.perMillionTokens).text, Printed.dollars(referenceCost.perMillionTokens).text)
-        let words = a == b ? "\(a), as with \(referenceName)," : "\(a) instead of \(b)"
+        let (a, b) = (Printed.dollars(cost.perMillionTokens).text, Printed.dollars(opponentCost.perMillionTokens).text)
+        let words = a == b ? "\(a), as with \(name)," : "\(a) instead of \(b) with \(name)"
         return (
             "v.nobuy",
-            "The tier is not worth buying here: a million tokens cost \(words) at the same SLO.\(wouldPay(money))"
+            "\(tierName.capitalizedFirst) is not worth buying here: a million tokens cost \(words) at the same SLO."
+                + wouldPay(money)
         )
     }
 
@@ -71,14 +76,14 @@ extension ComparedRun {
         switch money.breakEven {
         case .above(let from):
             return
-                "The shared tier pays for itself above \(Printed.number(from).text) sessions per GPU, and this trace runs "
-                + "at \(load)."
+                "\(tierName.capitalizedFirst) pays for itself above \(Printed.number(from).text) sessions per GPU, and "
+                + "this trace runs at \(load)."
         case .always(let from):
             return
-                "The shared tier pays for itself at every load swept, from \(Printed.number(from).text) sessions per GPU; "
-                + "this trace runs at \(load)."
+                "\(tierName.capitalizedFirst) pays for itself at every load swept, from \(Printed.number(from).text) "
+                + "sessions per GPU; this trace runs at \(load)."
         case .never, .unknown:
-            guard let own = money.own?.cost, let other = money.reference?.cost else { return "" }
+            guard let own = money.own?.cost, let other = money.opponent?.cost else { return "" }
             return "At the same SLO a million tokens cost \(Printed.dollars(own.perMillionTokens).text) instead of "
                 + "\(Printed.dollars(other.perMillionTokens).text)."
         }
@@ -186,6 +191,9 @@ extension ComparedRun {
 }
 
 extension String {
+    /// With its first letter a capital.
+    var capitalizedFirst: String { prefix(1).uppercased() + dropFirst() }
+
     /// With the space before each percent sign made narrow and unbreakable.
     var thinPercent: String { replacing(" %", with: thinSpace + "%") }
 }
