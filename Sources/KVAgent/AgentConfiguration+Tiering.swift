@@ -83,13 +83,6 @@ extension AgentConfiguration {
         return number
     }
 
-    /// The device, and who must know node memory for its copies to be fast.
-    func deviceAccess() throws(OperatorError) -> (access: DeviceAccess, hooks: [ArenaHook]) {
-        guard let number = Self.gpu(of: device) else { return (.emulated, []) }
-        let driver = try CudaDriver(gpu: number)
-        return (.cuda(driver), [driver.arenaHook])
-    }
-
     /// Memory that is a few huge pages would lose too much of itself to whole ones.
     private var usesHugePages: Bool { hugePages && dram >= 32 << 20 }
 

@@ -7,7 +7,7 @@ import KVModel
 public enum AgentMetrics {
     /// Gauges of the process and its tiers, with what they mean.
     public static let gauges: [(name: String, meaning: String)] = [
-        ("ready", "1 while engines may come"), ("uptime_seconds", "since the start"),
+        ("ready", "1 while engines may come and the last that came was served"), ("uptime_seconds", "since the start"),
         ("engines", "engines attached"), ("engine_region_bytes", "memory that engines share, all together"),
         ("open_jobs", "loads and saves under way"), ("open_requests", "requests between look-up and end"),
         ("memory_ready_bytes", "bytes of node memory whose pages are there"),

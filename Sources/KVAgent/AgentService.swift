@@ -45,7 +45,7 @@ private func readKey(_ text: String) -> FullKey? {
     return FullKey(bytes: (0..<32).map { UInt8(digits[2 * $0] << 4 | digits[2 * $0 + 1]) })
 }
 
-/// The HTTP side of an agent: `/metrics`, `/healthz` (it runs), `/readyz` (engines may come), `/status` (JSON),
+/// The HTTP side of an agent: `/metrics`, `/healthz` (it runs), `/readyz` (engines may come, and the last was served), `/status` (JSON),
 /// `/explain?key=HEX` and `/explain?session=NUMBER` (JSON).
 func agentHTTP(_ sidecar: AgentSidecar, host: String, port: Int, logger: Logger) -> some ApplicationProtocol {
     let router = Router()
@@ -56,10 +56,10 @@ func agentHTTP(_ sidecar: AgentSidecar, host: String, port: Int, logger: Logger)
     }
     router.get("healthz") { _, _ in "ok\n" }
     router.get("readyz") { _, _ in
-        let isReady = sidecar.isReady
+        let reason = sidecar.unreadiness
         return Response(
-            status: isReady ? .ok : .serviceUnavailable,
-            body: .init(byteBuffer: ByteBuffer(string: isReady ? "ready\n" : "not ready\n")))
+            status: reason == nil ? .ok : .serviceUnavailable,
+            body: .init(byteBuffer: ByteBuffer(string: reason.map { "not ready: \($0)\n" } ?? "ready\n")))
     }
     router.get("status") { _, _ in
         let encoder = JSONEncoder()

@@ -59,12 +59,20 @@ public final class AgentSidecar: Sendable {
     private let opened = Mutex<EngineDoor?>(nil)
     private let traces: TraceExport?
     private let isDraining = Atomic<Bool>(false)
+    /// Why the decisions could not be made for the last engine that asked for them.
+    private let failed = Mutex<String?>(nil)
+    /// The GPU that the HBM slots lie in, if they lie in one.
+    private let gpu: CudaDriver?
     private let started = MonotonicClock.now
 
     /// Opens the door.
+    ///
+    /// - Throws: What of the settings this machine does not have: then no engine could ever be served.
     public init(
         _ configuration: AgentConfiguration, in surroundings: AgentSurroundings, logger: Logger
     ) throws(OperatorError) {
+        try configuration.checkMachine()
+        gpu = surroundings.device == nil ? try configuration.openGPU() : nil
         self.configuration = configuration
         self.surroundings = surroundings
         self.logger = logger
@@ -126,11 +134,11 @@ public final class AgentSidecar: Sendable {
         enum Step {
             case make, wait, visit
             case join(Agent)
-            case refuse(String)
+            case refuse(String, EngineRefusalCode)
         }
         let step = making.withLock { making -> Step in
             switch making {
-            case .ended: return .refuse("the agent stops")
+            case .ended: return .refuse("the agent stops", .room)
             case _ where hello.isVisitor: return .visit
             case .none:
                 making = .making([(engine, hello)])
@@ -142,7 +150,7 @@ public final class AgentSidecar: Sendable {
                 guard hello.blockBytes == blockBytes, hello.blockTokens == blockTokens else {
                     return .refuse(
                         "blocks of \(hello.blockBytes) bytes and \(hello.blockTokens) tokens | "
-                            + "\(blockBytes) bytes and \(blockTokens) tokens, for which this agent was started")
+                            + "\(blockBytes) bytes and \(blockTokens) tokens, for which this agent was started", .layout)
                 }
                 return .join(agent)
             }
@@ -158,8 +166,8 @@ public final class AgentSidecar: Sendable {
             return .accepted
         case .wait: return .accepted
         case .join(let agent): return join(agent, engine, hello)
-        case .refuse(let reason):
-            refuse(engine, reason)
+        case .refuse(let reason, let code):
+            refuse(engine, reason, code)
             return .accepted
         case .make:
             // Taking memory and formatting a drive takes a while; the door goes on meanwhile.
@@ -206,9 +214,9 @@ public final class AgentSidecar: Sendable {
         return agent.post(.attach(engine, hello))
     }
 
-    private func refuse(_ engine: EngineNumber, _ reason: String) {
+    private func refuse(_ engine: EngineNumber, _ reason: String, _ code: EngineRefusalCode = .layout) {
         strangers.withLock { _ = $0.insert(engine) }
-        door?.post(.refused(engine, reason: reason))
+        door?.post(.refused(engine, reason: reason, code: code))
     }
 
     /// An engine that the decisions do not know is forgotten at once. Until it is, the door lets no other of its process in.
@@ -259,20 +267,23 @@ public final class AgentSidecar: Sendable {
                 return others
             }
             guard let others else { return agent.shutDown() }
+            failed.withLock { $0 = nil }
             for engine in others { refuse(engine, "another engine with other blocks came first") }
             if let attended = door?.takeFromItsThread() { agent.attend(to: attended) }
         } catch { end(with: error.description) }
     }
 
-    /// The decisions cannot be made: whoever waits is refused, and the next engine may try again.
+    /// The decisions cannot be made: whoever waits is refused, nobody is told that the agent is ready, and the next engine may try
+    /// again.
     private func end(with reason: String) {
         logger.error("the agent cannot serve: \(reason)")
+        failed.withLock { $0 = reason }
         let waiting = making.withLock { making -> [(EngineNumber, EngineHello)] in
             guard case .making(let waiting) = making else { return [] }
             making = .none
             return waiting
         }
-        for (engine, _) in waiting { refuse(engine, reason) }
+        for (engine, _) in waiting { refuse(engine, reason, .room) }
     }
 
     private func settings(for hello: EngineHello) throws(OperatorError) -> (AgentSettings, MemoryArena) {
@@ -281,8 +292,8 @@ public final class AgentSidecar: Sendable {
         let tiering = try configuration.tiering(
             slotBytes: slotBytes, blockTokens: hello.blockTokens, ownership: hello.ownership)
         let logger = logger
-        let device = try tiering.hbmBytes > 0 ? configuration.deviceAccess() : nil
-        let hooks = device?.hooks ?? []
+        // Node memory that a GPU does not know is slow to copy.
+        let hooks = gpu.map { [$0.arenaHook] } ?? []
         let arena = try MemoryArena(configuration.arena(slotBytes: slotBytes), hooks: hooks) { status in
             guard status.isComplete else { return }
             logger.info(
@@ -297,7 +308,7 @@ public final class AgentSidecar: Sendable {
         )
         settings.clock = configuration.clock == .given ? .given : .monotonic
         settings.memory = arena.memory
-        settings.device = device == nil ? nil : surroundings.device ?? device?.access
+        if tiering.hbmBytes > 0 { settings.device = surroundings.device ?? gpu.map { .cuda($0) } ?? .emulated }
         settings.limits.enginesMax = configuration.engines
         settings.limits.copyWorkers = configuration.copyThreads
         settings.limits.loanLimit = Duration(seconds: configuration.loan)
@@ -346,8 +357,16 @@ public final class AgentSidecar: Sendable {
     /// Since the start.
     public var uptimeSeconds: Double { (MonotonicClock.now - started).seconds }
 
-    /// Whether engines may come.
-    public var isReady: Bool { !isDraining.load(ordering: .relaxed) }
+    /// Why no engine would be served now; nil: one would.
+    public var unreadiness: String? {
+        isDraining.load(ordering: .relaxed) ? "it stops" : failed.withLock { $0 }
+    }
+
+    /// Whether it ends.
+    var isStopping: Bool { isDraining.load(ordering: .relaxed) }
+
+    /// Whether engines may come, and the last that came was served.
+    public var isReady: Bool { unreadiness == nil }
 
     private var statistics: [EngineStatistic] {
         let engines = view.engines.count

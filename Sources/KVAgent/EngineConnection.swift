@@ -39,7 +39,7 @@ extension EngineReply {
     /// Whom it is for.
     var engine: EngineNumber {
         switch self {
-        case .attached(let engine), .refused(let engine, _), .regionAdded(let engine, _),
+        case .attached(let engine), .refused(let engine, _, _), .regionAdded(let engine, _),
             .regionDropped(let engine, _), .found(let engine, _, _), .loaded(let engine, _, _, _),
             .saved(let engine, _, _), .cancelled(let engine, _), .pinned(let engine, _, _),
             .changed(let engine, _, _), .forgotten(let engine),

@@ -248,8 +248,8 @@ public enum EngineMessage: Sendable {
 public enum EngineReply: Sendable {
     /// It may go on.
     case attached(EngineNumber)
-    /// It may not, and why: both sides named.
-    case refused(EngineNumber, reason: String)
+    /// It may not, and why: both sides named. `room`: another time it may.
+    case refused(EngineNumber, reason: String, code: EngineRefusalCode = .layout)
     case regionAdded(EngineNumber, region: Int32)
     case regionDropped(EngineNumber, region: Int32)
     /// Leading blocks that can be loaded, by tier.

@@ -68,7 +68,7 @@ extension EngineSession {
             welcome.program = program
             send(.welcome(welcome))
             if isDraining { send(.farewell("the agent stops")) }
-        case .refused(_, let reason): throw EngineRefusal(.layout, reason)
+        case .refused(_, let reason, let code): throw EngineRefusal(code, reason)
         case .regionAdded(_, let region): send(.regionAdded(region))
         case .regionDropped(_, let region):
             guard regions.removeValue(forKey: region) != nil else { return }

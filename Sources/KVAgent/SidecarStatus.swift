@@ -50,8 +50,10 @@ public struct SidecarStatus: Codable, Sendable {
         }
     }
 
-    /// `waiting` for the first engine, `serving`, or `draining`.
+    /// `waiting` for the first engine, `failing` (it could not serve the last that came), `serving`, or `draining`.
     public var state: String
+    /// Why it cannot serve, where it cannot.
+    public var failure: String?
     /// Since the start.
     public var uptimeSeconds: Double
     /// Where engines come.
@@ -75,7 +77,10 @@ public struct SidecarStatus: Codable, Sendable {
     public init(_ sidecar: AgentSidecar) {
         let view = sidecar.view
         agent = sidecar.agent?.status
-        state = !sidecar.isReady ? "draining" : agent == nil ? "waiting" : "serving"
+        failure = sidecar.unreadiness
+        state =
+            sidecar.isStopping
+            ? "draining" : failure != nil ? "failing" : agent == nil ? "waiting" : "serving"
         uptimeSeconds = sidecar.uptimeSeconds
         socket = sidecar.configuration.socket
         dramBytes = sidecar.configuration.dram

@@ -157,6 +157,7 @@ struct AgentPicture {
             row("loads", "\(count("loads_total")), \(bytes("bytes_loaded_total"))" + time("load")),
             row("saves", "\(count("saves_total")), \(bytes("bytes_saved_total"))" + time("save")),
         ]
+        if let failure = now.failure { lines.insert(row("not ready", failure), at: 1) }
         let busy = now.counts["busy_total"] ?? 0
         if busy > 0 { lines.append(row("busy", "\(busy) answered with nothing")) }
         if let memory = now.memory { lines.append(row("memory", text(of: memory))) }
