@@ -81,6 +81,10 @@ int cuDeviceGetName(char *name, int bytes, int device) {
     snprintf(name, (size_t)bytes, "stand-in %d", device);
     return 0;
 }
+int cuDeviceGetPCIBusId(char *address, int bytes, int device) {
+    snprintf(address, (size_t)bytes, "0000:3B:00.%d", device);
+    return 0;
+}
 int cuDeviceTotalMem_v2(size_t *bytes, int device) {
     *bytes = (size_t)1 << 30;
     return device;

@@ -43,10 +43,12 @@ struct hf_cuda {
     void *context;
     uint64_t memory_bytes;
     char name[128];
+    char pci[32];
 
     int (*init)(unsigned);
     int (*device_get)(int *, int);
     int (*device_get_name)(char *, int, int);
+    int (*device_get_pci)(char *, int, int);
     int (*device_total_mem)(size_t *, int);
     int (*retain)(void **, int);
     int (*release)(int);
@@ -86,6 +88,7 @@ static int find_functions(hf_cuda *cuda, char *why, size_t why_bytes) {
         {"cuInit", &cuda->init},
         {"cuDeviceGet", &cuda->device_get},
         {"cuDeviceGetName", &cuda->device_get_name},
+        {"cuDeviceGetPCIBusId", &cuda->device_get_pci},
         {"cuDeviceTotalMem_v2", &cuda->device_total_mem},
         {"cuDevicePrimaryCtxRetain", &cuda->retain},
         {"cuDevicePrimaryCtxRelease_v2", &cuda->release},
@@ -133,6 +136,7 @@ static int open_device(hf_cuda *cuda, int number, char *why, size_t why_bytes) {
     int error = cuda->init(0);
     if (!error) error = cuda->device_get(&cuda->device, number);
     if (!error) error = cuda->device_get_name(cuda->name, (int)sizeof cuda->name, cuda->device);
+    if (!error) error = cuda->device_get_pci(cuda->pci, (int)sizeof cuda->pci, cuda->device);
     if (!error) error = cuda->device_total_mem(&bytes, cuda->device);
     if (!error) error = cuda->retain(&cuda->context, cuda->device);
     if (error) {
@@ -175,6 +179,8 @@ void hf_cuda_close(hf_cuda *cuda) {
 int hf_cuda_enter(hf_cuda *cuda) { return cuda->set_current(cuda->context); }
 
 const char *hf_cuda_name(const hf_cuda *cuda) { return cuda->name; }
+
+const char *hf_cuda_pci(const hf_cuda *cuda) { return cuda->pci; }
 
 uint64_t hf_cuda_memory_bytes(const hf_cuda *cuda) { return cuda->memory_bytes; }
 

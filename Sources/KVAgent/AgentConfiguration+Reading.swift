@@ -38,10 +38,17 @@ extension AgentConfiguration {
         case "rdma": rdma = try value.word()
         case "rdmaStore": rdmaStore = try value.word()
         case "tlsAuthority": tlsAuthority = try value.word()
+        case "tlsName": tlsName = try value.word()
+        case "tlsCertificate": tlsCertificate = try value.word()
+        case "tlsKey": tlsKey = try value.word()
+        case "storeLimit": storeLimit = try value.number(0.01...3600)
         case "policy": policy = try value.choice(PolicyName.deployable)
         case "inclusion": inclusion = try value.choice(InclusionMode.allCases)
         case "spill": spill = try value.choice(SpillRule.allCases)
         case "planner": planner = try value.choice(PlannerRule.allCases)
+        case "model": model = try value.word()
+        case "gpu": gpu = try value.word()
+        case "tensorParallel": tensorParallel = try value.whole(1...1024)
         case "prefill":
             guard words.count == 3 else {
                 throw OperatorError("`prefill` is three numbers, not \(words.count)", at: place)
@@ -52,6 +59,9 @@ extension AgentConfiguration {
             prefill = PrefillCost(base: parts[0], linear: parts[1], quadratic: parts[2])
         case "layers": layers = try value.whole(1...1000)
         case "overlap": overlap = try value.choice(Overlap.allCases)
+        case "loadGraceShare": loadGraceShare = try value.number(0...10)
+        case "loadGraceMin": loadGraceMin = try value.number(0...3600)
+        case "loadGraceMax": loadGraceMax = try value.number(0...3600)
         case "prefetch": prefetch = try value.flag()
         case "prefetchShare": prefetchShare = try value.number(0...1)
         case "ask": ask = try value.number(0...60)
@@ -102,8 +112,19 @@ extension AgentConfiguration {
         guard nvmeSize == nil || !nvme.isEmpty else {
             throw OperatorError("a size of no local flash", at: "--nvme-size", remedy: "name a file with --nvme")
         }
+        guard model.isEmpty == gpu.isEmpty else {
+            throw OperatorError(
+                "`model` and `gpu` go together", at: model.isEmpty ? "--model" : "--gpu", remedy: "name both")
+        }
+        guard loadGraceMin <= loadGraceMax else {
+            throw OperatorError(
+                "`loadGraceMin` is \(loadGraceMin) s, more than `loadGraceMax` of \(loadGraceMax) s", at: "loadGraceMin")
+        }
         if store.isEmpty {
-            for (name, value) in [("keys", keys), ("namespace", namespace), ("rdma", rdma)] where !value.isEmpty {
+            let named = [
+                ("keys", keys), ("namespace", namespace), ("rdma", rdma), ("tlsAuthority", tlsAuthority),
+            ]
+            for (name, value) in named where !value.isEmpty {
                 throw OperatorError("`\(name)` without a store", at: "--\(name)", remedy: "name one with --store")
             }
         } else {
@@ -118,6 +139,16 @@ extension AgentConfiguration {
             }
             guard rdma.isEmpty || tlsAuthority.isEmpty else {
                 throw OperatorError("RDMA is not encrypted, and TLS is asked for", at: "--rdma")
+            }
+            guard tlsCertificate.isEmpty == tlsKey.isEmpty else {
+                throw OperatorError(
+                    "a certificate and its key go together", at: tlsKey.isEmpty ? "tlsKey" : "tlsCertificate",
+                    remedy: "name both files")
+            }
+            for (name, value) in [("tlsName", tlsName), ("tlsCertificate", tlsCertificate)]
+            where !value.isEmpty && tlsAuthority.isEmpty {
+                throw OperatorError(
+                    "`\(name)` without TLS", at: name, remedy: "name who signed the store's certificate: tlsAuthority")
             }
         }
         if !http.isEmpty { _ = try splitEndpoint(http, option: "--http") }

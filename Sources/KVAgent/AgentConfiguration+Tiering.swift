@@ -1,5 +1,6 @@
 // An agent's settings in the words of the tiering decisions and of the transport.
 
+import Foundation
 import KVMemory
 import KVModel
 import KVTiering
@@ -44,12 +45,7 @@ extension AgentConfiguration {
             directory: DirectoryConfiguration(
                 presentAge: Duration(seconds: 10), absentAge: Duration(seconds: 0.1),
                 askDeadline: Duration(seconds: ask), isSubscribed: !store.isEmpty && subscribe),
-            planner: PlannerConfiguration(
-                rule: planner, prefixOnly: true, prefill: prefill, gpuSecondWeight: 0, gpusPerEngine: 1,
-                overlap: overlap, layers: layers,
-                // Who loads whatever it costs does not cut a load short because it takes longer than computing.
-                loadGraceMin: planner == .always ? Duration(seconds: 2) : Duration(milliseconds: 20),
-                loadGraceMax: Duration(seconds: 2)),
+            planner: plannerConfiguration,
             prefetch: prefetch
                 ? PrefetchConfiguration(
                     reasons: Set(PrefetchReason.allCases), bytesInFlightMax: max(slotBytes, dram / 20),
@@ -66,6 +62,17 @@ extension AgentConfiguration {
                 at: "hbm", remedy: "give them at least \(ByteSize.text(16 * slotBytes))")
         }
         return tiering
+    }
+
+    private var plannerConfiguration: PlannerConfiguration {
+        var made = PlannerConfiguration(
+            rule: planner, prefixOnly: true, prefill: prefill, gpuSecondWeight: 0, gpusPerEngine: 1,
+            overlap: overlap, layers: layers,
+            // Who loads whatever it costs does not cut a load short because it takes longer than computing.
+            loadGraceMin: Duration(seconds: planner == .always ? loadGraceMax : loadGraceMin),
+            loadGraceMax: Duration(seconds: loadGraceMax))
+        made.loadGraceShare = loadGraceShare
+        return made
     }
 
     /// Blocks of one transfer at most: what a load waits for before it goes on into the engine, and what it has when its time is
@@ -93,17 +100,28 @@ extension AgentConfiguration {
     }
 
     /// What node memory is to be.
-    func arena(slotBytes: Int) -> ArenaConfiguration {
+    func arena(slotBytes: Int, gpu: CudaDriver?) -> ArenaConfiguration {
         var arena = ArenaConfiguration(slotBytes: slotBytes, slotCount: slotCount(of: slotBytes))
         arena.wantsHugePages = usesHugePages
         arena.wantsPinning = pinMemory
-        if numaNode == "auto" {
-            arena.node =
-                rdma.isEmpty || rdma == "auto" ? nil : Numa.node(ofDevice: "/sys/class/infiniband/\(rdma)")
-        } else {
-            arena.node = Int(numaNode)
-        }
+        arena.node = memoryNode(gpu: gpu)
         return arena
+    }
+
+    /// The NUMA node that node memory is to come from; nil: any.
+    ///
+    /// - Parameters:
+    ///   - gpu: The GPU of the HBM slots, if they lie in one.
+    ///   - sysfs: Where the kernel shows devices.
+    public func memoryNode(gpu: CudaDriver?, sysfs: String = "/sys") -> Int? {
+        guard numaNode == "auto" else { return Int(numaNode) }
+        if let node = gpu?.memoryNode(sysfs: sysfs) { return node }
+        guard !rdma.isEmpty else { return nil }
+        let folder = "\(sysfs)/class/infiniband"
+        guard rdma == "auto" else { return Numa.node(ofDevice: "\(folder)/\(rdma)") }
+        // The first device, as the way to the store takes it.
+        let names = (try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? []
+        return names.sorted().first.flatMap { Numa.node(ofDevice: "\(folder)/\($0)") }
     }
 
     /// What the planner always believes of paths, if that was said.
@@ -114,14 +132,18 @@ extension AgentConfiguration {
     }
 
     /// The ways to the store, the best first.
-    func routes() throws(OperatorError) -> [StoreRoute] {
+    ///
+    /// - Throws: What is wrong with the address, or with the files of TLS.
+    public func routes() throws(OperatorError) -> [StoreRoute] {
         let (host, port) = try splitEndpoint(store, option: "--store")
         if !tlsAuthority.isEmpty {
             return [
                 try .tls(
                     host: host, port: port,
                     TLSClientConfiguration(
-                        authority: tlsAuthority, serverName: host, certificateChain: nil, privateKey: nil))
+                        authority: tlsAuthority, serverName: tlsName.isEmpty ? host : tlsName,
+                        certificateChain: tlsCertificate.isEmpty ? nil : tlsCertificate,
+                        privateKey: tlsKey.isEmpty ? nil : tlsKey))
             ]
         }
         guard !rdma.isEmpty else { return [.tcp(host: host, port: port)] }

@@ -22,7 +22,7 @@ public struct AgentConfiguration: NamedSettings, Sendable, Equatable {
     public var hugePages = true
     /// Whether node memory is pinned, so that it is never swapped out.
     public var pinMemory = true
-    /// The NUMA node of node memory: a number, `auto` (that of the RDMA device, if there is one), or `any`.
+    /// The NUMA node of node memory: a number, `auto` (that of the GPU, else that of the RDMA device), or `any`.
     public var numaNode = "auto"
     /// A file or block device for blocks of this node; empty: none.
     public var nvme = ""
@@ -44,6 +44,14 @@ public struct AgentConfiguration: NamedSettings, Sendable, Equatable {
     public var rdmaStore = ""
     /// PEM file of who signed the store's certificate; with it the way to the store is TLS.
     public var tlsAuthority = ""
+    /// The name in the store's certificate; empty: the address that is connected to.
+    public var tlsName = ""
+    /// PEM file of the agent's own certificate, where the store wants one, and that of its key.
+    public var tlsCertificate = ""
+    /// See `tlsCertificate`.
+    public var tlsKey = ""
+    /// Seconds that a block may take to the store or from it.
+    public var storeLimit = 10.0
     /// Which blocks stay.
     public var policy = PolicyName.holdfast
     /// How local flash relates to node memory.
@@ -52,12 +60,24 @@ public struct AgentConfiguration: NamedSettings, Sendable, Equatable {
     public var spill = SpillRule.onSave
     /// Which hits are loaded.
     public var planner = PlannerRule.split
+    /// The model that is served and the GPU that serves it, of the catalogue: with them the command sets `prefill` and `layers`.
+    public var model = ""
+    /// See `model`.
+    public var gpu = ""
+    /// GPUs of one copy of it.
+    public var tensorParallel = 1
     /// Seconds of prefill: fixed, a token, a token and token before it.
     public var prefill = PrefillCost(base: 0, linear: 1.0e-4, quadratic: 1.0e-9)
     /// Layers of the model.
     public var layers = 32
     /// How loading and computing overlap in the engine.
     public var overlap = Overlap.prefetch
+    /// The time a load may take beyond its plan: this share of the computing it saves, within these seconds.
+    public var loadGraceShare = 0.25
+    /// See `loadGraceShare`.
+    public var loadGraceMin = 0.02
+    /// See `loadGraceShare`.
+    public var loadGraceMax = 2.0
     /// Whether blocks are brought up before they are asked for.
     public var prefetch = true
     /// Share of each link that this may take.
@@ -128,7 +148,8 @@ public struct AgentConfiguration: NamedSettings, Sendable, Equatable {
             "pinMemory", "Whether node memory is pinned, in the background. Needs the right to (`ulimit -l`).", "true"),
         Setting(
             "numaNode",
-            "The NUMA node that node memory comes from: a number, auto (that of the RDMA device), or any.", "auto"
+            "The NUMA node that node memory comes from: a number, auto (near `device`'s GPU, else near the RDMA device), or any.",
+            "auto"
         ),
         Setting(
             "nvme", "A file or block device for blocks of this node. It is formatted at each start. Empty: none.",
@@ -145,6 +166,10 @@ public struct AgentConfiguration: NamedSettings, Sendable, Equatable {
             "tlsAuthority", "PEM file of who signed the store's certificate. With it the way to the store is TLS.",
             "\"\""
         ),
+        Setting("tlsName", "The name in the store's certificate. Empty: the address of `store`.", "\"\""),
+        Setting("tlsCertificate", "PEM file of the agent's own certificate, where the store wants one.", "\"\""),
+        Setting("tlsKey", "PEM file of that certificate's key.", "\"\""),
+        Setting("storeLimit", "Seconds that a block may take to the store or from it.", "10"),
         Setting("policy", "Which blocks stay: holdfast, lru, fifo, lfu, s3fifo, sieve or arc.", "holdfast"),
         Setting("inclusion", "How local flash relates to node memory: keep, inclusive or exclusive.", "keep"),
         Setting("spill", "When blocks are offered to the store: onSave, onEviction or never.", "onSave"),
@@ -153,12 +178,26 @@ public struct AgentConfiguration: NamedSettings, Sendable, Equatable {
             "Which hits are loaded: split (what is cheapest), threshold (if the whole is cheaper) or always.", "split"
         ),
         Setting(
+            "model",
+            "The model that is served, of the catalogue; an unknown one is refused with those there are. With `gpu` it says what "
+                + "computing costs and how many layers there are, in place of `prefill` and `layers`.", "\"\""
+        ),
+        Setting("gpu", "The GPU that serves it, of the catalogue.", "\"\""),
+        Setting("tensorParallel", "GPUs of one copy of the model.", "1"),
+        Setting(
             "prefill",
-            "What computing costs: seconds fixed, a token, a token and token before it. See `--model` and `--gpu`.",
-            "[0, 1e-4, 1e-9]"
+            "What computing costs: seconds fixed, a token, a token and token before it. The default is of no engine in "
+                + "particular: name `model` and `gpu`, or measure.", "[0, 1e-4, 1e-9]"
         ),
         Setting("layers", "Layers of the model, for loading that overlaps layer by layer.", "32"),
         Setting("overlap", "How loading and computing overlap in the engine: prefetch, layerwise or none.", "prefetch"),
+        Setting(
+            "loadGraceShare",
+            "The time that a load may take beyond its plan before it is given up: a share of the computing that it saves.",
+            "0.25"
+        ),
+        Setting("loadGraceMin", "Seconds of that at least.", "0.02"),
+        Setting("loadGraceMax", "Seconds of that at most; with `planner: always` each load has so long.", "2"),
         Setting("prefetch", "Whether blocks are brought up before they are asked for.", "true"),
         Setting("prefetchShare", "Share of each link that this may take, 0 to 1.", "0.3"),
         Setting("ask", "Seconds that a look-up may wait for the store; then it is a miss.", "0.005"),

@@ -294,7 +294,7 @@ public final class AgentSidecar: Sendable {
         let logger = logger
         // Node memory that a GPU does not know is slow to copy.
         let hooks = gpu.map { [$0.arenaHook] } ?? []
-        let arena = try MemoryArena(configuration.arena(slotBytes: slotBytes), hooks: hooks) { status in
+        let arena = try MemoryArena(configuration.arena(slotBytes: slotBytes, gpu: gpu), hooks: hooks) { status in
             guard status.isComplete else { return }
             logger.info(
                 "node memory is ready",
@@ -323,6 +323,7 @@ public final class AgentSidecar: Sendable {
                 client: StoreClientConfiguration(
                     routes: try configuration.routes(), tenant: configuration.tenant,
                     secret: surroundings.storeSecret), namespace: namespace)
+            settings.store?.transferLimit = Duration(seconds: configuration.storeLimit)
         }
         if !configuration.journal.isEmpty {
             settings.journal = JournalSettings(path: configuration.journal, bytesMax: configuration.journalSize)

@@ -10,6 +10,8 @@ import KVSystem
 public final class CudaDriver: @unchecked Sendable {
     /// The GPU's name, as its driver has it.
     public let name: String
+    /// Its place on the PCI bus, as the kernel writes it: `0000:3b:00.0`.
+    public let pciAddress: String
     /// Its memory.
     public let byteCount: Int
     /// The driver; its functions may be called by any thread that entered.
@@ -31,10 +33,18 @@ public final class CudaDriver: @unchecked Sendable {
         }
         unsafe raw = opened
         unsafe name = String(cString: hf_cuda_name(opened))
+        unsafe pciAddress = String(cString: hf_cuda_pci(opened)).lowercased()
         byteCount = unsafe Int(clamping: hf_cuda_memory_bytes(opened))
     }
 
     deinit { unsafe hf_cuda_close(raw) }
+
+    /// The NUMA node that it is attached to; nil: the machine does not say, as one of a single node.
+    ///
+    /// - Parameter sysfs: Where the kernel shows devices.
+    public func memoryNode(sysfs: String = "/sys") -> Int? {
+        Numa.node(ofDevice: "\(sysfs)/bus/pci/devices/\(pciAddress)")
+    }
 
     /// The calling thread works with this GPU from now on.
     func enter() throws(OperatorError) { try check(unsafe hf_cuda_enter(raw), "enter the GPU's context") }

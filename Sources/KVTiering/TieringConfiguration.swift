@@ -153,17 +153,19 @@ public struct PlannerConfiguration: Sendable {
     public var overlap: Overlap
     /// Layers of the model, for layer-wise overlap.
     public var layers: Int
-    /// The time a load may take beyond its plan, or in all when its path is not steady: a quarter of the recompute it saves,
-    /// within these.
+    /// The time a load may take beyond its plan, or in all when its path is not steady: this share of the recompute it saves,
+    /// within the two below.
+    public var loadGraceShare = 0.25
+    /// See `loadGraceShare`.
     public var loadGraceMin: Duration
-    /// See `loadGraceMin`.
+    /// See `loadGraceShare`.
     public var loadGraceMax: Duration
 
     /// Seconds of grace of a load of blocks.
     package func grace(of blocks: Range<Int32>, blockTokens: Int) -> Double {
         let tokens = Double(blockTokens)
         let saved = prefill.seconds(count: Double(blocks.count) * tokens, after: Double(blocks.lowerBound) * tokens)
-        return min(max(saved / 4, loadGraceMin.seconds), loadGraceMax.seconds)
+        return min(max(saved * loadGraceShare, loadGraceMin.seconds), loadGraceMax.seconds)
     }
 
     /// A planner of given parts.

@@ -78,7 +78,7 @@ struct AgentCommand: AsyncParsableCommand {
     var gpu: String?
 
     @Option(name: .long, help: "GPUs of one copy of the model.")
-    var tensorParallel = 1
+    var tensorParallel: Int?
 
     @Option(
         name: .long, help: "Where request traces go (OTLP, JSON): a file, or a collector like http://127.0.0.1:4318.")
@@ -129,7 +129,8 @@ struct AgentCommand: AsyncParsableCommand {
             ("hbm", "--hbm", hbm), ("device", "--device", device), ("nvme", "--nvme", nvme),
             ("nvmeSize", "--nvme-size", nvmeSize), ("store", "--store", store), ("keys", "--keys", keys),
             ("tenant", "--tenant", tenant), ("namespace", "--namespace", namespace), ("http", "--http", http),
-            ("profile", "--profile", profile), ("traces", "--traces", traces),
+            ("profile", "--profile", profile), ("traces", "--traces", traces), ("model", "--model", model),
+            ("gpu", "--gpu", gpu), ("tensorParallel", "--tensor-parallel", tensorParallel.map(String.init)),
         ]
         for option in options {
             if let value = option.value { try settings.set(option.name, [value], at: option.option) }
@@ -141,13 +142,8 @@ struct AgentCommand: AsyncParsableCommand {
             let words = assignment[assignment.index(after: equals)...].split(separator: ",").map(String.init)
             try settings.set(String(assignment[..<equals]), words.isEmpty ? [""] : words, at: "--set")
         }
-        if model != nil || gpu != nil {
-            guard let model, let gpu else {
-                throw OperatorError("model and GPU go together", at: model == nil ? "--model" : "--gpu")
-            }
-            try settings.price(model: model, gpu: gpu, tensorParallel: tensorParallel)
-        }
         try settings.check()
+        try settings.priceCatalogueModel()
         return settings
     }
 }
@@ -180,8 +176,10 @@ enum AgentSettingsReading {
 }
 
 extension AgentConfiguration {
-    /// What computing costs on a GPU of the catalogue, with weights and KV in eight bits where the GPU has them.
-    mutating func price(model: String, gpu: String, tensorParallel: Int) throws(OperatorError) {
+    /// Takes what computing costs from the catalogue, where `model` and `gpu` name it: with weights and KV in eight bits where the
+    /// GPU has them.
+    mutating func priceCatalogueModel() throws(OperatorError) {
+        guard !model.isEmpty else { return }
         let catalogue = Catalogue.builtIn
         let shape = try catalogue.model(named: model)
         let serving = try ServingModel(

@@ -52,6 +52,23 @@ import Testing
         }
     }
 
+    /// What only an engine's hello can show: its blocks do not fit. Another engine's may.
+    @Test func anAgentThatCannotServeIsNotReadyUntilItCan() throws {
+        try withSidecar { sidecar in
+            #expect(sidecar.isReady && SidecarStatus(sidecar).state == "waiting")
+            let large = try client(sidecar, blockBytes: 2 << 20)
+            #expect(Sample.wait { large.refusal != nil })
+            #expect(large.refusal?.code == .room, "\(large.refusal.map { "\($0)" } ?? "")")
+            #expect(!sidecar.isReady && sidecar.unreadiness?.contains("has room for 8 blocks") == true)
+            #expect(SidecarStatus(sidecar).state == "failing" && SidecarStatus(sidecar).failure != nil)
+            large.close()
+            let small = try client(sidecar)
+            defer { small.close() }
+            #expect(small.waitUntilOpen(within: waitLimit))
+            #expect(sidecar.isReady && SidecarStatus(sidecar).state == "serving")
+        }
+    }
+
     private func numbers(_ visitor: EngineClient) -> [String: UInt64] {
         let answer = Box<[EngineStatistic]>()
         visitor.statistics { answer.set($0) }

@@ -228,6 +228,21 @@ struct CudaDeviceTests {
             #expect(standIn.contexts == 1)
         }
     }
+
+    @Test func aGPUNamesTheNodeThatItIsAttachedTo() throws {
+        let driver = try CudaDriver(library: StandIn().path)
+        #expect(driver.pciAddress == "0000:3b:00.0")
+        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("holdfast-\(UUID().uuidString)")
+        defer { try? FileManager.default.removeItem(at: folder) }
+        let place = folder.appendingPathComponent("bus/pci/devices/0000:3b:00.0")
+        try FileManager.default.createDirectory(at: place, withIntermediateDirectories: true)
+        #expect(driver.memoryNode(sysfs: folder.path) == nil)
+        try "1\n".write(to: place.appendingPathComponent("numa_node"), atomically: true, encoding: .utf8)
+        #expect(driver.memoryNode(sysfs: folder.path) == 1)
+        // What the kernel says of a machine with one node.
+        try "-1\n".write(to: place.appendingPathComponent("numa_node"), atomically: true, encoding: .utf8)
+        #expect(driver.memoryNode(sysfs: folder.path) == nil)
+    }
 }
 
 /// A driver of its own for one test, built when it is needed.

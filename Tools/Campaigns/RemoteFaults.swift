@@ -3,6 +3,7 @@
 // started anew.
 
 import Foundation
+import KVAgent
 import KVModel
 import KVServing
 import KVSimulation
@@ -54,9 +55,8 @@ struct RemoteFaultFigures: Encodable {
 final class RemoteFaultsCampaign {
     private static let blockTokens = 128
     private static let blockBytes = 64 << 10
-    /// The agent's `ask`, and the bounds of a load's grace: what D is made of.
-    private static let ask = 0.005
-    private static let grace = (min: 0.020, max: 2.0)
+    /// The agent's deadlines, of which D is made: its `ask`, and a load's grace.
+    private static let deadlines = AgentConfiguration()
     private static let recoveryLimit = 60.0
     private let quick: Bool
     private let seed: UInt64
@@ -87,7 +87,9 @@ final class RemoteFaultsCampaign {
             folder,
             settings: [
                 "store: 127.0.0.1:\(wire.port)", "keys: \(first.keys)", "dram: 24MiB", "hugePages: false",
-                "pinMemory: false", "ask: \(Self.ask)", "layers: 80",
+                "pinMemory: false", "ask: \(Self.deadlines.ask)",
+                "loadGraceShare: \(Self.deadlines.loadGraceShare)", "loadGraceMin: \(Self.deadlines.loadGraceMin)",
+                "loadGraceMax: \(Self.deadlines.loadGraceMax)", "layers: 80",
                 "prefill: [\(prefill.base), \(prefill.linear), \(prefill.quadratic)]",
             ])
         engine = try EngineUnderTest(
@@ -328,7 +330,9 @@ final class RemoteFaultsCampaign {
         let came = turn.found > 0 && turn.came == turn.found
         let least = came ? min(recompute, Double(turn.came) * secondsPerBlock + rest(turn.came)) : recompute
         let saved = prefill.seconds(count: Double(turn.found * Self.blockTokens), after: 0)
-        let deadline = Self.ask + (turn.found > 0 ? min(max(saved / 4, Self.grace.min), Self.grace.max) : 0)
+        let given = Self.deadlines
+        let grace = min(max(saved * given.loadGraceShare, given.loadGraceMin), given.loadGraceMax)
+        let deadline = given.ask + (turn.found > 0 ? grace : 0)
         return (turn.readySeconds + rest(turn.came), load, recompute, deadline, 1.1 * least + deadline)
     }
 

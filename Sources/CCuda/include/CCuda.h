@@ -17,8 +17,9 @@ int hf_cuda_open(const char *library, int number, hf_cuda **cuda, char *why, siz
 void hf_cuda_close(hf_cuda *cuda);
 /// Makes the context current on the calling thread.
 int hf_cuda_enter(hf_cuda *cuda);
-/// The device's name, and its memory in bytes.
+/// The device's name, its place on the PCI bus (0000:3B:00.0), and its memory in bytes.
 const char *hf_cuda_name(const hf_cuda *cuda);
+const char *hf_cuda_pci(const hf_cuda *cuda);
 uint64_t hf_cuda_memory_bytes(const hf_cuda *cuda);
 /// What an error number means, in the driver's words.
 const char *hf_cuda_error(const hf_cuda *cuda, int error);
