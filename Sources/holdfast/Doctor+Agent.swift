@@ -7,6 +7,8 @@ import KVModel
 import KVSettings
 import KVStore
 import KVSystem
+import KVTiering
+import KVTransport
 
 /// An agent's settings and everything that they name.
 struct AgentChecks {
@@ -14,8 +16,11 @@ struct AgentChecks {
     /// Bytes of the engine's host region, as the operator says them.
     let engineRegion: String?
 
+    /// How long the store may take to say hello.
+    private static let helloLimit = Duration(seconds: 3)
+
     /// One finding for each thing, in the order of a start.
-    var findings: [Finding] {
+    func findings() async -> [Finding] {
         var settings = AgentConfiguration()
         do throws(OperatorError) {
             try settings.read(file: file)
@@ -30,17 +35,59 @@ struct AgentChecks {
         machine.rdmaListen = ""
         machine.sessions = settings.engines
         machine.data = settings.nvme.isEmpty ? [] : [settings.nvme]
+        let checks = MachineChecks(
+            settings: machine, owner: "agent", memoryKind: .file, wantsHugePages: settings.hugePages)
         var findings = [Finding("settings", .ok, "all of them are known")]
-        findings += MachineChecks(settings: machine, owner: "agent").findings.filter { $0.about != "rdmaListen" }
-        findings.append(socket(settings))
-        if settings.hbm > 0 { findings.append(device(settings)) }
+        findings += checks.findings.filter { $0.about != "rdmaListen" }
+        findings += [socket(settings), prefill(&settings)]
+        let gpu = device(settings)
+        findings += gpu.findings
+        findings.append(memoryNode(settings, gpu: gpu.driver))
         findings.append(region(settings))
         if !settings.nvme.isEmpty {
-            findings += DriveChecks(path: settings.nvme, size: settings.nvmeSize).findings
+            findings += DriveChecks(path: settings.nvme, size: settings.nvmeSize, owner: "agent").findings
         }
-        if !settings.store.isEmpty { findings += [keys(settings), store(settings)] }
+        findings += files(settings)
+        if !settings.store.isEmpty { findings += [keys(settings), await store(settings)] }
         if !settings.profile.isEmpty { findings.append(profile(settings)) }
         return findings
+    }
+
+    /// What the planner weighs loads against.
+    private func prefill(_ settings: inout AgentConfiguration) -> Finding {
+        do throws(OperatorError) { try settings.priceCatalogueModel() } catch { return Finding("prefill", error) }
+        let milliseconds = settings.prefill.seconds(count: 8192, after: 0) * 1e3
+        let words = String(format: "computing a prompt of 8,192 tokens is taken to last %.0f ms", milliseconds)
+        guard settings.prefill != AgentConfiguration().prefill else {
+            return Finding(
+                "prefill", .warning, words + ", which is the default of no engine in particular",
+                remedy: "name `model` and `gpu` of the catalogue, or give `prefill`; loads are weighed against it")
+        }
+        return Finding("prefill", .ok, words)
+    }
+
+    /// Node memory is near the GPU, or where the settings want it.
+    private func memoryNode(_ settings: AgentConfiguration, gpu: CudaDriver?) -> Finding {
+        do throws(OperatorError) { try settings.checkMemoryNode() } catch { return Finding("NUMA", error) }
+        let count = Numa.nodes.count
+        if let node = settings.memoryNode(gpu: gpu) {
+            return Finding("NUMA", .ok, "node memory comes from node \(node) of \(max(1, count))")
+        }
+        guard count > 1 else { return Finding("NUMA", .ok, "one memory node") }
+        guard settings.numaNode == "auto" else {
+            return Finding("NUMA", .ok, "\(count) memory nodes, and any of them will do")
+        }
+        return Finding(
+            "NUMA", .warning, "\(count) memory nodes, and neither a GPU nor an RDMA device of ours says which is near",
+            remedy: "set `numaNode` to the node of the engine's GPU (`nvidia-smi topo -m` shows it)")
+    }
+
+    /// What the agent writes down.
+    private func files(_ settings: AgentConfiguration) -> [Finding] {
+        let named = [("journal", settings.journal), ("traces", settings.traces)].filter { !$0.1.isEmpty }
+        guard !named.isEmpty else { return [] }
+        do throws(OperatorError) { try settings.checkFiles() } catch { return [Finding(error.place, error)] }
+        return named.map { Finding($0.0, .ok, $0.1) }
     }
 
     private func socket(_ settings: AgentConfiguration) -> Finding {
@@ -59,22 +106,17 @@ struct AgentChecks {
     }
 
     /// The device whose slots are the agent's.
-    private func device(_ settings: AgentConfiguration) -> Finding {
-        guard let number = settings.gpuNumber else {
-            return Finding(
-                "device", .warning, "ordinary memory stands in for a GPU's: its rates say nothing of one",
-                remedy: "give cuda:0 where there is a GPU")
-        }
+    private func device(_ settings: AgentConfiguration) -> (findings: [Finding], driver: CudaDriver?) {
+        guard settings.hbm > 0 else { return ([], nil) }
         do throws(OperatorError) {
-            let driver = try CudaDriver(gpu: number)
-            guard settings.hbm < driver.byteCount else {
-                return Finding(
-                    "device", .problem,
-                    "`hbm` is \(ByteSize.text(settings.hbm)), and \(driver.name) has \(ByteSize.text(driver.byteCount))",
-                    remedy: "leave room for the model")
+            guard let driver = try settings.openGPU() else {
+                let found = Finding(
+                    "device", .warning, "ordinary memory stands in for a GPU's: its rates say nothing of one",
+                    remedy: "give cuda:0 where there is a GPU")
+                return ([found], nil)
             }
-            return Finding("device", .ok, "\(driver.name), \(ByteSize.text(driver.byteCount))")
-        } catch { return Finding("device", error) }
+            return ([Finding("device", .ok, "\(driver.name), \(ByteSize.text(driver.byteCount))")], driver)
+        } catch { return ([Finding("device", error)], nil) }
     }
 
     /// Memory of ours that is no larger than the engine's own host region holds nothing that is not there already.
@@ -120,16 +162,37 @@ struct AgentChecks {
         } catch { return Finding("keys", error) }
     }
 
-    private func store(_ settings: AgentConfiguration) -> Finding {
+    /// The store is there and takes the key. One that is away is a warning, since the agent serves without it; one that is there
+    /// and refuses would refuse for ever.
+    private func store(_ settings: AgentConfiguration) async -> Finding {
+        let client: StoreClient
+        do {
+            let routes = try settings.routes()
+            let secret = try AgentSettingsReading.secret(settings)
+            client = try StoreClient(
+                StoreClientConfiguration(routes: routes, tenant: settings.tenant, secret: secret),
+                memory: try BlockMemory(byteCount: 4096), sink: { _ in })
+        } catch let error as OperatorError { return Finding("store", error) } catch {
+            return Finding("store", .problem, "\(error)")
+        }
+        let response = await client.call(.stat, within: Self.helloLimit)
+        client.shutDown()
+        guard response.status != .ok else {
+            return Finding("store", .ok, "\(settings.store) answers, and takes the key of `\(settings.tenant)`")
+        }
+        var said = "`\(response.status)`"
+        if case .text(let text) = response.body, !text.isEmpty { said = String(decoding: text, as: UTF8.self) }
         do {
             let (host, port) = try splitEndpoint(settings.store, option: "store")
-            try checkCanReach(host, port: port, within: Duration(seconds: 3))
-            return Finding("store", .ok, "\(settings.store) answers")
-        } catch let error as OperatorError { return Finding("store", error) } catch {
+            try checkCanReach(host, port: port, within: Self.helloLimit)
+        } catch {
             return Finding(
-                "store", .warning, "\(error)",
+                "store", .warning, "it does not answer: \(error)",
                 remedy: "the agent serves without it and uses it when it comes; is its address right?")
         }
+        return Finding(
+            "store", .problem, "\(settings.store) is reached, and says no hello to `\(settings.tenant)`: \(said)",
+            remedy: "`tenant` and `keys` are those that the store was started with, and TLS is where the store has it")
     }
 
     private func profile(_ settings: AgentConfiguration) -> Finding {

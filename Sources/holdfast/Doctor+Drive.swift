@@ -9,6 +9,8 @@ struct DriveChecks {
     let path: String
     /// Bytes of a file that does not exist yet.
     let size: Int?
+    /// Whose it will be.
+    var owner = "store"
 
     /// What it holds, and what the store would meet; one problem ends the list.
     var findings: [Finding] {
@@ -23,13 +25,14 @@ struct DriveChecks {
                     + ByteSize.text(superblock.geometry.extentBytes))
             return [held] + use + transfers
         } catch .notADrive(_, found: "nothing") {
-            return [Finding(path, .ok, "empty: the store will format it")]
+            return [Finding(path, .ok, "empty: the \(owner) will format it")]
                 + use + transfers
         } catch .notADrive(let path, let found) {
             return [
                 Finding(
-                    path, .problem, "it holds \(found), which the store will not overwrite",
-                    remedy: "name another, or start the store with --force and lose that")
+                    path, .problem, "it holds \(found), which the \(owner) will not overwrite",
+                    remedy: owner == "store"
+                        ? "name another, or start the store with --force and lose that" : "name another, or empty it")
             ]
         } catch { return [Finding(path, error.operatorError)] }
     }
@@ -47,7 +50,7 @@ struct DriveChecks {
             return Finding(path, .problem, "there is no folder \(folder)", remedy: "make it first")
         }
         guard FileManager.default.isWritableFile(atPath: folder) else {
-            return Finding(path, .problem, "\(folder) may not be written to", remedy: "give it to the store's user")
+            return Finding(path, .problem, "\(folder) may not be written to", remedy: "give it to the \(owner)'s user")
         }
         let words = "a new file of \(ByteSize.text(size)), \(ByteSize.text(free)) are free"
         return size <= free
@@ -58,7 +61,7 @@ struct DriveChecks {
     /// What keeps this process from taking it now.
     private var use: [Finding] {
         guard FileManager.default.isWritableFile(atPath: path) else {
-            return [Finding(path, .problem, "this user may not write to it", remedy: "give it to the store's user")]
+            return [Finding(path, .problem, "this user may not write to it", remedy: "give it to the \(owner)'s user")]
         }
         let mounts = (try? String(contentsOfFile: "/proc/self/mounts", encoding: .utf8)) ?? ""
         let name = URL(fileURLWithPath: path).resolvingSymlinksInPath().path

@@ -2,6 +2,7 @@
 
 import Foundation
 import KVFlash
+import KVMemory
 import KVModel
 import KVStore
 import KVSystem
@@ -11,10 +12,14 @@ struct MachineChecks {
     let settings: StoreConfiguration
     /// Whose memory it is, in words.
     var owner = "store"
+    /// What that memory lies in.
+    var memoryKind = TransparentHugePages.Kind.ordinary
+    /// Whether it is to lie on huge pages.
+    var wantsHugePages = true
 
     /// One finding for each thing, in the order of a start.
     var findings: [Finding] {
-        [checksums, ring, memory, lockedMemory, hugePages, memoryNodes, descriptors, rdma] + ports
+        [checksums, ring, memory, lockedMemory, hugePages] + memoryNodes + [descriptors, rdma] + ports
     }
 
     private var checksums: Finding {
@@ -63,27 +68,33 @@ struct MachineChecks {
     }
 
     private var hugePages: Finding {
+        guard wantsHugePages else { return Finding("huge pages", .ok, "not asked for") }
         let free = number("HugePages_Free", in: "/proc/meminfo") ?? 0
         let size = kibibytes("Hugepagesize", in: "/proc/meminfo") ?? 0
         if free * size >= settings.dram, free > 0 {
             return Finding("huge pages", .ok, "\(free) reserved ones of \(ByteSize.text(size)) are free")
         }
-        let transparent = text("/sys/kernel/mm/transparent_hugepage/enabled") ?? ""
-        if transparent.contains("[always]") || transparent.contains("[madvise]") {
-            return Finding("huge pages", .ok, "transparent ones")
+        let rule = TransparentHugePages.rule(for: memoryKind) ?? "off"
+        if TransparentHugePages.areGiven(to: memoryKind) {
+            return Finding("huge pages", .ok, "transparent ones (the kernel's rule is \(rule))")
         }
+        let (what, word) = memoryKind == .file ? ("memory files get", "advise") : ("memory gets", "madvise")
         return Finding(
-            "huge pages", .warning, "\(free) reserved ones are free, and transparent ones are off",
-            remedy: "write madvise to /sys/kernel/mm/transparent_hugepage/enabled")
+            "huge pages", .warning,
+            "\(free) reserved ones are free, and \(what) no transparent ones: the kernel's rule is \(rule)",
+            remedy: "write \(word) to /sys\(memoryKind.ruleFile), or reserve them (vm.nr_hugepages)")
     }
 
-    private var memoryNodes: Finding {
-        let names = (try? FileManager.default.contentsOfDirectory(atPath: "/sys/devices/system/node")) ?? []
-        let count = names.filter { $0.wholeMatch(of: /node\d+/) != nil }.count
-        guard count > 1 else { return Finding("NUMA", .ok, "one memory node") }
-        return Finding(
-            "NUMA", .warning, "\(count) memory nodes",
-            remedy: "run one \(owner) a node, under numactl, beside its drives and its network card")
+    /// An agent has a setting of its own for the node.
+    private var memoryNodes: [Finding] {
+        guard owner == "store" else { return [] }
+        let count = Numa.nodes.count
+        guard count > 1 else { return [Finding("NUMA", .ok, "one memory node")] }
+        return [
+            Finding(
+                "NUMA", .warning, "\(count) memory nodes",
+                remedy: "run one \(owner) a node, under numactl, beside its drives and its network card")
+        ]
     }
 
     private var descriptors: Finding {

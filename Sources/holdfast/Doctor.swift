@@ -6,7 +6,7 @@ import KVModel
 import KVSettings
 import KVStore
 
-struct Doctor: ParsableCommand {
+struct Doctor: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Says what is wrong with a machine or the settings of a store or an agent, and what to do.",
         discussion: """
@@ -37,8 +37,10 @@ struct Doctor: ParsableCommand {
     @Flag(name: .long, help: "Prints JSON.")
     var json = false
 
-    func run() throws {
-        if let agentConfig { return try show(AgentChecks(file: agentConfig, engineRegion: engineRegion).findings) }
+    func run() async throws {
+        if let agentConfig {
+            return try show(await AgentChecks(file: agentConfig, engineRegion: engineRegion).findings())
+        }
         var settings = StoreConfiguration()
         var findings: [Finding] = []
         do {

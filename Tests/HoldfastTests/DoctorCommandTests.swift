@@ -10,6 +10,13 @@ import Testing
         return try scratch.path("store.yaml", lines + more)
     }
 
+    /// A file that only its owner reads, as keys are kept.
+    private func privateFile(_ scratch: Scratch, _ name: String, _ content: String) throws -> String {
+        let path = try scratch.path(name, content)
+        try FileManager.default.setAttributes([.posixPermissions: 0o600], ofItemAtPath: path)
+        return path
+    }
+
     private func verdicts(_ run: CommandRun) throws -> [String: String] {
         let list = try JSONSerialization.jsonObject(with: Data(run.output.utf8)) as? [[String: Any]] ?? []
         return Dictionary(
@@ -59,6 +66,54 @@ import Testing
         #expect(run.exitCode == 1)
         #expect(try verdicts(run)["listen"] == "problem")
         #expect(try verdicts(run)["http"] == "ok")
+    }
+
+    @Test func whatAnAgentCouldNotStartWithIsAProblem() throws {
+        let scratch = try Scratch()
+        let socket = scratch.folder.appendingPathComponent("s").path
+        func doctor(_ more: String) throws -> (code: Int32, verdicts: [String: String], said: String) {
+            let lines = "socket: \(socket)\ndram: 64MiB\nhttp: 127.0.0.1:0\n"
+            let config = try scratch.path("agent.yaml", lines + more)
+            let run = try CommandRun.holdfast(["doctor", "--agent-config", config, "--json"])
+            return (run.exitCode, try verdicts(run), run.output + run.errors)
+        }
+        let plain = try doctor("")
+        #expect(plain.code == 0 && plain.verdicts["prefill"] == "warning", "\(plain.said)")
+        let named = try doctor("model: Llama-3.1-8B\ngpu: H100\n")
+        #expect(named.code == 0 && named.verdicts["prefill"] == "ok", "\(named.said)")
+        for (about, lines) in [
+            ("NUMA", "numaNode: 1000"), ("journal", "journal: /nonexistent/journal"),
+            ("traces", "traces: /nonexistent/traces"), ("prefill", "model: nobodys\ngpu: H100"),
+            ("device", "device: cuda:1000\nhbm: 8MiB"),
+            ("store", "store: 127.0.0.1:9\nkeys: k\ntlsAuthority: /nonexistent/ca.pem"),
+        ] {
+            let found = try doctor(lines)
+            #expect(found.code == 1 && found.verdicts[about] == "problem", "\(lines): \(found.said)")
+        }
+        // Nobody listens there: the agent serves without it.
+        let keys = try privateFile(scratch, "keys", "local: {key: \(String(repeating: "ab", count: 32))}\n")
+        let away = try doctor("store: 127.0.0.1:9\nkeys: \(keys)")
+        #expect(away.verdicts["store"] == "warning", "\(away.said)")
+    }
+
+    @Test func aStoreThatIsThereAndRefusesTheKeyIsAProblem() throws {
+        let scratch = try Scratch()
+        let store = try StoreProcess(scratch)
+        let socket = scratch.folder.appendingPathComponent("s").path
+        func verdict(keys: String) throws -> (verdict: String?, said: String) {
+            let config = try scratch.path(
+                "agent.yaml",
+                "socket: \(socket)\ndram: 64MiB\nhttp: 127.0.0.1:0\nstore: \(store.address)\nkeys: \(keys)\n")
+            let run = try CommandRun.holdfast(["doctor", "--agent-config", config, "--json"])
+            return (try verdicts(run)["store"], run.output + run.errors)
+        }
+        let right = try verdict(keys: store.keys)
+        #expect(right.verdict == "ok", "\(right.said)")
+        let digits = try String(contentsOfFile: store.keys, encoding: .utf8)
+        let wrong = digits.replacing(/[0-9a-f]{64}/, with: String(repeating: "ab", count: 32))
+        #expect(wrong != digits)
+        let refused = try verdict(keys: try privateFile(scratch, "wrong.keys", wrong))
+        #expect(refused.verdict == "problem" && refused.said.contains("says no hello"), "\(refused.said)")
     }
 
     @Test func memoryThatTheMachineDoesNotHaveIsAProblem() throws {
