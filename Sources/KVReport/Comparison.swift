@@ -11,8 +11,9 @@ public struct Comparison: Sendable {
     public let referenceKey: String
     /// What differs between the records.
     public let differences: [Difference]
-    /// Baselines and ceilings with the same result in all records: drawn once.
-    private let shared: Set<String>
+    /// Baselines and ceilings with the same result in all records that have them, drawn once; with the record they are
+    /// taken from, and whether every record has them.
+    private let shared: [(system: SystemResult, record: Int, isEverywhere: Bool)]
 
     /// Something that differs between records.
     public struct Difference: Sendable, Equatable {
@@ -27,10 +28,12 @@ public struct Comparison: Sendable {
     /// The reference when nobody asks for another: HBM + DRAM.
     public static let defaultReference = "C"
 
-    /// Puts records beside each other. Throws when the reference is not a baseline of the first record.
-    public init(_ records: [Record], against key: String? = nil) throws(OperatorError) {
+    /// Puts records beside each other. Throws when the reference is not a baseline of the first record. `files` tell records
+    /// of the same name apart.
+    public init(_ records: [Record], against key: String? = nil, files: [String] = []) throws(OperatorError) {
         guard !records.isEmpty else { throw OperatorError("no record to report", remedy: "name a record file") }
         if let key { try Comparison.check(reference: key, of: records[0]) }
+        let names = Comparison.names(of: records, files: files)
         let referenceKey = key ?? Comparison.defaultReference
         var runs: [ComparedRun] = []
         for (index, record) in records.enumerated() {
@@ -42,16 +45,36 @@ public struct Comparison: Sendable {
                 ComparedRun(
                     index: index, key: "\(index + 1)", record: record, system: system,
                     reference: record.systems.first { $0.key == referenceKey },
-                    name: records.count == 1 ? "This run" : record.name))
+                    name: records.count == 1 ? "This run" : names[index]))
         }
         self.runs = runs
         self.referenceKey = referenceKey
         differences = Comparison.differences(of: records)
-        let first = records[0].systems.filter { $0.key != "1" }
-        shared = Set(
-            first.filter { system in
-                records.dropFirst().allSatisfy { $0.systems.contains(system) }
-            }.map(\.key))
+        shared = Comparison.shared(of: records)
+    }
+
+    /// Names that tell the records apart: their own, or those of their files.
+    private static func names(of records: [Record], files: [String]) -> [String] {
+        let own = records.map(\.name)
+        guard Set(own).count < own.count, files.count == own.count else { return own }
+        let stems = files.map { file -> String in
+            let last = file.split(separator: "/").last.map(String.init) ?? file
+            return last.hasSuffix(".hfr") ? String(last.dropLast(4)) : last
+        }
+        return Set(stems).count == stems.count ? stems : files
+    }
+
+    private static func shared(of records: [Record]) -> [(system: SystemResult, record: Int, isEverywhere: Bool)] {
+        var found: [(system: SystemResult, record: Int, isEverywhere: Bool)] = []
+        for (index, record) in records.enumerated() {
+            for system in record.systems where system.key != "1" {
+                if found.contains(where: { $0.system.key == system.key }) { continue }
+                let all = records.compactMap { other in other.systems.first { $0.key == system.key } }
+                guard all.allSatisfy({ $0 == system }) else { continue }
+                found.append((system, index, all.count == records.count))
+            }
+        }
+        return found.sorted { $0.system.key < $1.system.key }
     }
 
     private static func check(reference key: String, of record: Record) throws(OperatorError) {
@@ -71,6 +94,17 @@ public struct Comparison: Sendable {
 
     /// Whether gains between the records may be computed.
     public var isAlike: Bool { !differences.contains { $0.breaksLikeness } }
+
+    /// Where the records' times come from, each record named where they differ.
+    var times: Prose {
+        if runs.allSatisfy({ $0.times == runs[0].times }) { return "\(runs[0].times)" }
+        var words: Prose = ""
+        for run in runs {
+            if run.index > 0 { words = "\(prose: words), " }
+            words = "\(prose: words)\(run.key) \(run.times)"
+        }
+        return words
+    }
 
     static func isCeiling(_ key: String) -> Bool { key == "Y" || key == "Z" }
 
@@ -155,14 +189,14 @@ struct SystemRow {
 extension Comparison {
     /// The rows of a chart: baselines that hold for all records, then the records, then the ceilings asked for.
     func rows(ceilings: [String] = []) -> [SystemRow] {
-        let first = runs[0].record
-        func row(_ system: SystemResult) -> SystemRow {
-            SystemRow(mark: mark(system.key), name: system.name, system: system, record: first)
+        let others = shared.map { system, index, isEverywhere in
+            SystemRow(
+                mark: mark(system.key), name: isEverywhere ? system.name : "\(system.name) (record \(index + 1))",
+                system: system, record: runs[index].record)
         }
-        let others = first.systems.filter { shared.contains($0.key) }.sorted { $0.key < $1.key }
-        let baselines = others.filter { !Comparison.isCeiling($0.key) }.map(row)
+        let baselines = others.filter { !Comparison.isCeiling($0.system.key) }
         let own = runs.map { SystemRow(mark: $0.mark, name: $0.name, system: $0.system, record: $0.record) }
-        return baselines + own + others.filter { ceilings.contains($0.key) }.map(row)
+        return baselines + own + others.filter { ceilings.contains($0.system.key) }
     }
 
     /// The rows of a table: those of the chart, and each record's own baselines where they differ.
@@ -170,7 +204,7 @@ extension Comparison {
         var rows = rows(ceilings: ceilings)
         for run in runs {
             for system in run.record.systems.sorted(by: { $0.key < $1.key })
-            where system.key != "1" && !shared.contains(system.key) {
+            where system.key != "1" && !shared.contains(where: { $0.system.key == system.key }) {
                 rows.append(
                     SystemRow(
                         mark: mark(system.key), name: "\(system.name) (record \(run.key))", system: system,

@@ -44,6 +44,12 @@ public struct Prose: Sendable, Equatable, ExpressibleByStringInterpolation {
                 runs.append(.text(text))
             }
         }
+        /// Text with its marks.
+        public mutating func appendInterpolation(prose: Prose) {
+            for run in prose.runs {
+                if case .text(let text) = run { appendInterpolation(text) } else { runs.append(run) }
+            }
+        }
         /// A printed number.
         public mutating func appendInterpolation(_ printed: Printed) { appendInterpolation(printed.text) }
         /// Words that stand out.

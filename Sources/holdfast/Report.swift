@@ -62,7 +62,7 @@ struct ReportCommand: AsyncParsableCommand {
         }
         var read: [Record] = []
         for path in records { read.append(try Record(contentsOf: path)) }
-        let comparison = try Comparison(read, against: against)
+        let comparison = try Comparison(read, against: against, files: records)
         if let html {
             guard read.count <= 4 else {
                 throw OperatorError(

@@ -66,6 +66,78 @@ import Testing
             ])
     }
 
+    @Test func aBaselineThatOneRecordLacksIsStillDrawn() throws {
+        let live = Sample.record(name: "live").changing { record in
+            record.systems.removeAll { "ABCDE".contains($0.key) }
+        }
+        for records in [[Sample.record(), live], [live, Sample.record()]] {
+            let comparison = try Comparison(records)
+            guard case .stacks(let chart) = comparison.sections[0].figures.last?.chart else { return }
+            #expect(chart.rows.compactMap(\.mark?.key) == ["A", "B", "C", "D", "E", "1", "2", "Y"])
+            let owner = records[0].name == "live" ? 2 : 1
+            #expect(chart.rows.first { $0.mark?.key == "C" }?.name == "HBM + DRAM (record \(owner))")
+            #expect(chart.rows.last?.name == "Clairvoyant, same size")
+        }
+    }
+
+    @Test func recordsOfOneNameAreToldApartByTheirFiles() throws {
+        let records = [Sample.record(), Sample.record()]
+        #expect(try Comparison(records).runs.map(\.name) == ["sample", "sample"])
+        let files = try Comparison(records, files: ["out/before.hfr", "after.hfr"])
+        #expect(files.runs.map(\.name) == ["before", "after"])
+        #expect(try Comparison(records, files: ["a/x.hfr", "b/x.hfr"]).runs.map(\.name) == ["a/x.hfr", "b/x.hfr"])
+        let named = [Sample.record(name: "one"), Sample.record(name: "two")]
+        #expect(try Comparison(named, files: ["a.hfr", "b.hfr"]).runs.map(\.name) == ["one", "two"])
+    }
+
+    @Test func eachRecordSaysWhereItsTimesComeFrom() throws {
+        let live = Sample.record(name: "live").changing {
+            $0.mode = .live
+            $0.live = LiveRun(machine: "two hosts", runs: 1)
+        }
+        let text = try Comparison([Sample.record(), live]).terminalReport(sections: .all)
+            .replacing(thinSpace, with: " ")
+        #expect(text.contains("1 modelled, +-11 % on mean TTFT, +-5 % on TPOT; 2 measured on two hosts"))
+        #expect(text.contains(" mixed\n"))
+        #expect(text.contains("1 modelled, 2 measured; first seen counted"))
+        let cautions = try Comparison([Sample.record(), live]).cautions.map(\.plain)
+        #expect(cautions.contains("Times of record 2 are measured."))
+        let alike = try Comparison([Sample.record(), Sample.record(name: "b")]).terminalReport(sections: .all)
+        #expect(!alike.contains("1 modelled") && !alike.contains("mixed"))
+    }
+
+    @Test func aRouteWithoutKnowledgeIsNotStale() throws {
+        func router(_ staleness: Double) throws -> String? {
+            let record = Sample.record().changing {
+                $0.configuration.router = "migrating"
+                $0.configuration.routerStalenessSeconds = staleness
+            }
+            return try Comparison([record]).sections[8].listings[0].entries.first { $0.name == "Router" }?.value
+        }
+        #expect(try router(0) == "migrating")
+        #expect(try router(0.1)?.contains("stale") == true)
+    }
+
+    @Test func aCeilingThatIsBeatenInTimeSaysWhatItBounds() throws {
+        let words = "Z bounds tokens, not times"
+        #expect(try !Comparison([Sample.record()]).page.contains(words))
+        let record = Sample.record().changing("E") { $0.ttft.p99 = 0.1 }
+        #expect(try Comparison([record]).page.contains(words))
+    }
+
+    @Test func waitsTooShortForTheirDigitsAreNotSpelledOut() throws {
+        let record = Sample.record().changing("1") {
+            $0.prefetch!.ttftSecondsContention = -0.000_000_122
+            $0.prefetch!.ttftSecondsDisplaced = 0
+        }
+        guard case .waterfall(let chart) = try Comparison([record]).sections[6].figures[0].chart else {
+            Issue.record("no waterfall")
+            return
+        }
+        #expect(
+            chart.steps.map { $0.label.replacing(thinSpace, with: " ") } == ["+3,940 s", "0 s", "−<0.01 s", "+3,940 s"])
+    }
+
     @Test func measuredPairsNameNoWinnerUnlessTheIntervalDoes() throws {
         func gain(_ low: Double, _ high: Double, pairs: Int = 15) throws -> String {
             let record = Sample.record().changing {

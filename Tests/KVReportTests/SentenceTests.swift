@@ -54,12 +54,15 @@ private let cases: [Case] = [
         record.sloSearch[index].gpus = nil
         record.sloSearch[index].cost = nil
     },
-    Case(0, "v.nobuy", "cost $0.75 instead of $0.63 at the same SLO. It would pay above 8.3 sessions per GPU") {
+    Case(0, "v.nobuy", "cost $0.75 instead of $0.63 with HBM + DRAM at the same SLO. It would pay above 8.3 sessions") {
         record in
         record.costAtSameSLO(1.2)
         record.run { $0.goodput = 0.9 }
     },
-    Case(0, "v.nobuy", "The shared tier is not worth buying here: a million tokens cost $0.35 instead of $0.31 with HBM + DRAM + local NVMe") {
+    Case(
+        0, "v.nobuy",
+        "The shared tier is not worth buying here: a million tokens cost $0.35 instead of $0.31 with HBM + DRAM + local NVMe"
+    ) {
         record in
         record.localFlash(gpus: 16)
         record.run { $0.goodput = 1.1 }
@@ -193,8 +196,23 @@ private let cases: [Case] = [
     // 7
     Case(7, "p.off", "Prefetch was off.") { $0.configuration.prefetch = false },
     Case(7, "p.loss", "saved 100 s of waiting and cost 6.2 min") { $0.run { $0.prefetch!.ttftSecondsSaved = 100 } },
+    Case(7, "p.counted", "moved 13 TB, of which 80 % were used; what waiting that saved was not told apart") {
+        $0.run { $0.prefetch!.hasTimes = false }
+    },
+    Case(7, "p.counted", "Prefetch was on and moved nothing") { record in
+        record.run {
+            $0.prefetch = PrefetchBalance()
+            $0.prefetch!.hasTimes = false
+        }
+    },
     Case(7, "p.loss", "it saved no waiting") { $0.run { $0.prefetch = PrefetchBalance() } },
-    Case(7, "p.main", "saved 60 min of waiting, net: 0.30 s per request. 80 % of the bytes it moved were used."),
+    Case(7, "p.loss", "without it requests wait 20 s less in all") {
+        $0.run { $0.prefetch!.ttftSecondsBySecondRun = -20 }
+    },
+    Case(7, "p.main", "60 min of waiting, net by an estimate from its bytes: 0.30 s per request. 80 % of the bytes it"),
+    Case(7, "p.main", "saved 20 min of waiting, net: 0.10 s per request") {
+        $0.run { $0.prefetch!.ttftSecondsBySecondRun = 1_200 }
+    },
     // 8
     Case(8, "n.limit", "Store NIC was the limit: full 12 % of the time, and 0.40 GPU-hours stalled behind it") {
         record in
@@ -244,7 +262,7 @@ private let cases: [Case] = [
             "c.same", "c.noslo",
             "c.alone", "c.unsearched", "c.missing", "s.big", "s.main", "s.missing", "k.far", "k.near", "k.main",
             "k.alone", "k.missing",
-            "p.off", "p.loss", "p.main", "n.limit", "n.main", "n.missing", "q.fail", "q.main", "q.live",
+            "p.off", "p.loss", "p.main", "p.counted", "n.limit", "n.main", "n.missing", "q.fail", "q.main", "q.live",
         ]
         #expect(Set(cases.map(\.rule)) == rules)
     }

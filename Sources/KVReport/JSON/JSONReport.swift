@@ -275,10 +275,13 @@ private func json(_ balance: PrefetchBalance) -> JSONValue {
             "late": .number(balance.bytesLate),
             "cancelled": .number(balance.bytesCancelled),
         ]),
-        "ttftSeconds": .members([
-            "saved": .number(balance.ttftSecondsSaved), "displaced": .number(balance.ttftSecondsDisplaced),
-            "contention": .number(balance.ttftSecondsContention),
-        ]),
+        "ttftSeconds": balance.hasTimes == false
+            ? nil
+            : .members([
+                "saved": .number(balance.ttftSecondsSaved), "displaced": .number(balance.ttftSecondsDisplaced),
+                "contention": .number(balance.ttftSecondsContention),
+                "netBySecondRun": balance.ttftSecondsBySecondRun.map(JSONValue.number),
+            ]),
         "byReason": .array(
             balance.byReason.map {
                 .members([

@@ -94,7 +94,7 @@ extension Comparison {
             \(of) <b>\(trace.name)</b>: \(Printed.count(trace.requests)) requests, \(Printed.tokens(trace.inputTokens, .given)) prompt \
             tokens, \(Printed.tokens(trace.outputTokens, .given)) output tokens, \(Printed.seconds(trace.spanSeconds, .given)). \
             Cluster: \(setup.gpus) × \(setup.gpu), \(setup.model) \(setup.weights), \(setup.replicas) × TP \(setup.tensorParallel)\
-            \(with). Every result is \(run.times.markup) unless it says otherwise.
+            \(with). Every result is \(times.markup) unless it says otherwise.
             """
     }
 
@@ -174,8 +174,8 @@ extension Comparison {
         let full = values.compactMap(\.1).map(\.full).max() ?? 1
         func share(_ value: Double) -> Double { full > 0 ? min(max(value / full, 0), 1) : 0 }
         let reference: Markup =
-            first.reference.map { "<u style=\"left:\(percent: share($0.number))\"></u>" } ?? ""
-        let ceiling: Markup = first.ceiling.map { "<s style=\"left:\(percent: share($0.number))\"></s>" } ?? ""
+            first.reference.map { "<u style=\"left:\(mark: share($0.number))\"></u>" } ?? ""
+        let ceiling: Markup = first.ceiling.map { "<s style=\"left:\(mark: share($0.number))\"></s>" } ?? ""
         let bars = values.map { run, value -> Markup in
             guard let value else { return "" }
             return

@@ -327,6 +327,10 @@ public struct PrefetchBalance: Codable, Sendable, Equatable {
     public var ttftSecondsDisplaced = 0.0
     /// Seconds of TTFT of loads that waited behind it; below zero.
     public var ttftSecondsContention = 0.0
+    /// Seconds of TTFT, summed over requests, that the same replay without prefetch took longer; nil where there was none.
+    public var ttftSecondsBySecondRun: Double?
+    /// False where bytes were counted and no time was told apart, as by live agents; the seconds above then mean nothing.
+    public var hasTimes: Bool?
     /// The bytes by reason.
     public var byReason: [PrefetchReason] = []
 

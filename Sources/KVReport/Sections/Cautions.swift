@@ -25,6 +25,9 @@ extension Comparison {
                 measured mean TTFT and \(Printed.percent(error.tpot).text) of TPOT; on p99 it is not validated.
                 """)
         }
+        for other in runs.dropFirst() where other.record.mode != run.record.mode {
+            lines.append("Times of record \(other.key) are \(other.times).")
+        }
         lines.append(
             setup.arrivals == "sessions"
                 ? "Each turn comes a think time after the last one ended, so a faster system is also asked for more."

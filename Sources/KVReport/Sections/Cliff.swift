@@ -53,12 +53,11 @@ extension Comparison {
         guard let sweep = runs.compactMap(\.record.loadSweep).first, sweep.sessionsPerGPU.count > 1 else {
             return absent("cliff", 6, question, rule: "k", "other loads; a replay with its sweep adds them")
         }
-        let times = runs[0].times
         return Section(
             id: "cliff", number: 6, question: question, conclusions: runs.map(\.cliffConclusion),
-            provenance: "\(times.rawValue), \(sweep.sessionsPerGPU.count) loads",
+            provenance: "\(times.plain), \(sweep.sessionsPerGPU.count) loads",
             explanation: """
-                \(times): a sweep of \(Printed.count(sweep.sessionsPerGPU.count).text) loads, each dot one replay. The shaded bands \
+                \(prose: times): a sweep of \(Printed.count(sweep.sessionsPerGPU.count).text) loads, each dot one replay. The shaded bands \
                 are ±\(Printed.percent(0.2).text) around the load that fills each system, where the model must not be trusted to \
                 a point.
                 """,

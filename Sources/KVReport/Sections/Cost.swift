@@ -11,9 +11,9 @@ extension Comparison {
         }
         return Section(
             id: "cost", number: 4, question: question, conclusions: runs.map(\.costConclusion),
-            provenance: "\(run.times.rawValue) clusters, given prices",
+            provenance: "\(times.plain) clusters, given prices",
             explanation: """
-                \(run.times) clusters, \(.given) prices. Per million tokens, input and output. “Same SLO” is the smallest number \
+                \(prose: times) clusters, \(.given) prices. Per million tokens, input and output. “Same SLO” is the smallest number \
                 of whole replicas that keeps \(Printed.percent(configuration.slo.requiredShare).text) of requests within \
                 \(configuration.slo.words).
                 """,
@@ -212,6 +212,7 @@ extension ComparedRun {
         let whose = name == "This run" ? "" : ", \(name)"
         return Table(
             title: "what would change this conclusion\(whose)", corner: "If this input were different",
-            columns: ["$/M tokens", "with \(Economics(run: self).opponent?.key ?? "")", "saving at same SLO"], rows: rows)
+            columns: ["$/M tokens", "with \(Economics(run: self).opponent?.key ?? "")", "saving at same SLO"],
+            rows: rows)
     }
 }

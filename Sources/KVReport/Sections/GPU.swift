@@ -23,9 +23,9 @@ extension Comparison {
         let other = run.reference.map { ", \(Printed.percent($0.mfu).text) for \(run.referenceName)" } ?? ""
         return Section(
             id: "gpu", number: 3, question: question, conclusions: runs.map(\.gpuConclusion),
-            provenance: run.times.rawValue,
+            provenance: times.plain,
             explanation: """
-                \(run.times). Every GPU-second from the first arrival to the last completion is in one of five classes; a bar is \
+                \(prose: times). Every GPU-second from the first arrival to the last completion is in one of five classes; a bar is \
                 longer where a system could not keep up with the trace. Useful is useful prefill and decode. Useful work ran at \
                 \(mfu) of the GPUs' peak arithmetic (MFU)\(other).
                 """,

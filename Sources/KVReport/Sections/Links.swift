@@ -53,12 +53,11 @@ extension Comparison {
         guard runs.contains(where: { !$0.system.links.isEmpty }) else {
             return absent("links", 8, question, rule: "n", "links; a replay in time adds them")
         }
-        let times = runs[0].times
         return Section(
             id: "links", number: 8, question: question, conclusions: runs.map(\.linksConclusion),
-            provenance: "\(times.rawValue) use, given rates",
+            provenance: "\(times.plain) use, given rates",
             explanation: """
-                \(times) use of \(.given) rates. The scale is the line rate; the dotted line is what the path can really carry. A \
+                \(prose: times) use of \(.given) rates. The scale is the line rate; the dotted line is what the path can really carry. A \
                 link counts as full in a second in which it carries \(Printed.percent(0.95).text) of that.
                 """,
             figures: runs.filter { !$0.system.links.isEmpty }.map(linksFigure))

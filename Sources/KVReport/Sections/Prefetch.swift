@@ -1,8 +1,10 @@
 // 7. Did prefetch pay? A balance in seconds of TTFT, and one in bytes.
 
 extension PrefetchBalance {
-    /// Seconds of TTFT won after all costs.
-    var netSeconds: Double { ttftSecondsSaved + ttftSecondsDisplaced + ttftSecondsContention }
+    /// Seconds of TTFT won after all costs, estimated from bytes.
+    var estimatedNetSeconds: Double { ttftSecondsSaved + ttftSecondsDisplaced + ttftSecondsContention }
+    /// The same, by the replay without prefetch where there was one.
+    var netSeconds: Double { ttftSecondsBySecondRun ?? estimatedNetSeconds }
     /// Bytes moved for whatever end.
     var bytesMoved: Double { bytesUsed + bytesNeverUsed + bytesLate + bytesCancelled }
 }
@@ -13,7 +15,22 @@ extension ComparedRun {
         guard let balance = system.prefetch, record.configuration.prefetch else {
             return Conclusion(record: key, rule: "p.off", sentence: "Prefetch was off.")
         }
+        guard balance.hasTimes != false else {
+            let used = balance.bytesMoved > 0 ? Printed.percent(balance.bytesUsed / balance.bytesMoved).text : "none"
+            return Conclusion(
+                record: key, rule: "p.counted",
+                sentence: balance.bytesMoved > 0
+                    ? "Prefetch moved \(Printed.bytes(balance.bytesMoved)), of which \(used) were used; what waiting that "
+                        + "saved was not told apart."
+                    : "Prefetch was on and moved nothing.")
+        }
         let saved = Printed.seconds(balance.ttftSecondsSaved)
+        if let net = balance.ttftSecondsBySecondRun, net <= 0 {
+            let words = net == 0 ? "as long" : "\(Printed.seconds(-net)) less"
+            return Conclusion(
+                record: key, rule: "p.loss",
+                sentence: "Prefetch did not pay: without it requests wait \(words) in all.")
+        }
         if balance.netSeconds <= 0 {
             let cost = Printed.seconds(-(balance.ttftSecondsDisplaced + balance.ttftSecondsContention))
             let nothing = balance.ttftSecondsSaved == 0 && cost.value == 0
@@ -27,10 +44,11 @@ extension ComparedRun {
         let net = Printed.seconds(balance.netSeconds)
         let per = Printed.seconds(balance.netSeconds / Double(max(record.trace.requests, 1)))
         let used = balance.bytesMoved > 0 ? balance.bytesUsed / balance.bytesMoved : 0
+        let source = balance.ttftSecondsBySecondRun == nil ? " by an estimate from its bytes" : ""
         return Conclusion(
             record: key, rule: "p.main",
             sentence:
-                "Prefetch saved \(net.text) of waiting, net: \(per.text) per request. \(Printed.percent(used).text) of the bytes "
+                "Prefetch saved \(net.text) of waiting, net\(source): \(per.text) per request. \(Printed.percent(used).text) of the bytes "
                 + "it moved were used.")
     }
 }
@@ -39,39 +57,54 @@ extension Comparison {
     /// Section 7.
     func prefetchSection() -> Section {
         let with = runs.filter { $0.system.prefetch != nil && $0.record.configuration.prefetch }
-        let times = runs[0].times
-        var explanation: Prose = "\(times)."
-        if let balance = with.first?.system.prefetch {
+        var explanation: Prose = "\(prose: times)."
+        if let balance = with.first?.system.prefetch, balance.hasTimes == false {
+            explanation = "Bytes are \(.counted), those of agents that died included, in blocks of the model's size."
+        } else if let balance = with.first?.system.prefetch {
             explanation = """
-                \(times). Precision \(Printed.percent(balance.precision).text) (bytes prefetched that were used before they left \
-                DRAM), recall \(Printed.percent(balance.recall).text) (bytes asked for below DRAM that were already up). Saved, \
-                displaced and contention are seconds of TTFT, summed over all requests.
+                \(prose: times). Precision \(Printed.percent(balance.precision).text) (bytes prefetched that were used before they left \
+                DRAM), recall \(Printed.percent(balance.recall).text) (bytes asked for below DRAM that were already up). The steps \
+                are seconds of TTFT, summed over all requests, and estimated from bytes, not a second run. \(secondRun(balance))
                 """
         }
         return Section(
             id: "prefetch", number: 7, question: "Did prefetch pay?", conclusions: runs.map(\.prefetchConclusion),
-            provenance: times.rawValue, explanation: with.isEmpty ? "" : explanation,
-            figures: with.flatMap { [waterfall($0), bytes($0)] })
+            provenance: times.plain, explanation: with.isEmpty ? "" : explanation,
+            figures: with.flatMap { $0.system.prefetch?.hasTimes == false ? [bytes($0)] : [waterfall($0), bytes($0)] })
+    }
+
+    private func secondRun(_ balance: PrefetchBalance) -> String {
+        guard let net = balance.ttftSecondsBySecondRun else {
+            return "A replay with prefetch.use=false beside this one would tell the net."
+        }
+        let sign = net < 0 ? "−" : "+"
+        return "The same replay without prefetch says \(sign)\(seconds(net)) net, queues included."
+    }
+
+    /// Seconds in one unit for all that is added up; what is too small for its digits is no more than that.
+    private func seconds(_ value: Double) -> String {
+        let size = abs(value)
+        if size > 0, size < 0.01 { return "<0.01\(thinSpace)s" }
+        return Printed.number(size, .table).text + thinSpace + "s"
     }
 
     private func waterfall(_ run: ComparedRun) -> Figure {
         let balance = run.system.prefetch ?? PrefetchBalance()
         func step(_ name: String, _ value: Double, _ fill: Fill, isNet: Bool = false) -> WaterfallChart.Step {
             // One unit for all steps, so that a reader can add them up.
-            let printed = Printed.number(abs(value), .table).text + thinSpace + "s"
             let sign = value > 0 ? "+" : value < 0 ? "−" : ""
-            return WaterfallChart.Step(name: name, value: value, label: sign + printed, fill: fill, isNet: isNet)
+            return WaterfallChart.Step(name: name, value: value, label: sign + seconds(value), fill: fill, isNet: isNet)
         }
         let whose = runs.count == 1 ? "" : "\(run.name): "
         return Figure(
             title: "\(whose)Seconds of TTFT",
-            caption: "summed over \(Printed.count(run.record.trace.requests).text) requests",
+            caption: "summed over \(Printed.count(run.record.trace.requests).text) requests, estimated from bytes",
             chart: .waterfall(
                 WaterfallChart(steps: [
                     step("saved: already in DRAM", balance.ttftSecondsSaved, .dram),
                     step("lost: hits it displaced", balance.ttftSecondsDisplaced, .again),
                     step("lost: link contention", balance.ttftSecondsContention, .waiting),
-                    step("net", balance.netSeconds, .useful, isNet: true),
+                    step("net", balance.estimatedNetSeconds, .useful, isNet: true),
                 ])), table: nil, terminal: .chart, isHalfWidth: true)
     }
 

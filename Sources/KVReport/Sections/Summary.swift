@@ -197,7 +197,7 @@ extension ComparedRun {
             money.own == nil
                 ? "no search for the smallest cluster: replay with it" : "no cluster tried met the SLO: try more GPUs")
         miss(["costPerMillionTokensSameGPUs"], "no prices: give them with --set prices.gpuHour=…")
-        miss(["energyPerMillionTokens"], "no watts: give them with --set power.…")
+        miss(["energyPerMillionTokens"], "no watts: give them with --set energy.gpu=…")
         miss(
             ["breakEvenSessionsPerGPU"],
             money.breakEven == .never

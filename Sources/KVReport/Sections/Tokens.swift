@@ -39,13 +39,12 @@ struct RecomputeCause {
 extension Comparison {
     /// Section 1.
     func tokensSection() -> Section {
-        let times = runs[0].times
         let total = runs[0].system.ledger.total
         return Section(
             id: "tokens", number: 1, question: "Where did each prompt token come from?",
-            conclusions: runs.map(\.tokensConclusion), provenance: "\(times.rawValue); first seen counted",
+            conclusions: runs.map(\.tokensConclusion), provenance: "\(times.plain); first seen counted",
             explanation: """
-                \(times), decided by the same code the agent runs. First seen is \(.counted). \
+                \(prose: times), decided by the same code the agent runs. First seen is \(.counted). \
                 \(Printed.tokens(total).text) prompt tokens; every one is in exactly one class. Hits are a prefix: counting \
                 stops at the first gap.
                 """,

@@ -35,14 +35,20 @@ extension Comparison {
             conclusions: runs.map(\.trustConclusion),
             provenance: "counted",
             explanation: """
-                Tokens, GPU-seconds and bytes are checked against independent sums after every replay. Same trace, scenario and \
-                seed give the same record on every machine.
+                \(checked) Same trace, scenario and seed give the same modelled record on every machine.
                 """,
             figures: [],
             remarks: runs.map {
                 "\(strong: runs.count == 1 ? "Make it again:" : "Make record \($0.key) again:") \(code: $0.record.configuration.command)"
             },
             listings: runs.map(configurationListing), checks: runs.flatMap(checkLines))
+    }
+
+    /// What the checks below are, by what the records have: a live one has fewer.
+    private var checked: String {
+        runs.contains { $0.record.mode == .modelled }
+            ? "The sums below are made apart from those they are compared with, after every replay."
+            : "The sums below are made apart from those they are compared with."
     }
 
     /// A check that passed for several systems is one line; one that failed stands alone.
@@ -106,7 +112,8 @@ extension Comparison {
         add("Load or recompute", setup.planner)
         add("Overlap", setup.overlap)
         add("Links", setup.linkDiscipline)
-        add("Router", "\(setup.router), \(Printed.seconds(setup.routerStalenessSeconds, .given).text) stale")
+        let stale = Printed.seconds(setup.routerStalenessSeconds, .given).text
+        add("Router", setup.router + (setup.routerStalenessSeconds > 0 ? ", \(stale) stale" : ""))
         add("Prefetch", setup.prefetch ? "on" : "off")
         add("Arrivals", setup.arrivals)
         add("Warm-up", Printed.percent(setup.warmUpShare).text + " of requests, included unless said otherwise")

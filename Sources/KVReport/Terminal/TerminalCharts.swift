@@ -206,9 +206,16 @@ extension TerminalPage {
             var line = TerminalLine()
             line.pad(to: indent)
             let style: TerminalStyle? = row.0?.isRun == true ? .bold : nil
-            line.append(String(names[index].prefix(nameWidth)).padded(nameWidth), style)
+            let name = wrapped(names[index], width: nameWidth)
+            line.append((name.first ?? "").padded(nameWidth), style)
             for column in shown { line.append(cells[index][column].aligned(widths[column] + gap), style) }
             lines.append(line)
+            for more in name.dropFirst() {
+                var line = TerminalLine()
+                line.pad(to: indent)
+                line.append(more, style)
+                lines.append(line)
+            }
         }
         if shown.count < heads.count {
             lines += text(

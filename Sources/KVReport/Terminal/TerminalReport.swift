@@ -104,11 +104,10 @@ struct TerminalPage {
         let cluster =
             "\(setup.gpus) × \(setup.gpu), \(setup.model) \(setup.weights), \(setup.replicas) replica\(setup.replicas == 1 ? "" : "s")"
             + " of TP \(setup.tensorParallel)" + (tiers.isEmpty ? "" : "; " + tiers.joined(separator: ", "))
-        let error = run.record.modelError
+        let sources = comparison.runs.map(timesSource)
         let errors =
-            run.record.mode == .live
-            ? "measured on \(run.record.live?.machine ?? "a machine the record does not name")"
-            : "modelled, ±\(Printed.percent(error.ttftMean).text) on mean TTFT, ±\(Printed.percent(error.tpot).text) on TPOT"
+            Set(sources).count == 1
+            ? sources[0] : zip(comparison.runs, sources).map { "\($0.key) \($1)" }.joined(separator: "; ")
         let arrivals = setup.arrivals == "sessions" ? "sessions with think time" : "open loop"
         let traceWords = [
             trace.name, "\(Printed.count(trace.requests).text) requests",
@@ -133,6 +132,13 @@ struct TerminalPage {
         }
     }
 
+    private func timesSource(_ run: ComparedRun) -> String {
+        let error = run.record.modelError
+        return run.record.mode == .live
+            ? "measured on \(run.record.live?.machine ?? "a machine the record does not name")"
+            : "modelled, ±\(Printed.percent(error.ttftMean).text) on mean TTFT, ±\(Printed.percent(error.tpot).text) on TPOT"
+    }
+
     // MARK: Figures
 
     private func figures() -> [TerminalLine] {
@@ -142,7 +148,9 @@ struct TerminalPage {
         let keys = order.enumerated().filter { order.firstIndex(of: $0.element) == $0.offset }.map(\.element)
         let reference = runs[0].reference.map { "\($0.key) \($0.sentenceName)" }
         let isShort = width < 80
-        var heads = runs.map { isShort ? $0.key : runs.count == 1 ? "1 this run" : "\($0.key) \($0.name.prefix(9))" }
+        var heads = runs.map {
+            isShort ? $0.key : runs.count == 1 ? "1 this run" : "\($0.key) \(shortened($0.name, 14))"
+        }
         if let reference { heads.append(isShort ? comparison.referenceKey : reference) }
         let hasCeiling = runs[0].infinite != nil
         if hasCeiling { heads.append(isShort ? "Z" : "Z infinite") }
@@ -155,11 +163,17 @@ struct TerminalPage {
             if reference != nil { cells.append(summaries[0][key]?.reference?.printed.text ?? "-") }
             if hasCeiling { cells.append(summaries[0][key]?.ceiling?.printed.text ?? "-") }
             if reference != nil { cells.append(summaries[0][key]?.gain ?? "") }
-            return cells + [first.provenance.rawValue]
+            return cells + [source(of: summaries.compactMap { $0[key] })]
         }
         return columns(
             corner: "", heads: heads, rows: rows.map { (nil, $0[0], Array($0.dropFirst())) }, indent: 0, isSeries: false
         )
+    }
+
+    /// Where a figure comes from. Where records differ, the line above the figures says it of each.
+    private func source(of figures: [SummaryFigure]) -> String {
+        let words = Set(figures.map(\.provenance.rawValue))
+        return words.count == 1 ? words.first ?? "" : "mixed"
     }
 
     // MARK: Sections
@@ -212,12 +226,13 @@ struct TerminalPage {
         for (entry, name) in zip(listing.entries, names) {
             let value = ascii(entry.value) + (entry.argument.isEmpty ? "" : ", \(ascii(entry.argument))")
             let words = wrapped(value, width: width - 5 - nameWidth)
-            for (index, part) in words.enumerated() {
+            let heads = wrapped(name, width: nameWidth)
+            for index in 0..<max(words.count, heads.count) {
                 var line = TerminalLine()
                 line.pad(to: 3)
-                line.append(index == 0 ? String(name.prefix(nameWidth)).padded(nameWidth) : "")
+                if index < heads.count { line.append(heads[index]) }
                 line.pad(to: 5 + nameWidth)
-                line.append(part)
+                if index < words.count { line.append(words[index]) }
                 lines.append(line)
             }
         }

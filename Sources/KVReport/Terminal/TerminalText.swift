@@ -86,6 +86,9 @@ func wrapped(_ text: String, width: Int) -> [String] {
     return lines
 }
 
+/// A name that fits, its end replaced by dots where it does not.
+func shortened(_ name: String, _ width: Int) -> String { name.count <= width ? name : name.prefix(width - 1) + "…" }
+
 extension String {
     /// Filled with spaces on the right.
     func padded(_ width: Int) -> String { self + String(repeating: " ", count: max(0, width - count)) }
