@@ -72,6 +72,18 @@ struct ClusterLinks {
         return first
     }
 
+    /// All drives, of nodes and of the store, by place in `links`.
+    var driveLinks: [Int] {
+        (nvme >= 0 ? Array(nvme..<nvme + nodes) : []) + (drives >= 0 ? Array(drives..<drives + servers) : [])
+    }
+
+    /// All NICs, of nodes and of the store, by place in `links`.
+    var networkLinks: [Int] {
+        let hosts = Array(nicIn..<nicIn + nodes) + Array(nicOut..<nicOut + nodes)
+        guard serverIn >= 0 else { return hosts }
+        return hosts + Array(serverIn..<serverIn + servers) + Array(serverOut..<serverOut + servers)
+    }
+
     /// The replica that a node's manager calls engine `engine`.
     func replica(node: Int, engine: Int32) -> Int { engineBase[node] + Int(max(0, engine)) }
 

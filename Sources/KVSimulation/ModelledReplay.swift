@@ -99,6 +99,7 @@ public struct ModelledReplay: Sendable {
             record.notice = "This trace does not say which prompts share a prefix: every prompt is taken as unique."
         }
         var loads: [SweptLoad] = []
+        var withoutPrefetch: Double?
         for outcome in outcomes {
             switch outcome {
             case .system(let result, let checks):
@@ -107,10 +108,15 @@ public struct ModelledReplay: Sendable {
             case .curve(let curve): record.missRatioCurve = curve
             case .load(let load): loads.append(load)
             case .search(let result): record.sloSearch.append(result)
+            case .withoutPrefetch(let seconds): withoutPrefetch = seconds
             }
         }
         record.loadSweep = sweep?.collect(loads)
-        record.checks += ceilingChecks(record.systems)
+        record.checks += ceilingChecks(record.systems) + curveChecks(record.missRatioCurve)
+        if let withoutPrefetch, let own = record.systems.firstIndex(where: { $0.key == "1" }) {
+            let with = record.systems[own].ttft.mean * Double(record.systems[own].ttft.count)
+            record.systems[own].prefetch?.ttftSecondsBySecondRun = withoutPrefetch - with
+        }
         return record
     }
 
@@ -122,14 +128,27 @@ public struct ModelledReplay: Sendable {
         return cluster.accounts.completed
     }
 
-    /// No system serves more than a cache without end.
+    /// No system that could be had serves more than a cache without end.
     private func ceilingChecks(_ systems: [SystemResult]) -> [Check] {
         guard let ceiling = systems.first(where: { $0.key == ComparedSystem.infinite.key }) else { return [] }
-        let best = systems.map(\.ledger.served).max() ?? 0
+        let best = systems.filter { $0.role != ceiling.role }.map(\.ledger.served).max() ?? 0
         return [
             Check(
                 name: "no system serves more than the infinite cache", passed: best <= ceiling.ledger.served,
                 left: Double(best), right: Double(ceiling.ledger.served))
+        ]
+    }
+}
+
+extension ModelledReplay {
+    /// A larger cache under LRU holds all that a smaller one does.
+    func curveChecks(_ curve: MissRatioCurve?) -> [Check] {
+        guard let misses = curve?.policies[PolicyName.lru.rawValue], misses.count > 1 else { return [] }
+        let kept = zip(misses, misses.dropFirst()).count { $0 >= $1 }
+        return [
+            Check(
+                name: "a larger LRU cache never misses more", passed: kept == misses.count - 1, left: Double(kept),
+                right: Double(misses.count - 1))
         ]
     }
 }
@@ -143,6 +162,8 @@ extension ModelledReplay {
         case curve(ModelledReplay)
         case load(ModelledReplay, ComparedSystem, Double)
         case search(ModelledReplay, ComparedSystem)
+        /// The configured system with nothing brought up before it is asked for.
+        case withoutPrefetch(ModelledReplay)
     }
 
     enum Outcome: Sendable {
@@ -150,6 +171,8 @@ extension ModelledReplay {
         case curve(MissRatioCurve)
         case load(SweptLoad)
         case search(SLOSearchResult)
+        /// Seconds to the first token, summed over all requests.
+        case withoutPrefetch(Double)
     }
 
     /// Systems that the sweeps compare: those that could be bought.
@@ -161,7 +184,9 @@ extension ModelledReplay {
         for system in ComparedSystem.allCases where wants(system) { jobs.append(.system(self, system)) }
         if extent.countsCurve, !workload.promptsAreUnique { jobs.append(.curve(self)) }
         guard let sweep else { return jobs }
-        for system in Self.sweptSystems where wants(system) { jobs.append(.search(self, system)) }
+        if scenario.prefetch.use, scenario.tiers.dram.use { jobs.append(.withoutPrefetch(self)) }
+        // No cache only has its smallest cluster sought: the others' gain is measured from there.
+        for system in [.noCache] + Self.sweptSystems where wants(system) { jobs.append(.search(self, system)) }
         for load in sweep.loads.reversed() {
             for system in Self.sweptSystems where wants(system) { jobs.append(.load(self, system, load)) }
         }
@@ -253,6 +278,7 @@ extension ModelledReplay.Job {
         case .curve: "miss-ratio curve"
         case .load(_, let system, let load): "\(system.key) at load \(load)"
         case .search(_, let system): "\(system.key), smallest cluster"
+        case .withoutPrefetch: "1 without prefetch"
         }
     }
 
@@ -267,7 +293,13 @@ extension ModelledReplay.Job {
         case .load(let replay, let system, let load):
             return .load(replay.sweep(system, load: load))
         case .search(let replay, let system):
-            return .search(replay.search(system))
+            // No cache is only where others' gains are measured from.
+            return .search(replay.search(system, ifSlower: system != .noCache))
+        case .withoutPrefetch(var replay):
+            replay.scenario.prefetch.use = false
+            let cluster = replay.cluster(.configured, workload: replay.workload, isDetailed: true)
+            cluster.run()
+            return .withoutPrefetch(cluster.secondsToFirstTokens)
         }
     }
 }

@@ -39,6 +39,12 @@ extension Cluster {
     /// From the first arrival to the last completion.
     var spanSeconds: Double { Double(accounts.end - accounts.start) / 1e9 }
 
+    /// Seconds to the first token, summed over all requests of a detailed run.
+    var secondsToFirstTokens: Double {
+        let ttft = Distribution(of: accounts.ttft)
+        return ttft.mean * Double(ttft.count)
+    }
+
     var summary: RunSummary {
         let gpu = gpuSeconds
         let useful = gpu.decode + gpu.prefillUseful
@@ -195,11 +201,29 @@ extension Cluster {
             Check(
                 name: "\(key): GPU-second classes add up to GPUs × span",
                 passed: (classes - gpu.total).magnitude <= 1e-9 * max(1, gpu.total), left: classes, right: gpu.total),
+            carried(key, world.paths.driveLinks, world.driveBytes, "drives"),
+            carried(key, world.paths.networkLinks, world.nicBytes, "NICs"),
             Check(name: "\(key): no KV block is held at the end", passed: held == 0, left: held, right: 0),
             Check(
                 name: "\(key): every request ended", passed: accounts.completed == workload.requests.count,
                 left: Double(accounts.completed), right: Double(workload.requests.count)),
         ]
+    }
+
+    /// Bytes that links carried, what is under way at the end included, are the bytes that were ordered of them.
+    private func carried(_ key: String, _ links: [Int], _ ordered: Double, _ what: String) -> Check {
+        var fabric = world.fabric
+        var arrived: [UInt64] = []
+        while fabric.nextMoment != IndexedClock.never {
+            fabric.advance(to: fabric.nextMoment, arrived: &arrived)
+            arrived.removeAll(keepingCapacity: true)
+        }
+        let carried = links.reduce(0) { $0 + fabric.links[$1].usage.bytes }
+        // Each transfer's share is a product of rates and times; their sums differ in the last digits.
+        let passed = (carried - ordered).magnitude <= 1e-6 * max(1, ordered)
+        return Check(
+            name: "\(key): \(what) carried the bytes ordered of them", passed: passed,
+            left: carried.rounded(), right: ordered.rounded())
     }
 }
 

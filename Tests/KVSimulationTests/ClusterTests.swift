@@ -109,6 +109,34 @@ private let tight: [(key: String, value: String)] = [
         #expect(first != other)
     }
 
+    @Test func aWholeRecordCanSayWhatWouldChangeItsConclusion() async throws {
+        // Node memory overflows into the store, so prefetch has something to do.
+        let trace = conversations(count: 60, turns: 6, seed: 11)
+        let changes: [(key: String, value: String)] = [
+            ("tiers.dram.perNode", "10 GB"), ("sweep.loads", "[0.25, 0.5, 1]"), ("sweep.replicas", "[1, 2, 4, 16]"),
+        ]
+        let record = try await replay(trace, changes, keys: all, sweeps: true, threads: 2)
+        #expect(record.sloSearch.contains { $0.key == "A" })
+        let comparison = try Comparison([record])
+        let table = try #require(comparison.sections[3].tables.first { $0.title.contains("what would change") })
+        let reuse = try #require(table.rows.first { $0.name.hasPrefix("half the reuse") })
+        #expect(reuse.cells[0].hasPrefix("$"), "\(reuse.cells)")
+        // The same replay without prefetch ran beside it.
+        let prefetch = try #require(record.systems.first { $0.key == "1" }?.prefetch)
+        let net = try #require(prefetch.ttftSecondsBySecondRun)
+        let without = try await replay(trace, changes + [("prefetch.use", "false")]).systems[0].ttft
+        let with = try #require(record.systems.first { $0.key == "1" }).ttft
+        #expect(abs(net - (without.mean - with.mean) * Double(with.count)) < 1e-9 * max(1, abs(net)))
+        // Checks compare what was counted apart.
+        let names = Set(record.checks.map(\.name))
+        #expect(names.contains("a larger LRU cache never misses more"))
+        #expect(names.contains("1: drives carried the bytes ordered of them"))
+        #expect(names.contains("1: NICs carried the bytes ordered of them"))
+        #expect(record.checks.filter { !$0.passed }.isEmpty)
+        let carried = try #require(record.checks.first { $0.name == "1: drives carried the bytes ordered of them" })
+        #expect(carried.left > 0)
+    }
+
     @Test func firstSeenIsTheSameForEverySystem() async throws {
         let record = try await replay(conversations(count: 50, turns: 6, seed: 5), tight, keys: all)
         let firstSeen = Set(record.systems.map { $0.ledger.firstSeen })
