@@ -342,12 +342,14 @@ final class PacedNode {
     let engines: [PacedEngine]
     /// Books of agents that died.
     private var buried = Ledger()
+    private var buriedPrefetch: [String: Int] = [:]
 
     init(_ agent: AgentProcess, engines: [PacedEngine]) { (self.agent, self.engines) = (agent, engines) }
 
     /// Kills the agent, with its books read just before, and starts another, with nothing.
     func replaceAgent() throws {
         buried = try ledger()
+        buriedPrefetch = prefetch()
         agent.kill()
         try agent.start()
         for engine in engines { try engine.waitUntilOpen() }
@@ -359,6 +361,11 @@ final class PacedNode {
         guard let status = agent.status() else { return sum }
         for tokenClass in TokenClass.allCases { sum.add(status.ledger["\(tokenClass)"] ?? 0, to: tokenClass) }
         return sum
+    }
+
+    /// Blocks brought up early, by the names of the agents' counts, of all agents that this node had.
+    func prefetch() -> [String: Int] {
+        buriedPrefetch.merging(agent.status()?.prefetch ?? [:], uniquingKeysWith: +)
     }
 
     func end() { for engine in engines { engine.close() } }

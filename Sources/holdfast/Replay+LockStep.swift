@@ -19,9 +19,9 @@ struct LockStepOptions: ParsableArguments {
 
     @Option(
         help: ArgumentHelp(
-            "How conversations find engines: \(LockStepRouter.allCases.map(\.rawValue).joined(separator: ", ")).",
+            "How conversations find engines: \(LockStepRouter.allCases.map(\.rawValue).joined(separator: ", ")); sticky by default.",
             valueName: "rule"))
-    var route: String = LockStepRouter.sticky.rawValue
+    var route: String?
 
     @Flag(
         help: """
@@ -41,8 +41,9 @@ struct LockStepOptions: ParsableArguments {
     var timeLimit: Double?
 
     @Option(
-        help: ArgumentHelp("Bytes of a block; tiers hold as many blocks as the scenario's.", valueName: "size"))
-    var blockBytes = "64KiB"
+        help: ArgumentHelp(
+            "Bytes of a block, 64KiB by default; tiers hold as many blocks as the scenario's.", valueName: "size"))
+    var blockBytes: String?
 
     @Option(
         help: ArgumentHelp(
@@ -75,11 +76,14 @@ struct LockStepOptions: ParsableArguments {
         if let agents, !(1...1024).contains(agents) { throw ValidationError("--agents \(agents): give 1 to 1024.") }
     }
 
+    private var routeName: String { route ?? LockStepRouter.sticky.rawValue }
+    private var blockSize: String { blockBytes ?? "64KiB" }
+
     /// The rule by which conversations find engines.
     func router() throws(OperatorError) -> LockStepRouter {
-        guard let router = LockStepRouter(rawValue: route) else {
+        guard let router = LockStepRouter(rawValue: routeName) else {
             let known = LockStepRouter.allCases.map(\.rawValue).joined(separator: ", ")
-            throw OperatorError("'\(route)' is not a rule", at: "--route", remedy: "give one of \(known)")
+            throw OperatorError("'\(routeName)' is not a rule", at: "--route", remedy: "give one of \(known)")
         }
         return router
     }
@@ -87,10 +91,10 @@ struct LockStepOptions: ParsableArguments {
     /// The words of a command that asks for the same.
     var words: [String] {
         var words = isAsked ? ["--lockstep"] : []
-        words += ["--route", route]
+        words += ["--route", routeName]
         if let agents { words += ["--agents", "\(agents)"] }
         if let hbm { words += ["--hbm", hbm] }
-        if live { words += ["--live", "--block-bytes", blockBytes] }
+        if live { words += ["--live", "--block-bytes", blockSize] }
         if let compress { words += ["--compress", "\(compress)"] }
         if let timeLimit { words += ["--time-limit", "\(timeLimit)"] }
         for killing in kill { words += ["--kill", killing] }
@@ -99,10 +103,10 @@ struct LockStepOptions: ParsableArguments {
 
     /// Bytes of a block.
     func size() throws(OperatorError) -> Int {
-        let bytes = try ByteSize.read(blockBytes, name: "--block-bytes", at: "--block-bytes")
+        let bytes = try ByteSize.read(blockSize, name: "--block-bytes", at: "--block-bytes")
         guard bytes >= 4096, bytes % 4096 == 0, bytes <= 16 << 20 else {
             throw OperatorError(
-                "'\(blockBytes)' is not a multiple of 4 KiB up to 16 MiB", at: "--block-bytes", remedy: "give 64KiB")
+                "'\(blockSize)' is not a multiple of 4 KiB up to 16 MiB", at: "--block-bytes", remedy: "give 64KiB")
         }
         return bytes
     }
@@ -179,7 +183,7 @@ struct LockStepOptions: ParsableArguments {
         }
         let overrides = Dictionary(try modelled.scenario.readOverrides().map { ($0.key, $0.value) }) { _, last in last }
         let record = replay.record(
-            of: result, version: Holdfast.configuration.version, command: modelled.command(input, words),
+            of: result, route: router, version: Holdfast.configuration.version, command: modelled.command(input, words),
             overrides: overrides, hbmBytes: hbmBlocks > 0 ? Double(hbmBlocks * replay.blockBytes * count) : nil,
             live: live)
         try modelled.finish(record, json: json, terminal: terminal)

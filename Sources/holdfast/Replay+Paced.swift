@@ -44,7 +44,10 @@ extension LockStepOptions {
         let live = LiveRun(machine: cluster.machine, runs: 1)
         let overrides = Dictionary(try modelled.scenario.readOverrides().map { ($0.key, $0.value) }) { _, last in last }
         let record = replay.record(
-            of: run.replay.result, ledger: ledger, compression: compression,
+            of: run.replay.result, ledger: ledger,
+            prefetch: scenario.prefetch.use
+                ? PrefetchBalance(counts: run.prefetch(), blockBytes: replay.blockBytes) : nil,
+            route: router, compression: compression,
             version: Holdfast.configuration.version, command: modelled.command(input, words), overrides: overrides,
             hbmBytes: hbmBlocks > 0 ? Double(hbmBlocks * replay.blockBytes * count) : nil, live: live)
         try modelled.finish(record, json: json, terminal: terminal)
@@ -149,6 +152,13 @@ final class PacedRun {
         let unbooked = replay.result.promptTokens - sum.total
         sum.noTier += max(0, unbooked)
         return (sum, max(0, unbooked))
+    }
+
+    /// What all agents counted of blocks that they brought up early.
+    func prefetch() -> [String: Int] {
+        var sum: [String: Int] = [:]
+        for node in cluster.pacedNodes { sum.merge(node.prefetch(), uniquingKeysWith: +) }
+        return sum
     }
 
     /// Says what only real bytes and real time can tell, and fails where bytes were wrong.

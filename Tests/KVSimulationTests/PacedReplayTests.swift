@@ -65,6 +65,23 @@ private struct MadeUpNodes {
 }
 
 @Suite struct PacedReplayTests {
+    @Test func agentsCountsBecomeABalanceOfBytesWithoutSeconds() {
+        let balance = PrefetchBalance(
+            counts: [
+                "session_started": 10, "session_used": 6, "session_late": 1, "session_never_used": 2,
+                "queue_started": 5,
+                "queue_used": 5, "missed": 9, "displaced": 3,
+            ], blockBytes: 100)
+        #expect(balance.bytesUsed == 1_100)
+        #expect(balance.bytesLate == 100)
+        // One still waits to be used: nobody did.
+        #expect(balance.bytesNeverUsed == 300)
+        #expect(balance.precision == 1_100.0 / 1_500)
+        #expect(balance.recall == 0.55)
+        #expect(balance.hasTimes == false)
+        #expect(balance.byReason.first { $0.reason == "queue" }?.bytesMoved == 500)
+    }
+
     private let folder = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
         .deletingLastPathComponent().appendingPathComponent("Traces")
 

@@ -203,11 +203,12 @@ extension ModelledReplay {
     /// A record of a lock-step replay: system 1 alone, its tokens counted, its times those of one request at a time.
     ///
     /// - Parameters:
+    ///   - route: How conversations found engines.
     ///   - hbmBytes: HBM slots of all nodes, where they are the nodes' to give.
     ///   - live: What only a live run knows; nil for a modelled one.
     public func record(
-        of result: LockStepResult, version: String, command: String, overrides: [String: String],
-        hbmBytes: Double? = nil, live: LiveRun?
+        of result: LockStepResult, route: LockStepRouter, version: String, command: String,
+        overrides: [String: String], hbmBytes: Double? = nil, live: LiveRun?
     ) -> Record {
         var system = SystemResult(
             counted: ComparedSystem.configured.key, name: "Lock step", role: ComparedSystem.configured.role,
@@ -221,7 +222,8 @@ extension ModelledReplay {
         return Record(
             version: version, name: "\(scenario.name), \(live == nil ? "modelled" : "live")",
             mode: live == nil ? .modelled : .live, trace: traceSummary,
-            configuration: configuration(command: command, overrides: overrides, hbmBytes: hbmBytes),
+            configuration: configuration(
+                command: command, overrides: overrides, route: route, prefetch: false, hbmBytes: hbmBytes),
             modelError: ModelError(of: model),
             systems: [system, ceiling], prices: prices,
             checks: [
@@ -237,9 +239,15 @@ extension ModelledReplay {
             live: live)
     }
 
-    /// A record's configuration, with HBM slots of all nodes where they are the nodes' to give.
-    func configuration(command: String, overrides: [String: String], hbmBytes: Double?) -> Configuration {
+    /// A record's configuration where conversations find engines by a rule of their own, with HBM slots of all nodes where
+    /// they are the nodes' to give.
+    func configuration(
+        command: String, overrides: [String: String], route: LockStepRouter, prefetch: Bool, hbmBytes: Double?
+    ) -> Configuration {
         var configuration = configuration(command: command, overrides: overrides)
+        configuration.router = route.rawValue
+        configuration.routerStalenessSeconds = 0
+        configuration.prefetch = prefetch
         if let hbmBytes, let place = configuration.tiers.firstIndex(where: { $0.tier == Tier.hbm.name }) {
             configuration.tiers[place].bytes = hbmBytes
             configuration.ownership = Ownership.full.rawValue

@@ -15,12 +15,15 @@ extension ModelledReplay {
     ///
     /// - Parameters:
     ///   - ledger: Where the prompts' tokens came from, by the agents' books.
+    ///   - prefetch: What agents brought up before it was asked for; nil where that was off.
+    ///   - route: How conversations found engines.
     ///   - compression: How many times as fast as it was the trace ran.
     ///   - hbmBytes: HBM slots of all nodes, where they are the nodes' to give.
     ///   - live: What only a live run knows; nil where the nodes were made up.
     public func record(
-        of result: PacedResult, ledger: Ledger, compression: Double, version: String, command: String,
-        overrides: [String: String], hbmBytes: Double? = nil, live: LiveRun?
+        of result: PacedResult, ledger: Ledger, prefetch: PrefetchBalance?, route: LockStepRouter,
+        compression: Double, version: String, command: String, overrides: [String: String], hbmBytes: Double? = nil,
+        live: LiveRun?
     ) -> Record {
         var system = SystemResult(
             counted: ComparedSystem.configured.key, name: "Paced", role: ComparedSystem.configured.role, ledger: ledger)
@@ -32,6 +35,7 @@ extension ModelledReplay {
         system.metSLO = Double(result.metSLO) / Double(max(1, result.completed))
         system.offered = Double(result.arrived) / max(1e-9, spanSeconds)
         system.gpuSeconds = result.gpu
+        system.prefetch = prefetch
         let ceiling = SystemResult(
             counted: ComparedSystem.infinite.key, name: ComparedSystem.infinite.name,
             role: ComparedSystem.infinite.role, ledger: result.ceiling)
@@ -39,7 +43,8 @@ extension ModelledReplay {
         return Record(
             version: version, name: "\(scenario.name), paced", mode: live == nil ? .modelled : .live,
             trace: traceSummary,
-            configuration: configuration(command: command, overrides: overrides, hbmBytes: hbmBytes),
+            configuration: configuration(
+                command: command, overrides: overrides, route: route, prefetch: prefetch != nil, hbmBytes: hbmBytes),
             modelError: ModelError(of: model), systems: [system, ceiling], prices: prices,
             checks: [
                 Check(
