@@ -23,12 +23,13 @@ public struct CacheOnlyReplay {
 
     /// Prepares a trace. It must say which prompts share prefixes, and have at least one request.
     public init(_ trace: Trace) throws(OperatorError) {
-        guard trace.format != .azure else {
-            throw OperatorError(
-                "an Azure trace has arrivals and lengths only and does not say which prompts share a prefix, so no "
-                    + "cache hit can be counted", at: trace.name, remedy: "give a trace with block hashes")
-        }
         guard !trace.requests.isEmpty else { throw OperatorError("the trace has no requests", at: trace.name) }
+        guard trace.namesPrefixes else {
+            throw OperatorError(
+                "\(trace.format == .azure ? "an Azure trace" : "it") has arrivals and lengths only and does not say which "
+                    + "prompts share a prefix, so no cache hit can be counted", at: trace.name,
+                remedy: "give a trace with block hashes")
+        }
         self.trace = trace
         turnEnds = Self.turnEnds(of: trace)
     }

@@ -49,6 +49,12 @@ package struct Workload: Sendable {
     }
 }
 
+extension Trace {
+    /// Whether its requests say which prompts share a prefix. An Azure trace never does, in whatever format it was written
+    /// again.
+    var namesPrefixes: Bool { format != .azure && !blocks.isEmpty }
+}
+
 extension Workload {
     /// The trace at `load` times its sessions. Thinning keeps whole conversations; multiplying adds copies of whole
     /// conversations with fresh content, each moved by a share of the mean gap between conversations, while blocks that
@@ -57,7 +63,7 @@ extension Workload {
         var sessions = trace.requests.map(\.session)
         var names = Self.sessionNames(&sessions, trace)
         blockTokens = trace.blockTokens
-        promptsAreUnique = trace.format == .azure
+        promptsAreUnique = !trace.namesPrefixes
         if promptsAreUnique {
             // No identity: nothing is known to be shared, so every request is a conversation of its own.
             for index in sessions.indices { sessions[index] = Int32(index) }

@@ -41,6 +41,8 @@ struct Replay: AsyncParsableCommand {
     @OptionGroup(title: "Cache-only replay")
     var cacheOnly: CacheOnlyOptions
 
+    func validate() throws { try checkModes() }
+
     func run() async throws {
         guard cacheOnly.isAsked else {
             if lockStep.isAsked {

@@ -98,6 +98,48 @@ import Testing
         #expect(run.errors.contains(message), "\(run.errors)")
     }
 
+    @Test(arguments: [
+        (["--policy", "lru"], "--policy is for --cache-only"),
+        (["--capacity", "5%"], "--capacity is for --cache-only"),
+        (["--dram", "1%", "--flash", "5%"], "--dram is for --cache-only"),
+        (["--inclusion", "keep"], "--inclusion is for --cache-only"),
+        (["--cache-only", "-o", "x.hfr"], "--output has no part in --cache-only"),
+        (["--cache-only", "--scenario", "x.yaml"], "--scenario has no part in --cache-only"),
+        (["--cache-only", "--set", "seed=1"], "--set has no part in --cache-only"),
+        (["--cache-only", "--live"], "--live has no part in --cache-only"),
+        (["--cache-only", "--threads", "2"], "--threads has no part in --cache-only"),
+        (["--agents", "2"], "--agents is for --lockstep or --live"),
+        (["--route", "sticky"], "--route is for --lockstep or --live"),
+        (["--block-bytes", "4KiB"], "--block-bytes is for --lockstep or --live"),
+        (["--lockstep", "--only", "1"], "--only is for a modelled replay"),
+        (["--live", "--no-sweep"], "--no-sweep is for a modelled replay"),
+    ])
+    func anOptionOfAnotherModeIsRefused(_ arguments: [String], _ message: String) throws {
+        let run = try CommandRun.holdfast(["replay", "no-such-file"] + arguments)
+        #expect(run.exitCode != 0)
+        #expect(run.output.isEmpty)
+        #expect(run.errors.contains(message), "\(run.errors)")
+    }
+
+    @Test func aConvertedAzureTraceIsRefusedAsWell() throws {
+        let scratch = try Scratch()
+        let path = try scratch.path(
+            "plain.jsonl",
+            """
+            {"schema":"holdfast-trace-1","blockTokens":64}
+            {"arrival":0,"input":4808,"output":10,"blocks":[]}
+            {"arrival":1000000,"input":4808,"output":10,"blocks":[]}
+
+            """)
+        for verb in [["replay", path, "--cache-only"], ["plan", path]] {
+            let run = try CommandRun.holdfast(verb)
+            #expect(run.exitCode == 1)
+            #expect(run.errors.contains("does not say which prompts share a prefix"), "\(run.errors)")
+        }
+        let run = try CommandRun.holdfast(["replay", path, "--no-sweep", "--only", "1", "--json"])
+        #expect((try run.object["notice"] as? String)?.contains("every prompt is taken as unique") == true)
+    }
+
     @Test func anAzureTraceIsRefused() throws {
         let scratch = try Scratch()
         let path = try scratch.path(
