@@ -1,7 +1,8 @@
 // What was measured on a machine: rates and first-byte latencies of its links and tiers. `calibrate` writes one; a
 // replay takes it in place of the scenario's figures.
 //
-// The file is one JSON object. All keys but `schema` may be missing; what is missing stays as the scenario has it.
+// The file is one JSON object. All keys but `schema` may be missing; what is missing stays as the scenario has it. A key that
+// is not one of these is refused: a figure that nobody reads would be believed to count. `Traces/README.md` has the same.
 //
 //     {
 //       "schema": "holdfast-profile-1",
@@ -87,7 +88,33 @@ public struct DeviceProfile: Codable, Sendable, Equatable {
                 throw OperatorError("`\(name)` is \(seconds), outside 0 to 1 second", at: place)
             }
         }
+        if let unknown = Self.unknownKey(json, self) {
+            throw OperatorError("`\(unknown)` is not a key of a device profile", at: place, remedy: "leave it out")
+        }
         if let problem = loads?.problem(limit: 1) { throw OperatorError(problem, at: place) }
+    }
+
+    /// The first key of a file that its profile does not have. What a profile holds is what it would write.
+    private static func unknownKey(_ json: Data, _ profile: DeviceProfile) -> String? {
+        func unknown(_ given: Any, _ known: Any?, at path: String) -> String? {
+            if let given = given as? [String: Any] {
+                let known = known as? [String: Any] ?? [:]
+                for (key, value) in given.sorted(by: { $0.key < $1.key }) where !(value is NSNull) {
+                    let place = path.isEmpty ? key : "\(path).\(key)"
+                    guard let same = known[key] else { return place }
+                    if let found = unknown(value, same, at: place) { return found }
+                }
+            } else if let given = given as? [Any], let known = known as? [Any], given.count == known.count {
+                for (index, pair) in zip(given, known).enumerated() {
+                    if let found = unknown(pair.0, pair.1, at: "\(path)[\(index)]") { return found }
+                }
+            }
+            return nil
+        }
+        guard let given = try? JSONSerialization.jsonObject(with: json),
+            let written = try? JSONEncoder().encode(profile)
+        else { return nil }
+        return unknown(given, try? JSONSerialization.jsonObject(with: written), at: "")
     }
 
     private static func reason(_ error: DecodingError) -> String {

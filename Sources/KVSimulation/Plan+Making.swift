@@ -134,7 +134,8 @@ extension ModelledReplay {
         let picks = Self.picks(choices)
         var plan = Plan(
             trace: traceSummary, slo: slo, model: scenario.modelName, gpu: scenario.gpuName,
-            gpusPerReplica: scenario.tensorParallel, prices: prices.filter { $0.key.hasPrefix("prices.") }, reuse: reuse(curve), missRatioCurve: curve,
+            gpusPerReplica: scenario.tensorParallel,
+            prices: prices.filter { $0.key.hasPrefix("prices.") }, reuse: reuse(curve), missRatioCurve: curve,
             sizes: Self.sizes(curve), choices: choices, picks: picks, breakEven: breakEven(choices, picks),
             verdict: Plan.Verdict(rule: "", sentence: ""))
         plan.verdict = Plan.verdict(plan)

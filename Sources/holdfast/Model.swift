@@ -46,6 +46,13 @@ struct ModelCheckCommand: AsyncParsableCommand {
     }
 
     private func readWhole(_ path: String) throws(OperatorError) -> [UInt8] {
+        var isFolder: ObjCBool = false
+        if path != "-" {
+            guard unsafe FileManager.default.fileExists(atPath: path, isDirectory: &isFolder) else {
+                throw OperatorError("no such file", at: path)
+            }
+            guard !isFolder.boolValue else { throw OperatorError("a folder, not a file", at: path) }
+        }
         do {
             if path == "-" { return Array(try FileHandle.standardInput.readToEnd() ?? Data()) }
             return Array(try Data(contentsOf: URL(filePath: path)))

@@ -68,6 +68,20 @@ import Testing
         #expect(profile.links(blockBytes: nil).flash == LinkView.cautious.flash)
     }
 
+    @Test(arguments: [
+        (#"{"hostNic": {"bytesPerSecond": 1e9}}"#, "hostNic"),
+        (#"{"nvme": {"readBytesPerSecond": 1e9, "latency": 1e-4}}"#, "nvme.latency"),
+        (
+            #"{"loads": {"dram": [{"blockBytes": 65536, "latencySeconds": 1e-4, "blockSeconds": 1e-5, "note": 1}]}}"#,
+            "loads.dram[0].note"
+        ),
+    ])
+    func anUnknownKeyOfAProfileIsRefused(_ text: String, _ key: String) throws {
+        let json = text.replacing("{", with: #"{"schema": "holdfast-profile-1", "#, maxReplacements: 1)
+        let error = #expect(throws: OperatorError.self) { try DeviceProfile(json: Data(json.utf8), at: "machine.json") }
+        #expect(error?.description.contains("`\(key)` is not a key") == true, "\(String(describing: error))")
+    }
+
     @Test func aLoadIsPredictedFromTheProfileAsThePlannerPricesIt() throws {
         let links = try profile(
             """
