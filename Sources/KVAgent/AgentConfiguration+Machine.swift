@@ -71,7 +71,9 @@ extension AgentConfiguration {
         } catch FlashError.notADrive(_, let found) {
             throw OperatorError(
                 "it holds \(found), which an agent will not overwrite", at: nvme, remedy: "name another, or empty it")
-        } catch let error as FlashError { throw error.operatorError } catch { throw OperatorError("\(error)", at: nvme) }
+        } catch let error as FlashError { throw error.operatorError } catch {
+            throw OperatorError("\(error)", at: nvme)
+        }
     }
 
     /// The files that the agent writes can be made.

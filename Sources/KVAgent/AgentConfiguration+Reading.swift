@@ -77,6 +77,7 @@ extension AgentConfiguration {
         case "subscribe": subscribe = try value.flag()
         case "clock": clock = try value.choice(AgentTime.allCases)
         case "http": http = try value.word()
+        case "engineMetrics": engineMetrics = try value.word()
         case "copyThreads": copyThreads = try value.whole(1...64)
         case "pins": pins = try value.bytes(0...(1 << 46))
         case "loan": loan = try value.number(0.01...86_400)
@@ -118,7 +119,8 @@ extension AgentConfiguration {
         }
         guard loadGraceMin <= loadGraceMax else {
             throw OperatorError(
-                "`loadGraceMin` is \(loadGraceMin) s, more than `loadGraceMax` of \(loadGraceMax) s", at: "loadGraceMin")
+                "`loadGraceMin` is \(loadGraceMin) s, more than `loadGraceMax` of \(loadGraceMax) s", at: "loadGraceMin"
+            )
         }
         if store.isEmpty {
             let named = [
@@ -152,6 +154,7 @@ extension AgentConfiguration {
             }
         }
         if !http.isEmpty { _ = try splitEndpoint(http, option: "--http") }
+        if !engineMetrics.isEmpty { _ = try AgentWatch.page(engineMetrics) }
         if !traces.isEmpty { _ = try TraceTarget(traces, bytesMax: tracesSize) }
         guard clock == .machine || !http.isEmpty else {
             throw OperatorError(

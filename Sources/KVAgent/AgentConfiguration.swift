@@ -95,6 +95,8 @@ public struct AgentConfiguration: NamedSettings, Sendable, Equatable {
     public var clock = AgentTime.machine
     /// Where /metrics, /healthz and /readyz are served; empty for nowhere.
     public var http = "127.0.0.1:9471"
+    /// The engine's own page of metrics, for the report: `http://127.0.0.1:8000/metrics`; empty: none.
+    public var engineMetrics = ""
     /// Threads that copy between engines and node memory.
     public var copyThreads = 2
     /// Bytes that pins may hold.
@@ -214,6 +216,11 @@ public struct AgentConfiguration: NamedSettings, Sendable, Equatable {
             "machine"
         ),
         Setting("http", "Where /metrics, /healthz, /readyz and /status are served. Empty: nowhere.", "127.0.0.1:9471"),
+        Setting(
+            "engineMetrics",
+            "The engine's own page of metrics (http://127.0.0.1:8000/metrics), looked at every 5 s for `holdfast report --agent`: "
+                + "time to first token, requests running and waiting. Empty: none.", "\"\""
+        ),
         Setting("copyThreads", "Threads that copy between engines and node memory.", "2"),
         Setting("pins", "Bytes that engines' pins may hold.", "0"),
         Setting(

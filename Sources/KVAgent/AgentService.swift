@@ -18,6 +18,7 @@ public struct AgentService: Service {
     ) throws(OperatorError) {
         self.logger = logger
         sidecar = try AgentSidecar(configuration, in: surroundings, logger: logger)
+        try sidecar.startWatching()
     }
 
     /// Serves until the process is asked to end; then drains.
@@ -46,6 +47,7 @@ private func readKey(_ text: String) -> FullKey? {
 }
 
 /// The HTTP side of an agent: `/metrics`, `/healthz` (it runs), `/readyz` (engines may come, and the last was served), `/status` (JSON),
+/// `/history?last=SECONDS` (JSON: what came in that time),
 /// `/explain?key=HEX` and `/explain?session=NUMBER` (JSON).
 func agentHTTP(_ sidecar: AgentSidecar, host: String, port: Int, logger: Logger) -> some ApplicationProtocol {
     let router = Router()
@@ -68,6 +70,15 @@ func agentHTTP(_ sidecar: AgentSidecar, host: String, port: Int, logger: Logger)
         return Response(
             status: .ok, headers: [.contentType: "application/json"],
             body: .init(byteBuffer: ByteBuffer(bytes: json)))
+    }
+    router.get("history") { request, _ in
+        let seconds = request.uri.queryParameters["last"].flatMap { Double($0) } ?? 21_600
+        guard seconds.isFinite, seconds > 0 else { return Response(status: .badRequest) }
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys]
+        return Response(
+            status: .ok, headers: [.contentType: "application/json"],
+            body: .init(byteBuffer: ByteBuffer(bytes: try encoder.encode(sidecar.record(ofLast: seconds)))))
     }
     router.get("explain") { request, _ in
         let asked = request.uri.queryParameters

@@ -58,6 +58,9 @@ public final class AgentSidecar: Sendable {
     private let strangers = Mutex(Set<EngineNumber>())
     private let opened = Mutex<EngineDoor?>(nil)
     private let traces: TraceExport?
+    private let watch: AgentWatch
+    private let history = AgentHistory(
+        names: AgentHistory.counts(AgentStatus(), EngineCounters(), WatchTotals()).map(\.name))
     private let isDraining = Atomic<Bool>(false)
     /// Why the decisions could not be made for the last engine that asked for them.
     private let failed = Mutex<String?>(nil)
@@ -73,6 +76,7 @@ public final class AgentSidecar: Sendable {
     ) throws(OperatorError) {
         try configuration.checkMachine()
         gpu = surroundings.device == nil ? try configuration.openGPU() : nil
+        watch = try AgentWatch(engineMetrics: configuration.engineMetrics)
         self.configuration = configuration
         self.surroundings = surroundings
         self.logger = logger
@@ -150,7 +154,8 @@ public final class AgentSidecar: Sendable {
                 guard hello.blockBytes == blockBytes, hello.blockTokens == blockTokens else {
                     return .refuse(
                         "blocks of \(hello.blockBytes) bytes and \(hello.blockTokens) tokens | "
-                            + "\(blockBytes) bytes and \(blockTokens) tokens, for which this agent was started", .layout)
+                            + "\(blockBytes) bytes and \(blockTokens) tokens, for which this agent was started", .layout
+                    )
                 }
                 return .join(agent)
             }
@@ -358,6 +363,34 @@ public final class AgentSidecar: Sendable {
     /// Since the start.
     public var uptimeSeconds: Double { (MonotonicClock.now - started).seconds }
 
+    /// Begins to keep a record of each minute, in the background.
+    func startWatching() throws(OperatorError) {
+        try watch.start(gpu: configuration.gpuNumber, history: history) { [weak self] in self?.rememberMinute() }
+    }
+
+    /// Adds to the record what has been counted up to now.
+    package func rememberMinute() { history.remember(row) }
+
+    private var row: AgentHistory.Row {
+        let (door, seen) = (view.counters.engines, watch.seen)
+        var row = history.zero
+        row.uptime = MonotonicClock.now - started
+        row.counts = AgentHistory.counts(agent?.status ?? AgentStatus(), door, seen.totals).map(\.value)
+        row.times = AgentHistory.timePaths.map { door[keyPath: $0] }
+        row.engineTimes = seen.engineTimes.counts
+        row.engineSum = UInt64(seen.engineTimes.sum * 1e6)
+        return row
+    }
+
+    /// What came in the last seconds, as far as that is remembered: six hours.
+    public func record(ofLast seconds: Double) -> AgentRecord {
+        let now = row
+        let from = now.uptime - Duration(seconds: min(max(0, seconds), 1e6))
+        return AgentRecord(
+            history.rows(from: from) + [now], of: history, asked: seconds, blockBytes: agent?.status.blockBytes ?? 0,
+            seen: watch.seen)
+    }
+
     /// Why no engine would be served now; nil: one would.
     public var unreadiness: String? {
         isDraining.load(ordering: .relaxed) ? "it stops" : failed.withLock { $0 }
@@ -419,6 +452,7 @@ public final class AgentSidecar: Sendable {
             defer { making = .ended }
             if case .made(let agent, _, _, _) = making { return agent } else { return nil }
         }
+        watch.shutDown()
         agent?.shutDown()
         traces?.shutDown()
         return isQuiet

@@ -171,6 +171,8 @@ extension AgentCore {
             status.prefetch["\(reason.name)_used"] = account.used
             status.prefetch["\(reason.name)_late"] = account.late
             status.prefetch["\(reason.name)_never_used"] = account.neverUsed
+            status.prefetch["\(reason.name)_cancelled"] = account.cancelled
+            status.prefetch["\(reason.name)_failed"] = account.failed
         }
         status.prefetch["displaced"] = manager.prefetchSheet.displacedBlocks
         status.prefetch["missed"] = manager.prefetchSheet.missedBlocks
@@ -207,6 +209,8 @@ extension AgentCore {
             totals["bytes_\(paths[path.rawValue])"] = done.bytes[path.rawValue]
             totals["corrupt_\(paths[path.rawValue])"] = done.corrupt[path.rawValue]
             totals["failed_\(paths[path.rawValue])"] = done.failed[path.rawValue]
+            totals["absent_\(paths[path.rawValue])"] = done.absent[path.rawValue]
+            totals["refused_\(paths[path.rawValue])"] = done.refused[path.rawValue]
         }
         return totals
     }

@@ -3,51 +3,6 @@
 import KVModel
 import KVTiering
 
-/// How long something took, in buckets that double: 1 µs, 2 µs, … 33 s, and one for the rest.
-public struct TimeHistogram: Sendable, Equatable {
-    /// Buckets, the last one open.
-    public static let bucketCount = 27
-    /// Ends per bucket.
-    public private(set) var counts = [UInt64](repeating: 0, count: Self.bucketCount)
-    /// All times together.
-    public private(set) var sum = Duration.zero
-
-    /// Nothing measured.
-    public init() {}
-
-    /// The upper end of a bucket; nil of the last.
-    public static func bound(_ bucket: Int) -> Duration? {
-        bucket < bucketCount - 1 ? Duration(nanoseconds: 1_000 << Int64(bucket)) : nil
-    }
-
-    /// One more.
-    public mutating func add(_ time: Duration) {
-        let microseconds = UInt64(max(0, time.nanoseconds - 1) / 1_000)
-        counts[min(Self.bucketCount - 1, UInt64.bitWidth - microseconds.leadingZeroBitCount)] += 1
-        sum = sum + time
-    }
-
-    /// How many.
-    public var count: UInt64 { counts.reduce(0, +) }
-
-    /// The upper end of the bucket in which the given share of all lies; zero of none.
-    public func quantile(_ share: Double) -> Duration {
-        let rank = Double(count) * share
-        var below: UInt64 = 0
-        for (bucket, count) in counts.enumerated() where count > 0 {
-            below += count
-            if Double(below) >= rank { return Self.bound(bucket) ?? Duration(seconds: 60) }
-        }
-        return .zero
-    }
-
-    /// Adds another's.
-    public static func += (left: inout TimeHistogram, right: TimeHistogram) {
-        for bucket in 0..<bucketCount { left.counts[bucket] += right.counts[bucket] }
-        left.sum = left.sum + right.sum
-    }
-}
-
 /// What one engine did, or all of them.
 public struct EngineCounters: Sendable, Equatable {
     /// Frames that came.

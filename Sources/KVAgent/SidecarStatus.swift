@@ -37,7 +37,7 @@ public struct SidecarStatus: Codable, Sendable {
         public var count: UInt64
         /// On average.
         public var meanSeconds: Double
-        /// At most so long: half of them (the end of a bucket that doubles).
+        /// At most so long: half of them (the end of a bucket, an eighth too long at most).
         public var p50Seconds: Double
         /// At most so long: 99 of 100.
         public var p99Seconds: Double

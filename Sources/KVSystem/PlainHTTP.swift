@@ -13,8 +13,11 @@ public struct PlainResponse: Sendable {
 }
 
 /// Asks `GET path` (or another method, without a body) of a server and waits for the whole answer.
+///
+/// - Parameter bytesMax: A longer answer is an error.
 public func plainGet(
-    host: String, port: UInt16, path: String, method: String = "GET", within limit: Duration
+    host: String, port: UInt16, path: String, method: String = "GET", within limit: Duration,
+    bytesMax: Int = 256 << 20
 ) throws(SystemError) -> PlainResponse {
     let place = "\(host):\(port)"
     let deadline = MonotonicClock.now + limit
@@ -49,6 +52,8 @@ public func plainGet(
         } else {
             guard try checked(count, "hear \(place)") > 0 else { break }
             answer += piece[..<Int(count)]
+            guard answer.count <= bytesMax else { throw SystemError(number: EMSGSIZE, doing: "hear \(place)") }
+            guard MonotonicClock.now < deadline else { throw SystemError(number: ETIMEDOUT, doing: "hear \(place)") }
         }
     }
     guard let response = PlainResponse(answer) else { throw SystemError(number: EPROTO, doing: "understand \(place)") }

@@ -40,6 +40,14 @@ struct AgentQuestion {
         }
     }
 
+    /// What came in the last seconds.
+    func record(ofLast seconds: Double) throws(OperatorError) -> AgentRecord {
+        let json = try ask("/history?last=\(seconds)")
+        do { return try JSONDecoder().decode(AgentRecord.self, from: Data(json)) } catch {
+            throw OperatorError("the answer is not that of an agent of this version", at: address)
+        }
+    }
+
     /// Prints it.
     func show(json: Bool) throws {
         if json {

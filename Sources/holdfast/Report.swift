@@ -12,7 +12,10 @@ struct ReportCommand: AsyncParsableCommand {
             A record is what `holdfast replay -o FILE` leaves behind. Several records are compared with the first. Gains are \
             stated against a baseline that needs nothing bought (C: HBM + DRAM), never against no cache.
 
-            `--agent` shows what a running agent counted since its start in place of records.
+            `--agent` shows what a running agent did in its last hours in place of records: where prompt tokens came from, time to \
+            first token, prefetching, GPU use.
+
+              holdfast report --agent 127.0.0.1:9471 --last 2h --html agent.html
             """)
 
     @Argument(help: ArgumentHelp("Records to show, at most four on a page.", valueName: "record"), completion: .file())
@@ -20,6 +23,11 @@ struct ReportCommand: AsyncParsableCommand {
 
     @Option(help: ArgumentHelp("A running agent's address (its `http`) in place of records.", valueName: "address"))
     var agent: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "Of an agent: how far back, like 2h, 90m or 30s; six hours are remembered.", valueName: "time"))
+    var last: String?
 
     @Flag(help: "Print the report as one JSON object.")
     var json = false
@@ -45,7 +53,7 @@ struct ReportCommand: AsyncParsableCommand {
             throw ValidationError(
                 agent == nil ? "Missing expected argument '<record> ...'" : "--agent takes no records.")
         }
-        guard agent == nil || html == nil else { throw ValidationError("--html needs records.") }
+        guard agent != nil || last == nil else { throw ValidationError("--last goes with --agent.") }
         if let wrong = section.first(where: { !(1...9).contains($0) }) {
             throw ValidationError("--section \(wrong): the questions are 1 to 9.")
         }
@@ -53,12 +61,16 @@ struct ReportCommand: AsyncParsableCommand {
 
     func run() async throws {
         if let agent {
+            let seconds = try last.map { (text) throws(OperatorError) in try Self.seconds(text) } ?? 21_600
             let question = AgentQuestion(address: agent, limit: 10)
-            terminal.print(
-                json
-                    ? String(decoding: try question.ask(), as: UTF8.self)
-                    : AgentReport(status: try question.status()).text)
-            return terminal.print("\n")
+            let report = AgentReport(status: try question.status(), record: try question.record(ofLast: seconds))
+            if let html { try write(report.page, to: html) }
+            if json {
+                terminal.print(try report.json() + "\n")
+            } else if html == nil {
+                terminal.print(report.text + "\n")
+            }
+            return
         }
         var read: [Record] = []
         for path in records { read.append(try Record(contentsOf: path)) }
@@ -80,6 +92,15 @@ struct ReportCommand: AsyncParsableCommand {
                     width: terminal.columns, colour: terminal.isColoured, sections: choice,
                     file: records.joined(separator: " ")))
         }
+    }
+
+    /// Seconds of a time like `2h`, `90m` or `30s`.
+    static func seconds(_ text: String) throws(OperatorError) -> Double {
+        let units: [Character: Double] = ["s": 1, "m": 60, "h": 3600]
+        guard let unit = text.last.flatMap({ units[$0] }), let number = Double(text.dropLast()), number > 0,
+            number * unit <= 604_800
+        else { throw OperatorError("`\(text)` is no time like 2h, 90m or 30s", at: "--last") }
+        return number * unit
     }
 
     private func write(_ text: String, to path: String) throws(OperatorError) {

@@ -111,8 +111,17 @@ import Testing
         #expect(session.exitCode == 0 && session.output.contains("this conversation is known"), "\(session.output)")
         let nobody = try CommandRun.holdfast(["ctl", "explain", "no key", "--agent", agent.http])
         #expect(nobody.exitCode == 1 && nobody.errors.contains("is not a key of 64 hexadecimal digits"))
-        let report = try CommandRun.holdfast(["report", "--agent", agent.http])
+        let page = scratch.folder.appendingPathComponent("agent.html").path
+        let report = try CommandRun.holdfast(["report", "--agent", agent.http, "--last", "2h"])
         #expect(report.exitCode == 0 && report.output.contains("adds up"), "\(report.output)\(report.errors)")
+        #expect(report.output.contains("(2 h 0 min were asked for; it started then)"), "\(report.output)")
+        #expect(report.output.contains("no `engineMetrics` is set"), "\(report.output)")
+        let program = try CommandRun.holdfast(["report", "--agent", agent.http, "--json", "--html", page])
+        let sections = try #require(try program.object["sections"] as? [[String: Any]])
+        #expect(sections.contains { $0["title"] as? String == "Where prompt tokens came from" })
+        #expect(try String(contentsOfFile: page, encoding: .utf8).contains("<h2>Where prompt tokens came from</h2>"))
+        let wrong = try CommandRun.holdfast(["report", "--agent", agent.http, "--last", "yesterday"])
+        #expect(wrong.exitCode != 0 && wrong.errors.contains("no time like 2h"), "\(wrong.errors)")
         let (code, log) = agent.end()
         #expect(code == 0 && log.contains("\"drained\":\"true\""), "\(log)")
         for line in log.split(separator: "\n") {

@@ -72,7 +72,8 @@ import Testing
     /// Each would be refused by the first engine's hello, for ever.
     @Test(arguments: [
         ("numaNode", "numaNode: 1000"), ("device", "device: cuda:1000\nhbm: 64MiB"),
-        ("journal", "journal: /nonexistent/journal"), ("traces", "traces: /nonexistent/traces"), ("journal", "journal: /tmp"),
+        ("journal", "journal: /nonexistent/journal"), ("traces", "traces: /nonexistent/traces"),
+        ("journal", "journal: /tmp"),
         ("/dev/nonexistent", "nvme: /dev/nonexistent"), ("nvme", "nvme: /nonexistent/blocks\nnvmeSize: 64MiB"),
         (
             "/nonexistent/ca.pem",

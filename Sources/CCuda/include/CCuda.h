@@ -68,4 +68,20 @@ int hf_cuda_copy_to_host(hf_cuda *cuda, uint64_t stream, void *to, uint64_t from
 
 #define HF_CUDA_NOT_READY 600
 
+// --- NVIDIA's management library, opened at run time too: what all GPUs of this machine do. It needs no context, and shares nothing
+// with the driver above.
+
+typedef struct hf_nvml hf_nvml;
+
+/// Opens `library` (NULL: libnvidia-ml.so.1). On failure returns the library's error, or -1 when there is none, and says why.
+int hf_nvml_open(const char *library, hf_nvml **nvml, char *why, size_t why_bytes);
+void hf_nvml_close(hf_nvml *nvml);
+/// How many GPUs there are.
+int hf_nvml_count(const hf_nvml *nvml);
+/// A GPU's name; empty when it does not say.
+void hf_nvml_name(hf_nvml *nvml, int gpu, char *name, size_t name_bytes);
+/// Percent of the last moments (up to a second) in which a kernel ran, and in which its memory was read or written; milliwatts, 0 when
+/// it does not say. 0, or the library's error.
+int hf_nvml_use(hf_nvml *nvml, int gpu, uint32_t *busy, uint32_t *memory, uint32_t *milliwatts);
+
 #endif
