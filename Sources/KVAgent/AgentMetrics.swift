@@ -41,9 +41,10 @@ public enum AgentMetrics {
     /// Counters of what is handed over without a copy.
     public static var handOverCounters: [String] { HandOverCounters.fields.map(\.name) }
 
-    /// Everything, in Prometheus' text format, with the prefixes `holdfast_agent_` and `holdfast_handover_`.
+    /// Everything, in Prometheus' text format, with the prefixes `holdfast_agent_` and `holdfast_handover_`, and by tier with
+    /// `holdfast_` alone.
     public static func text(_ sidecar: AgentSidecar) -> String {
-        var page = MetricsPage(prefix: "holdfast_agent_")
+        var page = MetricsPage(prefix: "holdfast_agent_", meanings: meanings)
         let view = sidecar.view
         let status = sidecar.agent?.status ?? AgentStatus()
         page.add("ready", "gauge", sidecar.isReady ? 1 : 0)
@@ -63,11 +64,11 @@ public enum AgentMetrics {
         for (name, value) in status.totals.sorted(by: { $0.key < $1.key }) {
             page.add("decided_\(name)_total", "counter", Double(value))
         }
-        return page.text + handOver(status)
+        return page.text + handOver(status) + tierPage(status, view)
     }
 
     private static func handOver(_ status: AgentStatus) -> String {
-        var page = MetricsPage(prefix: "holdfast_handover_")
+        var page = MetricsPage(prefix: "holdfast_handover_", meanings: handOverMeanings)
         page.add("loans", "gauge", Double(status.loans))
         page.add("loaned_bytes", "gauge", Double(status.loanedBytes))
         page.add("reserved_bytes", "gauge", Double(status.reservedBytes))
@@ -124,28 +125,49 @@ public enum AgentMetrics {
 struct MetricsPage {
     private(set) var text = ""
     private let prefix: String
+    private let meanings: [String: String]
 
-    init(prefix: String) { self.prefix = prefix }
+    /// - Parameters:
+    ///   - prefix: Of all names.
+    ///   - meanings: Of all names, without it.
+    init(prefix: String, meanings: [String: String]) {
+        self.prefix = prefix
+        self.meanings = meanings
+    }
 
     mutating func add(_ name: String, _ kind: String, _ value: Double) { add(name, kind, [("", value)]) }
 
     mutating func add(_ name: String, _ kind: String, _ values: [(labels: String, value: Double)]) {
         guard !values.isEmpty else { return }
-        text += "# TYPE \(prefix)\(name) \(kind)\n"
+        head(name, kind)
         for (labels, value) in values { line(name, labels, value) }
     }
 
     /// A histogram in seconds, its buckets summed up as Prometheus wants them.
-    mutating func add(_ name: String, _ times: TimeHistogram) {
-        text += "# TYPE \(prefix)\(name) histogram\n"
-        var below: UInt64 = 0
-        for bucket in 0..<TimeHistogram.bucketCount {
-            below += times.counts[bucket]
-            let bound = TimeHistogram.bound(bucket).map { "\($0.seconds)" } ?? "+Inf"
-            line("\(name)_bucket", "le=\"\(bound)\"", Double(below))
+    mutating func add(_ name: String, _ times: TimeHistogram) { add(name, [("", times)]) }
+
+    /// Several of one name, with labels.
+    mutating func add(_ name: String, _ histograms: [(labels: String, times: TimeHistogram)]) {
+        head(name, "histogram")
+        for (labels, times) in histograms {
+            let more = labels.isEmpty ? "" : labels + ","
+            var below: UInt64 = 0
+            for bucket in 0..<TimeHistogram.bucketCount {
+                below += times.counts[bucket]
+                // Whole doublings are enough for a dashboard; `/history` has all buckets.
+                let isLast = bucket == TimeHistogram.bucketCount - 1
+                guard bucket % TimeHistogram.perDoubling == 0 || isLast else { continue }
+                let bound = TimeHistogram.bound(bucket).map { "\($0.seconds)" } ?? "+Inf"
+                line("\(name)_bucket", "\(more)le=\"\(bound)\"", Double(below))
+            }
+            line("\(name)_sum", labels, times.sum.seconds)
+            line("\(name)_count", labels, Double(times.count))
         }
-        line("\(name)_sum", "", times.sum.seconds)
-        line("\(name)_count", "", Double(times.count))
+    }
+
+    private mutating func head(_ name: String, _ kind: String) {
+        if let meaning = meanings[name] { text += "# HELP \(prefix)\(name) \(meaning)\n" }
+        text += "# TYPE \(prefix)\(name) \(kind)\n"
     }
 
     private mutating func line(_ name: String, _ labels: String, _ value: Double) {

@@ -121,6 +121,71 @@ import Testing
         return (ticket, found.wait()?.hitBlocks)
     }
 
+    /// Every family says what it is and of which kind, once; a name that a sidecar should have is there.
+    @Test func everyMetricHasAMeaningAndAKind() throws {
+        try withSidecar { sidecar in
+            let engine = try client(sidecar)
+            defer { engine.close() }
+            #expect(engine.waitUntilOpen(within: waitLimit))
+            try save(engine, Sample.names(5, 3))
+            #expect(Sample.wait { AgentMetrics.text(sidecar).contains("holdfast_objects{tier=\"dram\"} 3") })
+            let lines = AgentMetrics.text(sidecar).split(separator: "\n")
+            var helped: [Substring] = []
+            var typed: [Substring] = []
+            for line in lines {
+                let words = line.split(separator: " ")
+                if line.hasPrefix("# HELP ") {
+                    #expect(words.count > 3, "\(line)")
+                    helped.append(words[2])
+                } else if line.hasPrefix("# TYPE ") {
+                    typed.append(words[2])
+                } else {
+                    let name = line.prefix { $0 != "{" && $0 != " " }
+                    #expect(typed.last.map { name.hasPrefix($0) } == true, "\(line) stands under another name")
+                    #expect(words.last.flatMap { Double($0) } != nil, "\(line)")
+                }
+            }
+            #expect(helped == typed && Set(typed).count == typed.count)
+            for family in AgentMetrics.tierFamilies {
+                #expect(typed.contains("holdfast_\(family.name)"), "\(family.name) is missing")
+            }
+            let text = AgentMetrics.text(sidecar)
+            #expect(text.contains("holdfast_bytes_total{dir=\"in\",tier=\"dram\"} 12288"))
+            #expect(text.contains("holdfast_requests_total{op=\"put\",tier=\"dram\",result=\"ok\"} 3"))
+            #expect(text.contains("holdfast_op_seconds_count{op=\"save\",tier=\"all\"} 1"))
+            #expect(text.contains("holdfast_clients 1") && !text.contains("tier=\"nvme\",result"))
+        }
+    }
+
+    /// What `report --agent` shows: time as engines told it, tokens as they were booked, in the span and not before.
+    @Test func theRecordOfASpanHoldsWhatCameInIt() throws {
+        try withSidecar { sidecar in
+            let engine = try client(sidecar)
+            defer { engine.close() }
+            #expect(engine.waitUntilOpen(within: waitLimit))
+            func request(_ seed: UInt64, firstToken seconds: Double) {
+                let (ticket, _) = lookUp(engine, Sample.names(seed, 4))
+                engine.finished(EngineRequestEnd(ticket: ticket, timeToFirstToken: Duration(seconds: seconds)))
+            }
+            func booked(_ tokens: UInt64) -> Bool {
+                Sample.wait { sidecar.record(ofLast: 1e5)["prompt_tokens"] == tokens }
+            }
+            request(1, firstToken: 30)
+            #expect(booked(65) && Sample.wait { sidecar.record(ofLast: 1e5).times["first_token"]?.count == 1 })
+            sidecar.rememberMinute()
+            let before = sidecar.uptimeSeconds
+            request(2, firstToken: 0.2)
+            request(3, firstToken: 0.2)
+            #expect(booked(195) && Sample.wait { sidecar.record(ofLast: 1e5).times["first_token"]?.count == 3 })
+            let record = sidecar.record(ofLast: sidecar.uptimeSeconds - before)
+            #expect(record["prompt_tokens"] == 130 && record.minutes.count == 1)
+            let times = try #require(record.times["first_token"])
+            #expect(times.count == 2 && times.quantile(0.99).map { (0.2...0.225).contains($0) } == true)
+            let classes = record.counts.filter { $0.key.hasPrefix("ledger_") }.values.reduce(0, +)
+            #expect(classes == 130 && record.blockBytes == 4096)
+        }
+    }
+
     private func load(
         _ client: EngineClient, _ names: [ObjectName], request: EngineTicket
     ) throws -> (end: Int32?, memory: EngineMemory) {

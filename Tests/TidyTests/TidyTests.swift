@@ -79,12 +79,25 @@ import Testing
         }
     }
 
-    @Test func theAgentsDashboardNamesOnlyMetricsThatAnAgentHas() throws {
+    @Test(arguments: ["Tools/deploy/grafana-agent.json", "Tools/deploy/alerts.yml"])
+    func theAgentsDashboardAndAlertsNameOnlyMetricsThatAnAgentHas(path: String) throws {
+        let folder = "Sources/KVAgent/"
         let code =
-            try text("Sources/KVAgent/EngineCounters.swift") + text("Sources/KVAgent/AgentMetrics.swift")
-        let names = try text("Tools/deploy/grafana-agent.json").matches(of: /holdfast_agent_(\w+?)(_bucket)?\b/)
+            try text(folder + "EngineCounters.swift") + text(folder + "AgentMetrics.swift")
+            + text(folder + "AgentMetrics+Meanings.swift")
+        let families = try text(folder + "AgentMetrics+Tiers.swift")
+        let names = try text(path).matches(of: /holdfast_(?<part>agent_)?(?<name>\w+?)(_bucket)?\b/)
+            .filter { !$0.output.0.hasPrefix("holdfast_store_") }
         #expect(!names.isEmpty)
-        for name in names { #expect(code.contains("\"\(name.output.1)\""), "\(name.output.0) is no metric") }
+        for name in names {
+            let word = String(name.output.name)
+            // What the decisions counted stands in the list of meanings without the words around it.
+            let decided = word.wholeMatch(of: /decided_(\w+)_total/).map { String($0.output.1) }
+            let isThere =
+                name.output.part == nil
+                ? families.contains("(\"\(word)\",") : code.contains("\"\(decided ?? word)\"")
+            #expect(isThere, "\(path): \(name.output.0) is no metric")
+        }
     }
 
     @Test func nothingIsLeftUnfinished() throws {
