@@ -93,7 +93,8 @@ extension Ctl {
 
     struct Top: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Shows an agent live: tiers, engines, paths, rates. Ends with Ctrl-C.")
+            abstract: "Shows an agent live: tiers, engines, paths, rates; waits while it starts anew. Ends with Ctrl-C."
+        )
         @Option(name: .long, help: "The agent's address (its `http`).") var agent = "127.0.0.1:9471"
         @Option(name: .long, help: "Seconds between two looks.") var every = 1.0
         @Option(name: .long, help: "So many looks; 0 is for ever.") var count = 0
@@ -107,11 +108,20 @@ extension Ctl {
             var before: SidecarStatus?
             var looks = 0
             while true {
-                let now = try question.status()
+                let text: String
+                do throws(OperatorError) {
+                    let now = try question.status()
+                    text = AgentPicture(now, since: before).text
+                    before = now
+                } catch {
+                    // An address that never answered is a wrong one; an agent that did may start anew.
+                    guard looks > 0 else { throw error }
+                    text = "no answer: \(error.what)"
+                    before = nil
+                }
                 // Home and clear below: a screen that does not flicker.
                 if isatty(STDOUT_FILENO) == 1 { print("\u{1B}[H\u{1B}[J", terminator: "") }
-                print(AgentPicture(now, since: before).text)
-                before = now
+                print(text)
                 looks += 1
                 if looks == count { return }
                 try await Task.sleep(for: .seconds(every))
@@ -195,6 +205,21 @@ struct AgentPicture {
         return (parts + memory.failures).joined(separator: ", ")
     }
 
+    /// The paths that there are. A rate that no byte has shown yet is what the planner believes, and says so.
+    private func links(_ agent: AgentStatus) -> [String] {
+        let moved = ["out_of_engine", "into_engine", "flash_read", "flash_write", "store_get", "store_put"]
+            .map { agent.totals["bytes_\($0)"] ?? 0 }
+        return zip(agent.links, moved).compactMap { link, bytes in
+            if link.name.hasPrefix("flash"), agent.nvme.totalBytes == 0 { return nil }
+            if link.name.hasPrefix("store"), agent.store == nil { return nil }
+            let rate = ByteSize.text(Int(link.bytesPerSecond)) + "/s"
+            return row(
+                link.name,
+                "\(rate)\(bytes == 0 ? " believed, none measured" : ""), \(ByteSize.text(link.waitingBytes)) waiting, "
+                    + "\(link.underWay) under way")
+        }
+    }
+
     private func tiers(_ agent: AgentStatus) -> [String] {
         func tier(_ tier: AgentStatus.Tier) -> String {
             "\(ByteSize.text(tier.usedBytes)) of \(ByteSize.text(tier.totalBytes)), \(tier.hitTokens) tokens served"
@@ -218,13 +243,6 @@ struct AgentPicture {
                 String(
                     format: "%d tokens, %.1f %% from our tiers, %.1f %% from the engine", agent.promptTokens,
                     100 * Double(hit) / Double(prompt), 100 * Double(own) / Double(prompt))))
-        for link in agent.links where link.bytesPerSecond > 0 || link.underWay > 0 {
-            lines.append(
-                row(
-                    link.name,
-                    "\(ByteSize.text(Int(link.bytesPerSecond)))/s, \(ByteSize.text(link.waitingBytes)) waiting, "
-                        + "\(link.underWay) under way"))
-        }
-        return lines
+        return lines + links(agent)
     }
 }
