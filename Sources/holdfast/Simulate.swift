@@ -62,7 +62,7 @@ struct Simulate: AsyncParsableCommand {
         let line = "holdfast simulate --seconds \(seconds)\(faults.map { " --faults \($0)" } ?? "")"
         TrapNote.install(line)
         let result = await swarm.run(threads: count) { TrapNote.name($0) }
-        terminal.print(json ? try text(of: result) : report(result))
+        terminal.print((json ? try text(of: result) : report(result)) + "\n")
         for failure in result.failures.prefix(5) {
             note(
                 "seed \(failure.seed), at \(rounded(failure.brokenAt)) s: \(failure.broken.prefix(3).joined(separator: "; "))"
@@ -77,7 +77,7 @@ struct Simulate: AsyncParsableCommand {
         for offset in 0..<UInt64(seeds) {
             let result = Simulation(seed: seed + offset, seconds: seconds, faults: faults, planted: bug).run()
             guard let first = result.broken.first else { continue }
-            terminal.print("seed \(result.seed), at \(rounded(result.brokenAt)) s: \(first)")
+            terminal.print("seed \(result.seed), at \(rounded(result.brokenAt)) s: \(first)\n")
             return
         }
         throw OperatorError(
@@ -123,9 +123,10 @@ struct Simulate: AsyncParsableCommand {
                 + "write into, \(grouped(counts.slotsAdopted)) became blocks",
             "tokens       \(grouped(counts.servedTokens)) of \(grouped(counts.promptTokens)) served by tiers",
             "digest       \(String(result.digest, radix: 16))",
-            "",
-            "time to ready ÷ (1.1 × min(load, recompute) + D), where D are the stated deadlines",
         ]
+        if !result.waits.isEmpty {
+            lines += ["", "time to ready ÷ (1.1 × min(load, recompute) + D), where D are the stated deadlines"]
+        }
         for wait in result.waits {
             let name = wait.fault ?? "no fault"
             let padding = String(repeating: " ", count: max(1, 18 - name.count))
