@@ -478,9 +478,19 @@ static int unix_open(const char *path, int backlog, uint32_t mode) {
     if (error < 0) return error;
     int descriptor = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (descriptor < 0) return -errno;
-    // Linux gives the file the mode of the socket's own inode, so that it never stands there with another.
-    int failed = backlog ? fchmod(descriptor, mode) < 0 || bind(descriptor, (struct sockaddr *)&at, sizeof at) < 0 || listen(descriptor, backlog) < 0
-                         : connect(descriptor, (struct sockaddr *)&at, sizeof at) < 0;
+    int failed = 0;
+    if (!backlog) {
+        failed = connect(descriptor, (struct sockaddr *)&at, sizeof at) < 0;
+    } else {
+        // Linux gives the file the mode of the socket's own inode, so that it never stands there with more rights than these; with
+        // fewer it does, for the process's umask is taken from them. Nobody can connect before `listen`.
+        failed = fchmod(descriptor, mode) < 0 || bind(descriptor, (struct sockaddr *)&at, sizeof at) < 0;
+        if (!failed && (chmod(path, mode) < 0 || listen(descriptor, backlog) < 0)) {
+            failed = errno;
+            unlink(path);
+            errno = failed;
+        }
+    }
     if (!failed) return descriptor;
     error = -errno;
     close(descriptor);

@@ -105,7 +105,7 @@ int64_t hf_send_two(int descriptor, const void *first, size_t first_bytes, const
 
 // --- local sockets and descriptor passing
 
-/// The socket file is made with these permissions.
+/// The socket file has these permissions when somebody can connect, whatever the umask.
 int hf_unix_listen(const char *path, int backlog, uint32_t mode);
 int hf_unix_connect(const char *path);
 /// Sends bytes with descriptors (at most 16); receives likewise: *descriptor_count is room on entry, count on return.
