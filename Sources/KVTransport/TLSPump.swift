@@ -156,21 +156,24 @@ enum TLSPump {
     ) throws(OperatorError) -> NIOSSLContext {
         do { return try NIOSSLContext(configuration: configuration) } catch {
             throw OperatorError(
-                "TLS cannot be set up (\(error))", at: place, remedy: "check certificate, key and authority files")
+                "TLS cannot be set up (\(TLSWords.of(error)))", at: place,
+                remedy: "check certificate, key and authority files")
         }
     }
 
     /// The certificates of a PEM file.
     static func certificates(_ path: String) throws(OperatorError) -> [NIOSSLCertificateSource] {
         do { return try NIOSSLCertificate.fromPEMFile(path).map { .certificate($0) } } catch {
-            throw OperatorError("no certificate can be read (\(error))", at: path, remedy: "give a PEM file")
+            throw OperatorError(
+                "no certificate can be read (\(TLSWords.of(error)))", at: path, remedy: "give a PEM file")
         }
     }
 
     /// The key of a PEM file.
     static func privateKey(_ path: String) throws(OperatorError) -> NIOSSLPrivateKeySource {
         do { return .privateKey(try NIOSSLPrivateKey(file: path, format: .pem)) } catch {
-            throw OperatorError("no private key can be read (\(error))", at: path, remedy: "give a PEM file")
+            throw OperatorError(
+                "no private key can be read (\(TLSWords.of(error)))", at: path, remedy: "give a PEM file")
         }
     }
 }

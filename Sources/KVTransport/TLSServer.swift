@@ -228,5 +228,5 @@ private final class TLSFate: Sendable {
     /// Why it ended, in words for a person.
     var reason: String? { first.withLock { $0.map { "TLS: \($0)" } } }
 
-    func note(_ error: any Error) { first.withLock { if $0 == nil { $0 = "\(error)" } } }
+    func note(_ error: any Error) { first.withLock { if $0 == nil { $0 = TLSWords.of(error) } } }
 }
