@@ -54,7 +54,9 @@ extension Response {
                 writer.integer(object.payloadBytes)
                 writer.integer(object.flags)
             }
-        case .text(let text): writer.raw(text.prefix(WireLimit.bodyBytesMax))
+        case .text(let text):
+            precondition(text.count <= WireLimit.bodyBytesMax, "a text longer than a body")
+            writer.raw(text)
         }
     }
 
@@ -133,6 +135,13 @@ extension Response {
         case (.text, .stat), (.text, .describe), (.text, .administer): true
         default: false
         }
+    }
+
+    /// The same answer, or, when its text is longer than a body, why it cannot be given: JSON is never cut.
+    package var fitting: Response {
+        guard case .text(let text) = body, text.count > WireLimit.bodyBytesMax else { return self }
+        let most = WireLimit.bodyBytesMax
+        return .because(.failed, "the answer has \(text.count) bytes, a body at most \(most): ask for less at once")
     }
 
     /// An answer that says why.

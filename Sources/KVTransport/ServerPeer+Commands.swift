@@ -135,7 +135,8 @@ extension ServerPeer {
         }
     }
 
-    private func transmit(_ number: UInt32, _ operation: Operation, _ response: Response) {
+    private func transmit(_ number: UInt32, _ operation: Operation, _ answer: Response) {
+        let response = answer.fitting
         let header = response.header(operation, number: number, payloadBytes: 0, isInSlot: false)
         carrier.transmit(header) { response.writeBody(to: &$0) }
     }

@@ -36,6 +36,7 @@ public final class StoreClient: Sendable {
     ///   - slot: Where a get's payload goes and a put's comes from. It belongs to the client until it is said to be
     ///     free; a put's bytes must not change until then.
     ///   - deadline: On the machine's monotonic clock.
+    /// - Precondition: The request is within the protocol's limits.
     public func submit(
         _ request: Request, tag: UInt64, slot: MemorySlice? = nil, deadline: Instant
     ) -> Acceptance {
@@ -45,8 +46,10 @@ public final class StoreClient: Sendable {
     /// Asks the store to forget a request. It still completes: as `cancelled`, or with its result if that was faster.
     public func cancel(tag: UInt64) { _ = shared.orders.post(.cancel(tag: tag)) }
 
-    /// Asks the store something and waits, also until the slot is free.
+    /// Asks the store something and waits, also until the slot is free. What cannot be said in the protocol, like a name
+    /// that is too long, is answered `invalid` without being sent.
     public func call(_ request: Request, slot: MemorySlice? = nil, within limit: Duration) async -> Response {
+        if let excess = request.excess { return .because(.invalid, "\(excess): more than the protocol carries") }
         let deadline = MonotonicClock.now + limit
         return await withCheckedContinuation { continuation in
             let errand = Errand(

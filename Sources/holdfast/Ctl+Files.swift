@@ -95,7 +95,7 @@ extension Ctl {
         func run() async throws {
             let room = 64 << 20
             let connection = try to.connect(payloadBytes: room)
-            let handle = try await connection.namespace(namespace)
+            let handle = try await connection.known(namespace)
             let response = try await connection.ask(
                 .get(handle, ObjectName(try readKey(key))), slot: MemorySlice(offset: 0, count: room))
             guard case .object(let count, _, _) = response.body else { return }
@@ -118,7 +118,7 @@ extension Ctl {
         func run() async throws {
             let (chain, blockBytes) = try files.chain()
             let connection = try to.connect(payloadBytes: blockBytes)
-            let handle = try await connection.namespace(files.namespace)
+            let handle = try await connection.known(files.namespace)
             var right = 0
             var missing = 0
             var wrong = 0

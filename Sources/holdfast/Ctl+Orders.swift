@@ -4,6 +4,7 @@ import ArgumentParser
 import Foundation
 import KVModel
 import KVStore
+import KVSystem
 import KVTransport
 
 extension Ctl {
@@ -20,7 +21,7 @@ extension Ctl {
         func run() async throws {
             let connection = try to.connect()
             let names = try keys.map { ObjectName(try readKey($0)) }
-            let handle = try await connection.namespace(namespace)
+            let handle = try await connection.known(namespace)
             let request = Request.pin(handle, names, owner: owner, lifetimeSeconds: seconds)
             try Ctl.show(try await connection.ask(request), of: keys, json: to.json)
         }
@@ -36,7 +37,7 @@ extension Ctl {
         func run() async throws {
             let connection = try to.connect()
             let names = try keys.map { ObjectName(try readKey($0)) }
-            let handle = try await connection.namespace(namespace)
+            let handle = try await connection.known(namespace)
             try Ctl.show(try await connection.ask(.unpin(handle, names, owner: owner)), of: keys, json: to.json)
         }
     }
@@ -59,14 +60,18 @@ extension Ctl {
         @OptionGroup var to: StoreConnectionOptions
 
         func run() async throws {
-            let json = try await to.connect().order("pins")
-            try Ctl.show(json, as: OrderResult.self, raw: to.json) { result in
-                (result.pins ?? []).map { pin in
-                    let end =
-                        pin.expires == 0
-                        ? "until unpinned" : "until \(Date(timeIntervalSince1970: Double(pin.expires)))"
-                    return "\(pin.namespace) \(pin.key) \(pin.owner) \(end)" + (pin.isDangling ? " (dangling)" : "")
-                }.joined(separator: "\n")
+            let pins = try await to.connect().pages("pins") { $0.pins }
+                .sorted { ($0.namespace, $0.key, $0.shard, $0.owner) < ($1.namespace, $1.key, $1.shard, $1.owner) }
+            if to.json {
+                var all = OrderResult()
+                all.pins = pins
+                print(String(decoding: try encodeJSON(all), as: UTF8.self))
+                return
+            }
+            for pin in pins {
+                let end =
+                    pin.expires == 0 ? "until unpinned" : "until \(Date(timeIntervalSince1970: Double(pin.expires)))"
+                print("\(pin.namespace) \(pin.key) \(pin.owner) \(end)" + (pin.isDangling ? " (dangling)" : ""))
             }
         }
     }
@@ -80,14 +85,12 @@ extension Ctl {
             @OptionGroup var to: StoreConnectionOptions
 
             func run() async throws {
-                let response = try await to.connect().ask(.stat)
-                guard case .text(let json) = response.body else { return }
-                let status = try JSONDecoder().decode(StoreStatus.self, from: Data(json))
+                let spaces = try await to.connect().pages("namespaces") { $0.namespaces }
                 if to.json {
-                    print(String(decoding: try encodeJSON(status.namespaces), as: UTF8.self))
+                    print(String(decoding: try encodeJSON(spaces), as: UTF8.self))
                     return
                 }
-                for space in status.namespaces {
+                for space in spaces {
                     let policy = space.policy
                     let quota = policy.quotaBytes == 0 ? "no quota" : "quota \(ByteSize.text(policy.quotaBytes))"
                     print(
@@ -114,25 +117,20 @@ extension Ctl {
             @OptionGroup var to: StoreConnectionOptions
 
             func run() async throws {
-                let connection = try to.connect()
-                var policy = NamespacePolicy()
-                let response = try await connection.ask(.stat)
-                if case .text(let json) = response.body,
-                    let status = try? JSONDecoder().decode(StoreStatus.self, from: Data(json)),
-                    let known = status.namespaces.first(where: { $0.name == name })
-                {
-                    policy = known.policy
+                var change = PolicyChange()
+                change.quotaBytes = try quota.map { text throws(OperatorError) in
+                    try ByteSize.read(text, name: "quota", at: "--quota")
                 }
-                if let quota { policy.quotaBytes = try ByteSize.read(quota, name: "quota", at: "--quota") }
-                if let pinQuota {
-                    policy.pinQuotaBytes = try ByteSize.read(pinQuota, name: "pinQuota", at: "--pin-quota")
+                change.pinQuotaBytes = try pinQuota.map { text throws(OperatorError) in
+                    try ByteSize.read(text, name: "pinQuota", at: "--pin-quota")
                 }
-                if let durability { policy.durability = durability }
-                if let retention { policy.retentionSeconds = retention }
-                if let evictionClass { policy.evictionClass = evictionClass }
-                if let encryption { policy.requiresEncryption = encryption }
-                if !allow.isEmpty { policy.tenants = allow }
-                let json = try await connection.order("namespace-set", OrderArguments(namespace: name, policy: policy))
+                change.durability = durability
+                change.retentionSeconds = retention
+                change.evictionClass = evictionClass
+                change.requiresEncryption = encryption
+                change.tenants = allow.isEmpty ? nil : allow
+                let json = try await to.connect().order(
+                    "namespace-set", OrderArguments(namespace: name, policy: change))
                 try Ctl.show(json, as: OrderResult.self, raw: to.json) { _ in "\(name) is set" }
             }
         }
@@ -153,24 +151,31 @@ extension Ctl {
 
     struct Verify: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Reads every object at full speed and compares checksums; damaged ones are quarantined.")
+            abstract: "Reads every object at full speed and compares checksums; damaged ones are quarantined.",
+            discussion: "Fails when the store gets no further for as long as `--within` says.")
         @OptionGroup var to: StoreConnectionOptions
 
         func run() async throws {
             let connection = try to.connect()
-            let started = try JSONDecoder().decode(
-                OrderResult.self, from: Data(try await connection.order("verify")))
-            var json: [UInt8] = []
-            var passes = 0
-            while passes < started.scrubPassesWanted ?? 0 {
-                try await Task.sleep(for: .milliseconds(100))
-                json = try await connection.order("progress")
-                passes = try JSONDecoder().decode(OrderResult.self, from: Data(json)).scrubPasses ?? .max
+            let started = try await connection.result("verify")
+            var last = OrderResult()
+            var patience = Patience(within: to.within)
+            while (last.scrubPasses ?? 0) < started.scrubPassesWanted ?? 0 {
+                try await Task.sleep(for: .milliseconds(20))
+                let now = try await connection.result("progress")
+                if now.scrubPasses != last.scrubPasses || now.scrubbedExtents != last.scrubbedExtents {
+                    patience.renew()
+                } else if patience.isOver {
+                    throw OperatorError(
+                        "\(now.scrubbedExtents ?? 0) of \(now.extents ?? 0) extents are behind it, and in \(to.within) s it "
+                            + "got no further", at: to.store, remedy: "`ctl status` says how its drives are")
+                }
+                last = now
             }
             let before = started.damagedFound ?? 0
-            let damaged = try JSONDecoder().decode(OrderResult.self, from: Data(json)).damagedFound ?? before
+            let damaged = last.damagedFound ?? before
             if to.json {
-                print(String(decoding: json, as: UTF8.self))
+                print(String(decoding: try encodeJSON(last), as: UTF8.self))
             } else {
                 print("\(damaged - before) objects damaged")
             }
@@ -180,18 +185,33 @@ extension Ctl {
 
     struct Drain: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Takes no new requests; prints when those under way have ended.")
-        @Flag(name: .long, help: "Takes requests again.") var resume = false
+            abstract: "Takes no new objects and makes no namespaces; prints when the requests under way have ended.",
+            discussion: """
+                Objects that are there can still be got. /readyz says 503 from then on, until --resume or a restart. Fails
+                when requests are still under way after as long as `--within` says; the store drains on.
+                """)
+        @Flag(name: .long, help: "Takes objects again.") var resume = false
         @OptionGroup var to: StoreConnectionOptions
 
         func run() async throws {
             let connection = try to.connect()
-            var json = try await connection.order(resume ? "resume" : "drain")
-            while !resume, try JSONDecoder().decode(OrderResult.self, from: Data(json)).isQuiet != true {
+            var result = try await connection.result(resume ? "resume" : "drain")
+            let patience = Patience(within: to.within)
+            while !resume, result.isQuiet != true {
+                guard !patience.isOver else {
+                    throw OperatorError(
+                        "\(result.requestsInFlight ?? 0) requests are still under way after \(to.within) s",
+                        at: to.store,
+                        remedy: "ask again, or give it longer with --within")
+                }
                 try await Task.sleep(for: .milliseconds(50))
-                json = try await connection.order("progress")
+                result = try await connection.result("progress")
             }
-            try Ctl.show(json, as: OrderResult.self, raw: to.json) { _ in resume ? "serving" : "drained" }
+            if to.json {
+                print(String(decoding: try encodeJSON(result), as: UTF8.self))
+            } else {
+                print(resume ? "serving" : "drained")
+            }
         }
     }
 
@@ -206,6 +226,18 @@ extension Ctl {
             try Ctl.show(json, as: OrderResult.self, raw: to.json) { "\($0.removed ?? 0) objects removed" }
         }
     }
+}
+
+/// How long a command waits for something that may never come.
+private struct Patience {
+    let limit: KVModel.Duration
+    private var since = MonotonicClock.now
+
+    init(within seconds: Double) { limit = KVModel.Duration(seconds: seconds) }
+
+    /// It got further.
+    mutating func renew() { since = MonotonicClock.now }
+    var isOver: Bool { MonotonicClock.now - since > limit }
 }
 
 /// JSON of a value, its keys sorted.

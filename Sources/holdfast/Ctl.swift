@@ -69,6 +69,10 @@ struct Ctl: AsyncParsableCommand {
                         "namespace    \(space.name): \(space.objects) objects, \(ByteSize.text(space.usedBytes)), "
                             + space.policy.durability.rawValue)
                 }
+                if status.nextNamespace != 0 {
+                    let more = status.namespaceCount - status.namespaces.count
+                    lines.append("             and \(more) more: `ctl namespace ls`")
+                }
                 let asked = status.totals["lookup_keys_total"] ?? 0
                 let hit = status.totals["lookup_hits_total"] ?? 0
                 lines.append("looked up    \(asked) keys, \(hit) found")
@@ -94,9 +98,13 @@ struct Ctl: AsyncParsableCommand {
         @Option(name: .long, help: "How many at most.") var limit = 1000
         @OptionGroup var to: StoreConnectionOptions
 
+        mutating func validate() throws {
+            guard limit > 0 else { throw ValidationError("--limit is 1 or more") }
+        }
+
         func run() async throws {
             let connection = try to.connect()
-            let handle = try await connection.namespace(namespace)
+            let handle = try await connection.known(namespace)
             var cursor: UInt64 = 0
             var left = limit
             var lines: [[String: Any]] = []
@@ -138,7 +146,7 @@ struct Ctl: AsyncParsableCommand {
         func run() async throws {
             let connection = try to.connect()
             let name = ObjectName(try readKey(key))
-            let response = try await connection.ask(.describe(try await connection.namespace(namespace), name))
+            let response = try await connection.ask(.describe(try await connection.known(namespace), name))
             guard case .text(let json) = response.body else { return }
             print(String(decoding: json, as: UTF8.self))
         }

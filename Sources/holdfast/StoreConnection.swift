@@ -1,6 +1,7 @@
 // How `ctl` reaches a store: the options that every order has, and the real client behind them.
 
 import ArgumentParser
+import Foundation
 import KVIdentity
 import KVModel
 import KVStore
@@ -40,6 +41,18 @@ struct StoreConnectionOptions: ParsableArguments {
 
     @Flag(name: .long, help: "Prints JSON.")
     var json = false
+
+    mutating func validate() throws {
+        guard within > 0, within <= 86_400 else {
+            throw ValidationError("--within is a number of seconds, more than 0 and at most a day")
+        }
+        guard tlsAuthority != nil || (tlsName ?? tlsCertificate ?? tlsKey) == nil else {
+            throw ValidationError("--tls-name, --tls-certificate and --tls-key go with --tls-authority")
+        }
+        guard (tlsCertificate == nil) == (tlsKey == nil) else {
+            throw ValidationError("--tls-certificate and --tls-key go together")
+        }
+    }
 
     /// A client with room for `payloadBytes` of payload.
     func connect(payloadBytes: Int = 4096) throws(OperatorError) -> StoreConnection {
@@ -99,6 +112,34 @@ struct StoreConnection {
         return text
     }
 
+    /// An order of an operator and what it did.
+    func result(_ verb: String, _ arguments: OrderArguments = OrderArguments()) async throws -> OrderResult {
+        try JSONDecoder().decode(OrderResult.self, from: Data(try await order(verb, arguments)))
+    }
+
+    /// All pages of a list, one behind the other.
+    func pages<Entry>(_ verb: String, of entries: (OrderResult) -> [Entry]?) async throws -> [Entry] {
+        var all: [Entry] = []
+        var cursor = 0
+        repeat {
+            let page = try await result(verb, OrderArguments(cursor: cursor))
+            all += entries(page) ?? []
+            cursor = page.next ?? 0
+        } while cursor != 0
+        return all
+    }
+
+    /// The handle of a namespace that is there.
+    func known(_ name: String) async throws -> NamespaceHandle {
+        // Opening makes what is not there; a question must not.
+        let found = try await result("namespaces", OrderArguments(namespace: name)).namespaces ?? []
+        guard !found.isEmpty else {
+            throw OperatorError("there is no namespace `\(name)`", at: address, remedy: "`ctl namespace ls` names them")
+        }
+        return try await namespace(name)
+    }
+
+    /// The handle of a namespace, which the store makes if it is not there.
     func namespace(_ name: String) async throws -> NamespaceHandle {
         let response = try await ask(.openNamespace(name: name))
         guard case .namespace(let handle) = response.body else {

@@ -172,6 +172,11 @@ import Testing
 
     @Test(arguments: [
         (["--dram", "1MiB"], "too little for four payloads"),
+        (
+            ["--extent", "16MiB", "--payload-max", "1MiB", "--dram", "4MiB", "--size", "256MiB"],
+            "too little for four payloads of 1 MiB in extents of 16 MiB: 64 MiB"
+        ),
+        (["--tls-certificate", "here.pem"], "a certificate, and TLS is served nowhere"),
         (["--extent", "100KiB"], "not a multiple of 64 KiB"),
         (["--payload-max", "1GiB"], "--payload-max: `payloadMax` is 1 GiB, not from 64 KiB to 64 MiB"),
         (["--listen", "nowhere"], "--listen: `nowhere` is not address:port"),
@@ -188,6 +193,102 @@ import Testing
         #expect(run.exitCode != 0)
         #expect(run.errors.contains(sentence), "\(run.errors)")
         #expect(!run.errors.contains("Fatal error"))
+        // What was made before an address proved to be none stays: the next start goes on with it.
+        let left = try FileManager.default.contentsOfDirectory(atPath: scratch.folder.path)
+        #expect(left.isEmpty || options.contains("192.0.2.1:0"), "\(left) is left behind")
+    }
+
+    @Test func memoryIsHeldAgainstTheExtentsThatADriveHas() throws {
+        let scratch = try Scratch()
+        _ = try StoreProcess(scratch, ["--extent", "4MiB", "--size", "64MiB", "--dram", "16MiB"]).end(SIGTERM)
+        #expect {
+            _ = try StoreProcess(scratch)  // Its settings say 64 KiB, its 8 MiB are too little for the drive's 4 MiB.
+        } throws: { error in
+            guard let ended = error as? StoreDidNotStart else { return false }
+            return ended.exitCode == 1 && ended.log.contains("in extents of 4 MiB: 16 MiB")
+        }
+        let store = try StoreProcess(scratch, ["--dram", "32MiB"])
+        #expect(store.start.contains("was formatted with extents of 4 MiB: `extent` 64 KiB has no effect"))
+        #expect(store.start.contains("was formatted with 64 MiB: `size` 32 MiB has no effect"))
+    }
+
+    @Test(arguments: [
+        (["status", "--within", "nan"], "--within is a number of seconds"),
+        (["status", "--within", "1e11"], "--within is a number of seconds"),
+        (["status", "--within=-1"], "--within is a number of seconds"),
+        (["ls", "demo", "--limit=-5"], "--limit is 1 or more"),
+        (["status", "--tls-certificate", "a.pem"], "go with --tls-authority"),
+        (
+            ["status", "--tls-authority", "a.pem", "--tls-certificate", "b.pem"],
+            "--tls-certificate and --tls-key go together"
+        ),
+    ])
+    func ordersThatMakeNoSenseAreRefusedInOneSentence(order: [String], sentence: String) throws {
+        let run = try CommandRun.holdfast(["ctl"] + order + ["--keys", "/no/such/file"])
+        #expect(run.exitCode != 0)
+        #expect(run.errors.contains(sentence), "\(run.errors)")
+        #expect(!run.errors.contains("Fatal error"))
+    }
+
+    @Test func questionsMakeNoNamespaceAndLongNamesAreRefused() throws {
+        let scratch = try Scratch()
+        let store = try StoreProcess(scratch)
+        let file = try file(scratch)
+        let key = String(repeating: "0", count: 64)
+        let nowhere = scratch.folder.appendingPathComponent("copy").path
+        let questions = [
+            ["ls", "nope"], ["stat", "nope", key], ["pin", "nope", key], ["unpin", "nope", key],
+            ["get", "nope", key, nowhere], ["check", "nope", file],
+        ]
+        for question in questions {
+            let asked = try CommandRun.holdfast(
+                ["ctl"] + question + ["--store", store.address, "--keys", store.keys])
+            #expect(asked.exitCode == 1)
+            #expect(asked.errors.contains("there is no namespace `nope`"), "\(question): \(asked.errors)")
+        }
+        #expect(try store.ctl("namespace", "ls").output.isEmpty)
+        #expect(try store.ctl("pins").output.isEmpty)
+        let long = String(repeating: "n", count: 300)
+        let refused = try store.ctl("put", long, file)
+        #expect(refused.exitCode == 1)
+        #expect(refused.errors.contains("a name of 300 bytes: more than the protocol carries"), "\(refused.errors)")
+        _ = try store.ctl("put", "demo", file, "--block", "64KiB")
+        #expect(try store.ctl("pin", "demo", key, "--owner", long).errors.contains("a name of 300 bytes"))
+    }
+
+    @Test func settingsStayAsTheyAreAlsoAmongThousandsOfNamespaces() throws {
+        let scratch = try Scratch()
+        let store = try StoreProcess(scratch)
+        _ = try store.ctl("namespace", "set", "big", "--quota", "16MiB", "--retention", "900", "--allow", "team")
+        // What a crowd of names makes of `stat` is seen by the rules of pages; here, that nothing is read to be written back.
+        let set = try store.ctl("namespace", "set", "big", "--pin-quota", "1MiB", "--json")
+        let policy = (try set.object["namespace"] as? [String: Any])?["policy"] as? [String: Any]
+        #expect(policy?["quotaBytes"] as? Int == 16 << 20)
+        #expect(policy?["pinQuotaBytes"] as? Int == 1 << 20)
+        #expect(policy?["retentionSeconds"] as? Int == 900)
+        #expect(policy?["tenants"] as? [String] == ["team"])
+    }
+
+    @Test func whatWasFlushedIsGoneAlsoAfterAKill() throws {
+        let scratch = try Scratch()
+        let file = try file(scratch)
+        do {
+            let store = try StoreProcess(scratch)
+            #expect(try counts(store.ctl("put", "demo", file, "--block", "1KiB", "--json"))["stored"] == 293)
+            #expect(try store.ctl("flush").output == "293 objects removed\n")
+            _ = store.end(SIGKILL)
+        }
+        let store = try StoreProcess(scratch)
+        #expect(store.start.contains("objects=0"), "\(store.start)")
+    }
+
+    @Test func aDrainingStoreIsVerified() throws {
+        let scratch = try Scratch()
+        let store = try StoreProcess(scratch)
+        _ = try store.ctl("put", "demo", try file(scratch), "--block", "64KiB")
+        _ = try store.ctl("drain")
+        let verified = try store.ctl("verify", "--within", "30")
+        #expect(verified.output == "0 objects damaged\n", "\(verified.errors)")
     }
 
     @Test func aDriveThatDoesNotExistYetNeedsASize() throws {

@@ -34,7 +34,7 @@ import Testing
         try await over(.loopback(loopback)) { ask in
             var policy = NamespacePolicy()
             policy.requiresEncryption = true
-            let order = try JSONEncoder().encode(OrderArguments(namespace: "secret", policy: policy))
+            let order = try JSONEncoder().encode(OrderArguments(namespace: "secret", policy: PolicyChange(policy)))
             #expect(await ask(.administer(verb: "namespace-set", arguments: Array(order))).status == .ok)
             #expect(await ask(.openNamespace(name: "secret")).status == .ok)
         }

@@ -144,7 +144,7 @@ struct ScriptedStore: ~Copyable {
     }
 
     mutating func set(_ name: String, _ policy: NamespacePolicy) {
-        let order = OrderArguments(namespace: name, policy: policy)
+        let order = OrderArguments(namespace: name, policy: PolicyChange(policy))
         _ = request(.administer(verb: "namespace-set", arguments: Array(try! JSONEncoder().encode(order))))
         runUntilQuiet()
     }
@@ -152,11 +152,11 @@ struct ScriptedStore: ~Copyable {
     /// Puts a number as an object's payload.
     mutating func put(
         _ handle: NamespaceHandle, _ name: ObjectName, token: UInt64, extents: Int = 1,
-        metadata: ObjectMetadata = ObjectMetadata(), isVolatile: Bool = false
+        metadata: ObjectMetadata = ObjectMetadata(), isVolatile: Bool = false, bytes exact: Int? = nil
     ) -> RequestID {
         requestNumber += 1
         let id = RequestID(session: session, number: requestNumber)
-        let bytes = extents * Self.extentBytes - 100
+        let bytes = exact ?? extents * Self.extentBytes - 100
         puts[id] = (name, token, isVolatile)
         let checksum = algebra.objectChecksum(of: name, payloadBytes: bytes, payloadChecksum: token)
         hand(.session(.request(id, .put(handle, name, metadata, payloadBytes: bytes, checksum: checksum))))

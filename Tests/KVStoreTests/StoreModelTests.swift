@@ -18,7 +18,7 @@ import Testing
                 badPayloads: 0.05, failedWrites: 0.01, failedReads: 0.005, failedErasures: 0.01, overdue: 0.01,
                 failedCatalogue: 0.1, damagedBlocks: 0.02)
         }
-        var world = try ScriptedStore(seed: seed, driveCount: seed % 3 == 0 ? 2 : 1, faults: faults)
+        var world = try ScriptedStore(seed: seed, driveCount: seed % 3 == 0 ? 2 : 1)
         var policy = NamespacePolicy()
         policy.quotaBytes = 24 * ScriptedStore.extentBytes
         policy.pinQuotaBytes = 6 * ScriptedStore.extentBytes
@@ -27,8 +27,8 @@ import Testing
         volatilePolicy.durability = .volatile
         world.set("volatile", volatilePolicy)
         world.set("large", NamespacePolicy())
-        // Settings that are not durable are gone after a crash; the model needs them there.
-        world.catalogueNamespaces = ["small": policy, "volatile": volatilePolicy, "large": NamespacePolicy()]
+        // What is refused is not in force; the model needs its settings, so nothing fails before.
+        world.faults = faults
 
         var random = RandomSource(seed: seed &* 77)
         // Of each namespace and name: the payloads that may be served.

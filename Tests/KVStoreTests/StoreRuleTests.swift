@@ -140,6 +140,28 @@ import Testing
         #expect(world.complaint == nil)
     }
 
+    @Test func aQuotaOfSmallBlocksTurnsOverBesideAPinAndBesidePutsUnderWay() throws {
+        var world = try ScriptedStore(seed: 15)
+        var policy = NamespacePolicy()
+        policy.quotaBytes = 4 * ScriptedStore.extentBytes
+        policy.pinQuotaBytes = ScriptedStore.extentBytes
+        world.set("n", policy)
+        let handle = world.open("n")
+        _ = world.put(handle, name(0), token: 0, bytes: 8)
+        world.runUntilQuiet()
+        _ = world.request(.pin(handle, [name(0)], owner: "me", lifetimeSeconds: 0))
+        world.runUntilQuiet()
+        // More at once than the quota takes; then one behind the other.
+        var puts = (1..<8).map { world.put(handle, name($0), token: UInt64($0), bytes: 8) }
+        world.runUntilQuiet()
+        for number in 8..<20 {
+            puts.append(world.put(handle, name(number), token: UInt64(number), bytes: 8))
+            world.runUntilQuiet()
+        }
+        #expect(puts.allSatisfy { world.responses[$0]?.status == .ok }, "\(puts.map { world.responses[$0]?.status })")
+        #expect(world.complaint == nil)
+    }
+
     @Test func pinsOfVolatileBlocksAndBeyondTheBudgetAreRefused() throws {
         var world = try ScriptedStore(seed: 7)
         var policy = NamespacePolicy()

@@ -7,6 +7,15 @@ import KVTransport
 import Testing
 
 @Suite struct FramePropertyTests {
+    @Test func anAnswerThatIsLongerThanABodyIsRefusedAndNeverCut() {
+        let json = Response(.ok, .text(Array(repeating: 0x20, count: WireLimit.bodyBytesMax)))
+        #expect(json.fitting.status == .ok)
+        let longer = Response(.ok, .text(Array(repeating: 0x20, count: WireLimit.bodyBytesMax + 1))).fitting
+        #expect(longer.status == .failed)
+        guard case .text(let why) = longer.body else { return #expect(Bool(false)) }
+        #expect(String(decoding: why, as: UTF8.self).hasPrefix("the answer has 1048577 bytes"))
+    }
+
     private let vectors: [[UInt8]]
 
     init() throws { vectors = try FrameVector.all().map { FrameVector.bytes($0.frame) } }

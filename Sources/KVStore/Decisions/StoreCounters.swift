@@ -61,22 +61,38 @@ public struct StoreTotals: Sendable, Equatable {
     /// Requests that their sender may not make.
     public internal(set) var requestsRefused = 0
 
-    /// The names of the counters, in the metrics' spelling.
-    public static var fields: [(name: String, path: KeyPath<StoreTotals, Int>)] {
+    /// The counters with their names in the metrics' spelling, and what they count.
+    public static var fields: [(name: String, help: String, path: KeyPath<StoreTotals, Int>)] {
         [
-            ("lookup_keys_total", \.lookUpKeys), ("lookup_hits_total", \.lookUpHits), ("gets_total", \.gets),
-            ("get_hits_total", \.getHits), ("get_memory_hits_total", \.getHitsInMemory),
-            ("get_bytes_total", \.getBytes), ("puts_total", \.puts), ("puts_stored_total", \.putsStored),
-            ("put_bytes_total", \.putBytes), ("puts_present_total", \.putsPresent),
-            ("puts_not_admitted_total", \.putsNotAdmitted), ("puts_over_budget_total", \.putsOverBudget),
-            ("puts_busy_total", \.putsBusy), ("puts_failed_total", \.putsFailed),
-            ("puts_corrupt_total", \.putsCorrupt), ("evicted_total", \.evicted), ("expired_total", \.expired),
-            ("deleted_total", \.deleted), ("erased_total", \.erased), ("damaged_found_total", \.damagedFound),
-            ("quarantined_extents", \.quarantinedExtents), ("corrupt_reports_total", \.corruptReports),
-            ("scrubbed_total", \.scrubbed), ("scrubbed_bytes_total", \.scrubbedBytes),
-            ("drive_failures_total", \.driveFailures), ("catalogue_changes_total", \.cataloguedChanges),
-            ("catalogue_failures_total", \.catalogueFailures), ("sessions_opened_total", \.sessionsOpened),
-            ("requests_refused_total", \.requestsRefused),
+            ("lookup_keys_total", "Keys that look-ups asked for", \.lookUpKeys),
+            ("lookup_hits_total", "Keys that look-ups found", \.lookUpHits),
+            ("gets_total", "Requests for a payload", \.gets),
+            ("get_hits_total", "Requests for a payload whose block was there", \.getHits),
+            ("get_memory_hits_total", "Requests for a payload that memory answered", \.getHitsInMemory),
+            ("get_bytes_total", "Bytes of payload sent", \.getBytes),
+            ("puts_total", "Offers of a payload", \.puts),
+            ("puts_stored_total", "Offers that were stored", \.putsStored),
+            ("put_bytes_total", "Bytes of payload stored", \.putBytes),
+            ("puts_present_total", "Offers of what was there already", \.putsPresent),
+            ("puts_not_admitted_total", "Offers that were not worth their write", \.putsNotAdmitted),
+            ("puts_over_budget_total", "Offers that a budget refused", \.putsOverBudget),
+            ("puts_busy_total", "Offers that found no room in time", \.putsBusy),
+            ("puts_failed_total", "Offers that a drive failed", \.putsFailed),
+            ("puts_corrupt_total", "Offers whose payload failed its checksum", \.putsCorrupt),
+            ("evicted_total", "Blocks that made room", \.evicted),
+            ("expired_total", "Blocks whose retention had passed", \.expired),
+            ("deleted_total", "Blocks that somebody deleted", \.deleted),
+            ("erased_total", "Tombstones written", \.erased),
+            ("damaged_found_total", "Payloads found wrong on a drive", \.damagedFound),
+            ("quarantined_extents", "Extents out of use until the next start", \.quarantinedExtents),
+            ("corrupt_reports_total", "Reports of clients that a payload was wrong", \.corruptReports),
+            ("scrubbed_total", "Blocks that the scrubber verified", \.scrubbed),
+            ("scrubbed_bytes_total", "Bytes that the scrubber verified", \.scrubbedBytes),
+            ("drive_failures_total", "Drives that became read-only or were given up", \.driveFailures),
+            ("catalogue_changes_total", "Changes of the catalogue", \.cataloguedChanges),
+            ("catalogue_failures_total", "Changes of the catalogue that failed", \.catalogueFailures),
+            ("sessions_opened_total", "Sessions opened", \.sessionsOpened),
+            ("requests_refused_total", "Requests that their sender may not make", \.requestsRefused),
         ]
     }
 }

@@ -139,6 +139,7 @@ extension StoreDecisions {
         if objects[number].flags.contains(.isErased) {
             free(number)
         } else {
+            awaitTombstone(of: number)
             erasures.append(number)
             sendErasures()
         }
@@ -170,6 +171,7 @@ extension StoreDecisions {
             quarantine(number)
         case .overdue:
             endDeletion(of: number, .failed)
+            endWaitFor(number, extentCount(Int(objects[number].payloadBytes)))
         }
         sendErasures()
     }
@@ -237,6 +239,8 @@ extension StoreDecisions {
         let sign = isPresent ? 1 : -1
         namespaces[namespace].presentCount += sign
         namespaces[namespace].presentBytes += sign * Int(record.payloadBytes)
+        namespaces[namespace].presentExtentBytes +=
+            sign * extentCount(Int(record.payloadBytes)) * settings.extentBytes
     }
 
     // MARK: Deleting
@@ -270,6 +274,7 @@ extension StoreDecisions {
     }
 
     private mutating func endDeletion(of number: UInt32, _ status: Status) {
+        if clearing?.awaited.remove(number) != nil, status != .ok { clearing?.failed += 1 }
         guard let ticket = deletions.removeValue(forKey: number), var batch = deletionBatches[ticket] else { return }
         if let place = batch.places.removeValue(forKey: number) { batch.statuses[place] = status }
         if batch.places.isEmpty {

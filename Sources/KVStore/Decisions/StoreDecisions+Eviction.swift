@@ -53,7 +53,7 @@ struct EvictionSweep {
 
 extension StoreDecisions {
     /// Records looked at in one turn: about 100 µs.
-    private static var sliceRecords: Int { 16_384 }
+    static var sliceRecords: Int { 16_384 }
     /// Records looked through at once for blocks past their retention, some 20 µs, and how long the whole store takes: a
     /// block outlives its retention by no more.
     private static var expirySlice: Int { 4096 }
@@ -105,14 +105,16 @@ extension StoreDecisions {
         return namespaces[namespace].usedBytes - namespaces[namespace].leavingBytes + ahead > quota
     }
 
-    /// Whether waiting can help: something is leaving, or could.
+    /// Whether waiting can help: something is leaving, or could, or is a put whose block can go when it is there.
     func canFree(in namespace: UInt16?) -> Bool {
         if leavingExtents > 0 || sweep != nil { return true }
         guard let namespace else {
-            return sweepAgain <= now || namespaces.contains { $0.presentBytes > $0.pinnedBytes }
+            return sweepAgain <= now || !writers.isEmpty
+                || namespaces.contains { $0.presentExtentBytes > $0.pinnedBytes }
         }
         let state = namespaces[Int(namespace)]
-        return state.leavingBytes > 0 || state.presentBytes > state.pinnedBytes
+        return state.leavingBytes > 0 || state.presentExtentBytes > state.pinnedBytes
+            || writers.values.contains { operations[Int($0)].namespace == namespace }
     }
 
     /// Removes a victim. The sweep is a moment old: what was used, pinned or replaced since stays.
@@ -199,20 +201,9 @@ extension StoreDecisions {
         return retention > 0 && Int(second &- record.touched) > retention
     }
 
-    // MARK: Retention and emptying
+    // MARK: Retention
 
     var hasRetention: Bool { namespaces.contains { $0.policy.retentionSeconds > 0 && $0.presentCount > 0 } }
-
-    /// Removes the unpinned objects of a namespace, or all: at once, for orders of an operator.
-    mutating func removeAll(of namespace: UInt16?) -> Int {
-        var removed = 0
-        for number in 0..<UInt32(objects.extentCount) where isEvictable(number) {
-            if let namespace, scopes[Int(objects[number].scope)].namespace != namespace { continue }
-            remove(number)
-            removed += 1
-        }
-        return removed
-    }
 
     /// Looks at a slice of all records for those whose retention has passed.
     mutating func expireSlice() {

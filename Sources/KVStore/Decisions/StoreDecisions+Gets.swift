@@ -7,7 +7,7 @@ import KVTransport
 
 extension StoreDecisions {
     /// Readers that one object may have at its drive; more are told to come back.
-    private static var readersMax: UInt8 { 200 }
+    static var readersMax: UInt8 { 200 }
 
     mutating func get(_ request: RequestID, _ namespace: UInt16, _ name: ObjectName) {
         totals.gets += 1
@@ -147,7 +147,7 @@ extension StoreDecisions {
         buffers.release(read.buffer)
         roomCameFree = true
         endOperation(index)
-        if read.kind == .scrub { scrub.isRunning = false }
+        if read.kind == .scrub { endScrubbing(read.object) }
         endLease(read.object)
     }
 
@@ -196,7 +196,7 @@ extension StoreDecisions {
         buffers.release(read.buffer)
         roomCameFree = true
         endOperation(index)
-        if read.kind == .scrub { scrub.isRunning = false } else { reply(read.request, status) }
+        if read.kind == .scrub { endScrubbing(read.object) } else { reply(read.request, status) }
         endFollowers(read.kind == .get ? read.next : ObjectRecord.none, status)
         endLease(read.object)
     }
@@ -229,72 +229,6 @@ extension StoreDecisions {
         objects[number].touched = second
         if objects[number].uses < .max { objects[number].uses += 1 }
     }
-
-    // MARK: Scrubbing
-
-    /// Starts the next read of the scrubber when its rate allows and buffers are not short.
-    mutating func startScrub() {
-        guard scrub.nextStart <= now, !scrub.isRunning else { return }
-        guard buffers.freeFrames + buffers.copyCount > buffers.frameCount / 4, !isDraining else {
-            scrub.nextStart = now + Duration(milliseconds: 100)
-            return
-        }
-        guard let number = nextToScrub() else {
-            scrub.nextStart = now + Duration(milliseconds: 1000)
-            return
-        }
-        let bytes = Int(objects[number].payloadBytes)
-        guard let index = newOperation(.scrub) else { return }
-        guard let buffer = buffers.take(buffers.frameCount(for: bytes)) else {
-            endOperation(index)
-            scrub.nextStart = now + Duration(milliseconds: 100)
-            return
-        }
-        operations[Int(index)].object = number
-        operations[Int(index)].payloadBytes = bytes
-        operations[Int(index)].buffer = buffer
-        operations[Int(index)].stage = .atDrive
-        objects[number].readers += 1
-        scrub.isRunning = true
-        let rate = scrub.isHurried ? 0 : settings.scrubBytesPerSecond
-        scrub.nextStart = rate > 0 ? now + Duration(seconds: Double(bytes) / Double(rate)) : now
-        send(tag(of: index), to: drive(of: number))
-    }
-
-    /// The next present object in the order of numbers; a few thousand records are looked at in one turn.
-    private mutating func nextToScrub() -> UInt32? {
-        var looked = 0
-        while looked < 4096 {
-            if scrub.cursor >= objects.extentCount {
-                scrub.cursor = 0
-                if scrub.passBegan { scrub.passes += 1 }
-                scrub.passBegan = true
-                if scrub.isHurried {
-                    scrub.isHurried = scrub.passes < scrub.hurriedUntilPass
-                    if !scrub.isHurried && settings.scrubBytesPerSecond == 0 { scrub.nextStart = .distantFuture }
-                }
-                return nil
-            }
-            let number = UInt32(scrub.cursor)
-            scrub.cursor += 1
-            looked += 1
-            if isPresent(number), objects[number].readers < Self.readersMax { return number }
-        }
-        return nil
-    }
-}
-
-/// Where the scrubber is.
-struct ScrubState {
-    var cursor = 0
-    var isRunning = false
-    var nextStart = Instant.distantFuture
-    /// Full passes since the start.
-    var passes = 0
-    var passBegan = false
-    /// An operator wants a pass at full speed, until so many passes are done.
-    var isHurried = false
-    var hurriedUntilPass = 0
 }
 
 extension BlockKey {

@@ -5,13 +5,12 @@ import KVModel
 import KVTransport
 
 extension StoreDecisions {
-    private static var recordsAListing: Int { 1 << 18 }
-
     // MARK: Asking
 
     /// The state of the store; `namespaces` nil = all.
     public func status(namespaces visible: Set<UInt16>? = nil) -> StoreStatus {
-        StoreStatus(
+        let shown = namespaces.filter { !$0.isDeleted && (visible?.contains($0.number) ?? true) }
+        return StoreStatus(
             state: isDraining ? "draining" : "serving", extentBytes: settings.extentBytes,
             objects: namespaces.reduce(0) { $0 + $1.presentCount },
             drives: drives.map {
@@ -20,7 +19,7 @@ extension StoreDecisions {
                     state: $0.isFailed ? "failed" : $0.isReadOnly ? "read-only" : "healthy",
                     commandsUnanswered: $0.unanswered)
             },
-            namespaces: namespaces.filter { !$0.isDeleted && (visible?.contains($0.number) ?? true) }.map(\.status),
+            namespaces: shown.map(\.status), namespaceCount: shown.count, nextNamespace: 0,
             memoryBytes: buffers.frameCount * buffers.frameBytes, memoryCopies: buffers.copyCount,
             memoryLentBytes: buffers.lentFrames * buffers.frameBytes, requestsInFlight: operationCount,
             requestsWaiting: waiting.count, sessions: sessions.count, pins: pinCount,
@@ -29,12 +28,15 @@ extension StoreDecisions {
             totals: Dictionary(uniqueKeysWithValues: StoreTotals.fields.map { ($0.name, totals[keyPath: $0.path]) }))
     }
 
-    /// What a session may see: operators all, others their own namespaces and no drives.
+    /// What a session may see: operators all, others their own namespaces and no drives. Of namespaces the first page.
     func statusJSON(for session: SessionID) -> [UInt8] {
         guard let state = sessions[session] else { return [] }
-        if operators.contains(state.peer.tenant) { return Self.json(status()) }
-        var own = status(namespaces: Set(state.namespaces))
-        own.objects = own.namespaces.reduce(0) { $0 + $1.objects }
+        let isOperator = operators.contains(state.peer.tenant)
+        let opened = Set(state.namespaces.filter { self.opened($0.number) == $0 }.map(\.number))
+        var own = status(namespaces: isOperator ? nil : opened)
+        if !isOperator { own.objects = own.namespaces.reduce(0) { $0 + $1.objects } }
+        (own.namespaces, own.nextNamespace) = namespacePage(from: 0) { isOperator || opened.contains($0.number) }
+        if isOperator { return Self.json(own) }
         own.drives = []
         own.totals = [:]
         own.pins = 0
@@ -97,22 +99,11 @@ extension StoreDecisions {
         reply(request, .ok, .text(Self.json(status)))
     }
 
-    private func allPins() -> [PinStatus] {
-        var all: [PinStatus] = []
-        for (number, held) in pins {
-            let namespace = namespaces[Int(scopes[Int(objects[number].scope)].namespace)].name
-            for pin in held { all.append(PinStatus(namespace, pin, isDangling: false)) }
-        }
-        for (pinned, held) in danglingPins {
-            for pin in held { all.append(PinStatus(namespaces[Int(pinned.namespace)].name, pin, isDangling: true)) }
-        }
-        return all.sorted { ($0.namespace, $0.key, $0.shard, $0.owner) < ($1.namespace, $1.key, $1.shard, $1.owner) }
-    }
-
     // MARK: Orders
 
     mutating func administer(_ request: RequestID, _ verb: String, _ arguments: [UInt8]) {
-        guard let session = sessions[request.session], operators.contains(session.peer.tenant) else {
+        guard let session = sessions[request.session] else { return reply(request, .unavailable) }
+        guard operators.contains(session.peer.tenant) || verb == "namespaces" else {
             totals.requestsRefused += 1
             reply(request, .forbidden, why: "only operators may do this")
             return
@@ -125,17 +116,13 @@ extension StoreDecisions {
             return
         }
         switch verb {
-        case "pins": answer(request, OrderResult(pins: allPins()))
+        case "namespaces": listNamespaces(request, session.peer, order)
+        case "pins": listPins(request, order)
         case "drain", "resume":
             isDraining = verb == "drain"
-            answer(request, OrderResult(isQuiet: isQuiet, requestsInFlight: operationCount))
+            progress(request)
         case "verify": beginVerifying(request)
-        case "progress":
-            answer(
-                request,
-                OrderResult(
-                    scrubPasses: scrub.passes, damagedFound: totals.damagedFound, isQuiet: isQuiet,
-                    requestsInFlight: operationCount))
+        case "progress": progress(request)
         case "flush": flush(request, order)
         case "namespace-set": setNamespace(request, order)
         case "namespace-delete": deleteNamespace(request, order)
@@ -143,73 +130,28 @@ extension StoreDecisions {
         }
     }
 
-    private mutating func answer(_ request: RequestID, _ result: OrderResult) {
+    mutating func answer(_ request: RequestID, _ result: OrderResult) {
         reply(request, .ok, .text(Self.json(result)))
     }
 
-    /// Reads everything once at full speed.
+    private mutating func progress(_ request: RequestID) {
+        var result = OrderResult()
+        result.scrubPasses = scrub.passes
+        result.scrubbedExtents = scrub.looked
+        result.extents = objects.extentCount
+        result.damagedFound = totals.damagedFound
+        result.isQuiet = isQuiet
+        result.requestsInFlight = operationCount
+        answer(request, result)
+    }
+
+    /// Reads everything once at full speed. A pass that is hurried already ends first: what it has behind it may have
+    /// changed since.
     private mutating func beginVerifying(_ request: RequestID) {
-        scrub.cursor = 0
-        scrub.passBegan = true
-        scrub.isHurried = true
-        scrub.hurriedUntilPass = scrub.passes + 1
-        scrub.nextStart = now
-        answer(request, OrderResult(scrubPassesWanted: scrub.passes + 1, damagedFound: totals.damagedFound))
-    }
-
-    private mutating func flush(_ request: RequestID, _ order: OrderArguments) {
-        var number: UInt16?
-        if let name = order.namespace {
-            guard let known = namespaceByName[name] else {
-                reply(request, .absent, why: "no namespace `\(name)`")
-                return
-            }
-            number = known
-        }
-        answer(request, OrderResult(removed: removeAll(of: number)))
-    }
-
-    private mutating func setNamespace(_ request: RequestID, _ order: OrderArguments) {
-        guard let name = order.namespace, !name.isEmpty, name.utf8.count <= 200, let policy = order.policy else {
-            reply(request, .invalid, why: "a namespace has a name of 1 to 200 bytes and settings")
-            return
-        }
-        guard policy.quotaBytes >= 0, policy.pinQuotaBytes >= 0, policy.retentionSeconds >= 0 else {
-            reply(request, .invalid, why: "quotas and retention are not negative")
-            return
-        }
-        let number = namespaceByName[name] ?? makeNamespace(name, policy, claimsRecovered: true)
-        guard let number else {
-            reply(request, .busy, why: "there are \(Self.namespacesMax) namespaces")
-            return
-        }
-        namespaces[Int(number)].policy = policy
+        scrub.hurry(at: now)
         var result = OrderResult()
-        result.namespace = namespaces[Int(number)].status
-        commit(.setNamespace(name: name, policy), .answer(request, Self.json(result)))
-    }
-
-    private mutating func deleteNamespace(_ request: RequestID, _ order: OrderArguments) {
-        guard let name = order.namespace, let number = namespaceByName[name] else {
-            reply(request, .absent, why: "no such namespace")
-            return
-        }
-        let state = namespaces[Int(number)]
-        guard state.usedBytes == 0 || order.force == true else {
-            reply(request, .invalid, why: "it has \(state.presentCount) blocks; say --force to remove them, too")
-            return
-        }
-        guard state.pinnedBytes == 0 else {
-            reply(request, .forbidden, why: "it has pinned blocks; unpin them first")
-            return
-        }
-        let removed = removeAll(of: number)
-        namespaces[Int(number)].isDeleted = true
-        namespaceByName[name] = nil
-        // The digest leads to a fresh one when the name is used again; what still leaves counts for the old one.
-        namespaceByDigest[state.digest] = nil
-        var result = OrderResult()
-        result.removed = removed
-        commit(.removeNamespace(name: name), .answer(request, Self.json(result)))
+        result.scrubPassesWanted = scrub.hurriedUntilPass
+        result.damagedFound = totals.damagedFound
+        answer(request, result)
     }
 }

@@ -30,12 +30,14 @@ struct PinnedName: Hashable {
 enum CatalogueWork {
     /// Nothing: it was told for the next start.
     case quiet
-    /// Answers a request with a text.
-    case answer(RequestID, [UInt8])
     /// Answers a request to pin; what was marked is unmarked if it failed.
     case pinned(RequestID, [Status], marked: [(PinnedName, StorePin)])
     /// Takes pins away and answers.
     case unpinned(RequestID, [Status], [(PinnedName, String)])
+    /// Settings hold from now on; those that wait to change them further go on.
+    case set(RequestID, name: String, NamespacePolicy)
+    /// A namespace without blocks is gone; if it failed it is there again.
+    case deleted(RequestID, UInt16, removed: Int)
 }
 
 extension StoreDecisions {
@@ -56,12 +58,8 @@ extension StoreDecisions {
         }
         switch work {
         case .quiet: break
-        case .answer(let request, let text):
-            if succeeded {
-                reply(request, .ok, .text(text))
-            } else {
-                reply(request, .failed, why: "the catalogue failed")
-            }
+        case .set(let request, let name, let policy): endSetting(request, name, policy, succeeded)
+        case .deleted(let request, let number, let removed): endDeleting(request, number, removed, succeeded)
         case .pinned(let request, var statuses, let marked):
             if !succeeded {
                 for (pinned, pin) in marked { unmark(pinned, owner: pin.owner) }
@@ -79,6 +77,9 @@ extension StoreDecisions {
     }
 
     // MARK: Pinning
+
+    /// Owners that keep one object: all its pins go into one page of them.
+    static var ownersMax: Int { 256 }
 
     mutating func pin(
         _ request: RequestID, _ namespace: UInt16, _ names: [ObjectName], _ owner: String, _ lifetimeSeconds: UInt32
@@ -128,7 +129,7 @@ extension StoreDecisions {
                 return .overBudget
             }
         }
-        guard pinCount < settings.pinCountMax else { return .overBudget }
+        guard pinCount < settings.pinCountMax, held.count < Self.ownersMax else { return .overBudget }
         if held.isEmpty {
             namespaces[namespace].pinnedBytes += bytes
             objects[number].flags.insert(.isPinned)
@@ -210,6 +211,14 @@ extension StoreDecisions {
         for pin in held where mark(pinned, pin) != .ok {
             danglingPins[pinned, default: []].append(pin)
             pinCount += 1
+        }
+    }
+
+    /// A namespace is gone, and with it the pins of blocks that it had not.
+    mutating func forgetDanglingPins(of namespace: UInt16) {
+        for (pinned, held) in danglingPins where pinned.namespace == namespace {
+            pinCount -= held.count
+            danglingPins[pinned] = nil
         }
     }
 

@@ -168,7 +168,7 @@ extension StoreDecisions {
         for record in records { restore(record) }
         for number in toErase { beginErasure(number) }
         toErase = []
-        scrub.nextStart = settings.scrubBytesPerSecond > 0 ? now + Duration(milliseconds: 1000) : .distantFuture
+        if settings.scrubBytesPerSecond > 0 { scrub.begin(at: now + Duration(seconds: 1)) }
         recovery.objects = namespaces.reduce(0) { $0 + $1.presentCount }
         recovery.payloadBytes = namespaces.reduce(0) { $0 + $1.presentBytes }
         commands.append(contentsOf: output)

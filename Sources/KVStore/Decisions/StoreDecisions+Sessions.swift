@@ -4,9 +4,6 @@ import KVModel
 import KVTransport
 
 extension StoreDecisions {
-    /// Namespaces a session may have open, and namespaces a store may have.
-    static var handlesMax: Int { 1024 }
-    static var namespacesMax: Int { 4096 }
     /// Different (namespace, group, shard, shard count) at once.
     static var scopesMax: Int { 1 << 20 }
 
@@ -77,8 +74,9 @@ extension StoreDecisions {
             reply(request, .invalid, why: "no namespace is open with this handle")
             return nil
         }
-        let namespace = session.namespaces[Int(handle) - 1]
-        guard !namespaces[Int(namespace)].isDeleted else {
+        let open = session.namespaces[Int(handle) - 1]
+        let namespace = open.number
+        guard !namespaces[Int(namespace)].isDeleted, namespaces[Int(namespace)].incarnation == open.incarnation else {
             reply(request, .absent, why: "the namespace was deleted")
             return nil
         }
@@ -91,78 +89,13 @@ extension StoreDecisions {
         return namespace
     }
 
-    private func mayUse(_ peer: Peer, _ namespace: UInt16) -> Bool {
+    func mayUse(_ peer: Peer, _ namespace: UInt16) -> Bool {
         let policy = namespaces[Int(namespace)].policy
         if policy.requiresEncryption && !peer.isEncrypted { return false }
         return operators.contains(peer.tenant) || policy.tenants.contains(peer.tenant)
     }
 
-    // MARK: Namespaces
-
-    private mutating func openNamespace(_ request: RequestID, _ name: String) {
-        guard let session = sessions[request.session] else { return }
-        guard !name.isEmpty, name.utf8.count <= 200 else {
-            reply(request, .invalid, why: "a namespace's name has 1 to 200 bytes")
-            return
-        }
-        let number: UInt16
-        if let known = namespaceByName[name] {
-            number = known
-        } else if !settings.opensUnknownNamespaces {
-            reply(request, .absent, why: "no such namespace")
-            return
-        } else if isDraining {
-            reply(request, .unavailable)
-            return
-        } else {
-            var policy = settings.defaultPolicy
-            policy.tenants.append(session.peer.tenant)
-            guard let made = makeNamespace(name, policy, claimsRecovered: mayClaim(session.peer)) else {
-                reply(request, .forbidden, why: "its blocks were found without a catalogue; an operator names it first")
-                return
-            }
-            // It is made whether or not the catalogue takes it: the next start makes it again.
-            commit(.setNamespace(name: name, policy), .quiet)
-            number = made
-        }
-        guard mayUse(session.peer, number) else {
-            totals.requestsRefused += 1
-            let isClear = namespaces[Int(number)].policy.requiresEncryption && !session.peer.isEncrypted
-            reply(request, .forbidden, why: isClear ? "the namespace demands encryption: use TLS" : "not permitted")
-            return
-        }
-        if let handle = session.namespaces.firstIndex(of: number) {
-            reply(request, .ok, .namespace(NamespaceHandle(handle + 1)))
-            return
-        }
-        guard session.namespaces.count < Self.handlesMax else {
-            reply(request, .busy, why: "a session opens at most \(Self.handlesMax) namespaces")
-            return
-        }
-        sessions[request.session]?.namespaces.append(number)
-        reply(request, .ok, .namespace(NamespaceHandle(session.namespaces.count + 1)))
-    }
-
-    /// Blocks without a catalogue belong to nobody but operators.
-    private func mayClaim(_ peer: Peer) -> Bool { operators.contains(peer.tenant) }
-
-    /// A new namespace, or the recovered one of the same name.
-    mutating func makeNamespace(_ name: String, _ policy: NamespacePolicy, claimsRecovered: Bool) -> UInt16? {
-        let digest = StoreNamespace.digest(of: name)
-        if let recovered = namespaceByDigest[digest] {
-            guard claimsRecovered, namespaces[Int(recovered)].name.isEmpty else { return nil }
-            namespaces[Int(recovered)].name = name
-            namespaces[Int(recovered)].policy = policy
-            namespaceByName[name] = recovered
-            return recovered
-        }
-        guard namespaces.count < Self.namespacesMax else { return nil }
-        let number = UInt16(namespaces.count)
-        namespaces.append(StoreNamespace(number: number, name: name, digest: digest, policy: policy))
-        if !name.isEmpty { namespaceByName[name] = number }
-        namespaceByDigest[digest] = number
-        return number
-    }
+    // MARK: Names
 
     /// The number of a scope. Nil when it has none and `makes` is false, or too many have one.
     @inline(__always)
@@ -225,7 +158,7 @@ extension StoreDecisions {
         guard !changes.isEmpty else { return }
         for (namespace, change) in changes {
             for session in subscribers[namespace] ?? [] {
-                guard let handle = sessions[session]?.namespaces.firstIndex(of: namespace) else { continue }
+                guard let handle = sessions[session]?.namespaces.firstIndex(of: opened(namespace)) else { continue }
                 let open = NamespaceHandle(handle + 1)
                 if change.hasOverflown {
                     output.append(.session(.notify(session, .overflow(open))))
@@ -262,6 +195,7 @@ struct NamespaceChanges {
     var hasOverflown = false
 
     mutating func add(_ name: ObjectName, isAdded: Bool) {
+        guard !hasOverflown else { return }
         // An object that came and went in one turn cannot be told in two lists; the listener asks anew.
         if isAdded { added.append(name) } else { removed.append(name) }
         if !isAdded, added.contains(name) { hasOverflown = true }

@@ -38,6 +38,7 @@ struct StoreOperation {
     var payloadBytes = 0
     var checksum: UInt64 = 0
     var deadline = Instant.zero
+    var began = Instant.zero
     var request = RequestID(session: SessionID(transport: 0, number: 0), number: 0)
     var name = ObjectName(.none)
     var metadata = ObjectMetadata()
@@ -60,11 +61,17 @@ struct DriveState {
     var isWritable: Bool { !isReadOnly && !isFailed }
 }
 
+/// A namespace that a session opened: the number may be another's by now.
+struct OpenNamespace: Equatable {
+    var number: UInt16
+    var incarnation: UInt32
+}
+
 /// A session as the decisions see it.
 struct SessionState {
     var peer: Peer
     /// Handle h is namespaces[h − 1]; 0 names none.
-    var namespaces: [UInt16] = []
+    var namespaces: [OpenNamespace] = []
     var subscriptions: Set<UInt16> = []
 }
 
@@ -82,6 +89,10 @@ public struct StoreDecisions: ~Copyable {
     var buffers: BufferTable
     /// Counts since the start.
     public internal(set) var totals = StoreTotals()
+    /// From a put's acceptance to its end; those that were answered at once are not in it.
+    public internal(set) var putTimes = LatencyHistogram()
+    /// From a get's acceptance to the end of its payload.
+    public internal(set) var getTimes = LatencyHistogram()
     var checksums = ChecksumAlgebra()
 
     var namespaces: [StoreNamespace] = []
@@ -89,6 +100,9 @@ public struct StoreDecisions: ~Copyable {
     var namespaceByDigest: [UInt64: UInt16] = [:]
     var scopes: [ObjectScope] = []
     var scopeNumbers: [ObjectScope: UInt32] = [:]
+    var nextIncarnation: UInt32 = 1
+    /// Names whose settings are at the catalogue, and the changes of them that wait.
+    var settingChanges: [String: [(RequestID, PolicyChange)]] = [:]
     var sessions: [SessionID: SessionState] = [:]
     var subscribers: [UInt16: Set<SessionID>] = [:]
 
@@ -112,6 +126,9 @@ public struct StoreDecisions: ~Copyable {
     /// Requests to delete that wait for tombstones.
     var deletions: [UInt32: UInt64] = [:]
     var deletionBatches: [UInt64: DeletionBatch] = [:]
+    /// The order to empty namespaces that is carried out, and those that wait for it.
+    var clearing: Clearing?
+    var clearingsWaiting: [Clearing] = []
 
     var pins: [UInt32: [StorePin]] = [:]
     var danglingPins: [PinnedName: [StorePin]] = [:]
@@ -132,7 +149,7 @@ public struct StoreDecisions: ~Copyable {
     var expiryCursor = 0
     /// When the next slice is looked through for blocks past their retention.
     var expiresAt = Instant.zero
-    var scrub = ScrubState()
+    var scrub: ScrubState
 
     var nextGeneration: UInt64 = 1
     /// While the drives are scanned: the generation of each object found, by its number, and what must be erased
@@ -166,6 +183,7 @@ public struct StoreDecisions: ~Copyable {
         operators = settings.operators
         self.now = now
         self.drives = drives
+        scrub = ScrubState(drives)
         self.objects = objects
         startedAt = now
         transfers.reserveCapacity(settings.operationCountMax)
@@ -190,21 +208,24 @@ public struct StoreDecisions: ~Copyable {
             for (session, state) in sessions where revoked.contains(state.peer.tenant) {
                 output.append(.session(.disconnect(session, reason: "the tenant's key was revoked")))
             }
-        case .drain: isDraining = true
+        case .drain:
+            isDraining = true
+            scrub.stopHurrying()
         }
         if roomCameFree { resumeWaiting() }
         commands.append(contentsOf: output)
         output.removeAll(keepingCapacity: true)
     }
 
-    /// Work that no event asks for: freeing extents ahead, scrubbing, notifications. Called once a turn; a slice at a
-    /// time.
+    /// Work that no event asks for: freeing extents ahead, emptying namespaces, scrubbing, notifications. Called once a
+    /// turn; a slice at a time.
     ///
     /// - Returns: Whether there is more to do at once.
     public mutating func work(at time: Instant, into commands: inout [StoreOutput]) -> Bool {
         now = max(now, time)
-        let hasMore = evictAhead()
-        startScrub()
+        var hasMore = evictAhead()
+        if advanceClearing() { hasMore = true }
+        if startScrub() { hasMore = true }
         if roomCameFree { resumeWaiting() }
         tellSubscribers()
         commands.append(contentsOf: output)
@@ -214,7 +235,7 @@ public struct StoreDecisions: ~Copyable {
 
     /// When `tick` is wanted, if nothing happens before.
     public var nextDeadline: Instant {
-        var deadline = min(nextPinExpiry, scrub.nextStart)
+        var deadline = min(nextPinExpiry, scrub.deadline)
         if let first = waiting.first {
             deadline = min(deadline, operations[Int(first)].deadline, now + Duration(milliseconds: 20))
         }
@@ -225,6 +246,7 @@ public struct StoreDecisions: ~Copyable {
     /// Whether a drained store has nothing in flight any more.
     public var isQuiet: Bool {
         operationCount == 0 && erasuresHead == erasures.count && erasuresAtDrives == 0 && catalogueWork.isEmpty
+            && clearing == nil
     }
 
     // MARK: Time
@@ -258,12 +280,18 @@ public struct StoreDecisions: ~Copyable {
         operations[Int(index)] = StoreOperation()
         operations[Int(index)].kind = kind
         operations[Int(index)].serial = serial
+        operations[Int(index)].began = now
         operationCount += 1
         return index
     }
 
     mutating func endOperation(_ index: UInt32) {
         precondition(operations[Int(index)].kind != .none, "an operation ends twice")
+        switch operations[Int(index)].kind {
+        case .put: putTimes.add(now - operations[Int(index)].began)
+        case .get: getTimes.add(now - operations[Int(index)].began)
+        case .none, .check, .scrub: break
+        }
         operations[Int(index)].kind = .none
         operations[Int(index)].next = freeOperation
         freeOperation = index

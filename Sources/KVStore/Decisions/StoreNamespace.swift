@@ -43,20 +43,73 @@ public struct NamespacePolicy: Sendable, Codable, Equatable {
     public init() {}
 }
 
+/// What an operator changes of a namespace's settings: what is nil stays as it is.
+public struct PolicyChange: Sendable, Codable, Equatable {
+    /// Bytes of extents it may take; 0 = as the store has.
+    public var quotaBytes: Int?
+    /// Bytes of extents that may be pinned; 0 = none.
+    public var pinQuotaBytes: Int?
+    /// What it promises.
+    public var durability: Durability?
+    /// A block nobody used for so many seconds goes; 0 = never for that reason.
+    public var retentionSeconds: Int?
+    /// Whether its blocks are kept apart as shared prefixes.
+    public var evictionClass: EvictionClass?
+    /// Whether sessions whose payload travels in clear are refused.
+    public var requiresEncryption: Bool?
+    /// Who may open it, besides operators.
+    public var tenants: [String]?
+
+    /// No change.
+    public init() {}
+
+    /// A change to exactly these settings.
+    public init(_ policy: NamespacePolicy) {
+        quotaBytes = policy.quotaBytes
+        pinQuotaBytes = policy.pinQuotaBytes
+        durability = policy.durability
+        retentionSeconds = policy.retentionSeconds
+        evictionClass = policy.evictionClass
+        requiresEncryption = policy.requiresEncryption
+        tenants = policy.tenants
+    }
+
+    /// The settings after the change.
+    public func applied(to policy: NamespacePolicy) -> NamespacePolicy {
+        var changed = policy
+        changed.quotaBytes = quotaBytes ?? policy.quotaBytes
+        changed.pinQuotaBytes = pinQuotaBytes ?? policy.pinQuotaBytes
+        changed.durability = durability ?? policy.durability
+        changed.retentionSeconds = retentionSeconds ?? policy.retentionSeconds
+        changed.evictionClass = evictionClass ?? policy.evictionClass
+        changed.requiresEncryption = requiresEncryption ?? policy.requiresEncryption
+        changed.tenants = tenants ?? policy.tenants
+        return changed
+    }
+}
+
 /// One namespace as the store runs it.
 struct StoreNamespace {
     let number: UInt16
+    /// Tells it from a deleted one that had the same number.
+    let incarnation: UInt32
     /// Empty for one that is known from headers alone, because the catalogue was lost.
     var name: String
     let digest: UInt64
     var policy: NamespacePolicy
+    /// It cannot be used any more. Its name is free again when the catalogue has forgotten it, its number when nothing of
+    /// it is left.
     var isDeleted = false
+    /// The catalogue has forgotten it.
+    var isForgotten = false
 
     /// Bytes of all extents that are not free.
     var usedBytes = 0
     var pinnedBytes = 0
     var presentCount = 0
     var presentBytes = 0
+    /// Bytes of the extents of what can be found.
+    var presentExtentBytes = 0
     /// Of `usedBytes`, those that will be free soon.
     var leavingBytes = 0
     /// Victims of the last sweep for its quota, the least worth last, and the second of that sweep.
@@ -65,8 +118,9 @@ struct StoreNamespace {
     /// When a sweep found nothing to evict, it is not tried again before this time.
     var sweepAgain = Instant.zero
 
-    init(number: UInt16, name: String, digest: UInt64, policy: NamespacePolicy) {
+    init(number: UInt16, name: String, digest: UInt64, policy: NamespacePolicy, incarnation: UInt32 = 0) {
         self.number = number
+        self.incarnation = incarnation
         self.name = name
         self.digest = digest
         self.policy = policy

@@ -40,8 +40,12 @@ public struct StoreStatus: Codable, Sendable, Equatable {
     public var objects: Int
     /// The drives; operators only.
     public var drives: [Drive]
-    /// The namespaces that the asker may see.
+    /// The namespaces that the asker may see, or the first page of them.
     public var namespaces: [Namespace]
+    /// How many there are.
+    public var namespaceCount: Int
+    /// The cursor of their next page; 0 = all are here.
+    public var nextNamespace: Int
     /// Bytes of the memory tier.
     public var memoryBytes: Int
     /// Blocks with a copy in it.
@@ -137,6 +141,10 @@ public struct OrderResult: Codable, Sendable, Equatable {
     public var scrubPasses: Int?
     /// The pass that a `verify` waits for.
     public var scrubPassesWanted: Int?
+    /// Extents that the pass under way has behind it.
+    public var scrubbedExtents: Int?
+    /// Extents of all drives.
+    public var extents: Int?
     /// Damaged blocks found since the start.
     public var damagedFound: Int?
     /// Whether nothing is in flight.
@@ -145,24 +153,36 @@ public struct OrderResult: Codable, Sendable, Equatable {
     public var requestsInFlight: Int?
     /// The namespace as it is now.
     public var namespace: StoreStatus.Namespace?
-    /// All pins.
+    /// A page of namespaces.
+    public var namespaces: [StoreStatus.Namespace]?
+    /// A page of pins.
     public var pins: [PinStatus]?
+    /// The cursor of the next page; 0 = that was the last.
+    public var next: Int?
+
+    /// Nothing yet.
+    public init() {}
 }
 
 /// The arguments of an operator's order.
 public struct OrderArguments: Codable, Sendable, Equatable {
     /// Which namespace.
     public var namespace: String?
-    /// Its settings.
-    public var policy: NamespacePolicy?
+    /// What changes of its settings.
+    public var policy: PolicyChange?
     /// Of `namespace-delete`: also when it still has blocks.
     public var force: Bool?
+    /// Where a page begins; 0 or none = at the start.
+    public var cursor: Int?
 
-    /// Its settings.
-    public init(namespace: String? = nil, policy: NamespacePolicy? = nil, force: Bool? = nil) {
+    /// Arguments of their parts.
+    public init(
+        namespace: String? = nil, policy: PolicyChange? = nil, force: Bool? = nil, cursor: Int? = nil
+    ) {
         self.namespace = namespace
         self.policy = policy
         self.force = force
+        self.cursor = cursor
     }
 }
 

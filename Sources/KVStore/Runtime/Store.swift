@@ -15,6 +15,8 @@ public final class Store: SessionHost {
     public let memory: BlockMemory
     /// What it was started with.
     public let configuration: StoreConfiguration
+    /// The longest payload it takes: what is set, and no more than an object has extents.
+    public let payloadBytesMax: Int
 
     private let tenants: Mutex<Tenants>
     private let logger: Logger
@@ -27,9 +29,12 @@ public final class Store: SessionHost {
     private let worker = Mutex<ChecksumWorker?>(nil)
     private let thread = Mutex<EngineThread?>(nil)
     private let published: Mutex<StoreStatus>
+    private let publishedTimes = Mutex<(put: LatencyHistogram, get: LatencyHistogram)>((.init(), .init()))
     private let wantsStop = Atomic<Bool>(false)
     private let wasShutDown = Atomic<Bool>(false)
     private let isQuiet = Atomic<Bool>(false)
+    /// Notifications that a lane had no room for.
+    private let lost = LostNotifications()
 
     /// Wraps each drive before it is used: campaigns put a faulty one around it.
     public typealias DriveMaker =
@@ -51,6 +56,9 @@ public final class Store: SessionHost {
         self.logger = logger
         var drives = try StoreDrives(configuration)
         let extentBytes = drives.devices[0].geometry.extentBytes
+        // The drive's extents may be others than the settings say: it was formatted earlier.
+        try configuration.checkMemory(extentBytes: extentBytes)
+        payloadBytesMax = min(configuration.payloadMax, ExtentList.countMax * extentBytes)
         let operations = configuration.operationsMax
         let settings = StoreSettings(configuration, drives: drives, operators: tenants.operators)
         let decisions: DecisionsBox
@@ -135,6 +143,9 @@ public final class Store: SessionHost {
     /// How it is doing, some milliseconds ago at most while anything happens.
     public var status: StoreStatus { published.withLock { $0 } }
 
+    /// How long puts and gets took, from their acceptance to their end: of a get, when its payload has gone.
+    public var times: (put: LatencyHistogram, get: LatencyHistogram) { publishedTimes.withLock { $0 } }
+
     /// Takes these tenants from now on. Sessions of tenants that are gone or have another key end.
     public func setTenants(_ tenants: Tenants) {
         let before = self.tenants.withLock { current in
@@ -194,6 +205,7 @@ public final class Store: SessionHost {
             if decisions.value.nextDeadline <= now { decisions.value.handle(.tick, at: now, into: &commands) }
             hasMore = decisions.value.work(at: now, into: &commands)
             obey(&commands, drives)
+            lost.tell { post($0) }
             isQuiet.store(decisions.value.isDraining && decisions.value.isQuiet, ordering: .releasing)
             if !sessionEvents.isEmpty || !otherEvents.isEmpty { isPublished = false }
             if now >= publishAt, !isPublished {
@@ -205,7 +217,8 @@ public final class Store: SessionHost {
             signal.prepareToSleep()
             if fromSessions.isEmpty, fromOthers.isEmpty, !wantsStop.load(ordering: .acquiring) {
                 // What is not published yet is, when its time comes; a store that is idle sleeps on.
-                let until = min(decisions.value.nextDeadline, isPublished ? .distantFuture : publishAt)
+                var until = min(decisions.value.nextDeadline, isPublished ? .distantFuture : publishAt)
+                if !lost.isEmpty { until = min(until, now + Duration(milliseconds: 20)) }
                 signal.wait(atMost: max(.zero, until - MonotonicClock.now))
             }
             signal.awake()
@@ -214,7 +227,9 @@ public final class Store: SessionHost {
 
     private func publish(_ decisions: DecisionsBox) {
         let status = decisions.value.status()
+        let times = (put: decisions.value.putTimes, get: decisions.value.getTimes)
         published.withLock { $0 = status }
+        publishedTimes.withLock { $0 = times }
     }
 
     private func obey(_ commands: inout [StoreOutput], _ drives: [any Drive]) {
@@ -241,15 +256,50 @@ public final class Store: SessionHost {
     }
 
     private func obey(_ order: SessionCommand) {
+        if case .notify(let session, let notification) = order {
+            guard !lost.withholds(notification, of: session) else { return }
+            if post(order) == .full { lost.add(notification, of: session) }
+            return
+        }
+        precondition(post(order) == .accepted, "more answers than requests")
+    }
+
+    private func post(_ order: SessionCommand) -> Acceptance {
         let transport =
             switch order {
             case .receive(let request, _), .reply(let request, _), .send(let request, _, _): request.session.transport
             case .notify(let session, _), .disconnect(let session, _): session.transport
             }
-        guard let server = servers.withLock({ $0[transport] }) else { return }
-        let acceptance = server.post(order)
-        if case .notify = order { return }
-        precondition(acceptance == .accepted, "more answers than requests")
+        // A transport that is gone has no sessions to be told.
+        return servers.withLock({ $0[transport] })?.post(order) ?? .accepted
+    }
+}
+
+/// Subscribers that were not told something, until they are told so. Only the store's thread touches it.
+private final class LostNotifications: @unchecked Sendable {
+    private struct Stream: Hashable {
+        let session: SessionID
+        let namespace: NamespaceHandle
+    }
+
+    private var streams: Set<Stream> = []
+
+    var isEmpty: Bool { streams.isEmpty }
+
+    func add(_ notification: KVTransport.Notification, of session: SessionID) {
+        streams.insert(Stream(session: session, namespace: notification.namespace))
+    }
+
+    /// Whether an `overflow` comes first, which makes everything before it worthless.
+    func withholds(_ notification: KVTransport.Notification, of session: SessionID) -> Bool {
+        !streams.isEmpty && streams.contains(Stream(session: session, namespace: notification.namespace))
+    }
+
+    /// Says `overflow` to those for whom there is room now.
+    func tell(_ post: (SessionCommand) -> Acceptance) {
+        for stream in streams where post(.notify(stream.session, .overflow(stream.namespace))) == .accepted {
+            streams.remove(stream)
+        }
     }
 }
 

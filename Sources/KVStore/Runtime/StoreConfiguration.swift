@@ -1,6 +1,7 @@
 // What an operator says about a store, with every setting documented once, in `all`.
 
 import Foundation
+import KVFlash
 import KVModel
 import KVSettings
 
@@ -158,16 +159,12 @@ public struct StoreConfiguration: NamedSettings, Sendable, Equatable {
         guard extent % (64 << 10) == 0 else {
             throw OperatorError("`extent` is \(extent) bytes, not a multiple of 64 KiB", at: "--extent")
         }
-        guard dram >= 4 * payloadMax else {
-            throw OperatorError(
-                "`dram` is \(ByteSize.text(dram)), too little for four payloads of \(ByteSize.text(payloadMax))",
-                at: "--dram", remedy: "raise it, or lower `payloadMax`")
-        }
         guard payloadMax <= 64 * extent else {
             throw OperatorError(
                 "`payloadMax` is \(ByteSize.text(payloadMax)), more than 64 extents of \(ByteSize.text(extent))",
                 at: "--payload-max")
         }
+        try checkMemory(extentBytes: extent)
         guard !(listen.isEmpty && tlsListen.isEmpty && rdma.isEmpty) else {
             throw OperatorError(
                 "the store listens nowhere", at: "--listen", remedy: "give `listen`, `tlsListen` or `rdma`")
@@ -175,11 +172,27 @@ public struct StoreConfiguration: NamedSettings, Sendable, Equatable {
         guard tlsListen.isEmpty || !(tlsCertificate.isEmpty || tlsKey.isEmpty) else {
             throw OperatorError("TLS without a certificate and its key", at: "--tls-certificate")
         }
+        guard !tlsListen.isEmpty || (tlsCertificate + tlsKey + tlsClientAuthority).isEmpty else {
+            throw OperatorError(
+                "a certificate, and TLS is served nowhere", at: "--tls-listen", remedy: "say where, or leave both out")
+        }
         // Before anything is made on disk.
         let places = [
             (listen, "--listen"), (tlsListen, "--tls-listen"), (rdmaListen, "--rdma-listen"), (http, "--http"),
         ]
         for (place, option) in places where !place.isEmpty { _ = try splitEndpoint(place, option: option) }
+    }
+
+    /// Whether memory takes four of the longest payloads, each in whole extents.
+    func checkMemory(extentBytes: Int) throws(OperatorError) {
+        let longest = min(payloadMax, ExtentList.countMax * extentBytes)
+        let rounded = (longest + extentBytes - 1) / extentBytes * extentBytes
+        guard dram >= 4 * rounded else {
+            throw OperatorError(
+                "`dram` is \(ByteSize.text(dram)), too little for four payloads of \(ByteSize.text(longest)) "
+                    + "in extents of \(ByteSize.text(extentBytes)): \(ByteSize.text(4 * rounded))",
+                at: "--dram", remedy: "raise it, or lower `payloadMax`")
+        }
     }
 
     /// Where the catalogue is.

@@ -29,6 +29,24 @@ struct StoreDrives {
             throw OperatorError(
                 "drives of one store have extents of one size", at: configuration.data.joined(separator: ", "))
         }
+        noteOtherGeometry(configuration)
+    }
+
+    /// What was fixed when the drives were formatted stays as it was, whatever the settings say now.
+    private mutating func noteOtherGeometry(_ configuration: StoreConfiguration) {
+        for device in devices {
+            let geometry = device.geometry
+            if geometry.extentBytes != configuration.extent {
+                notes.append(
+                    "\(device.path) was formatted with extents of \(ByteSize.text(geometry.extentBytes)): "
+                        + "`extent` \(ByteSize.text(configuration.extent)) has no effect")
+            }
+            if let size = configuration.size, size != geometry.totalBytes {
+                notes.append(
+                    "\(device.path) was formatted with \(ByteSize.text(geometry.totalBytes)): "
+                        + "`size` \(ByteSize.text(size)) has no effect")
+            }
+        }
     }
 
     /// Opens a drive; where the store may start without it, one that cannot be opened is noted and left out.
@@ -105,6 +123,15 @@ struct StoreDrives {
             }
         }
         guard areNew else { return }
+        let made = configuration.data.filter { !FileManager.default.fileExists(atPath: $0) }
+        do { try formatAll(configuration) } catch {
+            // Half a store would be in the way of the next try.
+            for path in made { try? FileManager.default.removeItem(atPath: path) }
+            throw error
+        }
+    }
+
+    private static func formatAll(_ configuration: StoreConfiguration) throws(FlashError) {
         let store = try uuid()
         for (number, path) in configuration.data.enumerated() {
             let identity = DriveIdentity(

@@ -17,13 +17,18 @@ public struct StoreService: Service {
     /// Opens the store and everything it listens on.
     public init(_ configuration: StoreConfiguration, logger: Logger) throws(OperatorError) {
         let path = configuration.tenantsPath
-        if !FileManager.default.fileExists(atPath: path) {
-            try Tenants.make(file: path)
-            logger.info("a tenant `local` with a new key was made", metadata: ["file": "\(path)"])
-        }
+        let isFirstStart = !FileManager.default.fileExists(atPath: path)
+        if isFirstStart { try Tenants.make(file: path) }
         self.configuration = configuration
         self.logger = logger
-        store = try Store(configuration, tenants: Tenants(file: path), logger: logger)
+        do { store = try Store(configuration, tenants: Tenants(file: path), logger: logger) } catch {
+            // A start that failed leaves nothing behind.
+            if isFirstStart { try? FileManager.default.removeItem(atPath: path) }
+            throw error
+        }
+        if isFirstStart {
+            logger.info("a tenant `local` with a new key was made", metadata: ["file": "\(path)"])
+        }
         do { try listen() } catch {
             store.shutDown()
             throw error
@@ -34,7 +39,7 @@ public struct StoreService: Service {
         var limits = ServerLimits.standard
         limits.sessionsMax = configuration.sessions
         limits.credits = configuration.credits
-        limits.payloadBytesMax = configuration.payloadMax
+        limits.payloadBytesMax = store.payloadBytesMax
         if !configuration.listen.isEmpty {
             let (host, port) = try splitEndpoint(configuration.listen, option: "--listen")
             do {
@@ -72,18 +77,33 @@ public struct StoreService: Service {
     public func run() async throws {
         let watch = Task { await watchTenants() }
         defer { watch.cancel() }
-        if configuration.http.isEmpty {
-            try await gracefulShutdown()
-        } else {
-            let (host, port) = try splitEndpoint(configuration.http, option: "--http")
-            do { try await storeHTTP(store, host: host, port: Int(port), logger: logger).run() } catch {
-                store.shutDown()
-                throw OperatorError("HTTP ends: \(error)", at: "--http", remedy: "choose another address or port")
+        let (ends, end) = AsyncStream.makeStream(of: (any Error).self)
+        // Not one of the services that are asked to end: probes are answered until the last request has its own.
+        let http = Task.detached {
+            do { try await serveHTTP() } catch { end.yield(error) }
+        }
+        defer { http.cancel() }
+        do {
+            try await withThrowingTaskGroup(of: Void.self) { group in
+                group.addTask { try await gracefulShutdown() }
+                group.addTask { for await error in ends { throw error } }
+                try await group.next()
+                group.cancelAll()
             }
+        } catch {
+            store.shutDown()
+            throw OperatorError("HTTP ends: \(error)", at: "--http", remedy: "choose another address or port")
         }
         logger.info("draining")
         let wasQuiet = store.drain(within: KVModel.Duration(seconds: configuration.drain))
         logger.info("stopped", metadata: ["drained": "\(wasQuiet)"])
+    }
+
+    /// Until the task is cancelled.
+    private func serveHTTP() async throws {
+        guard !configuration.http.isEmpty else { return }
+        let (host, port) = try splitEndpoint(configuration.http, option: "--http")
+        try await storeHTTP(store, host: host, port: Int(port), logger: logger).run()
     }
 
     /// Reads the file of tenants again whenever it has changed; a file that is not whole leaves everything as it was.

@@ -164,8 +164,25 @@ class StoreClient:
         return None if isinstance(answer, Status) else json.loads(answer)
 
     def stat(self) -> dict[str, Any]:
-        """How the store is doing."""
+        """How the store is doing; of its namespaces the first page."""
         return json.loads(self._ask(Operation.STAT))
+
+    def namespaces(self) -> Iterator[dict[str, Any]]:
+        """All namespaces that list this tenant, for operators all there are."""
+        return self._pages("namespaces")
+
+    def pins(self) -> Iterator[dict[str, Any]]:
+        """All pins; operators only."""
+        return self._pages("pins")
+
+    def _pages(self, verb: str) -> Iterator[dict[str, Any]]:
+        cursor = 0
+        while True:
+            page = self.administer(verb, cursor=cursor)
+            yield from page[verb]
+            cursor = page["next"]
+            if cursor == 0:
+                return
 
     def subscribe(self, namespace: int) -> None:
         """From now on ``notifications`` of the namespace come in."""

@@ -103,15 +103,16 @@ with connect() as store, connect() as listener:
     expect(store.report_corrupt(demo, missing) is Status.ABSENT, "what is missing is not damaged")
 
     # Pins need a budget.
-    policy = next(each["policy"] for each in store.stat()["namespaces"] if each["name"] == "python")
+    policy = next(each["policy"] for each in store.namespaces() if each["name"] == "python")
     for budget, status in ((0, Status.OVER_BUDGET), (64 << 20, Status.OK)):
-        changed = store.administer("namespace-set", namespace="python", policy=policy | {"pinQuotaBytes": budget})
+        changed = store.administer("namespace-set", namespace="python", policy={"pinQuotaBytes": budget})
+        expect(changed["namespace"]["policy"] == policy | {"pinQuotaBytes": budget}, "what is not said stays")
         expect(changed["namespace"]["policy"]["pinQuotaBytes"] == budget, "a namespace's settings change")
         expect(store.pin(demo, names[2:3], "trial") == [status], f"with a budget of {budget} a pin is {status.name}")
     store.unpin(demo, names[2:3], "trial")
     pinned = store.pin(demo, [names[0], missing], "check", seconds=3600)
     expect(pinned == [Status.OK, Status.ABSENT], "what is there is pinned")
-    expect([each["owner"] for each in store.administer("pins")["pins"]] == ["check"], "the pin is listed")
+    expect([each["owner"] for each in store.pins()] == ["check"], "the pin is listed")
     expect(store.delete(demo, [names[0], names[1]]) == [Status.FORBIDDEN, Status.OK], "what is pinned stays")
 
     half = {name.key[:16] for name in names} - {names[1].key[:16]}

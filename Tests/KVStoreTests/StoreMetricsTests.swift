@@ -1,0 +1,57 @@
+// What a store tells Prometheus: every family with its help and type, drives and namespaces by name, times as histograms.
+
+import Foundation
+import KVModel
+import KVStore
+import Logging
+import Testing
+
+@Suite struct StoreMetricsTests {
+    @Test func everyFamilySaysWhatItIsAndEverySeriesBelongsToOne() throws {
+        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("hf-store-\(UUID().uuidString)")
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(at: folder) }
+        var configuration = StoreConfiguration()
+        configuration.data = ["a", "b"].map { folder.appendingPathComponent($0).path }
+        configuration.size = 32 << 20
+        configuration.extent = 64 << 10
+        configuration.payloadMax = 1 << 20
+        configuration.dram = 8 << 20
+        var logger = Logger(label: "test")
+        logger.logLevel = .critical
+        let tenants = Tenants(byName: ["a": Tenant(secret: Array(repeating: 7, count: 32), isOperator: true)])
+        let store = try Store(configuration, tenants: tenants, logger: logger)
+        defer { store.shutDown() }
+        let lines = StoreMetrics.text(store).split(separator: "\n").map(String.init)
+        var helped: Set<String> = []
+        var typed: Set<String> = []
+        for line in lines {
+            let words = line.split(separator: " ", maxSplits: 3).map(String.init)
+            switch words[1] {
+            case "HELP": #expect(helped.insert(words[2]).inserted && words.count == 4, "\(line)")
+            case "TYPE": #expect(typed.insert(words[2]).inserted && helped.contains(words[2]), "\(line)")
+            default:
+                let name = String(words[0].prefix { $0 != "{" })
+                let ending = ["_bucket", "_sum", "_count"].first { name.hasSuffix($0) } ?? ""
+                let family = String(name.dropLast(ending.count))
+                #expect(typed.contains(name) || typed.contains(family), "\(line)")
+            }
+        }
+        #expect(helped == typed)
+        #expect(lines.contains(#"holdfast_store_drive_healthy{drive="1"} 1"#))
+        #expect(lines.contains("holdfast_store_put_seconds_count 0"))
+    }
+
+    @Test func timesFallIntoTheBucketThatTheirBoundSays() {
+        var times = LatencyHistogram()
+        let bounds = LatencyHistogram.bounds
+        times.add(.zero)
+        times.add(bounds[0])
+        times.add(bounds[0] + Duration(nanoseconds: 1))
+        times.add(bounds[17])
+        times.add(bounds[17] + Duration(nanoseconds: 1))
+        times.add(Duration(seconds: 1000))
+        #expect(times.counts[0] == 2 && times.counts[1] == 1 && times.counts[17] == 1 && times.counts[18] == 2)
+        #expect(times.counts.reduce(0, +) == 6)
+    }
+}
