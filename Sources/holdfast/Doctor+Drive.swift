@@ -11,6 +11,8 @@ struct DriveChecks {
     let size: Int?
     /// Whose it will be.
     var owner = "store"
+    /// Bytes of an extent, where they are settled before the drive is formatted.
+    var extent: Int?
 
     /// What it holds, and what the store would meet; one problem ends the list.
     var findings: [Finding] {
@@ -25,8 +27,7 @@ struct DriveChecks {
                     + ByteSize.text(superblock.geometry.extentBytes))
             return [held] + use + transfers
         } catch .notADrive(_, found: "nothing") {
-            return [Finding(path, .ok, "empty: the \(owner) will format it")]
-                + use + transfers
+            return [empty] + use + transfers
         } catch .notADrive(let path, let found) {
             return [
                 Finding(
@@ -35,6 +36,17 @@ struct DriveChecks {
                         ? "name another, or start the store with --force and lose that" : "name another, or empty it")
             ]
         } catch { return [Finding(path, error.operatorError)] }
+    }
+
+    private var empty: Finding {
+        do {
+            let held = try DeviceFile(path: path, access: .readOnly).byteCount
+            guard size != nil || held > 0 else {
+                return Finding(path, .problem, "an empty file", remedy: "say how large it will be with --size")
+            }
+            if let extent { _ = try FlashGeometry(totalBytes: size ?? held, extentBytes: extent) }
+            return Finding(path, .ok, "empty: the \(owner) will format it")
+        } catch { return Finding(path, error.operatorError) }
     }
 
     private var newFile: Finding {

@@ -53,7 +53,7 @@ struct Doctor: AsyncParsableCommand {
             findings.append(Finding("settings", error))
         }
         findings += MachineChecks(settings: settings).findings
-        findings += settings.data.flatMap { DriveChecks(path: $0, size: settings.size).findings }
+        findings += StoreChecks(settings: settings).findings
         try show(findings)
     }
 

@@ -58,6 +58,46 @@ import Testing
         #expect(run.output.contains("\(config):6: there is no setting `lissten`; the nearest is `listen`"))
     }
 
+    @Test func whatTheStoreRefusesIsAProblem() throws {
+        let scratch = try Scratch()
+        let empty = try scratch.path("empty.flash", "")
+        func problems(_ more: String, _ data: String, _ options: [String] = []) throws -> [String] {
+            let run = try CommandRun.holdfast(
+                ["doctor", "--config", try settings(scratch, more), "--data", data, "--json"] + options)
+            let found = try verdicts(run).filter { $0.value == "problem" }.keys.sorted()
+            #expect((run.exitCode == 1) == !found.isEmpty)
+            return found
+        }
+        #expect(try problems("", empty) == [empty])
+        #expect(try problems("", empty, ["--size", "64MiB"]).isEmpty)
+        let sized = ["--size", "64MiB"]
+        #expect(try problems("tenants: /no/such/folder/tenants\n", empty, sized) == ["tenants"])
+        #expect(try problems("catalogue: /no/such/folder/catalogue\n", empty, sized) == ["catalogue"])
+        let tls = "tlsListen: 127.0.0.1:0\ntlsCertificate: /no/cert.pem\ntlsKey: /no/key.pem\n"
+        #expect(try problems(tls, empty, sized) == ["tlsCertificate", "tlsKey"])
+    }
+
+    @Test func aMissingDriveIsWhatTheSettingsSayItIs() throws {
+        let scratch = try Scratch()
+        let other = scratch.folder.appendingPathComponent("b.flash").path
+        _ = try StoreProcess(scratch, ["--data", other]).end(SIGTERM)
+        let first = scratch.folder.appendingPathComponent("store.flash").path
+        try FileManager.default.removeItem(atPath: other)
+        for (missing, code, verdict) in [("refuse", 1, "problem"), ("accept", 0, "warning"), ("replace", 0, "warning")]
+        {
+            let config = try settings(scratch, "missing: \(missing)\nextent: 64KiB\npayloadMax: 1MiB\nsize: 32MiB\n")
+            let run = try CommandRun.holdfast(
+                ["doctor", "--config", config, "--data", first, "--data", other, "--json"])
+            #expect(run.exitCode == Int32(code), "\(missing): \(run.output)")
+            #expect(try verdicts(run)["drives"] == verdict, "\(missing): \(run.output)")
+            // And the store does what was said.
+            let start = Result { try StoreProcess(scratch, ["--data", other, "--missing", missing]) }
+            #expect(((try? start.get()) != nil) == (code == 0), "\(missing)")
+            _ = try? start.get().end(SIGTERM)
+            if missing == "accept" { #expect(!FileManager.default.fileExists(atPath: other)) }
+        }
+    }
+
     @Test func anAddressThatIsNotThisMachinesIsAProblem() throws {
         let scratch = try Scratch()
         // 192.0.2.0/24 is set aside for documents: no machine has it.
