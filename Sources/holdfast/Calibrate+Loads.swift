@@ -24,6 +24,18 @@ struct LoadPlan {
         blockSizes: [4 << 10, 64 << 10, 512 << 10, 2 << 20], counts: [1, 4, 16, 64], bytesMax: 16 << 20, rounds: 15)
 
     func counts(of blockBytes: Int) -> [Int] { counts.filter { $0 == 1 || $0 * blockBytes <= bytesMax } }
+
+    /// Blocks that an agent's node memory holds, so that all that is measured finds room.
+    func heldBlocks(of blockBytes: Int) -> Int {
+        let counts = counts(of: blockBytes)
+        return max(16, 12 * (counts.max() ?? 1), rounds * counts.reduce(0, +))
+    }
+
+    /// Blocks that are saved: what is measured, and what pushes that out of node memory.
+    func savedBlocks(of blockBytes: Int) -> Int {
+        let counts = counts(of: blockBytes)
+        return rounds * counts.reduce(0, +) + heldBlocks(of: blockBytes) * 9 / 8 + (counts.max() ?? 1)
+    }
 }
 
 /// Loads of one kind.
@@ -95,6 +107,7 @@ private final class LoadBench {
     private let tier: Tier
     private let plan: LoadPlan
     private let counts: [Int]
+    private let blockBytes: Int
     private let folder: ScratchFolder
     private let agent: AgentProcess
     private let engine: LiveEngine
@@ -107,12 +120,13 @@ private final class LoadBench {
 
     init(_ source: LoadRates.Source, plan: LoadPlan, blockBytes: Int) throws {
         (tier, self.plan, counts) = (source.tier, plan, plan.counts(of: blockBytes))
+        self.blockBytes = blockBytes
         // Names that nobody has in this store.
         let first = BlockNumber.random(in: 0..<1 << 31)
         saved = first..<first
         folder = try ScratchFolder("calibrate")
         // Room for all that is measured, so that a tenth of it, for what passes through, is room for the longest load.
-        let blocks = max(16, 12 * counts.max()!, plan.rounds * counts.reduce(0, +))
+        let blocks = plan.heldBlocks(of: blockBytes)
         var lines = """
             dram: \(blocks * blockBytes)
             policy: lru
@@ -150,7 +164,7 @@ private final class LoadBench {
         if tier != .dram {
             // As much again and a little more pushes what was saved out of node memory.
             let longest = counts.max()!
-            var left = max(16, 12 * longest, chains.reduce(0) { $0 + $1.count }) * 9 / 8
+            var left = plan.heldBlocks(of: blockBytes) * 9 / 8
             while left > 0 {
                 _ = try saveNew(min(longest, left))
                 left -= longest

@@ -2,6 +2,7 @@
 
 import Foundation
 import KVModel
+import KVStore
 import KVSystem
 import KVTransport
 
@@ -16,6 +17,65 @@ struct StorePlan {
 
     static let quick = StorePlan(blockBytes: 2 << 20, depths: [1, 8], objectCount: 16, roundTrips: 100)
     static let full = StorePlan(blockBytes: 2 << 20, depths: [1, 4, 16], objectCount: 256, roundTrips: 1000)
+}
+
+/// What is measured of a store, as far as it has room: a block takes whole extents, and a store without free ones would
+/// evict what others keep there.
+struct StoreRoom {
+    let plan: StorePlan
+    let loadPlan: LoadPlan
+
+    /// Fewer objects and rounds than wanted where room is short.
+    ///
+    /// - Throws: When not even the fewest fit, with the numbers.
+    init(_ status: StoreStatus, plan: StorePlan, loadPlan: LoadPlan, at store: String) throws(OperatorError) {
+        // A tenant who is no operator is not told; what it may take is its quota's business.
+        guard !status.drives.isEmpty else {
+            (self.plan, self.loadPlan) = (plan, loadPlan)
+            return
+        }
+        let extents = status.drives.reduce(0) { $0 + $1.extents }
+        // A sixty-fourth, or two of the longest blocks, a store keeps free for puts to come.
+        let ahead = max(extents / 64, min(extents / 8, 2 * 64))
+        let free = status.drives.reduce(0) { $0 + ($1.state == "healthy" ? $1.freeExtents : 0) } - ahead
+        let extentBytes = status.extentBytes
+        var rates = plan
+        rates.objectCount = min(plan.objectCount, free / plan.extents(of: extentBytes))
+        let smallest = loadPlan.smaller.last ?? loadPlan
+        let least = max((plan.depths.max() ?? 1) * plan.extents(of: extentBytes), smallest.extents(of: extentBytes))
+        guard let loads = loadPlan.smaller.first(where: { $0.extents(of: extentBytes) <= free }), free >= least else {
+            throw OperatorError(
+                "calibrating takes \(least) extents of \(ByteSize.text(extentBytes)), \(ByteSize.text(least * extentBytes)), "
+                    + "and it has \(max(0, free)) to spare", at: store,
+                remedy: "make room, or give a store with smaller extents")
+        }
+        self.plan = rates
+        self.loadPlan = loads
+    }
+}
+
+extension StorePlan {
+    fileprivate func extents(of bytes: Int) -> Int { (blockBytes + bytes - 1) / bytes }
+}
+
+extension LoadPlan {
+    /// This plan, and those with fewer rounds and shorter loads, down to the least that says something.
+    fileprivate var smaller: [LoadPlan] {
+        var plans = [self]
+        for (rounds, longest) in [(5, 64), (3, 64), (3, 16), (3, 4)] {
+            var plan = self
+            plan.rounds = min(self.rounds, rounds)
+            plan.counts = counts.filter { $0 <= longest }
+            plans.append(plan)
+        }
+        return plans
+    }
+
+    /// Extents that all its blocks take at once in a store with extents of so many bytes.
+    fileprivate func extents(of bytes: Int) -> Int {
+        blockSizes.reduce(0) { sum, blockBytes in sum + savedBlocks(of: blockBytes) * ((blockBytes + bytes - 1) / bytes)
+        }
+    }
 }
 
 /// One measurement of a store.

@@ -4,6 +4,7 @@ import ArgumentParser
 import Foundation
 import KVModel
 import KVSimulation
+import KVStore
 
 struct Calibrate: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -43,6 +44,8 @@ struct Calibrate: AsyncParsableCommand {
     var output: String
 
     func run() async throws {
+        // Before minutes are spent on the rest.
+        let room = try await storeRoom()
         let bar = ProgressBar("calibrating")
         let memory = try MemoryRates.measured(byteCount: quick ? 64 << 20 : 1 << 30)
         var profile = CalibratedProfile(machine: machine, memory: memory)
@@ -61,17 +64,14 @@ struct Calibrate: AsyncParsableCommand {
                 latencySeconds: flash.firstByteSeconds)
             profile.points = flash.points
         }
-        if let store {
-            guard let keys else {
-                throw OperatorError("a store needs a key", at: "--store", remedy: "name the file of keys with --keys")
-            }
-            let plan = quick ? StorePlan.quick : StorePlan.full
-            let options = try StoreConnectionOptions.parse(["--store", store, "--keys", keys, "--tenant", tenant])
-            let connection = try options.connect(payloadBytes: plan.blockBytes * (plan.depths.max() ?? 1))
+        if let store, let keys, let room {
+            let plan = room.plan
+            let connection = try storeOptions(store, keys).connect(
+                payloadBytes: plan.blockBytes * (plan.depths.max() ?? 1))
             let rates = try await StoreRates.measured(connection, plan: plan) { bar.update($0) }
             profile.take(rates)
             let lines = "store: \(store)\nkeys: \"\(keys)\"\ntenant: \(tenant)\nask: 1\n"
-            let outcome = Result { try loads.measure(.store(lines: lines), plan: loadPlan) }
+            let outcome = Result { try loads.measure(.store(lines: lines), plan: room.loadPlan) }
             try await forget(loads.stored, connection)
             try outcome.get()
         }
@@ -86,6 +86,23 @@ struct Calibrate: AsyncParsableCommand {
             throw OperatorError("cannot be written: \(error.localizedDescription)", at: output)
         }
         if json { print(String(decoding: text, as: UTF8.self), terminator: "") } else { print(profile.summary) }
+    }
+
+    private func storeOptions(_ store: String, _ keys: String) throws -> StoreConnectionOptions {
+        try StoreConnectionOptions.parse(["--store", store, "--keys", keys, "--tenant", tenant])
+    }
+
+    /// What may be stored in the store for the measurement: nothing of others' leaves for it.
+    private func storeRoom() async throws -> StoreRoom? {
+        guard let store else { return nil }
+        guard let keys else {
+            throw OperatorError("a store needs a key", at: "--store", remedy: "name the file of keys with --keys")
+        }
+        let response = try await storeOptions(store, keys).connect().ask(.stat)
+        guard case .text(let json) = response.body else { return nil }
+        let status = try JSONDecoder().decode(StoreStatus.self, from: Data(json))
+        return try StoreRoom(
+            status, plan: quick ? StorePlan.quick : .full, loadPlan: quick ? LoadPlan.quick : .full, at: store)
     }
 
     /// Deletes what was stored.

@@ -19,6 +19,31 @@ import Testing
         #expect(replay.exitCode == 0, "\(replay.errors)")
     }
 
+    @Test func aSmallStoreIsMeasuredWithAsManyBlocksAsFit() throws {
+        let scratch = try Scratch()
+        let store = try StoreProcess(scratch, ["--size", "256MiB", "--payload-max", "2MiB", "--dram", "16MiB"])
+        let run = try CommandRun.holdfast(
+            ["calibrate", "--quick", "--store", store.address, "--keys", store.keys, "-o", scratch.folder.path + "/p"],
+            seconds: 120)
+        #expect(run.exitCode == 0, "\(run.errors)")
+        let status = try store.ctl("status", "--json").object
+        #expect(status["objects"] as? Int == 0)
+        #expect((status["totals"] as? [String: Int])?["evicted_total"] == 0, "nothing had to leave")
+    }
+
+    @Test func aStoreWithTooLittleRoomIsLeftAsItIs() throws {
+        let scratch = try Scratch()
+        let store = try StoreProcess(scratch)
+        let run = try CommandRun.holdfast([
+            "calibrate", "--quick", "--store", store.address, "--keys", store.keys, "-o", "-",
+        ])
+        #expect(run.exitCode == 1)
+        #expect(run.errors.contains("calibrating takes "), "\(run.errors)")
+        #expect(run.errors.contains(" extents of 64 KiB, "))
+        #expect(try store.ctl("status", "--json").object["objects"] as? Int == 0)
+        #expect(try store.ctl("namespace", "ls").output.isEmpty)
+    }
+
     @Test func aFolderThatIsNotThereIsNamed() throws {
         let run = try CommandRun.holdfast(["calibrate", "--quick", "--data", "/no/such/folder", "-o", "-"])
         #expect(run.exitCode == 1)
