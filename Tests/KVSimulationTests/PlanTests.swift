@@ -9,16 +9,20 @@ import Testing
 /// One kind of choice: how many GPUs it needs (nil: no size meets the SLO) and what a million tokens cost then.
 private typealias Price = (gpus: Int?, cost: Double)
 
+/// A plan of a small trace: what it tried is what every plan tries.
+private let tried = Task {
+    let scenario = try Scenario.read(
+        yaml: nil, file: "default.yaml", overrides: [("sweep.replicas", "[1, 2]"), ("sweep.capacities", "3")])
+    let trace = conversations(count: 6, turns: 3, seed: 5)
+    return try await ModelledReplay(trace: trace, scenario: scenario, catalogue: .builtIn).plan(threads: 1) { _, _ in }
+}
+
 @Suite struct PlanTests {
     /// A plan in which the kinds of choices have these prices; of several sizes the larger ones are taken to cost the same.
     private func plan(
         hbm: Price, dram: Price, nvme: Price, flash: Price, infinite: Double = 0.8, storeHour: Double? = nil
     ) async throws -> Plan {
-        let scenario = try Scenario.read(
-            yaml: nil, file: "default.yaml", overrides: [("sweep.replicas", "[1, 2]"), ("sweep.capacities", "3")])
-        let trace = conversations(count: 6, turns: 3, seed: 5)
-        var plan = try await ModelledReplay(trace: trace, scenario: scenario, catalogue: .builtIn)
-            .plan(threads: 1) { _, _ in }
+        var plan = try await tried.value
         for index in plan.choices.indices {
             let choice = plan.choices[index]
             let price =
