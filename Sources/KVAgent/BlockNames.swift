@@ -22,8 +22,8 @@ extension ObjectName {
 ///
 /// A chain of a thousand names touches a thousand places of a large memory, twice as long as it takes to look the chain up. So what
 /// ended in the same block a short while ago is not touched again: a conversation costs the names of its last turn. And nobody
-/// waits for the rest: chains are put aside and remembered piece by piece when their owner has nothing else to do, all of them
-/// before any name is looked for.
+/// waits for the rest: chains are put aside and remembered piece by piece when their owner has nothing else to do, or, once many
+/// wait, nothing that anybody waits for; all of them before any name is looked for.
 struct BlockNames {
     /// Where a chain ended that was put aside, and how many names had been moved by then.
     private struct Tail {
@@ -60,6 +60,8 @@ struct BlockNames {
 
     /// Whether a chain waits to be remembered.
     var isBehind: Bool { !chains.isEmpty }
+    /// Whether so many wait that the next ones may have to be remembered at once.
+    var isFarBehind: Bool { chains.count >= Self.chainsMax / 2 }
 
     /// Puts a chain aside, as far as it was not there a short while ago. Without room, the oldest is remembered first.
     mutating func put(_ names: [ObjectName]) {

@@ -103,6 +103,8 @@ package struct EngineDesk {
     let ownership: Ownership
     /// Whether slots of a device are ours: engines read and write their blocks there.
     let ownsDevice: Bool
+    /// Whether there is a store, which alone asks for full names of blocks that lie in no slot.
+    let hasStore: Bool
     let limits: AgentLimits
     /// The store's namespace; that of the first engine unless it was given.
     package private(set) var storeNamespace: String?
@@ -148,7 +150,8 @@ package struct EngineDesk {
         self.limits = limits
         self.storeNamespace = storeNamespace
         sessions = SessionTable(countMax: limits.sessionsMax)
-        names = BlockNames(countMax: limits.namesMax)
+        hasStore = tiering.hasStore
+        names = BlockNames(countMax: tiering.hasStore ? limits.namesMax : 1)
         loans = LoanTable(countMax: limits.loansMax, perEngineMax: limits.loansPerEngineMax)
     }
 
@@ -210,7 +213,7 @@ package struct EngineDesk {
         let record = records[Int(number)]
         records[Int(number)].isClosed = true
         // Names outlive their requests, for what is fetched and written later.
-        names.put(record.names)
+        if hasStore { names.put(record.names) }
         if record.owesCancelled { replies.append(.cancelled(record.engine, record.ticket)) }
         if record.purpose == .request { forget(record.engine, record.ticket) }
         openCount -= 1

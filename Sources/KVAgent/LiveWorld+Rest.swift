@@ -5,7 +5,7 @@ import KVSystem
 
 extension LiveWorld {
     /// Names remembered before messages are looked at again.
-    private static let namesPerTurn = 128
+    static let namesPerTurn = 64
 
     /// Nothing is under way: no transfer, no question, no event, no job.
     var isAtRest: Bool {

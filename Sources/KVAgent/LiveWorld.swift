@@ -136,7 +136,11 @@ struct LiveWorld: World, ~Copyable {
             // Behind the ends, which make room: what waits for a path with nothing under way has nothing to wake it.
             for path in Path.allCases where queues[path.rawValue].count > 0 { advance(path) }
             if let event = takeDue() { return hand(event) }
-            // Nobody waits for the end of a request: it is heard when there is nothing else.
+            // Nobody waits for the end of a request, nor for what it leaves behind: that has its turn when there is nothing else.
+            guard !desk.names.isFarBehind else {
+                desk.names.catchUp(by: Self.namesPerTurn)
+                continue
+            }
             if let end = backlog.takeEnd() {
                 take(end)
                 continue
