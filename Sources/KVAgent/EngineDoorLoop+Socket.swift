@@ -94,6 +94,7 @@ extension EngineDoorLoop {
 
     /// Sleeps until something comes, but not beyond `limit`. Whether the signal of the thread that attends was given.
     func sleep(until limit: Instant) -> Bool {
+        tellUnhurried()
         guard runnable.isEmpty else { return poll(atMost: 0) }
         door.signal.prepareToSleep()
         guard door.replies.isEmpty, !isWantedElsewhere, !mustStop else {

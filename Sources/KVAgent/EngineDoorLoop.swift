@@ -36,6 +36,8 @@ final class EngineDoorLoop {
     var connections: [EngineNumber: EngineConnection] = [:]
     var leaving: [EngineNumber: Leaving] = [:]
     var runnable: [EngineConnection] = []
+    /// Who is to be told something for which nobody is likely to wait.
+    var unhurried: [EngineConnection] = []
     /// Ends that the decisions had no room for.
     var goneWaiting: [EngineNumber] = []
     var replyBatch: [EngineReply] = []
@@ -85,7 +87,10 @@ final class EngineDoorLoop {
         takeReplies()
         drainIfAsked()
         retry()
-        if now >= looksAt { _ = poll(atMost: 0) }
+        if now >= looksAt {
+            tellUnhurried()
+            _ = poll(atMost: 0)
+        }
         turns()
         sweep()
         if door.isStopping.load(ordering: .sequentiallyConsistent), stop() {
@@ -143,8 +148,18 @@ final class EngineDoorLoop {
         do throws(EngineRefusal) {
             try connection.session.take(reply, at: now) { connection.stream.queue($0, at: now) }
             if case .attached = reply { connection.stream.bodyBytesMax = EngineProtocol.bodyBytesMax }
+            // What was lent came back: engines go on, and are woken for the answer to their next question, not for this word.
+            if case .released = reply { return unhurried.append(connection) }
             settle(connection)
         } catch { refuse(connection, 0, error) }
+    }
+
+    /// Sends what had time. It goes with the next answer, before the next look at the sockets, or before sleeping.
+    func tellUnhurried() {
+        guard !unhurried.isEmpty else { return }
+        let batch = unhurried
+        unhurried.removeAll(keepingCapacity: true)
+        for connection in batch { settle(connection) }
     }
 
     /// Changes of blocks: all that an engine may lose when it does not read.
