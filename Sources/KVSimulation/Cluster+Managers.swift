@@ -17,7 +17,7 @@ extension Cluster {
             obey(world.outbox[index].command)
             index += 1
         }
-        world.outbox.removeAll(keepingCapacity: true)
+        world.outbox.clear()
     }
 
     private func obey(_ command: Command) {

@@ -104,7 +104,7 @@ package struct LinkFabric {
     }
 
     private mutating func catchUp(_ link: Int, to moment: Int64) {
-        ended.removeAll(keepingCapacity: true)
+        ended.clear()
         links[link].advance(to: moment, ended: &ended)
         for number in ended {
             let transfer = Int(number)

@@ -110,8 +110,8 @@ struct HoldfastShadows {
 
     /// One request's access to its path.
     mutating func access(_ path: Span<BlockNumber>, _ context: RequestContext) {
-        dropped.removeAll(keepingCapacity: true)
-        ignored.removeAll(keepingCapacity: true)
+        dropped.clear()
+        ignored.clear()
         let leader = leader
         Self.access(&lru, path, context, isLeader: leader == .lru, &dropped, &ignored)
         Self.access(&s3fifo, path, context, isLeader: leader == .s3fifo, &dropped, &ignored)

@@ -138,7 +138,7 @@ extension TieringManager {
     ///
     /// - Returns: The first position of which the shared store must be asked, if one ends the run.
     mutating func scan(_ slot: Int32, from start: Int) -> Int? {
-        scratchRuns.removeAll(keepingCapacity: true)
+        scratchRuns.clear()
         let blocks = requests[Int(slot)].blocks
         var position = start
         while position < blocks.count {

@@ -60,10 +60,10 @@ extension TieringManager {
     private mutating func accessDRAM(_ blocks: [BlockNumber], _ context: RequestContext) -> [BlockNumber] {
         var evicted: [BlockNumber] = []
         swap(&evicted, &scratchEvicted)
-        evicted.removeAll(keepingCapacity: true)
+        evicted.clear()
         dramPolicy?.access(blocks.span, context, evicted: &evicted)
         dramPolicy?.takeForgotten(into: &scratchForgotten)
-        scratchForgotten.removeAll(keepingCapacity: true)
+        scratchForgotten.clear()
         for block in evicted { known[block].flags.remove(.keptInDRAM) }
         guard let policy = dramPolicy else { return [] }
         for block in blocks where !known[block].flags.contains(.keptInDRAM) && policy.isResident(block) {
@@ -78,7 +78,7 @@ extension TieringManager {
         var evicted: [BlockNumber] = []
         nvmePolicy?.access(blocks.span, context, evicted: &evicted)
         nvmePolicy?.takeForgotten(into: &scratchForgotten)
-        scratchForgotten.removeAll(keepingCapacity: true)
+        scratchForgotten.clear()
         for block in evicted { known[block].flags.remove(.keptOnNVMe) }
         if let policy = nvmePolicy {
             for block in blocks where !known[block].flags.contains(.keptOnNVMe) && policy.isResident(block) {

@@ -117,7 +117,7 @@ public struct TieringManager: ~Copyable {
         precondition(outboxNext == outbox.count, "an event comes while commands of the one before wait")
         precondition(time >= now, "the time of events runs back")
         now = time
-        outbox.removeAll(keepingCapacity: true)
+        outbox.clear()
         outboxNext = 0
         swap(&outbox, &unsent)
         if case .transferEnded(let end) = event { endInHand = end.transfer } else { endInHand = nil }
