@@ -17,8 +17,11 @@ import KVModel
 /// A request that waits for its KV to be loaded is the owner's until then: enqueued when the load ends, it takes its
 /// place by `order`. A request whose tokens exceed the whole KV space must not be enqueued.
 public struct Replica: Sendable {
-    /// The times.
-    public let model: ServingModel
+    /// The times. Behind a reference: a model is large, and a replica is lent again and again.
+    public var model: ServingModel {
+        _read { yield shared.model }
+    }
+    let shared: SharedModel
     /// The settings.
     public let batching: Batching
 
@@ -84,7 +87,7 @@ public struct Replica: Sendable {
 
     /// A replica without requests.
     public init(model: ServingModel, batching: Batching) {
-        self.model = model
+        shared = SharedModel(model)
         self.batching = batching
         decodes.reserveCapacity(batching.sequencesMax)
         partials.reserveCapacity(batching.sequencesMax)
@@ -133,8 +136,8 @@ public struct Replica: Sendable {
         at now: Instant, until next: Instant, space: inout Space
     ) -> Iteration? {
         precondition(current == nil, "an iteration started before the last one finished")
-        reportedEvents.removeAll(keepingCapacity: true)
-        plannedChunks.removeAll(keepingCapacity: true)
+        reportedEvents.clear()
+        plannedChunks.clear()
         if nextRoom <= step { makeRoomForOneStep(&space) }
         let prefill = planPrefill(&space)
         if plannedChunks.isEmpty, decodes.isEmpty { return nil }
@@ -164,11 +167,18 @@ public struct Replica: Sendable {
     public mutating func finishIteration<Space: KVSpace>(space: inout Space) {
         guard let iteration = current else { preconditionFailure("no iteration to finish") }
         current = nil
-        reportedEvents.removeAll(keepingCapacity: true)
+        reportedEvents.clear()
         if !decodes.isEmpty { step += iteration.steps }
         if nextFinish <= step { finishDecodes(&space) }
         if !plannedChunks.isEmpty { finishChunks(&space) }
     }
+}
+
+/// A model that a replica and its copies share.
+final class SharedModel: Sendable {
+    let model: ServingModel
+
+    init(_ model: ServingModel) { self.model = model }
 }
 
 extension ReplicaRequest {
