@@ -95,50 +95,71 @@ public struct ARCPolicy: TierPolicy {
         if states.count < blockCount {
             states.append(contentsOf: repeatElement(State(), count: blockCount - states.count))
         }
-        var position = path.count
-        while position > 0 {
-            let renewed = Self.renew(path, below: position, &links, &states)
-            counts[.seenOnce] -= renewed.movedUp
-            counts[.seenAgain] += renewed.movedUp
-            position = renewed.position
-            guard position > 0 else { break }
-            position -= 1
-            let block = Int(path[position])
-            switch states[block].place {
-            case .seenOnce, .seenAgain: preconditionFailure("a resident block was not renewed")
-            case .ghostOfOnce, .ghostOfAgain: readmit(block, evicted: &evicted)
-            case .none: admit(block, evicted: &evicted)
+        walk { policy, links, states in
+            var position = path.count
+            while position > 0 {
+                let renewed = Self.renew(path, below: position, &links, &states)
+                policy.counts[.seenOnce] -= renewed.movedUp
+                policy.counts[.seenAgain] += renewed.movedUp
+                position = renewed.position
+                guard position > 0 else { break }
+                position -= 1
+                let block = Int(path[position])
+                switch states[block].place {
+                case .seenOnce, .seenAgain: preconditionFailure("a resident block was not renewed")
+                case .ghostOfOnce, .ghostOfAgain: policy.readmit(block, &links, &states, evicted: &evicted)
+                case .none: policy.admit(block, &links, &states, evicted: &evicted)
+                }
             }
         }
     }
 
+    /// Moves the arrays out of `self` for a walk: one check for all of it that nobody else has them.
+    @inline(__always)
+    private mutating func walk(
+        _ body: (inout ARCPolicy, inout MutableSpan<BlockLink>, inout MutableSpan<State>) -> Void
+    ) {
+        var nodes = links
+        var known = states
+        links = []
+        states = []
+        var links = nodes.mutableSpan
+        var states = known.mutableSpan
+        body(&self, &links, &states)
+        self.links = nodes
+        self.states = known
+    }
+
     /// Residents that are asked for again, case I: from one end of a path down to the first block that is not resident, each becomes
-    /// the newest of T2. A loop of its own, since most blocks of most paths are hits, and it checks once that nothing is shared.
+    /// the newest of T2. A loop of its own, since most blocks of most paths are hits.
     ///
     /// - Returns: Where it stopped: the blocks from there on have been renewed. How many of them came out of T1.
+    @inline(__always)
     private static func renew(
-        _ path: Span<BlockNumber>, below end: Int, _ links: inout [BlockLink], _ states: inout [State]
+        _ path: Span<BlockNumber>, below end: Int, _ links: inout MutableSpan<BlockLink>,
+        _ states: inout MutableSpan<State>
     ) -> (position: Int, movedUp: Int) {
         var position = end
         var movedUp = 0
-        var nodes = links.mutableSpan
-        var known = states.mutableSpan
         while position > 0 {
             let block = Int(path[position - 1])
-            let state = known[block]
+            let state = states[block]
             guard state.place == .seenOnce || state.place == .seenAgain else { break }
             let node = block + listCount
-            if !state.isParked { nodes.detach(node) }
+            if !state.isParked { links.detach(node) }
             if state.place == .seenOnce { movedUp += 1 }
-            known[block] = State(place: .seenAgain)
-            nodes.attachNewest(node, to: Int(Place.seenAgain.rawValue))
+            states[block] = State(place: .seenAgain)
+            links.attachNewest(node, to: Int(Place.seenAgain.rawValue))
             position -= 1
         }
         return (position, movedUp)
     }
 
     /// A remembered block is asked for: cases II and III of the paper.
-    private mutating func readmit(_ block: Int, evicted: inout [BlockNumber]) {
+    private mutating func readmit(
+        _ block: Int, _ links: inout MutableSpan<BlockLink>, _ states: inout MutableSpan<State>,
+        evicted: inout [BlockNumber]
+    ) {
         let (once, again) = (Double(counts[.ghostOfOnce]), Double(counts[.ghostOfAgain]))
         let wasSeenAgain = states[block].place == .ghostOfAgain
         if wasSeenAgain {
@@ -146,64 +167,81 @@ public struct ARCPolicy: TierPolicy {
         } else {
             target = min(target + (once >= again ? 1 : again / once), Double(capacity))
         }
-        guard makeRoom(forGhostOfAgain: wasSeenAgain, evicted: &evicted) else { return }
-        move(block, to: .seenAgain)
+        guard makeRoom(forGhostOfAgain: wasSeenAgain, &links, &states, evicted: &evicted) else { return }
+        move(block, to: .seenAgain, &links, &states)
     }
 
     /// A block nobody remembers: case IV.
-    private mutating func admit(_ block: Int, evicted: inout [BlockNumber]) {
+    private mutating func admit(
+        _ block: Int, _ links: inout MutableSpan<BlockLink>, _ states: inout MutableSpan<State>,
+        evicted: inout [BlockNumber]
+    ) {
         let firstTwo = counts[.seenOnce] + counts[.ghostOfOnce]
         if firstTwo >= capacity {
             if counts[.ghostOfOnce] > 0 {
-                forgetOldest(of: .ghostOfOnce)
-            } else if let victim = oldestUnpinned(of: .seenOnce) {
+                forgetOldest(of: .ghostOfOnce, &links, &states)
+            } else if let victim = oldestUnpinned(of: .seenOnce, &links, &states) {
                 // T1 fills the tier alone: its oldest leaves without a ghost.
-                move(victim, to: .none)
-                evicted.append(BlockNumber(victim))
+                move(victim, to: .none, &links, &states)
+                evicted.append(BlockNumber(truncatingIfNeeded: victim))
             }
         } else if firstTwo + counts[.seenAgain] + counts[.ghostOfAgain] >= 2 * capacity {
-            forgetOldest(of: .ghostOfAgain)
+            forgetOldest(of: .ghostOfAgain, &links, &states)
         }
-        guard makeRoom(forGhostOfAgain: false, evicted: &evicted) else { return }
-        move(block, to: .seenOnce)
+        guard makeRoom(forGhostOfAgain: false, &links, &states, evicted: &evicted) else { return }
+        move(block, to: .seenOnce, &links, &states)
     }
 
     /// The paper's REPLACE, when the tier is full. False when every resident block is pinned.
-    private mutating func makeRoom(forGhostOfAgain: Bool, evicted: inout [BlockNumber]) -> Bool {
+    @inline(__always)
+    private mutating func makeRoom(
+        forGhostOfAgain: Bool, _ links: inout MutableSpan<BlockLink>, _ states: inout MutableSpan<State>,
+        evicted: inout [BlockNumber]
+    ) -> Bool {
         if residentCount < capacity { return true }
         let once = Double(counts[.seenOnce])
         let takesOnce = once >= 1 && (once > target || (forGhostOfAgain && once == target))
         let (first, second): (Place, Place) = takesOnce ? (.seenOnce, .seenAgain) : (.seenAgain, .seenOnce)
-        guard let victim = oldestUnpinned(of: first) ?? oldestUnpinned(of: second) else { return false }
-        move(victim, to: states[victim].place == .seenOnce ? .ghostOfOnce : .ghostOfAgain)
-        evicted.append(BlockNumber(victim))
+        guard
+            let victim = oldestUnpinned(of: first, &links, &states) ?? oldestUnpinned(of: second, &links, &states)
+        else { return false }
+        move(victim, to: states[victim].place == .seenOnce ? .ghostOfOnce : .ghostOfAgain, &links, &states)
+        evicted.append(BlockNumber(truncatingIfNeeded: victim))
         return true
     }
 
     // MARK: Lists
 
     /// The oldest block of a list that is not pinned; pinned ones on the way are parked.
-    private mutating func oldestUnpinned(of place: Place) -> Int? {
+    @inline(__always)
+    private func oldestUnpinned(
+        of place: Place, _ links: inout MutableSpan<BlockLink>, _ states: inout MutableSpan<State>
+    ) -> Int? {
         while true {
             let node = links.oldest(of: Int(place.rawValue))
             if node == Int(place.rawValue) { return nil }
             let block = node - Self.listCount
-            if !pins.isPinned(BlockNumber(block)) { return block }
+            if !pins.isPinned(BlockNumber(truncatingIfNeeded: block)) { return block }
             links.detach(node)
             links[node].older = BlockLink.parked
             states[block].isParked = true
         }
     }
 
-    private mutating func forgetOldest(of place: Place) {
+    private mutating func forgetOldest(
+        of place: Place, _ links: inout MutableSpan<BlockLink>, _ states: inout MutableSpan<State>
+    ) {
         let node = links.oldest(of: Int(place.rawValue))
         guard node != Int(place.rawValue) else { return }
-        move(node - Self.listCount, to: .none)
-        if reportsForgotten { forgotten.append(BlockNumber(node - Self.listCount)) }
+        move(node - Self.listCount, to: .none, &links, &states)
+        if reportsForgotten { forgotten.append(BlockNumber(truncatingIfNeeded: node - Self.listCount)) }
     }
 
     /// Makes a block the newest of another list, or of its own.
-    private mutating func move(_ block: Int, to place: Place) {
+    @inline(__always)
+    private mutating func move(
+        _ block: Int, to place: Place, _ links: inout MutableSpan<BlockLink>, _ states: inout MutableSpan<State>
+    ) {
         let node = block + Self.listCount
         let state = states[block]
         if state.place != .none, !state.isParked { links.detach(node) }
@@ -213,13 +251,14 @@ public struct ARCPolicy: TierPolicy {
         if place != .none { links.attachNewest(node, to: Int(place.rawValue)) }
     }
 
-    public func remembers(_ block: BlockNumber) -> Bool {
-        Int(block) < states.count && states[Int(block)].place != .none
-    }
-
     /// Drops the block, resident or ghost.
     mutating func forget(_ block: BlockNumber) {
-        if remembers(block) { move(Int(block), to: .none) }
+        guard remembers(block) else { return }
+        walk { policy, links, states in policy.move(Int(block), to: .none, &links, &states) }
+    }
+
+    public func remembers(_ block: BlockNumber) -> Bool {
+        Int(block) < states.count && states[Int(block)].place != .none
     }
 
     public mutating func takeForgotten(into numbers: inout [BlockNumber]) {
@@ -242,6 +281,7 @@ public struct ARCPolicy: TierPolicy {
     }
 
     public mutating func remove(_ block: BlockNumber) {
-        if isResident(block) { move(Int(block), to: .none) }
+        guard isResident(block) else { return }
+        walk { policy, links, states in policy.move(Int(block), to: .none, &links, &states) }
     }
 }

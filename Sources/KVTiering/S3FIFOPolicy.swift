@@ -74,68 +74,97 @@ public struct S3FIFOPolicy: TierPolicy {
         if states.count < blockCount {
             states.append(contentsOf: repeatElement(State(), count: blockCount - states.count))
         }
-        var position = path.count
-        while position > 0 {
-            position -= 1
-            let block = Int(path[position])
-            switch states[block].queue {
-            case .small, .main:
-                states[block].hits = min(states[block].hits + 1, Self.hitLimit)
-            case .ghost, .none:
-                admit(block, evicted: &evicted)
+        walk { policy, links, states in
+            var position = path.count
+            while position > 0 {
+                position -= 1
+                let block = Int(path[position])
+                switch states[block].queue {
+                case .small, .main:
+                    if states[block].hits < Self.hitLimit { states[block].hits += 1 }
+                case .ghost, .none:
+                    policy.admit(block, &links, &states, evicted: &evicted)
+                }
             }
         }
     }
 
-    private mutating func admit(_ block: Int, evicted: inout [BlockNumber]) {
+    /// Moves the arrays out of `self` for a walk: one check for all of it that nobody else has them.
+    @inline(__always)
+    private mutating func walk(
+        _ body: (inout S3FIFOPolicy, inout MutableSpan<BlockLink>, inout MutableSpan<State>) -> Void
+    ) {
+        var nodes = links
+        var known = states
+        links = []
+        states = []
+        var links = nodes.mutableSpan
+        var states = known.mutableSpan
+        body(&self, &links, &states)
+        self.links = nodes
+        self.states = known
+    }
+
+    private mutating func admit(
+        _ block: Int, _ links: inout MutableSpan<BlockLink>, _ states: inout MutableSpan<State>,
+        evicted: inout [BlockNumber]
+    ) {
         if residentCount == capacity {
-            guard let victim = takeVictim() else { return }
-            evicted.append(BlockNumber(victim))
+            guard let victim = takeVictim(&links, &states) else { return }
+            evicted.append(BlockNumber(truncatingIfNeeded: victim))
         }
         // Asked only now, as published: the victim's own ghost may just have pushed this one out.
         let wasGhost = states[block].queue == .ghost
-        if wasGhost { forgetGhost(block) }
-        enter(block, wasGhost ? .main : .small, hits: 0)
+        if wasGhost { forgetGhost(block, &links, &states) }
+        enter(block, wasGhost ? .main : .small, hits: 0, &links, &states)
     }
 
     /// Frees one place. `nil` when every resident block is pinned.
-    private mutating func takeVictim() -> Int? {
-        if smallCount >= smallTarget, let victim = takeFromSmall() { return victim }
-        if let victim = takeFromMain() { return victim }
-        return takeFromSmall()
+    private mutating func takeVictim(_ links: inout MutableSpan<BlockLink>, _ states: inout MutableSpan<State>) -> Int?
+    {
+        if smallCount >= smallTarget, let victim = takeFromSmall(&links, &states) { return victim }
+        if let victim = takeFromMain(&links, &states) { return victim }
+        return takeFromSmall(&links, &states)
     }
 
-    private mutating func takeFromSmall() -> Int? {
-        while let block = oldestUnpinned(of: .small) {
+    private mutating func takeFromSmall(
+        _ links: inout MutableSpan<BlockLink>, _ states: inout MutableSpan<State>
+    ) -> Int? {
+        while let block = oldestUnpinned(of: .small, &links, &states) {
             let hits = states[block].hits
-            leave(block)
+            leave(block, &links, &states)
             if hits >= Self.hitsToStay {
-                enter(block, .main, hits: 0)
+                enter(block, .main, hits: 0, &links, &states)
             } else {
-                remember(block)
+                remember(block, &links, &states)
                 return block
             }
         }
         return nil
     }
 
-    private mutating func takeFromMain() -> Int? {
-        while let block = oldestUnpinned(of: .main) {
+    private mutating func takeFromMain(
+        _ links: inout MutableSpan<BlockLink>, _ states: inout MutableSpan<State>
+    ) -> Int? {
+        while let block = oldestUnpinned(of: .main, &links, &states) {
             let hits = states[block].hits
-            leave(block)
+            leave(block, &links, &states)
             if hits == 0 { return block }
-            enter(block, .main, hits: hits - 1)
+            enter(block, .main, hits: hits - 1, &links, &states)
         }
         return nil
     }
 
     /// The oldest block of a queue that is not pinned; pinned ones on the way are parked.
-    private mutating func oldestUnpinned(of queue: Queue) -> Int? {
+    @inline(__always)
+    private func oldestUnpinned(
+        of queue: Queue, _ links: inout MutableSpan<BlockLink>, _ states: inout MutableSpan<State>
+    ) -> Int? {
         while true {
             let node = links.oldest(of: Int(queue.rawValue))
             if node == Int(queue.rawValue) { return nil }
             let block = node - Self.listCount
-            if !pins.isPinned(BlockNumber(block)) { return block }
+            if !pins.isPinned(BlockNumber(truncatingIfNeeded: block)) { return block }
             links.detach(node)
             links[node].older = BlockLink.parked
             states[block].isParked = true
@@ -144,33 +173,45 @@ public struct S3FIFOPolicy: TierPolicy {
 
     // MARK: Queues
 
-    private mutating func enter(_ block: Int, _ queue: Queue, hits: UInt8) {
+    @inline(__always)
+    private mutating func enter(
+        _ block: Int, _ queue: Queue, hits: UInt8, _ links: inout MutableSpan<BlockLink>,
+        _ states: inout MutableSpan<State>
+    ) {
         links.attachNewest(block + Self.listCount, to: Int(queue.rawValue))
         states[block] = State(queue: queue, hits: hits)
         if queue == .small { smallCount += 1 } else { mainCount += 1 }
     }
 
     /// Takes a resident block out of its queue.
-    private mutating func leave(_ block: Int) {
+    @inline(__always)
+    private mutating func leave(
+        _ block: Int, _ links: inout MutableSpan<BlockLink>, _ states: inout MutableSpan<State>
+    ) {
         if !states[block].isParked { links.detach(block + Self.listCount) }
         if states[block].queue == .small { smallCount -= 1 } else { mainCount -= 1 }
         states[block] = State()
     }
 
     /// Makes an evicted block the newest ghost; the oldest is forgotten when there are too many.
-    private mutating func remember(_ block: Int) {
+    private mutating func remember(
+        _ block: Int, _ links: inout MutableSpan<BlockLink>, _ states: inout MutableSpan<State>
+    ) {
         if ghostCapacity == 0 { return }
         if ghostCount == ghostCapacity {
-            let oldest = links.oldest(of: Int(Queue.ghost.rawValue))
-            forgetGhost(oldest - Self.listCount)
-            if reportsForgotten { forgotten.append(BlockNumber(oldest - Self.listCount)) }
+            let oldest = links.oldest(of: Int(Queue.ghost.rawValue)) - Self.listCount
+            forgetGhost(oldest, &links, &states)
+            if reportsForgotten { forgotten.append(BlockNumber(truncatingIfNeeded: oldest)) }
         }
         links.attachNewest(block + Self.listCount, to: Int(Queue.ghost.rawValue))
         states[block].queue = .ghost
         ghostCount += 1
     }
 
-    private mutating func forgetGhost(_ block: Int) {
+    @inline(__always)
+    private mutating func forgetGhost(
+        _ block: Int, _ links: inout MutableSpan<BlockLink>, _ states: inout MutableSpan<State>
+    ) {
         links.detach(block + Self.listCount)
         states[block].queue = .none
         ghostCount -= 1
@@ -178,7 +219,15 @@ public struct S3FIFOPolicy: TierPolicy {
 
     /// Drops the block, resident or ghost.
     mutating func forget(_ block: BlockNumber) {
-        if isResident(block) { leave(Int(block)) } else if remembers(block) { forgetGhost(Int(block)) }
+        guard remembers(block) else { return }
+        let isHeld = isResident(block)
+        walk { policy, links, states in
+            if isHeld {
+                policy.leave(Int(block), &links, &states)
+            } else {
+                policy.forgetGhost(Int(block), &links, &states)
+            }
+        }
     }
 
     public func remembers(_ block: BlockNumber) -> Bool {
@@ -205,6 +254,7 @@ public struct S3FIFOPolicy: TierPolicy {
     }
 
     public mutating func remove(_ block: BlockNumber) {
-        if isResident(block) { leave(Int(block)) }
+        guard isResident(block) else { return }
+        walk { policy, links, states in policy.leave(Int(block), &links, &states) }
     }
 }
