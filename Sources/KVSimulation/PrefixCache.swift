@@ -15,55 +15,34 @@ package struct PrefixCache {
     package private(set) var privateCount = 0
     /// Blocks of the table, readers or not.
     package private(set) var residentCount = 0
-    /// Blocks of the table without a reader.
-    package private(set) var idleCount = 0
     /// Blocks evicted so far.
     package private(set) var evictionCount = 0
 
-    private var slots: [Slot]
+    private var slots: [Slot] = []
     private var freeSlot: Int32 = -1
-    /// Open addressing with linear probing, at most half full.
-    private var table: [Entry]
-    private let mask: Int
-    private let shift: UInt64
-    // The LRU list of idle blocks: oldest and newest.
-    private var oldest: Int32 = -1
-    private var newest: Int32 = -1
+    /// The slot of each block.
+    private var pages = BlockPages()
+    private var idle = IdleList()
+    /// The slots of the path in hand, reused.
+    private var way: [Int32] = []
 
-    private struct Slot {
+    fileprivate struct Slot {
         var block: BlockNumber
         var readers: Int32
-        /// Neighbours in the LRU list; `next` also links the free slots.
+        /// Neighbours among the idle blocks; `next` also links the free slots.
         var previous: Int32
         var next: Int32
         /// Whether the block's KV is there, or only its place.
         var filled: Bool
-        /// The slot of the block that followed it in the path that was taken last, if that block is still there.
-        var child: Int32 = -1
     }
-    /// A block beside its slot, or −1 for an empty place: a search reads the table alone.
-    private struct Entry {
-        var block: BlockNumber
-        var slot: Int32
-
-        static let empty = Entry(block: PrefixCache.noBlock, slot: -1)
-    }
-    /// The slots of the path in hand, reused.
-    private var way: [Int32] = []
-    /// The block of a free slot.
-    private static let noBlock = BlockNumber.max
 
     package init(capacity: Int) {
         precondition(capacity > 0, "a KV memory without blocks")
         self.capacity = capacity
-        slots = []
-        var size = 16
-        while size < 2 * capacity { size *= 2 }
-        table = Array(repeating: .empty, count: size)
-        mask = size - 1
-        shift = UInt64(64 - (size / Self.neighbours).trailingZeroBitCount)
     }
 
+    /// Blocks of the table without a reader.
+    package var idleCount: Int { idle.count }
     /// Blocks that could be had now: free, or cached without a reader.
     package var available: Int { capacity - privateCount - residentCount + idleCount }
     /// Blocks with a reader, or private.
@@ -99,25 +78,36 @@ package struct PrefixCache {
     /// A reader takes the whole path: present blocks are counted, absent ones get a place, evicting idle blocks.
     /// The caller has checked that enough are available. Evicted blocks are appended to `evicted`.
     package mutating func acquire(_ path: Span<BlockNumber>, evicted: inout [BlockNumber]) {
-        var parent = -1
-        for index in path.indices {
-            let block = path[index]
-            var slot = find(block, after: parent)
+        var index = Self.takePresent(path, pages, &slots, &idle)
+        while index < path.count {
+            let slot = find(path[index])
             if slot >= 0 {
-                if slots[slot].readers == 0 { unlink(slot) }
+                if slots[slot].readers == 0 { idle.remove(slot, from: &slots) }
                 slots[slot].readers += 1
             } else {
-                slot = insert(block, evicted: &evicted)
+                insert(path[index], evicted: &evicted)
             }
-            if parent >= 0 { slots[parent].child = Int32(truncatingIfNeeded: slot) }
-            parent = slot
+            index += 1
         }
+    }
+
+    /// Counts one reader more of the leading blocks that have a place, and says how many those are.
+    private static func takePresent(
+        _ path: Span<BlockNumber>, _ pages: BlockPages, _ slots: inout [Slot], _ idle: inout IdleList
+    ) -> Int {
+        for index in path.indices {
+            let slot = Int(pages.slot(of: path[index]))
+            guard slot >= 0 else { return index }
+            if slots[slot].readers == 0 { idle.remove(slot, from: &slots) }
+            slots[slot].readers += 1
+        }
+        return path.count
     }
 
     /// The KV of these blocks of an acquired path is there now.
     package mutating func fill(_ path: Span<BlockNumber>, _ range: Range<Int>) {
         for index in range {
-            let slot = find(path[index])
+            let slot = Int(pages.slot(of: path[index]))
             precondition(slot >= 0, "filling a block that has no place")
             slots[slot].filled = true
         }
@@ -128,7 +118,7 @@ package struct PrefixCache {
     package mutating func fillLeading(_ path: Span<BlockNumber>, _ count: Int) {
         var index = count - 1
         while index >= 0 {
-            let slot = find(path[index])
+            let slot = Int(pages.slot(of: path[index]))
             precondition(slot >= 0, "filling a block that has no place")
             if slots[slot].filled { return }
             slots[slot].filled = true
@@ -139,18 +129,21 @@ package struct PrefixCache {
     /// A reader lets go of its path. Blocks that never got their KV are dropped with their last reader.
     package mutating func release(_ path: Span<BlockNumber>) {
         way.removeAll(keepingCapacity: true)
-        var parent = -1
         for index in path.indices {
-            parent = find(path[index], after: parent)
-            precondition(parent >= 0, "releasing a block that is not held")
-            way.append(Int32(truncatingIfNeeded: parent))
+            let slot = pages.slot(of: path[index])
+            precondition(slot >= 0, "releasing a block that is not held")
+            way.append(slot)
         }
         while let last = way.popLast() {
             let slot = Int(last)
             precondition(slots[slot].readers > 0, "releasing a block that nobody reads")
             slots[slot].readers -= 1
-            if slots[slot].readers == 0 {
-                if slots[slot].filled { link(slot) } else { drop(slot) }
+            guard slots[slot].readers == 0 else { continue }
+            if slots[slot].filled {
+                idle.append(slot, to: &slots)
+            } else {
+                Self.drop(slot, from: &slots, &pages, &freeSlot)
+                residentCount -= 1
             }
         }
     }
@@ -164,103 +157,46 @@ package struct PrefixCache {
 
     /// Drops every idle block: an engine without prefix caching keeps nothing.
     package mutating func dropIdle(evicted: inout [BlockNumber]) {
-        while oldest >= 0 { evictOldest(&evicted) }
+        while idle.count > 0 { evictOldest(&evicted) }
     }
 
-    private mutating func insert(_ block: BlockNumber, evicted: inout [BlockNumber]) -> Int {
+    private mutating func insert(_ block: BlockNumber, evicted: inout [BlockNumber]) {
         while privateCount + residentCount >= capacity { evictOldest(&evicted) }
-        let slot: Int
-        if freeSlot >= 0 {
-            slot = Int(freeSlot)
-            freeSlot = slots[slot].next
-            slots[slot] = Slot(block: block, readers: 1, previous: -1, next: -1, filled: false)
+        let new = Slot(block: block, readers: 1, previous: -1, next: -1, filled: false)
+        let slot = freeSlot
+        if slot >= 0 {
+            freeSlot = slots[Int(slot)].next
+            slots[Int(slot)] = new
+            pages.insert(block, slot)
         } else {
-            slot = slots.count
-            slots.append(Slot(block: block, readers: 1, previous: -1, next: -1, filled: false))
+            pages.insert(block, Int32(truncatingIfNeeded: slots.count))
+            slots.append(new)
         }
         residentCount += 1
-        var place = home(block)
-        while table[place].slot >= 0 { place = (place + 1) & mask }
-        table[place] = Entry(block: block, slot: Int32(truncatingIfNeeded: slot))
-        return slot
     }
 
     private mutating func evictOldest(_ evicted: inout [BlockNumber]) {
-        precondition(oldest >= 0, "KV memory is full of blocks that are being read")
-        let slot = Int(oldest)
+        precondition(idle.count > 0, "KV memory is full of blocks that are being read")
+        let slot = Int(idle.oldest)
         evicted.append(slots[slot].block)
         evictionCount += 1
-        unlink(slot)
-        drop(slot)
-    }
-
-    /// Takes a block out of the table; it is in no list.
-    private mutating func drop(_ slot: Int) {
-        var hole = home(slots[slot].block)
-        while table[hole].slot != Int32(truncatingIfNeeded: slot) { hole = (hole + 1) & mask }
-        // Backward shift: later entries of the probe run close the hole, so no tombstones slow the table down.
-        var place = (hole + 1) & mask
-        while table[place].slot >= 0 {
-            let wanted = home(table[place].block)
-            if (place &- wanted) & mask >= (place &- hole) & mask {
-                table[hole] = table[place]
-                hole = place
-            }
-            place = (place + 1) & mask
-        }
-        table[hole] = .empty
-        slots[slot].block = Self.noBlock
-        slots[slot].next = freeSlot
-        freeSlot = Int32(truncatingIfNeeded: slot)
+        idle.remove(slot, from: &slots)
+        Self.drop(slot, from: &slots, &pages, &freeSlot)
         residentCount -= 1
     }
 
-    private mutating func link(_ slot: Int) {
-        slots[slot].previous = newest
-        slots[slot].next = -1
-        if newest >= 0 { slots[Int(newest)].next = Int32(truncatingIfNeeded: slot) }
-        newest = Int32(truncatingIfNeeded: slot)
-        if oldest < 0 { oldest = newest }
-        idleCount += 1
-    }
-
-    private mutating func unlink(_ slot: Int) {
-        let (previous, next) = (slots[slot].previous, slots[slot].next)
-        if previous >= 0 { slots[Int(previous)].next = next } else { oldest = next }
-        if next >= 0 { slots[Int(next)].previous = previous } else { newest = previous }
-        idleCount -= 1
-    }
-
-    /// Numbers that lie side by side in the table.
-    private static let neighbours = 8
-
-    /// Fibonacci hashing of eight neighbours together: what a request brings has numbers in a row, so its path is found in
-    /// a few lines of memory.
+    /// Takes a block out of its slot; it is in no list.
     @inline(__always)
-    private func home(_ block: BlockNumber) -> Int {
-        let group = Int((UInt64(block / BlockNumber(Self.neighbours)) &* 0x9E37_79B9_7F4A_7C15) >> shift)
-        return group * Self.neighbours + Int(block % BlockNumber(Self.neighbours))
+    private static func drop(
+        _ slot: Int, from slots: inout [Slot], _ pages: inout BlockPages, _ freeSlot: inout Int32
+    ) {
+        pages.remove(slots[slot].block)
+        slots[slot].next = freeSlot
+        freeSlot = Int32(truncatingIfNeeded: slot)
     }
 
-    /// The slot of a block, looked for first where the last path went on: paths are long, and mostly walked again.
     @inline(__always)
-    private func find(_ block: BlockNumber, after parent: Int) -> Int {
-        if parent >= 0 {
-            let child = Int(slots[parent].child)
-            if child >= 0, slots[child].block == block { return child }
-        }
-        return find(block)
-    }
-
-    private func find(_ block: BlockNumber) -> Int {
-        var place = home(block)
-        while true {
-            let entry = table[place]
-            if entry.block == block { return Int(entry.slot) }
-            if entry.slot < 0 { return -1 }
-            place = (place + 1) & mask
-        }
-    }
+    private func find(_ block: BlockNumber) -> Int { Int(pages.slot(of: block)) }
 
     /// The length of a leading run of which any shorter run holds too.
     @inline(__always)
@@ -274,5 +210,32 @@ package struct PrefixCache {
             if holds(middle) { low = middle } else { high = middle }
         }
         return high
+    }
+}
+
+/// Blocks without a reader, the one that was let go longest ago first.
+private struct IdleList {
+    private(set) var count = 0
+    private(set) var oldest: Int32 = -1
+    private var newest: Int32 = -1
+
+    @inline(__always)
+    mutating func append(_ slot: Int, to slots: inout [PrefixCache.Slot]) {
+        var slots = slots.mutableSpan
+        let index = Int32(truncatingIfNeeded: slot)
+        slots[slot].previous = newest
+        slots[slot].next = -1
+        if newest >= 0 { slots[Int(newest)].next = index } else { oldest = index }
+        newest = index
+        count += 1
+    }
+
+    @inline(__always)
+    mutating func remove(_ slot: Int, from slots: inout [PrefixCache.Slot]) {
+        var slots = slots.mutableSpan
+        let (previous, next) = (slots[slot].previous, slots[slot].next)
+        if previous >= 0 { slots[Int(previous)].next = next } else { oldest = next }
+        if next >= 0 { slots[Int(next)].previous = previous } else { newest = previous }
+        count -= 1
     }
 }
