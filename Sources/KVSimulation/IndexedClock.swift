@@ -7,10 +7,20 @@ import KVModel
 package struct IndexedClock {
     /// The moment of each actor; `never` when it waits for nothing.
     package private(set) var moments: [Int64]
-    /// Actors in heap order.
-    private var heap: [Int32]
+    /// Actors in heap order, each with its moment.
+    private var heap: [Entry]
     /// Where each actor stands in `heap`, −1 when it does not.
     private var places: [Int32]
+
+    private struct Entry {
+        var moment: Int64
+        var actor: Int32
+
+        @inline(__always)
+        func precedes(_ other: Entry) -> Bool {
+            moment != other.moment ? moment < other.moment : actor < other.actor
+        }
+    }
 
     /// Later than anything.
     package static let never = Int64.max
@@ -23,77 +33,68 @@ package struct IndexedClock {
     }
 
     /// The earliest moment, or `never`.
-    package var earliest: Int64 { heap.isEmpty ? Self.never : moments[Int(heap[0])] }
+    package var earliest: Int64 { heap.isEmpty ? Self.never : heap[0].moment }
     /// The actor of the earliest moment. There must be one.
-    package var first: Int { Int(heap[0]) }
+    package var first: Int { Int(heap[0].actor) }
 
     /// Sets when `actor` happens next; `never` takes it out.
     package mutating func set(_ actor: Int, to moment: Int64) {
         if moments[actor] == moment { return }
         moments[actor] = moment
+        let entry = Entry(moment: moment, actor: Int32(truncatingIfNeeded: actor))
         let place = Int(places[actor])
         if moment == Self.never {
-            remove(at: place)
             places[actor] = -1
+            let last = heap.removeLast()
+            if place < heap.count { Self.settle(last, at: place, &heap, &places) }
         } else if place < 0 {
-            heap.append(Int32(truncatingIfNeeded: actor))
-            siftUp(from: heap.count - 1)
-        } else if siftUp(from: place) == place {
-            siftDown(from: place)
+            heap.append(entry)
+            Self.settle(entry, at: heap.count - 1, &heap, &places)
+        } else {
+            Self.settle(entry, at: place, &heap, &places)
         }
     }
 
-    private mutating func remove(at place: Int) {
-        let last = heap.removeLast()
-        if place == heap.count { return }
-        heap[place] = last
-        places[Int(last)] = Int32(truncatingIfNeeded: place)
-        if siftUp(from: place) == place { siftDown(from: place) }
-    }
-
-    private func precedes(_ left: Int32, _ right: Int32) -> Bool {
-        let leftMoment = moments[Int(left)]
-        let rightMoment = moments[Int(right)]
-        return leftMoment != rightMoment ? leftMoment < rightMoment : left < right
-    }
-
-    @discardableResult
-    private mutating func siftUp(from start: Int) -> Int {
+    /// Puts an entry where it belongs, starting from a free place.
+    private static func settle(_ entry: Entry, at start: Int, _ heap: inout [Entry], _ places: inout [Int32]) {
+        var heap = heap.mutableSpan
+        var places = places.mutableSpan
         var place = start
-        let actor = heap[place]
         while place > 0 {
             let parent = (place - 1) / 2
-            guard precedes(actor, heap[parent]) else { break }
+            guard entry.precedes(heap[parent]) else { break }
             heap[place] = heap[parent]
-            places[Int(heap[place])] = Int32(truncatingIfNeeded: place)
+            places[Int(heap[place].actor)] = Int32(truncatingIfNeeded: place)
             place = parent
         }
-        heap[place] = actor
-        places[Int(actor)] = Int32(truncatingIfNeeded: place)
-        return place
-    }
-
-    private mutating func siftDown(from start: Int) {
-        var place = start
-        let actor = heap[place]
-        while true {
+        // Where it rose, everything below is later.
+        while place >= start {
             var child = 2 * place + 1
             if child >= heap.count { break }
-            if child + 1 < heap.count, precedes(heap[child + 1], heap[child]) { child += 1 }
-            guard precedes(heap[child], actor) else { break }
+            if child + 1 < heap.count, heap[child + 1].precedes(heap[child]) { child += 1 }
+            guard heap[child].precedes(entry) else { break }
             heap[place] = heap[child]
-            places[Int(heap[place])] = Int32(truncatingIfNeeded: place)
+            places[Int(heap[place].actor)] = Int32(truncatingIfNeeded: place)
             place = child
         }
-        heap[place] = actor
-        places[Int(actor)] = Int32(truncatingIfNeeded: place)
+        heap[place] = entry
+        places[Int(entry.actor)] = Int32(truncatingIfNeeded: place)
     }
 }
 
 /// Things that happen once at a stated moment, earliest first; equal moments in the order they were added.
 package struct TimerQueue<Payload> {
-    private var heap: [(moment: Int64, order: UInt64, payload: Payload)] = []
+    private var heap: [Entry] = []
     private var added: UInt64 = 0
+
+    private struct Entry {
+        var moment: Int64
+        var order: UInt64
+        var payload: Payload
+
+        @inline(__always)
+        func precedes(_ other: Entry) -> Bool { moment != other.moment ? moment < other.moment : order < other.order }
+    }
 
     package init() {}
 
@@ -102,35 +103,44 @@ package struct TimerQueue<Payload> {
     package var earliest: Int64 { heap.isEmpty ? IndexedClock.never : heap[0].moment }
 
     package mutating func add(_ payload: Payload, at moment: Int64) {
-        heap.append((moment, added, payload))
+        let entry = Entry(moment: moment, order: added, payload: payload)
+        heap.append(entry)
         added += 1
+        Self.rise(entry, &heap)
+    }
+
+    private static func rise(_ entry: Entry, _ heap: inout [Entry]) {
+        var heap = heap.mutableSpan
         var place = heap.count - 1
         while place > 0 {
             let parent = (place - 1) / 2
-            guard precedes(place, parent) else { break }
-            heap.swapAt(place, parent)
+            guard entry.precedes(heap[parent]) else { break }
+            heap[place] = heap[parent]
             place = parent
         }
+        heap[place] = entry
     }
 
     /// Takes the earliest out. There must be one.
     package mutating func removeFirst() -> Payload {
-        heap.swapAt(0, heap.count - 1)
-        let payload = heap.removeLast().payload
+        let last = heap.removeLast()
+        if heap.isEmpty { return last.payload }
+        let first = heap[0].payload
+        Self.sink(last, &heap)
+        return first
+    }
+
+    private static func sink(_ last: Entry, _ heap: inout [Entry]) {
+        var heap = heap.mutableSpan
         var place = 0
         while true {
             var child = 2 * place + 1
             if child >= heap.count { break }
-            if child + 1 < heap.count, precedes(child + 1, child) { child += 1 }
-            guard precedes(child, place) else { break }
-            heap.swapAt(child, place)
+            if child + 1 < heap.count, heap[child + 1].precedes(heap[child]) { child += 1 }
+            guard heap[child].precedes(last) else { break }
+            heap[place] = heap[child]
             place = child
         }
-        return payload
-    }
-
-    private func precedes(_ left: Int, _ right: Int) -> Bool {
-        heap[left].moment != heap[right].moment
-            ? heap[left].moment < heap[right].moment : heap[left].order < heap[right].order
+        heap[place] = last
     }
 }

@@ -104,6 +104,10 @@ package struct Link {
 
     /// Fair: brings the link up to `now` and appends the transfers that have ended.
     package mutating func advance(to now: Int64, ended: inout [Int32]) {
+        if reads.flows.isEmpty, writes.flows.isEmpty {
+            updatedAt = now
+            return
+        }
         var left = Double(now - updatedAt)
         var at = Double(updatedAt)
         updatedAt = now

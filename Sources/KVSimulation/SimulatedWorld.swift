@@ -20,8 +20,9 @@ package struct SimulatedWorld: World, ~Copyable {
     /// Events to managers that are due, in order.
     private var due: [(node: Int, event: Event)] = []
     private var dueHead = 0
-    /// Events to managers that come later.
-    private var later = TimerQueue<(node: Int, event: Event)>()
+    /// The store's words to managers, each a round trip after its question: in the order in which they were asked.
+    private var later: [(moment: Int64, node: Int, event: Event)] = []
+    private var laterHead = 0
     private var transfers: [TransferInFlight] = []
     private var freeTransfers: [Int32] = []
     private var hops: [LinkFabric.Hop] = []
@@ -64,8 +65,11 @@ package struct SimulatedWorld: World, ~Copyable {
 
     /// When something happens next, or `IndexedClock.never`.
     package var nextMoment: Int64 {
-        dueHead < due.count ? clock : min(fabric.nextMoment, later.earliest)
+        dueHead < due.count ? clock : min(fabric.nextMoment, nextWord)
     }
+
+    /// When the store's next word arrives, or `IndexedClock.never`.
+    private var nextWord: Int64 { laterHead < later.count ? later[laterHead].moment : IndexedClock.never }
 
     /// What happens to the current node until `deadline`: the loop of one node on its own.
     package mutating func next(until deadline: Instant) -> Event {
@@ -83,13 +87,28 @@ package struct SimulatedWorld: World, ~Copyable {
     /// Brings links and messages up to `moment`; what comes of it waits in `takeEvent`.
     package mutating func advance(to moment: Int64) {
         clock = max(clock, moment)
-        arrived.removeAll(keepingCapacity: true)
+        arrived.clear()
         fabric.advance(to: clock, arrived: &arrived)
         for tag in arrived {
             if tag & Self.foreign != 0 { foreignArrivals.append(tag) } else { endTransfer(Int(tag)) }
         }
-        while later.earliest <= clock { due.append(later.removeFirst()) }
+        while nextWord <= clock { hearNextWord() }
     }
+
+    private mutating func hearNextWord() {
+        due.append((later[laterHead].node, later[laterHead].event))
+        laterHead += 1
+        if laterHead == later.count {
+            later.removeAll(keepingCapacity: true)
+            laterHead = 0
+        } else if laterHead >= 64, 2 * laterHead >= later.count {
+            later.removeFirst(laterHead)
+            laterHead = 0
+        }
+    }
+
+    /// The store answers the node in hand after a round trip.
+    private mutating func storeSays(_ event: Event) { later.append((clock + storeRoundTrip, node, event)) }
 
     /// The next event that is due, with its node.
     package mutating func takeEvent() -> (node: Int, event: Event)? {
@@ -113,7 +132,7 @@ package struct SimulatedWorld: World, ~Copyable {
 
     /// Starts a transfer that no manager ordered: a preempted request's KV on its way out or in.
     mutating func startForeign(tag: UInt64, replica: Int, bytes: Double, into direction: Link.Direction) {
-        hops.removeAll(keepingCapacity: true)
+        hops.clear()
         paths.appendHost(of: paths.nodeOfReplica[replica], bytes: bytes, to: &hops)
         paths.appendGPU(of: replica, bytes: bytes, direction, to: &hops)
         launch(latency: paths.dramLatency, tag: Self.foreign | tag)
@@ -141,13 +160,11 @@ package struct SimulatedWorld: World, ~Copyable {
             }
         case .askStore(let question):
             let present = store?.present(question.keys) ?? []
-            later.add(
-                (node, .storeAnswered(StoreAnswer(question: question.question, present: present))),
-                at: clock + storeRoundTrip)
+            storeSays(.storeAnswered(StoreAnswer(question: question.question, present: present)))
         case .offer(let offer):
             let time = now
             guard let want = store?.offer(offer, at: time) else { break }
-            later.add((node, .storeWants(want)), at: clock + storeRoundTrip)
+            storeSays(.storeWants(want))
         case .withdraw(let keys):
             store?.withdraw(keys)
         }
@@ -161,7 +178,7 @@ extension SimulatedWorld {
         if order.from == .flash { lost = store?.beginRead(order.moves) ?? [] }
         let share = order.moves.isEmpty ? 0 : Double(lost.count) / Double(order.moves.count)
         let bytes = Double(order.bytes) * (1 - share)
-        hops.removeAll(keepingCapacity: true)
+        hops.clear()
         let latency = paths.append(order, node: node, bytes: bytes, to: &hops)
         count(order, bytes: bytes)
         let flight = TransferInFlight(node: Int32(node), order: order, lost: lost, isCancelled: false)
