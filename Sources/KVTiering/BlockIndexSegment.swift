@@ -46,7 +46,12 @@ struct IndexSegment {
 
     /// The upper bits of the hash as a place: multiplied out, so that any capacity will do and order is kept.
     @inline(__always)
-    func home(of hash: UInt32) -> Int { Int((UInt64(hash) &* UInt64(capacity)) >> 32) }
+    func home(of hash: UInt32) -> Int { Self.home(of: hash, capacity) }
+
+    @inline(__always)
+    private static func home(of hash: UInt32, _ capacity: UInt32) -> Int {
+        Int(truncatingIfNeeded: (UInt64(hash) &* UInt64(capacity)) >> 32)
+    }
 
     /// Where entries with this hash start, or would stand.
     @inline(__always)
@@ -130,19 +135,23 @@ struct IndexSegment {
         capacity: Int, overhang: Int = Self.usualOverhang, where isChosen: (IndexSlot) -> Bool
     ) -> IndexSegment {
         var copy = IndexSegment(capacity: capacity, overhang: overhang)
+        let target = unsafe copy.slots
+        let limit = copy.end
+        var copied: UInt32 = 0
         var next = 0
         for place in 0..<end {
             let slot = unsafe slots[place]
             if slot.isEmpty || !isChosen(slot) { continue }
-            next = max(next, copy.home(of: slot.hash))
-            if next == copy.end {
+            next = max(next, Self.home(of: slot.hash, UInt32(capacity)))
+            if next == limit {
                 copy.free()
                 return self.copy(capacity: capacity, overhang: 2 * overhang, where: isChosen)
             }
-            unsafe copy.slots[next] = slot
-            copy.count += 1
+            unsafe target[next] = slot
+            copied += 1
             next += 1
         }
+        copy.count = copied
         return copy
     }
 }
