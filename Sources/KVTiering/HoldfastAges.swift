@@ -14,14 +14,25 @@ struct HoldfastAges {
         var stamp: UInt32
     }
 
+    /// An entry of a tail that has outgrown its bin, and what was found when the tail was looked at.
+    struct Outgrown {
+        var entry: Entry
+        /// Whether it is still the tail's.
+        var isCurrent = false
+        /// Whether the tail is in a list of the tier's.
+        var isListed = false
+    }
+
     private struct Queue {
         var entries: [Entry] = []
         var head = 0
     }
 
-    private var queues = [Queue](repeating: Queue(), count: AgeBins.count)
+    private var queues = InlineArray<34, Queue>(repeating: Queue())
     /// When the first entry of each bin outgrows it, side by side: most requests find that none has.
-    private(set) var due = [Double](repeating: .infinity, count: AgeBins.count)
+    private(set) var due = InlineArray<34, Double>(repeating: .infinity)
+    /// The age at which each bin is outgrown, at hand.
+    private let edges = AgeBins.upperEdges
     /// Entries of all bins, the stale ones included.
     private(set) var count = 0
 
@@ -29,28 +40,33 @@ struct HoldfastAges {
     func entries(of bin: Int) -> ArraySlice<Entry> { queues[bin].entries[queues[bin].head...] }
 
     /// Puts an entry behind the others of its bin.
+    @inline(__always)
     mutating func append(_ entry: Entry, to bin: Int) {
         if queues[bin].head == queues[bin].entries.count {
             queues[bin].entries.removeAll(keepingCapacity: true)
             queues[bin].head = 0
-            due[bin] = Self.due(entry, in: bin)
+            due[bin] = due(entry, in: bin)
         }
         queues[bin].entries.append(entry)
         count += 1
     }
 
-    /// Takes the first entry of a bin. There must be one.
-    mutating func removeFirst(of bin: Int) -> Entry {
-        let entry = queues[bin].entries[queues[bin].head]
-        queues[bin].head += 1
-        count -= 1
-        let head = queues[bin].head
-        if head >= 64, 2 * head >= queues[bin].entries.count {
+    /// Takes out all entries of a bin that outgrow it by `time`, oldest first.
+    mutating func takeDue(of bin: Int, by time: Double, into outgrown: inout [Outgrown]) {
+        let edge = edges[bin]
+        var head = queues[bin].head
+        let end = queues[bin].entries.count
+        while head < end, queues[bin].entries[head].start + edge <= time {
+            outgrown.append(Outgrown(entry: queues[bin].entries[head]))
+            head += 1
+        }
+        count -= head - queues[bin].head
+        queues[bin].head = head
+        if head >= 64, 2 * head >= end {
             queues[bin].entries.removeFirst(head)
             queues[bin].head = 0
         }
         noteDue(bin)
-        return entry
     }
 
     /// Drops stale entries.
@@ -67,10 +83,11 @@ struct HoldfastAges {
 
     private mutating func noteDue(_ bin: Int) {
         let head = queues[bin].head
-        due[bin] = head < queues[bin].entries.count ? Self.due(queues[bin].entries[head], in: bin) : .infinity
+        due[bin] = head < queues[bin].entries.count ? due(queues[bin].entries[head], in: bin) : .infinity
     }
 
-    private static func due(_ entry: Entry, in bin: Int) -> Double {
-        bin < AgeBins.count - 1 ? entry.start + AgeBins.upperEdges[bin] : .infinity
+    @inline(__always)
+    private func due(_ entry: Entry, in bin: Int) -> Double {
+        bin < AgeBins.count - 1 ? entry.start + edges[bin] : .infinity
     }
 }

@@ -119,13 +119,13 @@ extension HoldfastPolicy {
         if leader == .index {
             indexTier = nil
         } else if indexTier == nil {
-            indexTier = tier.withoutPins(known: known, tails: tails, rank: statistics.rank, shadows: shadows)
+            indexTier = tier.withoutPins(known: known, tails: tails, worths: statistics.index, shadows: shadows)
         }
         tier.obeysLeader = leader != .index
         // Oldest first, so that every list stays in order of age.
         forEachTailByAge { policy, tail in
             policy.tier.move(
-                tail, to: policy.tails[Int(tail)].cell, rank: policy.statistics.rank, shadows: policy.shadows)
+                tail, to: policy.tails[Int(tail)].cell, worths: policy.statistics.index, shadows: policy.shadows)
         }
     }
 
@@ -134,7 +134,7 @@ extension HoldfastPolicy {
         for block in shadows.dropped where tier.holds(block) && !shadows.leaderHolds(block) {
             let owner = known[Int(block)].owner
             guard tier.ends[Int(owner)].deepest == block else { continue }
-            tier.move(owner, to: tails[Int(owner)].cell, rank: statistics.rank, shadows: shadows)
+            tier.move(owner, to: tails[Int(owner)].cell, worths: statistics.index, shadows: shadows)
         }
     }
 }

@@ -16,7 +16,7 @@ extension HoldfastPolicy {
         // Oldest first, so that every list is in order of age.
         forEachTailByAge { policy, tail in
             policy.tier.offerEnd(
-                of: tail, known: policy.known, tails: policy.tails, rank: policy.statistics.rank,
+                of: tail, known: policy.known, tails: policy.tails, worths: policy.statistics.index,
                 shadows: policy.shadows)
         }
         if shadows.leader != .index { obey(shadows.leader) }

@@ -16,7 +16,8 @@ extension HoldfastPolicy {
         let earlier = evicted.count
         if tier.held[Int(block)] == 1 {
             let tail = known[Int(block)].owner
-            evicted.append(tier.dropEnd(of: tail, known: known, tails: tails, rank: statistics.rank, shadows: shadows))
+            evicted.append(
+                tier.dropEnd(of: tail, known: known, tails: tails, worths: statistics.index, shadows: shadows))
             markLost(tail)
         } else {
             removeSubtree(under: block, evicted: &evicted)
@@ -49,6 +50,6 @@ extension HoldfastPolicy {
             }
             if isCut { markLost(Int32(tail)) }
         }
-        tier.offerAll(known: known, tails: tails, rank: statistics.rank, shadows: shadows)
+        tier.offerAll(known: known, tails: tails, worths: statistics.index, shadows: shadows)
     }
 }

@@ -79,40 +79,51 @@ extension HoldfastPolicy {
     /// First all of them are looked at, oldest first, then moved: tails lie anywhere in memory, and so it answers for
     /// several at once.
     mutating func age() {
-        outgrown.removeAll(keepingCapacity: true)
-        for bin in stride(from: AgeBins.count - 2, through: 0, by: -1) {
-            while ages.due[bin] <= clock {
-                let entry = ages.removeFirst(of: bin)
-                let tail = Int(entry.tail)
-                let isCurrent = tails[tail].stamp == entry.stamp
-                // Most tails that are remembered hold nothing, and so are in no list.
-                outgrown.append(Outgrown(entry: entry, isCurrent: isCurrent, isListed: tier.ends[tail].list != none))
-            }
+        outgrown.clear()
+        var bin = AgeBins.count - 1
+        while bin > 0 {
+            bin -= 1
+            if ages.due[bin] <= clock { ages.takeDue(of: bin, by: clock, into: &outgrown) }
         }
-        for due in outgrown where due.isCurrent {
-            let tail = due.entry.tail
-            catchUp(tail, to: clock)
-            let cell = tails[Int(tail)].cell
-            ages.append(due.entry, to: Int(cell) % AgeBins.count)
-            if due.isListed { tier.move(tail, to: cell, rank: statistics.rank, shadows: shadows) }
-            indexTier?.move(tail, to: cell, rank: statistics.rank, shadows: shadows)
+        if outgrown.isEmpty { return }
+        Self.look(at: &outgrown, tails, tier.ends)
+        moveOutgrown()
+    }
+
+    private static func look(
+        at outgrown: inout [HoldfastAges.Outgrown], _ tails: [Tail], _ ends: [ResidentEnd]
+    ) {
+        var outgrown = outgrown.mutableSpan
+        for index in outgrown.indices {
+            let entry = outgrown[index].entry
+            outgrown[index].isCurrent = tails[Int(entry.tail)].stamp == entry.stamp
+            // Most tails that are remembered hold nothing, and so are in no list.
+            outgrown[index].isListed = ends[Int(entry.tail)].list != none
         }
     }
 
-    /// An entry of a tail that has outgrown its bin.
-    struct Outgrown {
-        var entry: HoldfastAges.Entry
-        /// Whether it is still the tail's.
-        var isCurrent: Bool
-        /// Whether the tail is in a list of the tier's.
-        var isListed: Bool
+    private mutating func moveOutgrown() {
+        let edges = AgeBins.upperEdges
+        // The array moves out of `self` for the walk: a span into it may then live beside the other members.
+        var all: [Tail] = []
+        swap(&all, &tails)
+        defer { swap(&all, &tails) }
+        var tails = all.mutableSpan
+        for due in outgrown where due.isCurrent {
+            let tail = due.entry.tail
+            statistics.growOlder(&tails[Int(tail)], to: clock, edges: edges.span)
+            let cell = tails[Int(tail)].cell
+            ages.append(due.entry, to: Int(cell) % AgeBins.count)
+            if due.isListed { tier.move(tail, to: cell, worths: statistics.index, shadows: shadows) }
+            indexTier?.move(tail, to: cell, worths: statistics.index, shadows: shadows)
+        }
     }
 
     /// Counts the ages a tail has gone through by `time`.
     mutating func catchUp(_ tail: Int32, to time: Double) {
         let bin = tails[Int(tail)].bin
         guard bin < AgeBins.count - 1, tails[Int(tail)].start + AgeBins.upperEdges[bin] <= time else { return }
-        statistics.growOlder(&tails[Int(tail)], to: time)
+        statistics.growOlder(&tails[Int(tail)], to: time, edges: AgeBins.upperEdges.span)
     }
 
     /// Every tail, of each age bin the oldest first.
@@ -127,8 +138,8 @@ extension HoldfastPolicy {
     private mutating func move(_ tail: Int32, to cell: Int32) {
         tails[Int(tail)].cell = cell
         statistics.enter(cell: cell, tail: tails[Int(tail)])
-        tier.move(tail, to: cell, rank: statistics.rank, shadows: shadows)
-        indexTier?.move(tail, to: cell, rank: statistics.rank, shadows: shadows)
+        tier.move(tail, to: cell, worths: statistics.index, shadows: shadows)
+        indexTier?.move(tail, to: cell, worths: statistics.index, shadows: shadows)
     }
 
     // MARK: Ends of turns

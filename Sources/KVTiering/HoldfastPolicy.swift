@@ -28,11 +28,11 @@ public struct HoldfastPolicy: TierPolicy {
     /// The record of a caller's number, while it owns anything.
     var recordOfRequest: [UInt32: Int32] = [:]
     /// Tails that own blocks the tier does not hold, in the order in which they first lost one.
-    var lost = HoldfastResidency.List()
+    var lost = LostTails()
     /// Tails by age; all of them in the first bin until the tier is full.
     var ages = HoldfastAges()
     /// The tails that have outgrown their bin: reused.
-    var outgrown: [Outgrown] = []
+    var outgrown: [HoldfastAges.Outgrown] = []
     /// Whether it matters which block is worth least: in a large tier, from the first that had to leave.
     var isFull: Bool
     /// Until then: the blocks in the order of their first uses.
@@ -95,7 +95,7 @@ public struct HoldfastPolicy: TierPolicy {
     /// Appends the numbers forgotten since the last call; none unless `reportsForgotten`.
     public mutating func takeForgotten(into numbers: inout [BlockNumber]) {
         numbers.append(contentsOf: forgotten)
-        forgotten.removeAll(keepingCapacity: true)
+        forgotten.clear()
     }
 
     /// Keeps the block, and with it everything above, until it is unpinned.
@@ -107,7 +107,7 @@ public struct HoldfastPolicy: TierPolicy {
     /// Takes one pin away.
     public mutating func unpin(_ block: BlockNumber) {
         guard isResident(block) else { return }
-        tier.unpin(block, known: known, tails: tails, rank: statistics.rank, shadows: shadows)
+        tier.unpin(block, known: known, tails: tails, worths: statistics.index, shadows: shadows)
     }
 
     /// Queues the end of a turn until an access whose time has reached it.
@@ -248,10 +248,8 @@ public struct HoldfastPolicy: TierPolicy {
     /// Makes the tables by which tails are ranked.
     mutating func rebuild() {
         statistics.rebuild(clock: clock, longGap: traffic.longGap)
-        tier.growCells(to: statistics.rank.count)
-        tier.ranksChanged()
-        indexTier?.growCells(to: statistics.rank.count)
-        indexTier?.ranksChanged()
+        tier.worthsChanged(statistics.index)
+        indexTier?.worthsChanged(statistics.index)
     }
 
     /// Gives the path's blocks to new tails.
@@ -277,7 +275,7 @@ public struct HoldfastPolicy: TierPolicy {
 
     /// Lets in the path's blocks from depth `hits` on and says how many of its leading blocks are held now.
     private mutating func admit(_ path: Span<BlockNumber>, from hits: Int, evicted: inout [BlockNumber]) -> Int {
-        losers.removeAll(keepingCapacity: true)
+        losers.clear()
         let depth = tier.fill(
             path, from: hits, segments: segments, capacity: capacity, trustsIndex: guardian.trustsIndex,
             statistics: statistics, known: known, tails: tails, shadows: shadows, evicted: &evicted, losers: &losers)
@@ -289,7 +287,7 @@ public struct HoldfastPolicy: TierPolicy {
     private mutating func admitByIndex(_ path: Span<BlockNumber>) -> Int {
         guard let hits = indexTier?.run(of: path) else { return 0 }
         dropped.removeAll(keepingCapacity: true)
-        losers.removeAll(keepingCapacity: true)
+        losers.clear()
         return indexTier?.fill(
             path, from: hits, segments: segments, capacity: capacity, statistics: statistics, known: known,
             tails: tails, shadows: shadows, evicted: &dropped, losers: &losers) ?? 0
@@ -303,9 +301,9 @@ public struct HoldfastPolicy: TierPolicy {
             statistics.enter(cell: cell, tail: tails[Int(tail)])
             statistics.tailBorn(tails[Int(tail)])
             begin(tail)
-            tier.settle(tail, segment, path, held: held, cell: cell, rank: statistics.rank, shadows: shadows)
+            tier.settle(tail, segment, path, held: held, cell: cell, worths: statistics.index, shadows: shadows)
             indexTier?.settle(
-                tail, segment, path, held: heldByIndex, cell: cell, rank: statistics.rank, shadows: shadows)
+                tail, segment, path, held: heldByIndex, cell: cell, worths: statistics.index, shadows: shadows)
             if held < segment.high { markLost(tail) }
         }
     }

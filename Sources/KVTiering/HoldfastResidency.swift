@@ -36,25 +36,13 @@ struct ResidentEnd {
 
 /// One set of resident blocks, closed towards the root.
 struct HoldfastResidency {
-    /// First and last of the evictable tails of a cell.
-    struct List {
-        var first: Int32 = none
-        var last: Int32 = none
-    }
-
     /// Blocks held.
     private(set) var count = 0
     /// Per block: 0 when absent, else 1 + resident children + pins. A block with exactly 1 can go.
     private(set) var held: [UInt32] = []
     /// Per tail.
     private(set) var ends: [ResidentEnd] = []
-    /// Evictable tails, two lists a cell: of those whose end the leader would not hold, and of the others.
-    private var lists: [List] = []
-    /// How many tails are unwanted by the leader.
-    private var unwantedCount = 0
-    /// No cell of a lower rank has an evictable tail that is unwanted, or another one.
-    private var unwantedCursor = 0
-    private var cursor = 0
+    private var evictable = HoldfastEvictable()
     /// Whether anybody will ask which tail could give up a block: not before the tier is full.
     private var isListing = false
     /// Whether the leader decides: what it would not hold goes first. Otherwise the index alone does.
@@ -68,14 +56,10 @@ struct HoldfastResidency {
         if ends.count < size { ends.append(contentsOf: repeatElement(ResidentEnd(), count: size - ends.count)) }
     }
 
-    mutating func growCells(to size: Int) {
-        if lists.count < 2 * size { lists.append(contentsOf: repeatElement(List(), count: 2 * size - lists.count)) }
-    }
-
-    /// The ranks of cells have changed.
-    mutating func ranksChanged() {
-        cursor = 0
-        unwantedCursor = 0
+    /// The cells' worths have been made anew.
+    mutating func worthsChanged(_ worths: [Double]) {
+        evictable.grow(to: worths.count)
+        evictable.worthsChanged(worths)
     }
 
     @inline(__always)
@@ -112,7 +96,7 @@ struct HoldfastResidency {
 
     /// A tail is born, and `held` leading blocks of its request's path are held.
     mutating func settle(
-        _ tail: Int32, _ segment: Segment, _ path: Span<BlockNumber>, held leading: Int, cell: Int32, rank: [Int32],
+        _ tail: Int32, _ segment: Segment, _ path: Span<BlockNumber>, held leading: Int, cell: Int32, worths: [Double],
         shadows: HoldfastShadows
     ) {
         let length = min(leading, segment.high) - segment.low
@@ -122,7 +106,7 @@ struct HoldfastResidency {
         }
         let deepest = path[segment.low + length - 1]
         ends[Int(tail)] = ResidentEnd(count: Int32(length), deepest: deepest)
-        if held[Int(deepest)] == 1 { list(tail, in: cell, rank: rank, shadows: shadows) }
+        if held[Int(deepest)] == 1 { list(tail, in: cell, worths: worths, shadows: shadows) }
     }
 
     /// Takes in the path's blocks from depth `from` on, root first, until one is not worth what it would displace: by
@@ -138,7 +122,7 @@ struct HoldfastResidency {
             let worth = statistics.index[Int(statistics.firstCell(of: segment.family, stage: .running))]
             while depth < segment.high {
                 if count == capacity {
-                    let victim = least(order: statistics.order)
+                    let victim = evictable.least()
                     if victim == none { return depth }
                     let lost = statistics.index[Int(tails[Int(victim)].cell)]
                     if obeysLeader {
@@ -147,7 +131,7 @@ struct HoldfastResidency {
                         return depth
                     }
                     evicted.append(
-                        dropEnd(of: victim, known: known, tails: tails, rank: statistics.rank, shadows: shadows))
+                        dropEnd(of: victim, known: known, tails: tails, worths: statistics.index, shadows: shadows))
                     if losers.last != victim { losers.append(victim) }
                 }
                 admit(path[depth], parent: depth > 0 ? path[depth - 1] : noBlock)
@@ -158,7 +142,9 @@ struct HoldfastResidency {
     }
 
     /// Drops the deepest held block of a tail that is evictable and returns it.
-    mutating func dropEnd(of tail: Int32, known: [KnownBlock], tails: [Tail], rank: [Int32], shadows: HoldfastShadows)
+    mutating func dropEnd(
+        of tail: Int32, known: [KnownBlock], tails: [Tail], worths: [Double], shadows: HoldfastShadows
+    )
         -> BlockNumber
     {
         let block = ends[Int(tail)].deepest
@@ -179,24 +165,24 @@ struct HoldfastResidency {
             if !parentIsFree {
                 unlist(tail)
             } else if obeysLeader, shadows.leaderHolds(parent) == (ends[Int(tail)].list & 1 == 0) {
-                move(tail, to: tails[Int(tail)].cell, rank: rank, shadows: shadows)
+                move(tail, to: tails[Int(tail)].cell, worths: worths, shadows: shadows)
             }
         } else {
             ends[Int(tail)].deepest = noBlock
             unlist(tail)
-            if parentIsFree { offer(parent, known: known, tails: tails, rank: rank, shadows: shadows) }
+            if parentIsFree { offer(parent, known: known, tails: tails, worths: worths, shadows: shadows) }
         }
         return block
     }
 
     /// Lists the owner of a block that has become free to go, if the block is the end of what the owner holds.
     private mutating func offer(
-        _ block: BlockNumber, known: [KnownBlock], tails: [Tail], rank: [Int32], shadows: HoldfastShadows
+        _ block: BlockNumber, known: [KnownBlock], tails: [Tail], worths: [Double], shadows: HoldfastShadows
     ) {
         let owner = known[Int(block)].owner
         // A tail of the request in progress has no end yet, and so is safe.
         guard owner != none, ends[Int(owner)].deepest == block, ends[Int(owner)].list == none else { return }
-        list(owner, in: tails[Int(owner)].cell, rank: rank, shadows: shadows)
+        list(owner, in: tails[Int(owner)].cell, worths: worths, shadows: shadows)
     }
 
     /// Drops the deepest held block of a tail whatever hangs on it. The caller drops that as well and then calls
@@ -219,27 +205,29 @@ struct HoldfastResidency {
 
     /// Lists a tail if it is evictable and not listed.
     mutating func offerEnd(
-        of tail: Int32, known: [KnownBlock], tails: [Tail], rank: [Int32], shadows: HoldfastShadows
+        of tail: Int32, known: [KnownBlock], tails: [Tail], worths: [Double], shadows: HoldfastShadows
     ) {
         guard ends[Int(tail)].count > 0, held[Int(ends[Int(tail)].deepest)] == 1 else { return }
-        offer(ends[Int(tail)].deepest, known: known, tails: tails, rank: rank, shadows: shadows)
+        offer(ends[Int(tail)].deepest, known: known, tails: tails, worths: worths, shadows: shadows)
     }
 
     /// Lists every tail that is evictable and not listed.
-    mutating func offerAll(known: [KnownBlock], tails: [Tail], rank: [Int32], shadows: HoldfastShadows) {
+    mutating func offerAll(known: [KnownBlock], tails: [Tail], worths: [Double], shadows: HoldfastShadows) {
         for tail in tails.indices {
-            offerEnd(of: Int32(tail), known: known, tails: tails, rank: rank, shadows: shadows)
+            offerEnd(of: Int32(tail), known: known, tails: tails, worths: worths, shadows: shadows)
         }
     }
 
     /// The same blocks, none of them pinned.
-    func withoutPins(known: [KnownBlock], tails: [Tail], rank: [Int32], shadows: HoldfastShadows) -> HoldfastResidency {
+    func withoutPins(known: [KnownBlock], tails: [Tail], worths: [Double], shadows: HoldfastShadows)
+        -> HoldfastResidency
+    {
         var copy = self
         for block in held.indices where held[block] != 0 { copy.held[block] = 1 }
         for block in held.indices where held[block] != 0 && known[block].parent != noBlock {
             copy.held[Int(known[block].parent)] += 1
         }
-        copy.offerAll(known: known, tails: tails, rank: rank, shadows: shadows)
+        copy.offerAll(known: known, tails: tails, worths: worths, shadows: shadows)
         return copy
     }
 
@@ -250,68 +238,31 @@ struct HoldfastResidency {
     }
 
     mutating func unpin(
-        _ block: BlockNumber, known: [KnownBlock], tails: [Tail], rank: [Int32], shadows: HoldfastShadows
+        _ block: BlockNumber, known: [KnownBlock], tails: [Tail], worths: [Double], shadows: HoldfastShadows
     ) {
         held[Int(block)] -= 1
-        if held[Int(block)] == 1 { offer(block, known: known, tails: tails, rank: rank, shadows: shadows) }
+        if held[Int(block)] == 1 { offer(block, known: known, tails: tails, worths: worths, shadows: shadows) }
     }
 
     // MARK: Evictable tails
 
-    /// The evictable tail of the lowest-ranked cell, oldest first, or `none`; one that the leader does not want, if
-    /// there is any.
-    mutating func least(order: [Int32]) -> Int32 {
-        if unwantedCount > 0 {
-            while lists[2 * Int(order[unwantedCursor])].first == none { unwantedCursor += 1 }
-            return lists[2 * Int(order[unwantedCursor])].first
-        }
-        while cursor < order.count {
-            let first = lists[2 * Int(order[cursor]) + 1].first
-            if first != none { return first }
-            cursor += 1
-        }
-        return none
-    }
-
     /// The tail has moved to another cell, or the leader may have changed its mind about the tail's end.
-    mutating func move(_ tail: Int32, to cell: Int32, rank: [Int32], shadows: HoldfastShadows) {
+    @inline(__always)
+    mutating func move(_ tail: Int32, to cell: Int32, worths: [Double], shadows: HoldfastShadows) {
         guard ends[Int(tail)].list != none else { return }
         unlist(tail)
-        list(tail, in: cell, rank: rank, shadows: shadows)
+        list(tail, in: cell, worths: worths, shadows: shadows)
     }
 
-    private mutating func list(_ tail: Int32, in cell: Int32, rank: [Int32], shadows: HoldfastShadows) {
+    @inline(__always)
+    private mutating func list(_ tail: Int32, in cell: Int32, worths: [Double], shadows: HoldfastShadows) {
         guard isListing else { return }
         let isWanted = !obeysLeader || shadows.leaderHolds(ends[Int(tail)].deepest)
-        let list = 2 * cell + (isWanted ? 1 : 0)
-        let last = lists[Int(list)].last
-        ends[Int(tail)].list = list
-        ends[Int(tail)].previous = last
-        ends[Int(tail)].next = none
-        if last == none { lists[Int(list)].first = tail } else { ends[Int(last)].next = tail }
-        lists[Int(list)].last = tail
-        if isWanted {
-            cursor = min(cursor, Int(rank[Int(cell)]))
-        } else {
-            unwantedCursor = min(unwantedCursor, Int(rank[Int(cell)]))
-            unwantedCount += 1
-        }
+        evictable.append(tail, to: cell, isWanted: isWanted, worths: worths, &ends)
     }
 
+    @inline(__always)
     private mutating func unlist(_ tail: Int32) {
-        let end = ends[Int(tail)]
-        guard end.list != none else { return }
-        if end.list & 1 == 0 { unwantedCount -= 1 }
-        if end.previous == none {
-            lists[Int(end.list)].first = end.next
-        } else {
-            ends[Int(end.previous)].next = end.next
-        }
-        if end.next == none {
-            lists[Int(end.list)].last = end.previous
-        } else {
-            ends[Int(end.next)].previous = end.previous
-        }
-        ends[Int(tail)].list = none
+        evictable.remove(tail, &ends)
     }
 }

@@ -34,6 +34,12 @@ struct HoldfastTables {
     var best: [Stretch] = []
     /// How much evidence a class needs, by age: in blocks of weight.
     var evidence = [Double](repeating: 0, count: AgeBins.count)
+    /// The ages of the class in hand: waits that its rates are drawn towards, and what each brings and costs.
+    var waits = [Double](repeating: 0, count: AgeBins.count)
+    var stretches = [Stretch](repeating: Stretch(), count: AgeBins.count)
+    // The ages, at hand.
+    let widths = AgeBins.widths
+    let middles = AgeBins.middles
 
     /// Ages from one on that are kept or given up together: what a block brings and costs in them, the share that stays
     /// to their end, and the age after them.
@@ -42,6 +48,21 @@ struct HoldfastTables {
         var space = 0.0
         var stay = 0.0
         var end = 0
+    }
+
+    /// Sums chains up to sharing, and sharing up to all. Pairs of level and chain without a family counted nothing.
+    mutating func sumUp(_ pairs: [Int]) {
+        let bins = AgeBins.count
+        for place in bySharing.indices { bySharing[place] = .init() }
+        for pair in pairs {
+            let level = pair / HoldfastTraffic.chains * bins
+            for bin in 0..<bins { bySharing[level + bin].add(byChain[pair * bins + bin]) }
+        }
+        for bin in 0..<bins {
+            var count = HoldfastTables.Count()
+            for level in 0..<Popularity.levels { count.add(bySharing[level * bins + bin]) }
+            all[bin] = count
+        }
     }
 
     /// The rate of `count` drawn towards `prior`.
@@ -56,59 +77,46 @@ extension HoldfastStatistics {
     mutating func rebuild(clock: Double, longGap: Double) {
         isStale = false
         for bin in 0..<AgeBins.count {
-            tables.evidence[bin] = meanWeight * min(max(5 * AgeBins.middles[bin] / longGap, 1), 50)
+            tables.evidence[bin] = meanWeight * min(max(5 * tables.middles[bin] / longGap, 1), 50)
         }
         sum(clock: clock)
+        tables.sumUp(pairs)
         shareRates()
         let classes = families.count * Stage.allCases.count
         if tables.best.count < classes {
             tables.best.append(contentsOf: repeatElement(.init(), count: classes - tables.best.count))
         }
         for family in families.indices { value(family: family, clock: clock) }
-        sortCells()
     }
 
     /// Sums the cells by chain and by rhythm, and these up to sharing and all.
     private mutating func sum(clock: Double) {
-        // Arrays are moved out while they are written, so that whether they are shared is asked once.
-        var chains: [HoldfastTables.Count] = []
-        var rhythms: [HoldfastTables.Count] = []
-        swap(&chains, &tables.byChain)
-        swap(&rhythms, &tables.byRhythm)
-        sum(clock, byChain: &chains, byRhythm: &rhythms)
-        swap(&chains, &tables.byChain)
-        swap(&rhythms, &tables.byRhythm)
-        for place in tables.bySharing.indices {
-            let (level, bin) = place.quotientAndRemainder(dividingBy: AgeBins.count)
-            var count = HoldfastTables.Count()
-            for chain in 0..<HoldfastTraffic.chains {
-                count.add(tables.byChain[(level * HoldfastTraffic.chains + chain) * AgeBins.count + bin])
-            }
-            tables.bySharing[place] = count
+        let bins = AgeBins.count
+        let stageCount = Stage.allCases.count
+        var used: [Bool] = []
+        used.reserveCapacity(families.count * stageCount)
+        for family in families.indices { for stage in Stage.allCases { used.append(isUsed(family, stage)) } }
+        // The arrays move out of `self` for the walk: spans into them may then live beside the other members.
+        var byChain: [HoldfastTables.Count] = []
+        var byRhythm: [HoldfastTables.Count] = []
+        swap(&byChain, &tables.byChain)
+        swap(&byRhythm, &tables.byRhythm)
+        defer {
+            swap(&byChain, &tables.byChain)
+            swap(&byRhythm, &tables.byRhythm)
         }
-        for bin in tables.all.indices {
-            var count = HoldfastTables.Count()
-            for level in 0..<Popularity.levels { count.add(tables.bySharing[level * AgeBins.count + bin]) }
-            tables.all[bin] = count
-        }
-    }
-
-    private func sum(
-        _ clock: Double, byChain: inout [HoldfastTables.Count], byRhythm: inout [HoldfastTables.Count]
-    ) {
-        let cells = cells.span
         var chains = byChain.mutableSpan
         var rhythms = byRhythm.mutableSpan
-        for place in chains.indices { chains[place] = .init() }
+        for pair in pairs { for place in pair * bins..<(pair + 1) * bins { chains[place] = .init() } }
         for place in rhythms.indices { rhythms[place] = .init() }
         for number in 1..<max(families.count, 1) {
-            let chain = (families[number].level * HoldfastTraffic.chains + families[number].chain) * AgeBins.count
-            for stage in Stage.allCases where isUsed(number, stage) {
-                let first = Int(firstCell(of: Int32(number), stage: stage))
-                let rhythm = (families[number].rhythm * Stage.allCases.count + Int(stage.rawValue)) * AgeBins.count
-                for bin in 0..<AgeBins.count {
-                    let cell = cells[first + bin]
-                    let count = HoldfastTables.Count(hits: cell.hits, waited: cell.waited(until: clock))
+            let chain = (families[number].level * HoldfastTraffic.chains + families[number].chain) * bins
+            for stage in 0..<stageCount where used[number * stageCount + stage] {
+                let first = (number * stageCount + stage) * bins
+                let rhythm = (families[number].rhythm * stageCount + stage) * bins
+                let cells = cells.span.extracting(first..<first + bins)
+                for bin in 0..<bins {
+                    let count = HoldfastTables.Count(hits: cells[bin].hits, waited: cells[bin].waited(until: clock))
                     chains[chain + bin].add(count)
                     rhythms[rhythm + bin].add(count)
                 }
@@ -119,9 +127,9 @@ extension HoldfastStatistics {
     private mutating func shareRates() {
         for bin in 0..<AgeBins.count {
             // Unless shown otherwise, rates fall as 1/age.
-            let middle = AgeBins.middles[bin]
+            let middle = tables.middles[bin]
             let fallen =
-                bin == 0 ? 0.3 / middle : tables.rateOfAll[bin - 1] * AgeBins.middles[bin - 1] / middle
+                bin == 0 ? 0.3 / middle : tables.rateOfAll[bin - 1] * tables.middles[bin - 1] / middle
             let prior = min(fallen, 1 / middle)
             tables.rateOfAll[bin] = tables.rate(tables.all[bin], prior: prior, bin: bin)
         }
@@ -183,13 +191,32 @@ extension HoldfastStatistics {
     private mutating func value(
         family: Int, stage: Stage, clock: Double, hitsAfter: Double, spaceAfter: Double
     ) -> HoldfastTables.Stretch {
+        let bins = AgeBins.count
         let first = Int(firstCell(of: Int32(family), stage: stage))
-        var stretches = stretches(
-            family: family, stage: stage, first: first, clock: clock, hitsAfter: hitsAfter, spaceAfter: spaceAfter)
-        var index = index.mutableSpan
-        for bin in stride(from: AgeBins.count - 1, through: 0, by: -1) {
-            var stretch = stretches[bin]
-            while stretch.end < AgeBins.count {
+        setWaits(family: family, stage: stage)
+        let needed = families[family].level < Popularity.ownLevels ? 1 : Popularity.sharedEvidence
+        // Moved out of `self` for the walk, as above.
+        var ages: [HoldfastTables.Stretch] = []
+        var all: [Double] = []
+        swap(&ages, &tables.stretches)
+        swap(&all, &index)
+        defer {
+            swap(&ages, &tables.stretches)
+            swap(&all, &index)
+        }
+        var stretches = ages.mutableSpan
+        var index = all.mutableSpan
+        let cells = cells.span.extracting(first..<first + bins)
+        let waits = tables.waits.span
+        let evidences = tables.evidence.span
+        let widths = tables.widths.span
+        var bin = bins
+        while bin > 0 {
+            bin -= 1
+            var stretch = Self.stretch(
+                bin, cells[bin], wait: waits[bin], evidence: evidences[bin] * needed, width: widths[bin], clock: clock,
+                hitsAfter: hitsAfter, spaceAfter: spaceAfter)
+            while stretch.end < bins {
                 let next = stretches[stretch.end]
                 guard next.hits * stretch.space > stretch.hits * next.space else { break }
                 stretch.hits += stretch.stay * next.hits
@@ -203,109 +230,40 @@ extension HoldfastStatistics {
         return stretches[0]
     }
 
-    /// What each age of a class brings and costs. 1/(1 + x + x²/2) stands for e⁻ˣ. Its rates are drawn towards those of
-    /// its sharing and chain, bent by its rhythm.
-    private func stretches(
-        family: Int, stage: Stage, first: Int, clock: Double, hitsAfter: Double, spaceAfter: Double
-    ) -> InlineArray<34, HoldfastTables.Stretch> {
-        let widths = AgeBins.widths
-        let isPartial = family == Int(Self.partial)
-        let (level, ofChain) = (families[family].level, families[family].chain)
-        let chain = isPartial ? 0 : (level * HoldfastTraffic.chains + ofChain) * AgeBins.count
-        let rhythm = (families[family].rhythm * Stage.allCases.count + Int(stage.rawValue)) * AgeBins.count
-        let needed = level < Popularity.ownLevels ? 1 : Popularity.sharedEvidence
-        var stretches = InlineArray<34, HoldfastTables.Stretch>(repeating: .init())
-        for bin in 0..<AgeBins.count {
-            let cell = cells[first + bin]
-            let wait =
-                isPartial
-                ? 2 / tables.rateBySharing[bin] : tables.waitByChain[chain + bin] * tables.waitByRhythm[rhythm + bin]
-            let evidence = tables.evidence[bin] * needed
-            let perSecond = 1 / (cell.waited(until: clock) + evidence * wait)
-            let returns = (cell.hits + evidence) * perSecond
-            let ends = cell.ended * perSecond
-            // The time spent in the bin is (1 − stay) / leaves, which is this without a second division.
-            let x = (returns + ends) * widths[bin]
-            let isLast = bin == AgeBins.count - 1
-            let stay = isLast ? 0 : 1 / (1 + x + x * x / 2)
-            let spent = isLast ? 1 / (returns + ends) : widths[bin] * (1 + x / 2) * stay
-            stretches[bin] = HoldfastTables.Stretch(
-                hits: spent * (returns + ends * hitsAfter), space: spent * (1 + ends * spaceAfter), stay: stay,
-                end: bin + 1)
+    /// The waits that the rates of a class are drawn towards: those of its sharing and chain, bent by its rhythm.
+    private mutating func setWaits(family: Int, stage: Stage) {
+        let bins = AgeBins.count
+        var row: [Double] = []
+        swap(&row, &tables.waits)
+        defer { swap(&row, &tables.waits) }
+        var waits = row.mutableSpan
+        if family == Int(Self.partial) {
+            for bin in 0..<bins { waits[bin] = 2 / tables.rateBySharing[bin] }
+            return
         }
-        return stretches
+        let chain = (families[family].level * HoldfastTraffic.chains + families[family].chain) * bins
+        let rhythm = (families[family].rhythm * Stage.allCases.count + Int(stage.rawValue)) * bins
+        let chains = tables.waitByChain.span.extracting(chain..<chain + bins)
+        let rhythms = tables.waitByRhythm.span.extracting(rhythm..<rhythm + bins)
+        for bin in 0..<bins { waits[bin] = chains[bin] * rhythms[bin] }
     }
 
-    /// Orders the cells that can hold a tail by index, least first; equal ones by number.
-    private mutating func sortCells() {
-        gatherSortKeys()
-        // The cells come by number, and each pass keeps the order of equals.
-        for digit in 0..<Self.sortDigits { sortPass(digit) }
-        order.removeAll(keepingCapacity: true)
-        if rank.count < cells.count { rank.append(contentsOf: repeatElement(0, count: cells.count - rank.count)) }
-        Self.number(sortKeys, ranks: &rank, order: &order)
-    }
-
-    /// Writes down the order and the place of every cell in it.
-    private static func number(_ keys: [UInt64], ranks: inout [Int32], order: inout [Int32]) {
-        order.reserveCapacity(keys.count)
-        var ranks = ranks.mutableSpan
-        for (place, key) in keys.enumerated() {
-            let cell = Int32(truncatingIfNeeded: key)
-            ranks[Int(cell)] = Int32(truncatingIfNeeded: place)
-            order.append(cell)
-        }
-    }
-
-    private mutating func gatherSortKeys() {
-        sortKeys.removeAll(keepingCapacity: true)
-        for place in sortStarts.indices { sortStarts[place] = 0 }
-        for family in families.indices {
-            for stage in Stage.allCases where isUsed(family, stage) {
-                let first = Int(firstCell(of: Int32(family), stage: stage))
-                for cell in first..<first + AgeBins.count {
-                    // Positive floats order as their bit patterns do.
-                    let key = UInt64(Float(index[cell]).bitPattern) << 32 | UInt64(cell)
-                    sortKeys.append(key)
-                    for digit in 0..<Self.sortDigits { sortStarts[Self.place(of: key, digit)] += 1 }
-                }
-            }
-        }
-    }
-
+    /// What one age of a class brings and costs. 1/(1 + x + x²/2) stands for e⁻ˣ.
     @inline(__always)
-    private static func place(of key: UInt64, _ digit: Int) -> Int {
-        digit * digitValues + Int(key >> UInt64(32 + 11 * digit) & UInt64(digitValues - 1))
-    }
-
-    /// Orders the keys by one digit of eleven bits. A few thousand keys are in order after three passes, in a tenth of
-    /// the time that comparing them takes.
-    private mutating func sortPass(_ digit: Int) {
-        var start: Int32 = 0
-        for place in digit * Self.digitValues..<(digit + 1) * Self.digitValues {
-            let count = sortStarts[place]
-            sortStarts[place] = start
-            start += count
-        }
-        if sortedKeys.count < sortKeys.count {
-            sortedKeys.append(contentsOf: repeatElement(0, count: sortKeys.count - sortedKeys.count))
-        } else {
-            sortedKeys.removeLast(sortedKeys.count - sortKeys.count)
-        }
-        Self.distribute(sortKeys, over: &sortedKeys, from: &sortStarts, digit)
-        swap(&sortKeys, &sortedKeys)
-    }
-
-    private static func distribute(
-        _ keys: [UInt64], over sorted: inout [UInt64], from starts: inout [Int32], _ digit: Int
-    ) {
-        let keys = keys.span
-        var sorted = sorted.mutableSpan
-        var starts = starts.mutableSpan
-        for index in keys.indices {
-            let place = place(of: keys[index], digit)
-            sorted[Int(starts[place])] = keys[index]
-            starts[place] += 1
-        }
+    private static func stretch(
+        _ bin: Int, _ cell: HoldfastCell, wait: Double, evidence: Double, width: Double, clock: Double,
+        hitsAfter: Double, spaceAfter: Double
+    ) -> HoldfastTables.Stretch {
+        let perSecond = 1 / (cell.waited(until: clock) + evidence * wait)
+        let returns = (cell.hits + evidence) * perSecond
+        let ends = cell.ended * perSecond
+        // The time spent in the bin is (1 − stay) / leaves, which is this without a second division.
+        let x = (returns + ends) * width
+        let isLast = bin == AgeBins.count - 1
+        let stay = isLast ? 0 : 1 / (1 + x + x * x / 2)
+        let spent = isLast ? 1 / (returns + ends) : width * (1 + x / 2) * stay
+        return HoldfastTables.Stretch(
+            hits: spent * (returns + ends * hitsAfter), space: spent * (1 + ends * spaceAfter), stay: stay, end: bin + 1
+        )
     }
 }

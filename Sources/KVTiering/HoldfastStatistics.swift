@@ -42,7 +42,7 @@ struct HoldfastStatistics {
     var cells: [HoldfastCell]
     var families: [Family]
     private var familyNumber: [Int32]
-    /// Which of all pairs of level and chain have a family.
+    /// Which of all pairs of level and chain have a family, in rising order.
     private(set) var pairs: [Int] = []
     /// A class has no tables yet.
     var isStale = true
@@ -54,15 +54,6 @@ struct HoldfastStatistics {
 
     /// Per cell: expected hits per block-second over the best period.
     var index: [Double]
-    /// Cells, least index first, and the place of each in that order.
-    var order: [Int32] = []
-    // Of the sort: index and cell in one word, the same after a pass, and where each value of each digit starts.
-    var sortKeys: [UInt64] = []
-    var sortedKeys: [UInt64] = []
-    var sortStarts = [Int32](repeating: 0, count: Self.sortDigits * Self.digitValues)
-    static let sortDigits = 3
-    static let digitValues = 2048
-    var rank: [Int32] = []
     var tables = HoldfastTables()
 
     init() {
@@ -90,7 +81,8 @@ struct HoldfastStatistics {
         let number = Int32(families.count)
         familyNumber[place] = number
         let pair = level * HoldfastTraffic.chains + chain
-        if !pairs.contains(pair) { pairs.append(pair) }
+        let placeOfPair = pairs.firstIndex { $0 >= pair } ?? pairs.count
+        if placeOfPair == pairs.count || pairs[placeOfPair] != pair { pairs.insert(pair, at: placeOfPair) }
         families.append(Family(level: level, chain: chain, rhythm: rhythm, ended: twin ?? number))
         cells.append(contentsOf: repeatElement(HoldfastCell(), count: Int(Self.cellsPerFamily)))
         index.append(contentsOf: repeatElement(0, count: Int(Self.cellsPerFamily)))
@@ -139,9 +131,11 @@ struct HoldfastStatistics {
     }
 
     /// A tail goes on from its cell to those of the ages that it has reached by `time`. The last bin has no end.
-    mutating func growOlder(_ tail: inout Tail, to time: Double) {
+    ///
+    /// - Parameter edges: `AgeBins.upperEdges`.
+    @inline(__always)
+    mutating func growOlder(_ tail: inout Tail, to time: Double, edges: Span<Double>) {
         let weight = tail.weight * Double(tail.owned)
-        let edges = AgeBins.upperEdges.span
         var bin = tail.bin
         var place = Int(tail.cell)
         var cells = cells.mutableSpan

@@ -64,6 +64,12 @@ struct Tail {
     }
 }
 
+/// First and last of the tails that own blocks the tier does not hold.
+struct LostTails {
+    var first: Int32 = none
+    var last: Int32 = none
+}
+
 /// What later requests need to know of one that owns blocks.
 struct RequestRecord {
     /// The caller's number.
