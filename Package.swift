@@ -180,9 +180,3 @@ let package = Package(
         .testTarget(name: "TidyTests", swiftSettings: strict),
     ]
 )
-
-// `Tools/campaign sanitizers` builds once more with each sanitizer, and only what these tests need.
-if let suites = Context.environment["HOLDFAST_SUITES"]?.split(separator: " ").map(String.init) {
-    package.targets.removeAll { $0.type == .executable || ($0.type == .test && !suites.contains($0.name)) }
-    package.products = []
-}

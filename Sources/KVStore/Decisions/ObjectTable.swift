@@ -55,6 +55,8 @@ struct ObjectTable: ~Copyable {
         }
         @inline(__always) _modify {
             precondition(number < extentCount, "a number past the last extent")
+            // By a pointer of its own: what is changed lies behind it, not in the table.
+            let records = unsafe records
             yield unsafe &records[Int(number)]
         }
     }
