@@ -42,13 +42,19 @@ public final class Mailbox<Message: Sendable>: Sendable {
     /// Leaves a message and wakes the owner.
     @inlinable
     public func post(_ message: sending Message) -> Acceptance {
-        let result = queue.withLock { queue -> Acceptance in
+        let result = leave(message)
+        if result == .accepted { signal.wake() }
+        return result
+    }
+
+    /// Leaves a message and wakes nobody: for who takes the owner's turn, or sees to it that somebody does.
+    @inlinable
+    public func leave(_ message: sending Message) -> Acceptance {
+        queue.withLock { queue -> Acceptance in
             guard queue.messages.count < capacity else { return .full }
             queue.messages.append(message)
             return .accepted
         }
-        if result == .accepted { signal.wake() }
-        return result
     }
 
     /// Takes all messages, oldest first, in exchange for the (emptied) array of the previous turn, so that two arrays

@@ -1,5 +1,5 @@
-// The store at work: one thread that owns the decisions, between transports, drives and the catalogue. Each of them has
-// threads of its own and speaks through mailboxes; nobody waits for anybody.
+// The store at work: the decisions between transports, drives and the catalogue. Each of them has threads of its own and
+// speaks through mailboxes; nobody waits for anybody. Who decides when is in `Store+Turns`.
 
 import CKernel
 import KVFlash
@@ -19,22 +19,25 @@ public final class Store: SessionHost {
     public let payloadBytesMax: Int
 
     private let tenants: Mutex<Tenants>
-    private let logger: Logger
-    private let signal: WakeSignal
-    private let fromSessions: Mailbox<SessionEvent>
-    private let fromOthers: Mailbox<StoreInput>
-    private let drives = Mutex<[any Drive]>([])
-    private let servers = Mutex<[UInt16: any SessionServer]>([:])
-    private let catalogue: Catalogue
-    private let worker = Mutex<ChecksumWorker?>(nil)
+    let logger: Logger
+    let signal: WakeSignal
+    let fromSessions: Mailbox<SessionEvent>
+    let fromOthers: Mailbox<StoreInput>
+    let servers = Mutex<[UInt16: any SessionServer]>([:])
+    let catalogue: Catalogue
+    let worker = Mutex<ChecksumWorker?>(nil)
     private let thread = Mutex<EngineThread?>(nil)
-    private let published: Mutex<StoreStatus>
-    private let publishedTimes = Mutex<(put: LatencyHistogram, get: LatencyHistogram)>((.init(), .init()))
-    private let wantsStop = Atomic<Bool>(false)
+    let published: Mutex<StoreStatus>
+    let publishedTimes = Mutex<(put: LatencyHistogram, get: LatencyHistogram)>((.init(), .init()))
+    let wantsStop = Atomic<Bool>(false)
     private let wasShutDown = Atomic<Bool>(false)
-    private let isQuiet = Atomic<Bool>(false)
-    /// Notifications that a lane had no room for.
-    private let lost = LostNotifications()
+    let isQuiet = Atomic<Bool>(false)
+    /// The decisions and what a turn needs, touched by whoever found `isDeciding` false and made it true.
+    let desk: StoreDesk
+    /// Taken until the store's thread runs, and again after it has ended.
+    let isDeciding = Atomic<Bool>(true)
+    /// When the store's thread wakes by itself, in nanoseconds of the monotonic clock.
+    let alarm = Atomic<Int64>(.max)
 
     /// Wraps each drive before it is used: campaigns put a faulty one around it.
     public typealias DriveMaker =
@@ -61,13 +64,12 @@ public final class Store: SessionHost {
         payloadBytesMax = min(configuration.payloadMax, ExtentList.countMax * extentBytes)
         let operations = configuration.operationsMax
         let settings = StoreSettings(configuration, drives: drives, operators: tenants.operators)
-        let decisions: DecisionsBox
         do {
             memory = try BlockMemory(byteCount: settings.memoryBytes)
             signal = try WakeSignal()
-            decisions = DecisionsBox(try StoreDecisions(settings, at: MonotonicClock.now))
+            desk = StoreDesk(try StoreDecisions(settings, at: MonotonicClock.now))
         } catch { throw OperatorError(error.description, at: "the store's memory") }
-        published = Mutex(decisions.value.status())
+        published = Mutex(desk.decisions.status())
         fromSessions = Mailbox(capacity: configuration.sessionEventsMax, waking: signal)
         fromOthers = Mailbox(
             capacity: 4 * operations + drives.devices.count * (2 * configuration.depth + 2) + 64, waking: signal)
@@ -75,11 +77,11 @@ public final class Store: SessionHost {
 
         let started = MonotonicClock.now
         let contents = try catalogue.contents()
-        for (name, policy) in contents.namespaces { decisions.value.restoreNamespace(name, policy) }
+        for (name, policy) in contents.namespaces { desk.decisions.restoreNamespace(name, policy) }
         for note in drives.notes { logger.warning("\(note)") }
-        try drives.scan { drive, event in decisions.value.recover(event, from: drive) }
+        try drives.scan { drive, event in desk.decisions.recover(event, from: drive) }
         var commands: [StoreOutput] = []
-        let recovered = decisions.value.endRecovery(
+        let recovered = desk.decisions.endRecovery(
             generationMax: drives.generationMax, pins: contents.pins, at: MonotonicClock.now, into: &commands)
         let seconds = (MonotonicClock.now - started).seconds
         let damaged = drives.summaries.reduce(0) { $0 + $1.damagedCount }
@@ -89,32 +91,26 @@ public final class Store: SessionHost {
                 "objects": "\(recovered.objects)", "damaged": "\(damaged)",
                 "seconds": "\((seconds * 1000).rounded() / 1000)",
             ])
-        try start(decisions, drives, makeDrive, first: commands, extentBytes: extentBytes)
+        desk.commands = commands
+        try start(drives, makeDrive)
     }
 
-    private func start(
-        _ decisions: DecisionsBox, _ opened: StoreDrives, _ makeDrive: DriveMaker, first: [StoreOutput],
-        extentBytes: Int
-    ) throws(OperatorError) {
+    private func start(_ opened: StoreDrives, _ makeDrive: DriveMaker) throws(OperatorError) {
         var driveConfiguration = FlashDriveConfiguration.standard
         driveConfiguration.commandCountMax = configuration.depth
-        let others = fromOthers
         do {
-            let worker = try ChecksumWorker(memory: memory, ordersMax: configuration.operationsMax) { tag, isWhole in
-                postEnd(.verified(tag: tag, isWhole: isWhole), to: others)
+            let worker = try ChecksumWorker(memory: memory, ordersMax: configuration.operationsMax) {
+                [weak self] tag, isWhole in self?.end(.verified(tag: tag, isWhole: isWhole))
             }
             self.worker.withLock { $0 = worker }
-            var made: [any Drive] = []
             for (number, device) in opened.devices.enumerated() {
-                made.append(
-                    try makeDrive(device, memory, driveConfiguration) { postEnd(.drive(number, $0), to: others) })
+                desk.drives.append(
+                    try makeDrive(device, memory, driveConfiguration) { [weak self] in self?.end(.drive(number, $0)) })
             }
-            let all = made
-            drives.withLock { $0 = all }
-            try catalogue.start { ticket, succeeded in
-                postEnd(.catalogued(ticket: ticket, succeeded: succeeded), to: others)
+            try catalogue.start { [weak self] ticket, succeeded in
+                self?.end(.catalogued(ticket: ticket, succeeded: succeeded))
             }
-            let started = try EngineThread("hf-store") { [self] in run(decisions, first) }
+            let started = try EngineThread("hf-store") { [self] in run() }
             thread.withLock { $0 = started }
         } catch let error as FlashError {
             throw error.operatorError
@@ -126,8 +122,12 @@ public final class Store: SessionHost {
     /// The key of a tenant, or nil.
     public func secret(ofTenant tenant: String) -> [UInt8]? { tenants.withLock { $0.byName[tenant]?.secret } }
 
-    /// Takes an event of a session, from any thread.
-    public func deliver(_ event: SessionEvent) -> Acceptance { fromSessions.post(event) }
+    /// Takes an event of a session, from any thread. What follows from it has mostly been said when this returns.
+    public func deliver(_ event: SessionEvent) -> Acceptance {
+        let acceptance = fromSessions.leave(event)
+        if acceptance == .accepted { decide() }
+        return acceptance
+    }
 
     /// Adds a transport. Its number is that of its sessions.
     public func serve(_ server: any SessionServer, transport: UInt16) {
@@ -153,7 +153,7 @@ public final class Store: SessionHost {
             return current
         }
         let revoked = before.byName.filter { tenants.byName[$0.key]?.secret != $0.value.secret }.keys
-        postEnd(.tenants(operators: tenants.operators, revoked: Set(revoked)), to: fromOthers)
+        end(.tenants(operators: tenants.operators, revoked: Set(revoked)))
     }
 
     /// Takes no new requests, waits until those under way have ended or the time is over, and stops.
@@ -161,7 +161,7 @@ public final class Store: SessionHost {
     /// - Returns: Whether all had ended.
     @discardableResult
     public func drain(within limit: Duration) -> Bool {
-        postEnd(.drain, to: fromOthers)
+        end(.drain)
         let deadline = MonotonicClock.now + limit
         while !isQuiet.load(ordering: .acquiring), MonotonicClock.now < deadline { pause(milliseconds: 5) }
         let wasQuiet = isQuiet.load(ordering: .acquiring)
@@ -177,141 +177,12 @@ public final class Store: SessionHost {
         wantsStop.store(true, ordering: .releasing)
         signal.wake()
         thread.withLock { $0.take() }?.join()
-        for drive in drives.withLock({ $0 }) { drive.shutDown() }
+        // Nobody decides any more, once a turn that is being taken has ended.
+        while isDeciding.exchange(true, ordering: .sequentiallyConsistent) { pause(milliseconds: 1) }
+        for drive in desk.drives { drive.shutDown() }
         worker.withLock { $0.take() }?.shutDown()
         catalogue.shutDown()
     }
-
-    // MARK: The loop
-
-    private func run(_ decisions: DecisionsBox, _ first: [StoreOutput]) {
-        var sessionEvents: [SessionEvent] = []
-        var otherEvents: [StoreInput] = []
-        var commands = first
-        let drives = drives.withLock { $0 }
-        var publishAt = Instant.zero
-        var isPublished = false
-        var hasMore = false
-        while !wantsStop.load(ordering: .acquiring) {
-            // Ends before beginnings: what ends gives room to what begins.
-            fromOthers.drain(into: &otherEvents)
-            for event in otherEvents { decisions.value.handle(event, at: MonotonicClock.now, into: &commands) }
-            fromSessions.drain(into: &sessionEvents)
-            for event in sessionEvents {
-                decisions.value.handle(.session(event), at: MonotonicClock.now, into: &commands)
-                if commands.count > 64 { obey(&commands, drives) }
-            }
-            let now = MonotonicClock.now
-            if decisions.value.nextDeadline <= now { decisions.value.handle(.tick, at: now, into: &commands) }
-            hasMore = decisions.value.work(at: now, into: &commands)
-            obey(&commands, drives)
-            lost.tell { post($0) }
-            isQuiet.store(decisions.value.isDraining && decisions.value.isQuiet, ordering: .releasing)
-            if !sessionEvents.isEmpty || !otherEvents.isEmpty { isPublished = false }
-            if now >= publishAt, !isPublished {
-                publish(decisions)
-                isPublished = true
-                publishAt = now + Duration(milliseconds: 20)
-            }
-            guard !hasMore, sessionEvents.isEmpty, otherEvents.isEmpty else { continue }
-            signal.prepareToSleep()
-            if fromSessions.isEmpty, fromOthers.isEmpty, !wantsStop.load(ordering: .acquiring) {
-                // What is not published yet is, when its time comes; a store that is idle sleeps on.
-                var until = min(decisions.value.nextDeadline, isPublished ? .distantFuture : publishAt)
-                if !lost.isEmpty { until = min(until, now + Duration(milliseconds: 20)) }
-                signal.wait(atMost: max(.zero, until - MonotonicClock.now))
-            }
-            signal.awake()
-        }
-    }
-
-    private func publish(_ decisions: DecisionsBox) {
-        let status = decisions.value.status()
-        let times = (put: decisions.value.putTimes, get: decisions.value.getTimes)
-        published.withLock { $0 = status }
-        publishedTimes.withLock { $0 = times }
-    }
-
-    private func obey(_ commands: inout [StoreOutput], _ drives: [any Drive]) {
-        for command in commands {
-            switch command {
-            case .session(let order): obey(order)
-            case .drive(let number, let order):
-                let acceptance = drives[number].post(order)
-                if case .discard = order { continue }
-                precondition(acceptance == .accepted, "more commands at a drive than it takes")
-            case .catalogue(let ticket, let change):
-                if catalogue.post(ticket: ticket, change) == .full {
-                    postEnd(.catalogued(ticket: ticket, succeeded: false), to: fromOthers)
-                }
-            case .verify(let tag, let slice, let expected):
-                let order = ChecksumWorker.Order(tag: tag, slice: slice, expected: expected)
-                let acceptance = worker.withLock { $0?.post(order) ?? .full }
-                precondition(acceptance == .accepted, "more checksums to take than operations")
-            case .log(let note):
-                logger.log(level: note.isWarning ? .warning : .info, "\(note.text)")
-            }
-        }
-        commands.removeAll(keepingCapacity: true)
-    }
-
-    private func obey(_ order: SessionCommand) {
-        if case .notify(let session, let notification) = order {
-            guard !lost.withholds(notification, of: session) else { return }
-            if post(order) == .full { lost.add(notification, of: session) }
-            return
-        }
-        precondition(post(order) == .accepted, "more answers than requests")
-    }
-
-    private func post(_ order: SessionCommand) -> Acceptance {
-        let transport =
-            switch order {
-            case .receive(let request, _), .reply(let request, _), .send(let request, _, _): request.session.transport
-            case .notify(let session, _), .disconnect(let session, _): session.transport
-            }
-        // A transport that is gone has no sessions to be told.
-        return servers.withLock({ $0[transport] })?.post(order) ?? .accepted
-    }
-}
-
-/// Subscribers that were not told something, until they are told so. Only the store's thread touches it.
-private final class LostNotifications: @unchecked Sendable {
-    private struct Stream: Hashable {
-        let session: SessionID
-        let namespace: NamespaceHandle
-    }
-
-    private var streams: Set<Stream> = []
-
-    var isEmpty: Bool { streams.isEmpty }
-
-    func add(_ notification: KVTransport.Notification, of session: SessionID) {
-        streams.insert(Stream(session: session, namespace: notification.namespace))
-    }
-
-    /// Whether an `overflow` comes first, which makes everything before it worthless.
-    func withholds(_ notification: KVTransport.Notification, of session: SessionID) -> Bool {
-        !streams.isEmpty && streams.contains(Stream(session: session, namespace: notification.namespace))
-    }
-
-    /// Says `overflow` to those for whom there is room now.
-    func tell(_ post: (SessionCommand) -> Acceptance) {
-        for stream in streams where post(.notify(stream.session, .overflow(stream.namespace))) == .accepted {
-            streams.remove(stream)
-        }
-    }
-}
-
-/// Posts what must never be refused.
-private func postEnd(_ event: StoreInput, to mailbox: Mailbox<StoreInput>) {
-    precondition(mailbox.post(event) == .accepted, "more ends than effects")
-}
-
-/// The decisions, which only the store's thread touches once it runs.
-private final class DecisionsBox: @unchecked Sendable {
-    var value: StoreDecisions
-    init(_ value: consuming StoreDecisions) { self.value = value }
 }
 
 private func pause(milliseconds: Int64) {
