@@ -57,7 +57,7 @@ extension EngineDesk {
             records[Int(number)].names = Array(chain.prefix(Int(end)))
             records[Int(number)].session = asked.map { records[Int($0)].session } ?? 0
             begin(job, on: number)
-            arrive(number, promptTokens: end * blockTokens, engineBlocks: take.first)
+            arrive(number, promptTokens: end * blockTokens, engineBlocks: take.first, pieceOf: asked)
             load.request = number
         }
         events.append(.load(load))

@@ -132,15 +132,17 @@ extension EngineDesk {
             engineBlocks: max(0, lookUp.engineBlocks))
     }
 
-    /// Tells the decisions of a request.
-    mutating func arrive(_ number: RequestNumber, promptTokens: Int32, engineBlocks: Int32) {
+    /// Tells the decisions of a request, or of one that brings a piece of another's turn.
+    mutating func arrive(
+        _ number: RequestNumber, promptTokens: Int32, engineBlocks: Int32, pieceOf turn: RequestNumber? = nil
+    ) {
         let record = records[Int(number)]
         events.append(
             .arrived(
                 Arrival(
                     request: number, engine: record.engine, chain: record.names.map(\.blockKey)[...],
                     promptTokens: promptTokens, engineBlocks: engineBlocks,
-                    session: sessions.number(of: record.session), turn: record.turn)))
+                    session: sessions.number(of: record.session), turn: record.turn, pieceOf: turn ?? noRequest)))
     }
 
     private mutating func finished(_ engine: EngineNumber, _ end: EngineRequestEnd) {
@@ -225,7 +227,7 @@ extension EngineDesk {
         records[Int(number)].names = Array(chain.prefix(Int(end)))
         records[Int(number)].session = asked.map { records[Int($0)].session } ?? 0
         begin(job, on: number)
-        arrive(number, promptTokens: end * blockTokens, engineBlocks: load.first)
+        arrive(number, promptTokens: end * blockTokens, engineBlocks: load.first, pieceOf: asked)
         events.append(
             .load(
                 LoadRequest(
@@ -283,7 +285,7 @@ extension EngineDesk {
         }
         begin(job, on: number)
         let blocks = Int32(truncatingIfNeeded: names.count)
-        arrive(number, promptTokens: blocks * blockTokens, engineBlocks: blocks)
+        arrive(number, promptTokens: blocks * blockTokens, engineBlocks: blocks, pieceOf: job.parent)
         var computed = Computed(request: number, parts: [.kept], firstHeld: job.first)
         computed.adopted = adopted
         events.append(.computed(computed))

@@ -23,7 +23,7 @@ public struct JournalSettings: Sendable {
 
 /// Writes a journal. It lives on the agent's thread; a thread of its own does the writing.
 struct JournalWriter {
-    static let magic: [UInt8] = Array("HFJRNL03".utf8)
+    static let magic: [UInt8] = Array("HFJRNL04".utf8)
     private static let pieceBytes = 256 << 10
 
     private var encoder = JournalEncoder()

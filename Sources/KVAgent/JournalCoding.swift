@@ -62,6 +62,7 @@ struct JournalEncoder {
             half(arrival.engineBlocks)
             half(arrival.session)
             half(arrival.turn)
+            half(arrival.pieceOf)
         case .load(let load):
             byte(1)
             half(load.request)
@@ -199,6 +200,7 @@ struct JournalEncoder {
             half(offer.offer)
             keys(offer.chain)
             half(offer.firstOffered)
+            half(offer.shownBlocks)
             half(offer.context.request)
             half(offer.context.session)
             half(offer.context.turn)
@@ -303,7 +305,7 @@ struct JournalDecoder {
             return .arrived(
                 Arrival(
                     request: try half(), engine: try signed(), chain: try keys()[...], promptTokens: try signed(),
-                    engineBlocks: try signed(), session: try signed(), turn: try signed()))
+                    engineBlocks: try signed(), session: try signed(), turn: try signed(), pieceOf: try half()))
         case 1:
             var load = LoadRequest(
                 request: try half(), engineBlocks: try signed(), endMax: try signed(),

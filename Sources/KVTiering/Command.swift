@@ -177,14 +177,19 @@ public struct StoreOffer: Sendable {
     public var chain: [BlockKey]
     /// Blocks from here on could be written. The chain's length: nothing is offered, it was only used.
     public var firstOffered: Int32
+    /// Leading blocks that were in an earlier offer for the same request, whose turn comes in pieces.
+    public var shownBlocks: Int32
     /// What is known of the request.
     public var context: RequestContext
 
     /// An offer of given parts.
-    public init(offer: TransferNumber, chain: [BlockKey], firstOffered: Int32, context: RequestContext) {
+    public init(
+        offer: TransferNumber, chain: [BlockKey], firstOffered: Int32, shownBlocks: Int32 = 0, context: RequestContext
+    ) {
         self.offer = offer
         self.chain = chain
         self.firstOffered = firstOffered
+        self.shownBlocks = shownBlocks
         self.context = context
     }
 }

@@ -65,11 +65,14 @@ public struct Arrival: Sendable {
     public var session: Int32
     /// Its place in the conversation, from 0, or −1 when nobody said.
     public var turn: Int32
+    /// The request whose turn it belongs to, when it only loads or hands over a part of that one's blocks: then it is no turn of
+    /// its own, whatever becomes of the other. `noRequest` otherwise.
+    public var pieceOf: RequestNumber
 
     /// An arrival of given parts.
     public init(
         request: RequestNumber, engine: Int32 = 0, chain: ArraySlice<BlockKey>, promptTokens: Int32,
-        engineBlocks: Int32 = 0, session: Int32 = -1, turn: Int32 = -1
+        engineBlocks: Int32 = 0, session: Int32 = -1, turn: Int32 = -1, pieceOf: RequestNumber = noRequest
     ) {
         self.request = request
         self.engine = engine
@@ -78,6 +81,7 @@ public struct Arrival: Sendable {
         self.engineBlocks = engineBlocks
         self.session = session
         self.turn = turn
+        self.pieceOf = pieceOf
     }
 }
 

@@ -37,7 +37,7 @@ extension HoldfastPolicy {
             low: Int32(segment.low), high: Int32(segment.high), last: last, cell: cell, request: request,
             stamp: tails[Int(slot)].stamp, start: clock, entered: clock, weight: Tail.weight(length: length))
         let index = Int(request)
-        if statistics.turnMatters(to: segment.family) {
+        if statistics.turnMatters(to: segment.family), records[index].ownCount < RequestRecord.ownTailsMax {
             records[index].ownTails[Int(records[index].ownCount)] = slot
             records[index].ownCount += 1
         }

@@ -134,7 +134,7 @@ public struct HoldfastPolicy: TierPolicy {
     ) {
         let hits = tier.run(of: path)
         if !isFull, tier.count + path.count - hits > capacity { becomeFull() }
-        let past = takeOver(path)
+        let past = takeOver(path, from: 0)
         weighSides(path, hits: hits)
         let request = newRecord(context.request, length: path.count, past: past)
         let nature = traffic.classify(length: path.count, past: past, clock: clock)
@@ -155,11 +155,13 @@ public struct HoldfastPolicy: TierPolicy {
         forgetBeyondMemory()
     }
 
-    /// Takes the path's blocks from the tails that own them, counts that they were asked for, and says what was known.
-    private mutating func takeOver(_ path: Span<BlockNumber>) -> Past {
+    /// Takes the path's blocks from depth `first` on from the tails that own them, counts that they were asked for, and says
+    /// what was known.
+    @discardableResult
+    mutating func takeOver(_ path: Span<BlockNumber>, from first: Int) -> Past {
         var past = Past()
-        var depth = 0
-        var isLeading = true
+        var depth = first
+        var isLeading = first == 0
         while depth < path.count {
             let owner = known[Int(path[depth])].owner
             guard owner != none else {
@@ -237,7 +239,7 @@ public struct HoldfastPolicy: TierPolicy {
         segments.append(Segment(low: range.lowerBound, high: range.upperBound, family: family))
     }
 
-    private mutating func rebuildIfDue() {
+    mutating func rebuildIfDue() {
         requestsUntilRebuild -= 1
         guard requestsUntilRebuild <= 0 || statistics.isStale else { return }
         requestsUntilRebuild = min(8 + traffic.requests / 256, Self.rebuildInterval)
@@ -258,23 +260,28 @@ public struct HoldfastPolicy: TierPolicy {
             let segment = segments[index]
             let tail = newTail(segment, last: path[segment.high - 1], request: request)
             segments[index].tail = tail
-            var newCount = 0
-            var blocks = known.mutableSpan
-            for depth in segment.low..<segment.high {
-                let block = Int(path[depth])
-                if blocks[block].owner == none {
-                    newCount += 1
-                    blocks[block].uses = 1
-                }
-                blocks[block].owner = tail
-            }
-            knownCount += newCount
+            give(path, segment.low..<segment.high, to: tail)
         }
         if !isFull { noteFirstUses(path) }
     }
 
+    /// Makes blocks of the path a tail's.
+    mutating func give(_ path: Span<BlockNumber>, _ range: Range<Int>, to tail: Int32) {
+        var newCount = 0
+        var blocks = known.mutableSpan
+        for depth in range {
+            let block = Int(path[depth])
+            if blocks[block].owner == none {
+                newCount += 1
+                blocks[block].uses = 1
+            }
+            blocks[block].owner = tail
+        }
+        knownCount += newCount
+    }
+
     /// Lets in the path's blocks from depth `hits` on and says how many of its leading blocks are held now.
-    private mutating func admit(_ path: Span<BlockNumber>, from hits: Int, evicted: inout [BlockNumber]) -> Int {
+    mutating func admit(_ path: Span<BlockNumber>, from hits: Int, evicted: inout [BlockNumber]) -> Int {
         losers.clear()
         let depth = tier.fill(
             path, from: hits, segments: segments, capacity: capacity, trustsIndex: guardian.trustsIndex,
@@ -284,7 +291,7 @@ public struct HoldfastPolicy: TierPolicy {
     }
 
     /// While the tier follows another expert: what the index alone would hold after this request.
-    private mutating func admitByIndex(_ path: Span<BlockNumber>) -> Int {
+    mutating func admitByIndex(_ path: Span<BlockNumber>) -> Int {
         guard let hits = indexTier?.run(of: path) else { return 0 }
         dropped.removeAll(keepingCapacity: true)
         losers.clear()
@@ -293,7 +300,7 @@ public struct HoldfastPolicy: TierPolicy {
             tails: tails, shadows: shadows, evicted: &dropped, losers: &losers) ?? 0
     }
 
-    private mutating func enterCells(_ path: Span<BlockNumber>, held: Int, heldByIndex: Int) {
+    mutating func enterCells(_ path: Span<BlockNumber>, held: Int, heldByIndex: Int) {
         // The deepest first: of one request's tails the deepest counts as the oldest.
         for segment in segments.reversed() {
             let tail = segment.tail
@@ -310,7 +317,7 @@ public struct HoldfastPolicy: TierPolicy {
 
     /// The length of the path up to the first block that cannot be where it is: known under another parent, or twice
     /// in the path. The rest is left out, for a number names a whole prefix. Sets the parents of unknown blocks.
-    private mutating func consistentLength(of path: Span<BlockNumber>) -> Int {
+    mutating func consistentLength(of path: Span<BlockNumber>) -> Int {
         var largest: BlockNumber = 0
         for depth in 0..<path.count { largest = max(largest, path[depth]) }
         let size = Int(largest) + 1

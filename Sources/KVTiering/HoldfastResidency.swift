@@ -109,6 +109,22 @@ struct HoldfastResidency {
         if held[Int(deepest)] == 1 { list(tail, in: cell, worths: worths, shadows: shadows) }
     }
 
+    /// A tail from which a path goes on has no end, and so is no victim, until it is settled again or resumed.
+    mutating func suspend(_ tail: Int32) -> BlockNumber {
+        unlist(tail)
+        defer { ends[Int(tail)].deepest = noBlock }
+        return ends[Int(tail)].deepest
+    }
+
+    /// Gives a suspended tail its end back.
+    mutating func resume(
+        _ tail: Int32, at deepest: BlockNumber, known: [KnownBlock], tails: [Tail], rank: [Int32],
+        shadows: HoldfastShadows
+    ) {
+        ends[Int(tail)].deepest = deepest
+        offerEnd(of: tail, known: known, tails: tails, rank: rank, shadows: shadows)
+    }
+
     /// Takes in the path's blocks from depth `from` on, root first, until one is not worth what it would displace: by
     /// the index, or to the leader. With `trustsIndex` what the leader takes in must also be worth something by the
     /// index. Appends what it dropped and the tails that lost it; returns how much of the path is held.

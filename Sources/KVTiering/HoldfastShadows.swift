@@ -108,14 +108,16 @@ struct HoldfastShadows {
         return runs
     }
 
-    /// One request's access to its path.
-    mutating func access(_ path: Span<BlockNumber>, _ context: RequestContext) {
+    /// One request's access to its path, or to what lies behind the leading `shown` blocks of it that it accessed before.
+    mutating func access(_ path: Span<BlockNumber>, from shown: Int = 0, _ context: RequestContext) {
         dropped.clear()
         ignored.clear()
         let leader = leader
+        let new = path.extracting(shown..<path.count)
+        // Of a path that grows LRU renews all of it, as it does alone.
         Self.access(&lru, path, context, isLeader: leader == .lru, &dropped, &ignored)
-        Self.access(&s3fifo, path, context, isLeader: leader == .s3fifo, &dropped, &ignored)
-        Self.access(&arc, path, context, isLeader: leader == .arc, &dropped, &ignored)
+        Self.access(&s3fifo, new, context, isLeader: leader == .s3fifo, &dropped, &ignored)
+        Self.access(&arc, new, context, isLeader: leader == .arc, &dropped, &ignored)
         guard reportsReleased else { return }
         released.removeAll(keepingCapacity: true)
         released.append(contentsOf: dropped)

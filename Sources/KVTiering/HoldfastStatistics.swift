@@ -115,6 +115,11 @@ struct HoldfastStatistics {
         weightBorn += tail.weight * Double(tail.owned)
     }
 
+    /// A tail is longer than it was born.
+    mutating func tailGrew(from old: Tail, to new: Tail) {
+        weightBorn += new.weight * Double(new.owned) - old.weight * Double(old.owned)
+    }
+
     mutating func enter(cell: Int32, tail: Tail) {
         let weight = tail.weight * Double(tail.owned)
         var cells = cells.mutableSpan

@@ -87,6 +87,8 @@ struct RequestRecord {
     /// Its tails whose class changes when the turn ends: at most one a level of a conversation's own blocks.
     var ownTails = SIMD4<Int32>(repeating: none)
     var ownCount: Int32 = 0
+    /// A tail a level, and one more for a turn that grew after another request had used its end.
+    static let ownTailsMax: Int32 = 4
     /// How many of its tails still own something.
     var live: Int32 = 0
 }

@@ -25,6 +25,13 @@ public struct LRUPolicy: TierPolicy {
         list.access(path, hitsRenew: true, evicted: &evicted)
     }
 
+    /// Renews the whole path, for a parent is never older than its children.
+    public mutating func extend(
+        _ path: Span<BlockNumber>, from shown: Int, _ context: RequestContext, evicted: inout [BlockNumber]
+    ) {
+        list.access(path, hitsRenew: true, evicted: &evicted)
+    }
+
     public mutating func pin(_ block: BlockNumber) { list.pin(block) }
     public mutating func unpin(_ block: BlockNumber) { list.unpin(block) }
     public mutating func remove(_ block: BlockNumber) { list.remove(block) }

@@ -114,7 +114,12 @@ public struct StoreManager: ~Copyable {
     /// store lacks is wanted, as far as the write budget goes.
     public mutating func offer(_ offer: StoreOffer, at now: Instant) -> StoreWant {
         let path = name(offer.chain)
-        policy.access(path.span, offer.context, evicted: &evicted)
+        let shown = Int(offer.shownBlocks)
+        if shown == 0 {
+            policy.access(path.span, offer.context, evicted: &evicted)
+        } else if shown < path.count {
+            policy.extend(path.span, from: shown, offer.context, evicted: &evicted)
+        }
         for block in evicted { known[block].flags.remove(.keptInDRAM) }
         for block in path where !known[block].flags.contains(.keptInDRAM) && policy.isResident(block) {
             known[block].flags.insert(.keptInDRAM)

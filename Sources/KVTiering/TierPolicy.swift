@@ -48,6 +48,12 @@ public protocol TierPolicy {
     /// access had admitted). Pinned blocks are never evicted; when nothing can be evicted, blocks stay out.
     mutating func access(_ path: Span<BlockNumber>, _ context: RequestContext, evicted: inout [BlockNumber])
 
+    /// The path of a request that was accessed before has grown: its answer, or a prompt that is handed over in pieces. Its
+    /// leading `shown` blocks, at least one, were accessed then by the same request and are not used again; the others are
+    /// touched and admitted as by `access`.
+    mutating func extend(
+        _ path: Span<BlockNumber>, from shown: Int, _ context: RequestContext, evicted: inout [BlockNumber])
+
     /// The turn of request `request` ended at `time`, which may be earlier than the next access's `now` but not
     /// earlier than a time already given.
     mutating func turnEnded(request: UInt32, reason: StopReason, at time: Instant)
@@ -83,6 +89,14 @@ extension TierPolicy {
         var length = 0
         while length < path.count, isResident(path[length]) { length += 1 }
         return length
+    }
+
+    /// Most policies judge block by block.
+    @inlinable
+    public mutating func extend(
+        _ path: Span<BlockNumber>, from shown: Int, _ context: RequestContext, evicted: inout [BlockNumber]
+    ) {
+        access(path.extracting(shown..<path.count), context, evicted: &evicted)
     }
 
     /// Most policies learn nothing from the end of a turn.

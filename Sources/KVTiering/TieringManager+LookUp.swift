@@ -12,8 +12,16 @@ struct Request {
     var state = State.unused
     /// What of it was booked and kept.
     var computedParts: Computed.Parts = []
-    /// Whether the policies were shown its path: only then are they told of its end.
-    var wasShown = false
+    /// The request whose turn it brings a part of, or `noRequest`.
+    var pieceOf = noRequest
+    /// Leading blocks that the policies were shown as its own: only then are they told of its end.
+    var shown = 0
+    /// Leading blocks that count it among their uses.
+    var counted = 0
+    /// Of a turn that comes in pieces: leading blocks that were handed over, and that the store was offered.
+    var handedOver = 0
+    /// See `handedOver`.
+    var offered = 0
     /// Whether the store was asked, or is not to be.
     var asked = false
     /// The question in flight.
@@ -24,7 +32,7 @@ struct Request {
     var promptTokens: Int32 = 0
     var session: Int32 = -1
     var turn: Int32 = -1
-    /// The whole chain, or as much of it as could be named.
+    /// The whole chain, or as much of it as could be named; of a turn in pieces also what was handed over behind it.
     var blocks: [BlockNumber] = []
     /// Blocks of the whole chain, named or not.
     var chainCount: Int32 = 0
@@ -68,13 +76,14 @@ struct Request {
     func context(blockTokens: Int, now: Instant) -> RequestContext {
         RequestContext(
             request: number, session: session, turn: turn,
-            lastBlockIsPartial: Int(promptTokens) < blocks.count * blockTokens, now: now)
+            lastBlockIsPartial: blocks.count <= chainCount && Int(promptTokens) < blocks.count * blockTokens, now: now)
     }
 }
 
 extension TieringManager {
     mutating func arrived(_ arrival: Arrival) {
-        counters.requests += 1
+        let isPiece = arrival.pieceOf != noRequest
+        if !isPiece { counters.requests += 1 }
         guard let slot = takeRequest(arrival.request) else {
             counters.requestsRefused += 1
             emit(.answer(Answer(request: arrival.request)))
@@ -84,10 +93,11 @@ extension TieringManager {
         requests[Int(slot)].promptTokens = arrival.promptTokens
         requests[Int(slot)].session = arrival.session
         requests[Int(slot)].turn = arrival.turn
+        requests[Int(slot)].pieceOf = arrival.pieceOf
         requests[Int(slot)].chainCount = Int32(truncatingIfNeeded: arrival.chain.count)
         requests[Int(slot)].engineBlocks = min(arrival.engineBlocks, requests[Int(slot)].chainCount)
         name(arrival.chain, of: slot)
-        predictions.requestArrived(session: arrival.session, at: now)
+        if !isPiece { predictions.requestArrived(session: arrival.session, at: now) }
         lookUp(slot)
     }
 
@@ -312,17 +322,21 @@ extension TieringManager {
 
     mutating func ended(_ number: RequestNumber, _ reason: StopReason) {
         guard let slot = requestSlots[number] else { return }
-        if requests[Int(slot)].wasShown {
+        if requests[Int(slot)].shown > 0 {
             dramPolicy?.turnEnded(request: number, reason: reason, at: now)
             nvmePolicy?.turnEnded(request: number, reason: reason, at: now)
         }
-        if !requests[Int(slot)].computedParts.isEmpty { turnEnded(slot, reason) }
+        if requests[Int(slot)].pieceOf == noRequest, !requests[Int(slot)].computedParts.isEmpty {
+            turnEnded(slot, reason)
+        }
+        returnPlaces(slot)
         release(slot)
     }
 
     mutating func cancelled(_ number: RequestNumber) {
         guard let slot = requestSlots[number] else { return }
         cancelTransfers(of: slot)
+        returnPlaces(slot)
         release(slot)
     }
 

@@ -11,11 +11,13 @@ extension TieringManager {
     // MARK: What is learned
 
     /// A prompt was computed: its conversation runs, and its deepest full block is where the next turn begins.
-    mutating func learnPath(_ slot: Int32, _ blocks: [BlockNumber]) {
+    mutating func learnPath(_ slot: Int32) {
         guard predictions.isOn else { return }
         let request = requests[Int(slot)]
-        guard request.session >= 0, predictions.follows(.session) else { return }
-        let full = min(blocks.count, Int(request.promptTokens) / configuration.blockTokens)
+        guard request.session >= 0, request.pieceOf == noRequest, predictions.follows(.session) else { return }
+        let blocks = request.blocks
+        let grew = blocks.count > request.chainCount
+        let full = grew ? blocks.count : min(blocks.count, Int(request.promptTokens) / configuration.blockTokens)
         let session = Int(predictions.slot(of: request.session))
         predictions.sessions[session].state = .running
         predictions.sessions[session].lastBlock = full > 0 ? blocks[full - 1] : BlockRecord.noBlock

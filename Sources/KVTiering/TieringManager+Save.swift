@@ -13,24 +13,48 @@ extension TieringManager {
         if parts.contains(.booked) { book(slot, knownBlocks: computed.knownBlocks) }
         guard parts.contains(.kept) else { return }
         guard configuration.dram != nil else { return noteNoTier(slot) }
+        if let turn = turn(of: slot) { return keepPiece(slot, of: turn, computed) }
         let path = requests[Int(slot)].blocks
-        for block in path { known[block].uses = known[block].uses == .max ? .max : known[block].uses + 1 }
-        defer { if !path.isEmpty { learnPath(slot, path) } }
+        countUses(slot, upTo: path.count)
+        defer { if !path.isEmpty { learnPath(slot) } }
         let end = reach(of: path, firstHeld: Int(computed.firstHeld))
         let blocks = end == path.count ? path : Array(path[..<end])
         guard !blocks.isEmpty else { return }
-        requests[Int(slot)].wasShown = true
         var context = requests[Int(slot)].context(blockTokens: configuration.blockTokens, now: now)
         if end < path.count { context.lastBlockIsPartial = false }
-        let evicted = accessDRAM(blocks, context)
-        accessNVMe(blocks, context)
+        show(blocks, of: slot, context)
+        bringOut(slot, blocks, computed)
+        if configuration.hasStore { offer(blocks, context, from: spillStart(blocks)) }
+    }
+
+    /// Counts a request among the uses of its leading blocks, each once.
+    mutating func countUses(_ slot: Int32, upTo end: Int) {
+        let counted = requests[Int(slot)].counted
+        guard counted < end else { return }
+        requests[Int(slot)].counted = end
+        let path = requests[Int(slot)].blocks
+        for block in path[counted..<end] {
+            known[block].uses = known[block].uses == .max ? .max : known[block].uses + 1
+        }
+    }
+
+    /// Shows the tiers' policies what they have not seen yet of a request's path.
+    mutating func show(_ blocks: [BlockNumber], of slot: Int32, _ context: RequestContext) {
+        let shown = requests[Int(slot)].shown
+        guard shown < blocks.count else { return }
+        requests[Int(slot)].shown = blocks.count
+        let evicted = accessDRAM(blocks, from: shown, context)
+        accessNVMe(blocks, from: shown, context)
         leaveDRAM(evicted)
+    }
+
+    /// Brings what is to be kept of a path out of its engine.
+    mutating func bringOut(_ slot: Int32, _ blocks: [BlockNumber], _ computed: Computed) {
         if device.isOn {
             saveFromDevice(blocks, from: Int(computed.firstHeld), adopted: computed.adopted)
         } else {
             save(slot, blocks, from: Int(computed.firstHeld))
         }
-        if configuration.hasStore { offer(blocks, context, from: spillStart(blocks)) }
     }
 
     /// How many leading blocks of a path there is any point in keeping. Behind them nothing is in a tier or held by the
@@ -54,14 +78,20 @@ extension TieringManager {
 
     // MARK: The policies
 
-    /// Shows the path to the policy of node memory.
+    /// Shows the path, of which `shown` leading blocks were shown before, to the policy of node memory.
     ///
     /// - Returns: The blocks that it keeps no more.
-    private mutating func accessDRAM(_ blocks: [BlockNumber], _ context: RequestContext) -> [BlockNumber] {
+    private mutating func accessDRAM(
+        _ blocks: [BlockNumber], from shown: Int, _ context: RequestContext
+    ) -> [BlockNumber] {
         var evicted: [BlockNumber] = []
         swap(&evicted, &scratchEvicted)
         evicted.clear()
-        dramPolicy?.access(blocks.span, context, evicted: &evicted)
+        if shown == 0 {
+            dramPolicy?.access(blocks.span, context, evicted: &evicted)
+        } else {
+            dramPolicy?.extend(blocks.span, from: shown, context, evicted: &evicted)
+        }
         dramPolicy?.takeForgotten(into: &scratchForgotten)
         scratchForgotten.clear()
         for block in evicted { known[block].flags.remove(.keptInDRAM) }
@@ -73,10 +103,14 @@ extension TieringManager {
     }
 
     /// Shows the path to the policy of local flash.
-    private mutating func accessNVMe(_ blocks: [BlockNumber], _ context: RequestContext) {
+    private mutating func accessNVMe(_ blocks: [BlockNumber], from shown: Int, _ context: RequestContext) {
         guard nvmePolicy != nil else { return }
         var evicted: [BlockNumber] = []
-        nvmePolicy?.access(blocks.span, context, evicted: &evicted)
+        if shown == 0 {
+            nvmePolicy?.access(blocks.span, context, evicted: &evicted)
+        } else {
+            nvmePolicy?.extend(blocks.span, from: shown, context, evicted: &evicted)
+        }
         nvmePolicy?.takeForgotten(into: &scratchForgotten)
         scratchForgotten.clear()
         for block in evicted { known[block].flags.remove(.keptOnNVMe) }

@@ -20,7 +20,9 @@ extension TieringManager {
 
     /// Shows a chain to the store and offers its blocks from `first` on. The offered blocks of node memory stay until
     /// the store has answered.
-    mutating func offer(_ blocks: [BlockNumber], _ context: RequestContext, from first: Int) {
+    ///
+    /// - Parameter shown: Leading blocks that the store was shown for the same request before.
+    mutating func offer(_ blocks: [BlockNumber], _ context: RequestContext, from first: Int, shown: Int = 0) {
         guard let number = takeOffer() else {
             counters.spillsDropped += blocks.count - first
             return
@@ -43,7 +45,8 @@ extension TieringManager {
         emit(
             .offer(
                 StoreOffer(
-                    offer: number, chain: chain, firstOffered: Int32(truncatingIfNeeded: first), context: context)))
+                    offer: number, chain: chain, firstOffered: Int32(truncatingIfNeeded: first),
+                    shownBlocks: Int32(truncatingIfNeeded: shown), context: context)))
     }
 
     private mutating func takeOffer() -> TransferNumber? {

@@ -324,6 +324,16 @@ extension TieringManager {
         }
     }
 
+    /// Takes a place on local flash that has no bytes out of the policy's hands, and with it what the policy can no longer reach.
+    mutating func removeFromNVMePolicy(_ block: BlockNumber) {
+        var evicted: [BlockNumber] = []
+        nvmePolicy?.remove(block, evicted: &evicted)
+        for block in evicted {
+            known[block].flags.remove(.keptOnNVMe)
+            settleNVMe(block)
+        }
+    }
+
     /// A slot of local flash goes when the policy keeps its block no more and nobody reads it.
     mutating func settleNVMe(_ block: BlockNumber) {
         let isWanted = known[block].nvme == .present && known[block].flags.contains(.keptOnNVMe)

@@ -340,18 +340,22 @@ final class TestEngine {
         }
     }
 
-    func finish(_ ticket: EngineTicket) {
+    func finish(_ ticket: EngineTicket, reason: StopReason = .endTurn) {
         post(
             .finished(
                 number,
                 EngineRequestEnd(
-                    ticket: ticket, reason: .endTurn, cachedTokens: -1, timeToFirstToken: .zero, resumesAfter: .zero,
+                    ticket: ticket, reason: reason, cachedTokens: -1, timeToFirstToken: .zero, resumesAfter: .zero,
                     answerTokens: 1)))
     }
 
-    /// One request from look-up to end: loads what is found, checks every byte of it, computes and saves the rest.
+    /// One request from look-up to end: loads what is found, checks every byte of it, computes and saves the rest, in pieces of
+    /// so many blocks.
     @discardableResult
-    func serve(_ names: [ObjectName], tokens: Int? = nil, session: UInt64 = 0) throws -> Int {
+    func serve(
+        _ names: [ObjectName], tokens: Int? = nil, session: UInt64 = 0, pieces: Int = .max,
+        reason: StopReason = .endTurn
+    ) throws -> Int {
         let (ticket, answer) = try lookUp(names, tokens: tokens, session: session)
         var end = 0
         if answer.hitBlocks > 0 {
@@ -361,8 +365,11 @@ final class TestEngine {
                 #expect(has(names[position], row: position), "block \(position) came with wrong bytes")
             }
         }
-        if end < names.count { try save(names, first: end, row: end, request: ticket) }
-        finish(ticket)
+        for first in stride(from: end, to: names.count, by: pieces) {
+            let last = min(names.count - first, pieces) + first
+            try save(Array(names[..<last]), first: first, row: first, request: ticket)
+        }
+        finish(ticket, reason: reason)
         return end
     }
 

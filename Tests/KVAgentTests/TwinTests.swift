@@ -124,11 +124,9 @@ private final class SimulatedNode {
 @Suite struct TwinTests {
     /// The store is larger than everything the trace ever writes: what it evicts is the store's own business, and its
     /// policy is not the model's.
-    @Test(arguments: [InclusionMode.keep, .exclusive, .inclusive])
-    func liveAndSimulatedDecideAlike(inclusion: InclusionMode) async throws {
-        let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-            .deletingLastPathComponent()
-        let trace = try Trace.read(from: root.appendingPathComponent("Traces/mooncake.jsonl.gz").path)
+    @Test(arguments: [(InclusionMode.keep, Int.max), (.exclusive, .max), (.inclusive, .max), (.keep, 5)])
+    func liveAndSimulatedDecideAlike(inclusion: InclusionMode, pieces: Int) async throws {
+        let trace = try Trace.read(from: Self.traceFile)
         let requests = trace.requests.prefix(120)
         let folder = try Folder()
         let store = try StoreBench(folder: folder, bytes: 256 << 20)
@@ -159,8 +157,8 @@ private final class SimulatedNode {
             engine.time = request.arrival
             let names = trace.path(of: request).map { name(UInt64($0)) }
             let live = try engine.serve(
-                names, tokens: Int(request.inputTokens), session: UInt64(request.session + 1))
-            let simulated = try serve(node, names, request)
+                names, tokens: Int(request.inputTokens), session: UInt64(request.session + 1), pieces: pieces)
+            let simulated = try serve(node, names, request, pieces: pieces)
             #expect(live == simulated, "request at \(request.arrival.seconds) s")
             _ = try bench.status()
         }
@@ -194,6 +192,43 @@ private final class SimulatedNode {
         #expect(fresh.ledger == liveLedger)
     }
 
+    /// A prompt that is saved in pieces, as engines compute it, leaves the same blocks in every tier as one that is saved whole.
+    @Test(arguments: [PolicyName.holdfast, .lru, .s3fifo])
+    func pieceByPieceTheSameIsKept(policy: PolicyName) throws {
+        let trace = try Trace.read(from: Self.traceFile)
+        let links = fastLinks
+        var tiering = smallTiering(dramBlocks: 512, nvme: true, policy: policy)
+        tiering.nvme?.bytes = 256 * blockBytes
+        func replay(pieces: Int) throws -> SimulatedNode {
+            let store = StoreManager(
+                StoreConfiguration(
+                    blockBytes: blockBytes, bytes: blockBytes, makePolicy: { PolicyName.lru.makePolicy(capacity: $0)! },
+                    writeBudget: nil, knownBlocksMax: 16))
+            let node = try SimulatedNode(tiering, store: store, links: links)
+            try attach(node)
+            for request in trace.requests.prefix(600) {
+                let names = trace.path(of: request).map { name(UInt64($0)) }
+                _ = try serve(node, names, request, pieces: pieces)
+            }
+            return node
+        }
+        let whole = try replay(pieces: .max)
+        let keys = (0..<UInt64(trace.uniqueBlockCount)).map { name($0).blockKey }
+        #expect(whole.manager.ledger[.evicted] > 0 && whole.manager.ledger[.dram] > 0, "\(whole.manager.ledger)")
+        for pieces in [1, 4] {
+            let cut = try replay(pieces: pieces)
+            #expect(cut.manager.ledger == whole.manager.ledger)
+            #expect(keys.map { cut.manager.whereabouts($0) } == keys.map { whole.manager.whereabouts($0) })
+            #expect(
+                keys.map { cut.manager.story(of: $0)?.uses ?? 0 } == keys.map { whole.manager.story(of: $0)?.uses ?? 0 }
+            )
+            #expect(cut.manager.audit() == [])
+        }
+    }
+
+    private static let traceFile = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
+        .deletingLastPathComponent().deletingLastPathComponent().appendingPathComponent("Traces/mooncake.jsonl.gz").path
+
     private func name(_ number: UInt64) -> ObjectName {
         ObjectName(FullKey(mixBits(number), mixBits(number &+ 9), mixBits(number &+ 18), number))
     }
@@ -213,7 +248,9 @@ private final class SimulatedNode {
     }
 
     /// The same request as `TestEngine.serve`.
-    private func serve(_ node: SimulatedNode, _ names: [ObjectName], _ request: TraceRequest) throws -> Int {
+    private func serve(
+        _ node: SimulatedNode, _ names: [ObjectName], _ request: TraceRequest, pieces: Int
+    ) throws -> Int {
         let time = request.arrival
         let ticket = EngineTicket(request.firstReference) &* 4 &+ 1
         node.post(
@@ -234,13 +271,14 @@ private final class SimulatedNode {
                     if case .loaded(_, ticket + 1, _, let end) = reply { end } else { nil }
                 })
         }
-        if end < names.count {
+        for first in stride(from: end, to: names.count, by: pieces) {
+            let last = min(names.count - first, pieces) + first
             node.post(
                 .save(
                     0,
                     EngineSave(
-                        job: ticket + 2, request: ticket, names: names, first: Int32(end),
-                        places: places(names.count - end))), at: time)
+                        job: ticket + 2, request: ticket, names: Array(names[..<last]), first: Int32(first),
+                        places: places(last - first))), at: time)
             _ = try node.reply { reply -> Bool? in if case .saved = reply { true } else { nil } }
         }
         node.post(.finished(0, EngineRequestEnd(ticket: ticket, reason: .endTurn)), at: time)

@@ -30,6 +30,23 @@ struct RandomTree {
         paths.append(path)
         return path
     }
+
+    /// A request's path goes on: the way of another, or by new blocks.
+    mutating func grow(_ request: Int) -> (path: [BlockNumber], shown: Int) {
+        var path = paths[request]
+        let shown = path.count
+        let others = paths.filter { $0.count > shown && $0.starts(with: path) }
+        if !others.isEmpty, random.below(2) == 0 {
+            let other = others[random.below(others.count)]
+            path = Array(other.prefix(shown + 1 + random.below(other.count - shown)))
+        }
+        for _ in 0..<random.below(3) + (path.count == shown ? 1 : 0) {
+            parents.append(path.last)
+            path.append(BlockNumber(parents.count - 1))
+        }
+        paths[request] = path
+        return (path, shown)
+    }
 }
 
 @Suite struct HoldfastPolicyTests {
@@ -52,6 +69,7 @@ struct RandomTree {
             }
             model.formUnion(path.prefix(policy.hitRun(path.span)))
             #expect(policy.hitRun(path.span) >= hits)
+            if tree.random.below(3) == 0 { growAndCheck(request, &policy, &model, pins, &tree) }
             if tree.random.below(3) == 0 {
                 let reason = [StopReason.toolUse, .endTurn, .unknown][tree.random.below(3)]
                 let end = tree.now + Duration(seconds: tree.random.uniform() * 2)
@@ -65,6 +83,23 @@ struct RandomTree {
             }
             check(policy, against: model, parents: tree.parents)
         }
+    }
+
+    /// A path grows, mostly the latest: what it adds is taken in or not, and nothing leaves untold.
+    private func growAndCheck(
+        _ latest: Int, _ policy: inout HoldfastPolicy, _ model: inout Set<BlockNumber>, _ pins: [BlockNumber: Int],
+        _ tree: inout RandomTree
+    ) {
+        let request = tree.random.below(2) == 0 ? latest : tree.random.below(latest + 1)
+        let (path, shown) = tree.grow(request)
+        var evicted: [BlockNumber] = []
+        policy.extend(
+            path.span, from: shown, RequestContext(request: UInt32(request), now: tree.now), evicted: &evicted)
+        for block in evicted {
+            #expect(model.remove(block) != nil, "block \(block) left without having been here")
+            #expect(pins[block] == nil, "a pinned block left")
+        }
+        model.formUnion(path.prefix(policy.hitRun(path.span)))
     }
 
     private func shufflePins(

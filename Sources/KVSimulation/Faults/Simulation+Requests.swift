@@ -187,7 +187,8 @@ extension Simulation {
             .arrived(
                 Arrival(
                     request: number, engine: Int32(request.engine), chain: keys[...],
-                    promptTokens: count * Int32(SimulationShape.blockTokens), engineBlocks: count)),
+                    promptTokens: count * Int32(SimulationShape.blockTokens), engineBlocks: count,
+                    pieceOf: request.number)),
             .computed(kept), .ended(request: number, reason: .unknown),
         ] as [Event] where requests[index].state != .over { deliver(event, to: node) }
     }

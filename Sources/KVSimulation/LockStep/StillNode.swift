@@ -117,12 +117,12 @@ final class StillNode: LockStepNode {
     }
 
     /// The very events that an agent makes of an engine's save: the prompt is booked before its own blocks are there, and
-    /// the save is a request of its own.
+    /// the save brings a piece of its turn.
     func save(_ request: LockStepRequest) {
         if ownsDevice { return commit(request) }
         let count = Int32(request.path.count)
         tell(.computed(Computed(request: 0, parts: .booked)))
-        arrive(1, request, promptTokens: count * blockTokens, engineBlocks: count)
+        arrive(1, request, promptTokens: count * blockTokens, engineBlocks: count, pieceOf: 0)
         tell(.computed(Computed(request: 1, parts: .kept, firstHeld: 0)))
         tell(.ended(request: 1, reason: .unknown))
     }
@@ -144,7 +144,8 @@ final class StillNode: LockStepNode {
         computed.adopted?.holder = 0
         tell([
             .computed(Computed(request: 0, parts: .booked)),
-            arrival(1, saved, promptTokens: count * blockTokens, engineBlocks: count), .computed(computed),
+            arrival(1, saved, promptTokens: count * blockTokens, engineBlocks: count, pieceOf: 0),
+            .computed(computed),
             .ended(request: 1, reason: .unknown),
         ])
     }
@@ -167,19 +168,21 @@ final class StillNode: LockStepNode {
     }
 
     private func arrive(
-        _ number: RequestNumber, _ request: LockStepRequest, promptTokens: Int32, engineBlocks: Int32
+        _ number: RequestNumber, _ request: LockStepRequest, promptTokens: Int32, engineBlocks: Int32,
+        pieceOf turn: RequestNumber = noRequest
     ) {
-        tell(arrival(number, request, promptTokens: promptTokens, engineBlocks: engineBlocks))
+        tell(arrival(number, request, promptTokens: promptTokens, engineBlocks: engineBlocks, pieceOf: turn))
     }
 
     private func arrival(
-        _ number: RequestNumber, _ request: LockStepRequest, promptTokens: Int32, engineBlocks: Int32
+        _ number: RequestNumber, _ request: LockStepRequest, promptTokens: Int32, engineBlocks: Int32,
+        pieceOf turn: RequestNumber = noRequest
     ) -> Event {
         let chain = request.path.map { BlockKey(traceBlock: UInt64($0)) }
         return .arrived(
             Arrival(
                 request: number, engine: Int32(request.engine), chain: chain[...], promptTokens: promptTokens,
-                engineBlocks: engineBlocks, session: request.session, turn: request.turn))
+                engineBlocks: engineBlocks, session: request.session, turn: request.turn, pieceOf: turn))
     }
 
     /// Meets what is due before a time, each at its own moment.
