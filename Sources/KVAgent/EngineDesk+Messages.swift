@@ -156,7 +156,7 @@ extension EngineDesk {
         let count = Int32(truncatingIfNeeded: records[Int(number)].names.count)
         records[Int(number)].isBooked = true
         events.append(.computed(Computed(request: number, parts: parts, firstHeld: count)))
-        self.end(number, end.reason)
+        self.end(number, end.reason, resumesAfter: end.resumesAfter)
     }
 
     private mutating func cancel(_ engine: EngineNumber, _ ticket: EngineTicket) {

@@ -289,11 +289,11 @@ package struct EngineDesk {
     }
 
     /// Gives a request's last event to the decisions.
-    mutating func end(_ number: RequestNumber, _ reason: StopReason) {
+    mutating func end(_ number: RequestNumber, _ reason: StopReason, resumesAfter: Duration = .zero) {
         precondition(!records[Int(number)].isEnding, "a request ends twice")
         records[Int(number)].isEnding = true
         endLoan(of: number)
-        events.append(.ended(request: number, reason: reason))
+        events.append(.ended(request: number, reason: reason, resumesAfter: resumesAfter))
     }
 
     mutating func abandon(_ number: RequestNumber) {
@@ -308,7 +308,7 @@ package struct EngineDesk {
     /// The decisions have had an event: what it ended is settled.
     package mutating func handled(_ event: Event) {
         switch event {
-        case .ended(let number, _), .cancelled(let number):
+        case .ended(let number, _, _), .cancelled(let number):
             records[Int(number)].isEnded = true
             settle(number)
         default: break

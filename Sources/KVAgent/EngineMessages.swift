@@ -185,7 +185,7 @@ public struct EngineRequestEnd: Sendable, Equatable {
     public var cachedTokens: Int32
     /// Time from arrival to its first token, or zero when the engine does not say.
     public var timeToFirstToken: Duration
-    /// When its conversation is expected to go on, or zero.
+    /// After how long its conversation is expected to go on, or zero when the engine does not say.
     public var resumesAfter: Duration
     /// Tokens of the answer.
     public var answerTokens: Int32

@@ -87,10 +87,11 @@ struct JournalEncoder {
             } else {
                 byte(0)
             }
-        case .ended(let request, let reason):
+        case .ended(let request, let reason, let resumesAfter):
             byte(3)
             half(request)
             byte(reason.rawValue)
+            word(UInt64(bitPattern: resumesAfter.nanoseconds))
         case .cancelled(let request):
             byte(4)
             half(request)
@@ -321,7 +322,9 @@ struct JournalDecoder {
             if adoption > 0 { computed.adopted = Adoption(reservation: try half(), slots: try slots()) }
             if adoption == 2 { computed.adopted?.holder = try half() }
             return .computed(computed)
-        case 3: return .ended(request: try half(), reason: try reason())
+        case 3:
+            return .ended(
+                request: try half(), reason: try reason(), resumesAfter: Duration(nanoseconds: try time()))
         case 4: return .cancelled(request: try half())
         case 5: return .transferEnded(try transferEnd())
         case 6:

@@ -33,4 +33,6 @@ public enum StopReason: UInt8, Sendable, Codable {
     case toolUse
     /// The model waits for a person.
     case endTurn
+    /// Nothing goes on from here: a sub-agent is done, an attempt was thrown away.
+    case branchEnded
 }

@@ -19,8 +19,9 @@ public enum Event: Sendable {
     case load(LoadRequest)
     /// The whole prompt is in the engine: its blocks can be kept. Everything the request missed is booked now.
     case computed(Computed)
-    /// The turn ended: the answer is out and the engine's blocks of the request may go.
-    case ended(request: RequestNumber, reason: StopReason)
+    /// The turn ended: the answer is out and the engine's blocks of the request may go. Above zero, `resumesAfter` says when its
+    /// conversation is expected to go on.
+    case ended(request: RequestNumber, reason: StopReason, resumesAfter: Duration = .zero)
     /// The request was given up at any point before its end. Its transfers are cancelled.
     case cancelled(request: RequestNumber)
     /// A transfer ended, in whole or in part.

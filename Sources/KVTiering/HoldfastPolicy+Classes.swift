@@ -71,7 +71,7 @@ enum Stage: Int32, CaseIterable {
         switch reason {
         case .toolUse: self = .askedForTool
         case .endTurn: self = .waitsForPerson
-        case .unknown: self = .ended
+        case .unknown, .branchEnded: self = .ended
         }
     }
 }

@@ -10,6 +10,8 @@ struct Pin {
     var nvmeBlocks: [BlockNumber]
 
     var blocks: Int { dramBlocks.count + nvmeBlocks.count }
+
+    func holds(_ block: BlockNumber) -> Bool { dramBlocks.contains(block) || nvmeBlocks.contains(block) }
 }
 
 extension TieringManager {

@@ -148,6 +148,14 @@ struct Predictions {
         sessions[Int(slot)].generation &+= 1
     }
 
+    /// A conversation does not go on: nothing is expected of it, and nothing is learned from its end.
+    mutating func forget(session: Int32) {
+        guard let slot = sessionSlots[session] else { return }
+        sessions[Int(slot)].state = .unused
+        sessions[Int(slot)].gap = nil
+        sessions[Int(slot)].generation &+= 1
+    }
+
     /// The slot of a conversation, taking the place of the one that waits for longest by the clock hand if needed.
     mutating func slot(of session: Int32) -> Int32 {
         if let slot = sessionSlots[session] { return slot }

@@ -28,6 +28,11 @@ package struct TurnClass: Equatable {
 
 /// When the next turn is expected.
 package struct ReturnWindow: Equatable {
+    /// By the word of somebody who knows the client: he is believed within a factor of two.
+    package static func told(_ after: Duration) -> ReturnWindow {
+        ReturnWindow(probability: 1, opens: after.seconds / 2, closes: after.seconds * 2)
+    }
+
     /// Chance that there is a next turn at all.
     package var probability: Double
     /// Seconds after the end by which a tenth of those that come back are there.

@@ -320,14 +320,15 @@ extension TieringManager {
 
     // MARK: The end
 
-    mutating func ended(_ number: RequestNumber, _ reason: StopReason) {
+    mutating func ended(_ number: RequestNumber, _ reason: StopReason, _ resumesAfter: Duration) {
         guard let slot = requestSlots[number] else { return }
         if requests[Int(slot)].shown > 0 {
             dramPolicy?.turnEnded(request: number, reason: reason, at: now)
             nvmePolicy?.turnEnded(request: number, reason: reason, at: now)
         }
         if requests[Int(slot)].pieceOf == noRequest, !requests[Int(slot)].computedParts.isEmpty {
-            turnEnded(slot, reason)
+            turnEnded(slot, reason, resumesAfter)
+            if reason == .branchEnded { dropBranch(slot) }
         }
         returnPlaces(slot)
         release(slot)

@@ -25,16 +25,19 @@ extension TieringManager {
     }
 
     /// A turn ended: keep what is there, spill it in time, or come back with a prefetch.
-    mutating func turnEnded(_ slot: Int32, _ reason: StopReason) {
+    ///
+    /// - Parameter resumesAfter: When somebody said that it goes on; zero when nobody did.
+    mutating func turnEnded(_ slot: Int32, _ reason: StopReason, _ resumesAfter: Duration) {
         guard predictions.isOn else { return }
         let request = requests[Int(slot)]
+        guard reason != .branchEnded else { return predictions.forget(session: request.session) }
         if predictions.follows(.successor) { followSuccessors(of: request) }
         guard request.session >= 0, predictions.follows(.session),
             let sessionSlot = predictions.sessionSlots[request.session]
         else { return }
         let session = Int(sessionSlot)
         let turn = TurnClass(reason: reason, turn: request.turn, gapBefore: predictions.sessions[session].gap)
-        let window = predictions.predictor.window(turn)
+        let window = resumesAfter > .zero ? .told(resumesAfter) : predictions.predictor.window(turn)
         predictions.predictor.turnEnded(turn)
         predictions.sessions[session].turn = turn
         predictions.sessions[session].endedAt = now
@@ -47,6 +50,19 @@ extension TieringManager {
         }
         let due = now + Duration(seconds: max(0, window.opens - lead(blocks: request.blocks.count)))
         _ = deadlines.insert(.session(sessionSlot, generation: predictions.sessions[session].generation), at: due)
+    }
+
+    /// Nothing goes on from here. The blocks that only this turn used lose their places, the deepest first: they go when a slot is
+    /// needed, before any that a policy keeps. What other turns used, or somebody pinned, is not this one's to judge.
+    mutating func dropBranch(_ slot: Int32) {
+        for block in requests[Int(slot)].blocks[..<requests[Int(slot)].shown].reversed() {
+            guard known[block].uses <= 1, !pins.contains(where: { $0.holds(block) }) else { return }
+            if predictions.holdOf[block] != nil {
+                endPrediction(block, known[block].dram == .filling ? .cancelled : .neverUsed)
+            }
+            if known[block].flags.contains(.keptInDRAM) { removeFromDRAMPolicy(block) }
+            if known[block].flags.contains(.keptOnNVMe) { removeFromNVMePolicy(block) }
+        }
     }
 
     /// Seconds after which node memory is better used for others than for a waiting conversation.

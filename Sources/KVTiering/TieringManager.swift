@@ -126,7 +126,7 @@ public struct TieringManager: ~Copyable {
         case .arrived(let arrival): arrived(arrival)
         case .load(let load): loadWanted(load)
         case .computed(let computed): self.computed(computed)
-        case .ended(let number, let reason): ended(number, reason)
+        case .ended(let number, let reason, let resumesAfter): ended(number, reason, resumesAfter)
         case .cancelled(let number): cancelled(number)
         case .transferEnded(let end): transferEnded(end)
         case .storeAnswered(let answer): storeAnswered(answer)

@@ -186,6 +186,7 @@ extension StopReason {
         switch traceName {
         case "tool_use": self = .toolUse
         case "end_turn": self = .endTurn
+        case "branch_ended": self = .branchEnded
         default: self = .unknown
         }
     }
@@ -196,6 +197,7 @@ extension StopReason {
         case .unknown: ""
         case .toolUse: "tool_use"
         case .endTurn: "end_turn"
+        case .branchEnded: "branch_ended"
         }
     }
 }

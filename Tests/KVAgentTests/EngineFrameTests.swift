@@ -144,6 +144,8 @@ import Testing
                     ticket: 77, reason: .toolUse, cachedTokens: 48, timeToFirstToken: Duration(nanoseconds: 12_500_000),
                     resumesAfter: Duration(seconds: 3), answerTokens: 211)),
             "finished_unknown": .finished(EngineRequestEnd(ticket: 78)),
+            "finished_branch": .finished(
+                EngineRequestEnd(ticket: 98, reason: .branchEnded, cachedTokens: 48, answerTokens: 7)),
             "cancel": .cancel(79), "cancelled": .cancelled(79), "prefetch": .prefetch(chain), "touch": .touch(part),
             "pin": .pin(83, chain, lifetime: Duration(seconds: 60)), "pinned": .pinned(83, .granted, blocks: 3),
             "pinned_over_budget": .pinned(84, .overBudget, blocks: 0), "unpin": .unpin(83), "subscribe": .subscribe,

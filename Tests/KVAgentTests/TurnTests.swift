@@ -74,6 +74,52 @@ private struct ListeningPolicy: TierPolicy {
         try engine.leave()
     }
 
+    /// A client that says when it goes on is believed, though no other conversation ever came back.
+    @Test(arguments: [(StopReason.toolUse, true), (.branchEnded, false)])
+    func aHintBringsASpilledConversationBack(reason: StopReason, comesBack: Bool) throws {
+        let folder = try Folder()
+        let store = try StoreBench(folder: folder)
+        let tiering = smallTiering(
+            dramBlocks: 40, hasStore: true,
+            prefetch: PrefetchConfiguration(
+                reasons: [.session], bytesInFlightMax: 64 * blockBytes, linkShare: 0.5, stagingShare: 0.9,
+                probabilityMin: 0.4, sessionsMax: 64))
+        var settings = AgentSettings(tiering: tiering, links: .given(fastLinks))
+        settings.clock = .given
+        settings.store = store.access
+        let bench = try AgentBench(settings, folder: folder)
+        let engine = try TestEngine(bench.agent)
+        engine.time = Instant(seconds: 1)
+        // The paths are known from a load.
+        for _ in 0..<2 { try engine.serve(chain(0..<4, of: 9)) }
+        let names = chain(0..<6, of: 1)
+        let (ticket, _) = try engine.lookUp(names, session: 7)
+        try engine.save(names, request: ticket)
+        let end = EngineRequestEnd(ticket: ticket, reason: reason, resumesAfter: Duration(seconds: 20))
+        engine.post(.finished(engine.number, end))
+        let others = chain(0..<6, of: 2)
+        try engine.serve(others, session: 8)
+        for other in 10..<16 { try engine.serve(chain(0..<10, of: UInt64(other))) }
+        _ = try bench.status()
+        func isHere(_ names: [ObjectName]) throws -> [Bool] {
+            let keys = names.map(\.blockKey)
+            return try #require(bench.agent.inspect { manager in keys.map { manager.whereabouts($0).contains(.dram) } })
+        }
+        let nowhere = [Bool](repeating: false, count: 6)
+        #expect(try isHere(names) == nowhere && isHere(others) == nowhere)
+        // It is expected from half of the time on.
+        for seconds in [10.0, 12.0] {
+            #expect(bench.agent.advance(to: Instant(seconds: seconds)) == .accepted)
+            _ = try bench.status()
+            let isDue = comesBack && seconds > 11
+            #expect(try isHere(names) == [Bool](repeating: isDue, count: 6), "at \(seconds) s")
+        }
+        #expect(try isHere(others) == nowhere, "nobody said anything of it")
+        let sheet = try #require(bench.agent.inspect { $0.prefetchSheet })
+        #expect(sheet[.session].started == (comesBack ? 6 : 0))
+        try engine.leave()
+    }
+
     @Test func anAnswersBlocksMakeItsTurnLonger() throws {
         let told = Told()
         let bench = try bench(told)

@@ -204,6 +204,23 @@ private struct Node: ~Copyable {
         #expect(node.manager.audit() + node.world.broken == [])
     }
 
+    @Test(arguments: PolicyName.deployable) func aBranchThatEndedGoesFirst(policy: PolicyName) {
+        var node = Node(smallConfiguration(dramBlocks: 32, policy: policy), .whole)
+        let trunk = chain(0..<6, of: 1)
+        let branch = trunk + chain(6..<12, of: 1)
+        #expect(node.serve(trunk, session: 1) == 0)
+        #expect(node.serve(branch, session: 2, reason: .branchEnded) == 6)
+        func kept(_ keys: [BlockKey]) -> Int { keys.count { node.manager.story(of: $0)?.isKeptInMemory == true } }
+        #expect(kept(branch) == 6, "the trunk is another's, too")
+        #expect(node.manager.residentRun(branch[...]) == 12, "nobody needed the slots yet")
+        // As many blocks as there are slots beside the trunk.
+        #expect(node.serve(chain(0..<18, of: 3)) == 0)
+        #expect(kept(trunk) == 6)
+        #expect(node.serve(chain(0..<8, of: 4)) == 0)
+        #expect(node.manager.residentRun(branch[...]) < 12)
+        #expect(node.manager.audit() + node.world.broken == [])
+    }
+
     @Test func piecesAreNoGapsBetweenTurns() {
         // As in `conversationsComeBackToBlocksThatWereBroughtUp`, each turn in three pieces a fifth of a second apart.
         let configuration = smallConfiguration(

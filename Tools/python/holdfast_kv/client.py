@@ -139,7 +139,7 @@ class Client(Attachment):
         resumes_after: float = 0.0,
         answer_tokens: int = 0,
     ) -> None:
-        """A request's end."""
+        """A request's end; ``resumes_after`` in seconds, 0: nobody knows when its conversation goes on."""
         with self._lock:
             pending = self._ledger.requests.pop(request, None)
             if pending is None or pending.is_dead:

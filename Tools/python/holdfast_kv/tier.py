@@ -228,6 +228,7 @@ class Tier:
         reason: StopReason = StopReason.UNKNOWN,
         cached_tokens: int = -1,
         time_to_first_token: float = 0.0,
+        resumes_after: float = 0.0,
         answer_tokens: int = 0,
     ) -> None:
         """A request's end. Its jobs go on to theirs."""
@@ -244,6 +245,7 @@ class Tier:
                     reason=reason,
                     cached_tokens=cached_tokens,
                     time_to_first_token=time_to_first_token,
+                    resumes_after=resumes_after,
                     answer_tokens=answer_tokens,
                 )
 

@@ -79,6 +79,7 @@ class StopReason(IntEnum):
     UNKNOWN = 0
     TOOL_USE = 1
     END_TURN = 2
+    BRANCH_ENDED = 3
 
 
 class PinOutcome(IntEnum):
