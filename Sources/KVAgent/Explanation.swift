@@ -8,7 +8,7 @@ import KVTiering
 public struct Explanation: Codable, Sendable, Equatable {
     /// What is known of the block; nil when nothing is, or a conversation was asked for.
     public var block: BlockStory?
-    /// Loads that concern it, the latest first.
+    /// Loads that concern it, and prompts that were computed without one, the latest first.
     public var loads: [LoadStory]
     /// The same in words, a sentence each.
     public var sentences: [String]
@@ -44,7 +44,8 @@ extension Agent {
         if !found.isKnown {
             sentences.append("no request of this agent's engines named this conversation, or it was forgotten since")
         } else if found.loads.isEmpty {
-            sentences.append("this conversation is known; none of its requests asked for blocks among the last loads")
+            sentences.append(
+                "this conversation is known; none of its requests is among the last that loaded or were computed")
         }
         return Explanation(block: nil, loads: found.loads, sentences: sentences)
     }

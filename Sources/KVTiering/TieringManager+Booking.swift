@@ -63,6 +63,7 @@ extension TieringManager {
         }
         bookRest(request)
         ledger.close(tokens: promptTokens)
+        if notes.isOn, !wasLoaded { noteMiss(slot) }
     }
 
     /// Tokens behind the last block, and the last token of a prompt that was served whole.

@@ -1,4 +1,5 @@
-// Why a block is, or is not, where it is, and why a load was, or was not, made: for operators who ask.
+// Why a block is, or is not, where it is, why a load was, or was not, made, and why a prompt was computed: for operators who
+// ask.
 
 import KVModel
 
@@ -29,7 +30,34 @@ public struct BlockStory: Sendable, Codable, Equatable {
     public var storeHeardSeconds: Double
 }
 
-/// A load as it was decided, and what came of it.
+/// Where the tokens of a prompt without a load come from.
+public struct MissStory: Sendable, Codable, Equatable {
+    /// Blocks of the prompt.
+    public var blocks: Int
+    /// Leading blocks found when it arrived, the engine's own included.
+    public var found: Int
+    /// Its tokens by the ledger's classes.
+    public var tokens: [String: Int]
+
+    /// The same in words, the largest class first.
+    var sentence: String {
+        let classes = tokens.sorted { ($1.value, $0.key) < ($0.value, $1.key) }
+        let parts = classes.map { "\($0.value) tokens \(Self.words[$0.key] ?? $0.key)" }.joined(separator: ", ")
+        return "\(found) of \(blocks) blocks found, none loaded; \(parts)"
+    }
+
+    private static let words = [
+        "hbm": "in the engine's own memory", "firstSeen": "never seen before",
+        "evicted": "evicted since they were kept",
+        "refused": "refused when they asked to be kept", "heldElsewhere": "in no place that this node can reach",
+        "lostAfterLookUp": "lost after the look-up", "corrupt": "with wrong bytes",
+        "quota": "over the namespace's quota",
+        "noTier": "without a tier to keep them", "recomputeCheaper": "cheaper to compute",
+        "alwaysComputed": "always computed",
+    ]
+}
+
+/// A load as it was decided, and what came of it; or a prompt that was computed without one.
 public struct LoadStory: Sendable, Codable, Equatable {
     /// How long ago it was decided. Seconds.
     public var secondsAgo: Double
@@ -57,9 +85,12 @@ public struct LoadStory: Sendable, Codable, Equatable {
     public var computeSeconds: Double
     /// What the slowest path was believed to carry. Bytes a second.
     public var bytesPerSecond: Double
+    /// Of a prompt that was computed without a load: why. Nothing was planned then.
+    public var miss: MissStory?
 
     /// The decision in a sentence.
     public var sentence: String {
+        if let miss { return miss.sentence }
         let found = (foundOnDevice ?? 0) + foundInMemory + foundOnFlash + foundInStore
         func milliseconds(_ seconds: Double) -> String {
             let tenths = (seconds * 10_000).rounded()
@@ -109,7 +140,9 @@ struct LoadNotes {
         var loadSeconds = 0.0
         var computeSeconds = 0.0
         var bandwidth = 0.0
-        /// The last block found, with its key: the number may go to another one.
+        /// Of a prompt that was computed without a load: why.
+        var miss: MissStory?
+        /// The last block found, or of a prompt without a load the last of all, with its key: the number may go to another one.
         var deepest = BlockRecord.noBlock
         var deepestKey = BlockKey(high: 0, low: 0)
     }
@@ -198,7 +231,7 @@ extension TieringManager {
             foundInMemory: Int(note.dram), foundOnFlash: Int(note.nvme),
             foundInStore: Int(note.flash), planned: planned, came: Int(note.came),
             cause: note.came >= 0 && Int(note.came) < planned ? "\(note.cause)" : "", loadSeconds: note.loadSeconds,
-            computeSeconds: note.computeSeconds, bytesPerSecond: note.bandwidth)
+            computeSeconds: note.computeSeconds, bytesPerSecond: note.bandwidth, miss: note.miss)
     }
 
     /// Writes down a load that was just decided.
@@ -228,8 +261,29 @@ extension TieringManager {
             start = run.end
         }
         (note.loadSeconds, note.computeSeconds) = planner.appraise(question(slot, load, request.sources))
-        if start > 0, Int(start) <= request.blocks.count {
-            note.deepest = request.blocks[Int(start) - 1]
+        add(note, reaching: Int(start), of: request)
+    }
+
+    /// Writes down a prompt that was just booked and had no load.
+    mutating func noteMiss(_ slot: Int32) {
+        let request = requests[Int(slot)]
+        var note = LoadNotes.Note()
+        note.at = now
+        note.request = request.number
+        note.session = request.session
+        note.promptTokens = request.promptTokens
+        note.engineBlocks = request.engineBlocks
+        note.came = 0
+        note.miss = MissStory(
+            blocks: Int(request.chainCount), found: Int(max(request.foundOnArrival, request.engineBlocks)),
+            tokens: lastBooked.reduce(into: [:]) { $0["\($1.tokenClass)", default: 0] += Int($1.tokens) })
+        add(note, reaching: request.blocks.count, of: request)
+    }
+
+    private mutating func add(_ note: LoadNotes.Note, reaching end: Int, of request: Request) {
+        var note = note
+        if end > 0, end <= request.blocks.count {
+            note.deepest = request.blocks[end - 1]
             note.deepestKey = known[note.deepest].key
         }
         notes.add(note)

@@ -162,6 +162,36 @@ import Testing
         #expect(manager.loads(ofSession: 5, at: manager.time) == [])
     }
 
+    @Test func aPromptWithoutALoadIsRememberedWithItsMisses() {
+        var manager = TieringManager(smallConfiguration())
+        manager.remembersLoads = true
+        var world = ScriptedWorld(WorldScript())
+        func ask(_ keys: [BlockKey], request: RequestNumber, session: Int32) {
+            let arrival = Arrival(
+                request: request, chain: keys[...], promptTokens: Int32(keys.count * 16 + 5), session: session)
+            manager.handle(.arrived(arrival), in: &world)
+            manager.handle(.computed(Computed(request: request)), in: &world)
+            settle(&manager, &world)
+            manager.handle(.ended(request: request, reason: .unknown), in: &world)
+        }
+        let keys = chain(0..<20, of: 1)
+        ask(keys, request: 1, session: 5)
+        for other in 2..<6 { ask(chain(0..<20, of: UInt64(other)), request: 2, session: 6) }
+        ask(keys + chain(20..<24, of: 1), request: 1, session: 5)
+        let stories = manager.loads(ofSession: 5, at: manager.time)
+        #expect(
+            stories.map(\.sentence) == [
+                "0 of 24 blocks found, none loaded; 320 tokens evicted since they were kept, 64 tokens never seen before, "
+                    + "5 tokens always computed",
+                "0 of 20 blocks found, none loaded; 320 tokens never seen before, 5 tokens always computed",
+            ])
+        #expect(stories.first?.miss?.tokens == ["evicted": 320, "firstSeen": 64, "alwaysComputed": 5])
+        // A block of the prompt tells of them, too.
+        #expect(manager.loads(of: keys[3], at: manager.time).count == 2)
+        #expect(manager.ledger[.evicted] == 320)
+        #expect(world.broken == [])
+    }
+
     @Test func twoRequestsForOneChainMoveItsBytesOnce() {
         var first = TieringManager(smallConfiguration(hasStore: true))
         var manager = TieringManager(smallConfiguration(hasStore: true))
