@@ -167,9 +167,10 @@ extension EngineDesk {
         job.blockCount = count
         job.isAdoption = true
         var adoption = Adoption(reservation: reservation, slots: commit.slots)
-        adoption.holder = commit.request == 0 ? noRequest : find(engine, commit.request) ?? noRequest
+        let asker = commit.asker == 0 ? engine : EngineNumber(commit.asker)
+        adoption.holder = commit.request == 0 ? noRequest : find(asker, commit.request) ?? noRequest
         offer(
-            job, on: number, commit.names, request: commit.request, evictionClass: commit.evictionClass,
+            job, on: number, commit.names, request: commit.request, of: asker, evictionClass: commit.evictionClass,
             adopted: adoption)
         if ownsDevice {
             // What is not taken over stays its own to read, until it gives the reservation back.

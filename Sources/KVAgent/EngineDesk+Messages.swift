@@ -259,20 +259,23 @@ extension EngineDesk {
             kind: .save, ticket: save.job, first: save.first, places: save.places, deadline: .distantFuture,
             regions: regions)
         job.blockCount = count
-        offer(job, on: number, save.names, request: save.request, evictionClass: save.evictionClass, adopted: nil)
+        let asker = save.asker == 0 ? engine : EngineNumber(save.asker)
+        offer(
+            job, on: number, save.names, request: save.request, of: asker, evictionClass: save.evictionClass,
+            adopted: nil)
     }
 
-    /// Offers blocks to the decisions: in places of their engine, or in slots already.
+    /// Offers blocks to the decisions: in places of their engine, or in slots already. Whose request `asker` does not know (any
+    /// more) brings a piece of a turn that is over.
     mutating func offer(
-        _ job: Job, on number: RequestNumber, _ names: [ObjectName], request: EngineTicket, evictionClass: UInt8,
-        adopted: Adoption?
+        _ job: Job, on number: RequestNumber, _ names: [ObjectName], request: EngineTicket, of asker: EngineNumber,
+        evictionClass: UInt8, adopted: Adoption?
     ) {
         counters.blocksOffered += job.blockCount
         records[Int(number)].names = names
         records[Int(number)].evictionClass = evictionClass
-        let engine = records[Int(number)].engine
         var job = job
-        if request != 0, let asked = find(engine, request), records[Int(asked)].purpose == .request {
+        if request != 0, let asked = find(asker, request), records[Int(asked)].purpose == .request {
             job.parent = asked
             records[Int(number)].session = records[Int(asked)].session
             records[Int(number)].turn = records[Int(asked)].turn
@@ -285,7 +288,9 @@ extension EngineDesk {
         }
         begin(job, on: number)
         let blocks = Int32(truncatingIfNeeded: names.count)
-        arrive(number, promptTokens: blocks * blockTokens, engineBlocks: blocks, pieceOf: job.parent)
+        arrive(
+            number, promptTokens: blocks * blockTokens, engineBlocks: blocks,
+            pieceOf: request == 0 ? nil : job.parent ?? endedRequest)
         var computed = Computed(request: number, parts: [.kept], firstHeld: job.first)
         computed.adopted = adopted
         events.append(.computed(computed))

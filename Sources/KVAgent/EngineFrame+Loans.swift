@@ -79,13 +79,14 @@ extension WireReader {
         let request = try integer(UInt64.self, "request")
         let first = try count("first")
         let evictionClass = try integer(UInt8.self, "eviction class")
-        try zeros(3)
+        try zeros(1)
+        let asker = try integer(UInt16.self, "asker")
         let loan = try loan()
         let names = try chain(countMin: 1)
         guard Int(first) < names.count else { throw error(.value("first", UInt64(first))) }
         return EngineCommit(
-            job: job, request: request, names: names, first: first, evictionClass: evictionClass, loan: loan,
-            slots: try slots(names.count - Int(first)))
+            job: job, request: request, asker: asker, names: names, first: first, evictionClass: evictionClass,
+            loan: loan, slots: try slots(names.count - Int(first)))
     }
 
     mutating func arenaShape() throws(FrameError) -> EngineArenaShape {
@@ -160,7 +161,8 @@ extension EngineFrame {
             precondition(Int(commit.first) + commit.slots.count == commit.names.count, "a slot for each block")
             writer.integer(commit.request)
             writer.integer(UInt32(commit.first))
-            writer.integer(UInt32(commit.evictionClass))
+            writer.integer(UInt16(commit.evictionClass))
+            writer.integer(commit.asker)
             writer.loan(commit.loan)
             writer.chain(commit.names)
             for slot in commit.slots { writer.integer(slot) }

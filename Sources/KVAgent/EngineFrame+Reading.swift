@@ -323,12 +323,14 @@ extension WireReader {
         let request = try integer(UInt64.self, "request")
         let first = try count("first")
         let evictionClass = try integer(UInt8.self, "eviction class")
-        try zeros(3)
+        try zeros(1)
+        let asker = try integer(UInt16.self, "asker")
         let names = try chain(countMin: 1)
         let places = try places()
         guard Int(first) + places.blockCount == names.count else { throw error(.value("first", UInt64(first))) }
         return EngineSave(
-            job: job, request: request, names: names, first: first, places: places, evictionClass: evictionClass)
+            job: job, request: request, asker: asker, names: names, first: first, places: places,
+            evictionClass: evictionClass)
     }
 
     fileprivate mutating func requestEnd(_ ticket: EngineTicket) throws(FrameError) -> EngineRequestEnd {

@@ -103,7 +103,8 @@ extension EngineFrame {
         case .save(let save):
             writer.integer(save.request)
             writer.integer(UInt32(save.first))
-            writer.integer(UInt32(save.evictionClass))
+            writer.integer(UInt16(save.evictionClass))
+            writer.integer(save.asker)
             writer.chain(save.names)
             writer.places(save.places)
         case .finished(let end):

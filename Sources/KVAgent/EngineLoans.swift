@@ -139,6 +139,8 @@ public struct EngineCommit: Sendable, Equatable {
     public var job: EngineTicket
     /// The request it belongs to, 0 when there is none.
     public var request: EngineTicket
+    /// The connection that asked for the request, by its number; 0: the one that sends this, where it must be open.
+    public var asker: UInt16
     /// The chain from its root (or as much as is known) up to the last block.
     public var names: [ObjectName]
     /// Position in the chain of the first block.
@@ -152,11 +154,13 @@ public struct EngineCommit: Sendable, Equatable {
 
     /// A commit of its parts.
     public init(
-        job: EngineTicket, request: EngineTicket = 0, names: [ObjectName], first: Int32, evictionClass: UInt8 = 0,
+        job: EngineTicket, request: EngineTicket = 0, asker: UInt16 = 0, names: [ObjectName], first: Int32,
+        evictionClass: UInt8 = 0,
         loan: EngineLoan, slots: [UInt32]
     ) {
         self.job = job
         self.request = request
+        self.asker = asker
         self.names = names
         self.first = first
         self.evictionClass = evictionClass

@@ -54,14 +54,15 @@ extension EngineSession {
     mutating func commit(_ commit: EngineCommit, _ now: Instant) throws(EngineRefusal) -> Act {
         try check(isWriting: true, "COMMIT")
         try open(commit.job)
-        try check(request: commit.request)
+        try check(request: commit.asker == 0 ? commit.request : 0)
         counters.commits += 1
         let count = commit.slots.count
         guard !isDraining else { return .reply(nothingCommitted(commit.job, count: count, since: now, now)) }
         var commit = commit
-        if requests[commit.request]?.isKnown == false { commit.request = 0 }
+        if commit.asker == 0, requests[commit.request]?.isKnown == false { commit.request = 0 }
         jobs[commit.job] = Job(
-            request: commit.request, first: commit.first, blockCount: count, since: now, kind: .commit)
+            request: commit.asker == 0 ? commit.request : 0, first: commit.first, blockCount: count, since: now,
+            kind: .commit)
         return .forward(.commit(number, commit))
     }
 

@@ -248,15 +248,15 @@ public struct EngineSession {
 
     private mutating func take(_ save: EngineSave, _ now: Instant) throws(EngineRefusal) -> Act {
         try open(save.job)
-        try check(save.places, request: save.request)
+        try check(save.places, request: save.asker == 0 ? save.request : 0)
         counters.saves += 1
         let count = save.places.blockCount
         guard !isDraining else { return .reply(nothingSaved(save.job, count: count, since: now, now)) }
         var save = save
         // The decisions never heard of the request; the blocks are worth no less.
-        if requests[save.request]?.isKnown == false { save.request = 0 }
+        if save.asker == 0, requests[save.request]?.isKnown == false { save.request = 0 }
         jobs[save.job] = Job(
-            request: save.request, first: save.first, blockCount: count, since: now, kind: .save)
+            request: save.asker == 0 ? save.request : 0, first: save.first, blockCount: count, since: now, kind: .save)
         return .forward(.save(number, save))
     }
 

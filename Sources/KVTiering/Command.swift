@@ -159,6 +159,9 @@ public struct TransferOrder: Sendable, Equatable {
 /// No request.
 public let noRequest = RequestNumber.max
 
+/// Stands for a request that is over, where one that still runs would be named.
+public let endedRequest = RequestNumber.max - 1
+
 /// Which of these keys does the store have?
 public struct StoreQuestion: Sendable, Equatable {
     /// The question, as asked.

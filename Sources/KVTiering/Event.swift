@@ -67,7 +67,7 @@ public struct Arrival: Sendable {
     /// Its place in the conversation, from 0, or −1 when nobody said.
     public var turn: Int32
     /// The request whose turn it belongs to, when it only loads or hands over a part of that one's blocks: then it is no turn of
-    /// its own, whatever becomes of the other. `noRequest` otherwise.
+    /// its own, whatever became of the other (`endedRequest` if nobody knows it any more). `noRequest` otherwise.
     public var pieceOf: RequestNumber
 
     /// An arrival of given parts.

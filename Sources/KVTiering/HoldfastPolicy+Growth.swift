@@ -19,7 +19,7 @@ extension HoldfastPolicy {
         // Another request may have used it since, and gone on the same way: then it was counted there.
         var first = shown
         while first < length, known[Int(path[first])].owner == end { first += 1 }
-        guard first < length else { return }
+        if first == length { return refill(path.extracting(first: length), of: end, evicted: &evicted) }
         grow(path.extracting(first: length), behind: end, from: first, context, evicted: &evicted)
     }
 
@@ -31,7 +31,7 @@ extension HoldfastPolicy {
         if !isFull, tier.count + path.count - hits > capacity { becomeFull() }
         takeOver(path, from: shown)
         let owner = tails[Int(end)].request
-        let isOwn = records[Int(owner)].number == context.request
+        let isOwn = context.request == noRequest || records[Int(owner)].number == context.request
         let request = isOwn ? owner : recordOfRequest[context.request] ?? owner
         records[Int(request)].length = max(records[Int(request)].length, Int32(path.count))
         let growing = canGrow(end, of: request, from: shown)
@@ -68,6 +68,21 @@ extension HoldfastPolicy {
                 end, at: deepestByIndex ?? noBlock, known: known, tails: tails, rank: statistics.rank,
                 shadows: shadows)
         }
+        forgetBeyondMemory()
+    }
+
+    /// Lets in what a tail owns of a path and the tier does not hold, where it holds the tail's beginning.
+    private mutating func refill(_ path: Span<BlockNumber>, of tail: Int32, evicted: inout [BlockNumber]) {
+        let (hits, low) = (tier.run(of: path), Int(tails[Int(tail)].low))
+        guard hits < path.count, hits > low else { return }
+        if !isFull, tier.count + path.count - hits > capacity { becomeFull() }
+        _ = tier.suspend(tail)
+        _ = indexTier?.suspend(tail)
+        segments.removeAll(keepingCapacity: true)
+        segments.append(Segment(low: hits, high: path.count, family: statistics.family(of: tails[Int(tail)].cell)))
+        let held = admit(path, from: hits, evicted: &evicted)
+        let runByIndex = indexTier?.run(of: path) ?? 0
+        settle(tail, path, held: held, heldByIndex: runByIndex > low ? admitByIndex(path) : runByIndex)
         forgetBeyondMemory()
     }
 

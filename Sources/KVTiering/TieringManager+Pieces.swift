@@ -44,6 +44,24 @@ extension TieringManager {
         offer(piece, context, from: spillStart(piece), shown: shown)
     }
 
+    /// Keeps a piece whose turn is over: it makes longer what it goes on from, whoever used that last. One that begins a chain is
+    /// kept as a turn of its own.
+    mutating func keepLatePiece(_ slot: Int32, _ computed: Computed) {
+        let piece = requests[Int(slot)].blocks
+        let first = min(Int(computed.firstHeld), piece.count)
+        guard first < piece.count else { return }
+        // What its turn looked up is counted already.
+        for block in piece[first...] where known[block].uses == 0 { known[block].uses = 1 }
+        var context = requests[Int(slot)].context(blockTokens: configuration.blockTokens, now: now)
+        context.request = noRequest
+        requests[Int(slot)].shown = first
+        show(piece, of: slot, context)
+        // Its end is nobody's.
+        requests[Int(slot)].shown = 0
+        bringOut(slot, piece, computed)
+        if configuration.hasStore { offer(piece, context, from: spillStart(piece), shown: first) }
+    }
+
     /// A turn is over: places that were granted for blocks that never came are free for others, the deepest first.
     mutating func returnPlaces(_ slot: Int32) {
         guard requests[Int(slot)].handedOver > 0 else { return }

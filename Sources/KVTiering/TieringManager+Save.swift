@@ -14,6 +14,7 @@ extension TieringManager {
         guard parts.contains(.kept) else { return }
         guard configuration.dram != nil else { return noteNoTier(slot) }
         if let turn = turn(of: slot) { return keepPiece(slot, of: turn, computed) }
+        if requests[Int(slot)].pieceOf != noRequest, computed.firstHeld > 0 { return keepLatePiece(slot, computed) }
         let path = requests[Int(slot)].blocks
         countUses(slot, upTo: path.count)
         defer { if !path.isEmpty { learnPath(slot) } }

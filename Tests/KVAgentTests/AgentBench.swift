@@ -278,7 +278,7 @@ final class TestEngine {
     /// Fills rows with blocks and offers them. Returns which were kept.
     @discardableResult
     func save(
-        _ names: [ObjectName], first: Int = 0, row: Int = 0, request: EngineTicket = 0
+        _ names: [ObjectName], first: Int = 0, row: Int = 0, request: EngineTicket = 0, asker: UInt16 = 0
     ) throws -> [Bool] {
         for (index, name) in names[first...].enumerated() { write(name, row: row + index) }
         let job = next()
@@ -287,8 +287,8 @@ final class TestEngine {
             .save(
                 number,
                 EngineSave(
-                    job: job, request: request, names: names, first: Int32(first), places: places(row..<row + count),
-                    evictionClass: 0)))
+                    job: job, request: request, asker: asker, names: names, first: Int32(first),
+                    places: places(row..<row + count), evictionClass: 0)))
         let kept = try replies.take("saved") { reply -> [UInt64]? in
             if case .saved(_, job, let kept) = reply { kept } else { nil }
         }

@@ -104,6 +104,10 @@ import Testing
             "commit": .commit(
                 EngineCommit(
                     job: 94, request: 77, names: chain, first: 1, evictionClass: 1, loan: loan, slots: [6, 5])),
+            "commit_of_another": .commit(
+                EngineCommit(
+                    job: 94, request: 77, asker: 258, names: chain, first: 1, evictionClass: 1, loan: loan,
+                    slots: [6, 5])),
             "commit_of_a_shard": .commit(EngineCommit(job: 95, names: part, first: 0, loan: loan, slots: [5, 1000])),
             "committed": .committed(
                 94, EngineSaved(count: 2, bytes: 65_536, time: Duration(nanoseconds: 777), kept: [1])),
@@ -135,6 +139,10 @@ import Testing
             "save": .save(
                 EngineSave(
                     job: 81, names: part, first: 0,
+                    places: EnginePlaces(slices: [slice(2, 0, 65_536), slice(2, 65_536, 65_536)]), evictionClass: 1)),
+            "save_of_another": .save(
+                EngineSave(
+                    job: 81, request: 77, asker: 3, names: part, first: 0,
                     places: EnginePlaces(slices: [slice(2, 0, 65_536), slice(2, 65_536, 65_536)]), evictionClass: 1)),
             "saved": .saved(81, EngineSaved(count: 2, bytes: 65_536, time: Duration(nanoseconds: 777), kept: [0b10])),
             "saved_many": .saved(

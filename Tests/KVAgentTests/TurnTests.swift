@@ -74,6 +74,33 @@ private struct ListeningPolicy: TierPolicy {
         try engine.leave()
     }
 
+    /// One process looks up, another saves, the last piece when the turn is over: still one turn.
+    @Test func whoSavesNeedNotBeWhoAsked() throws {
+        let told = Told()
+        let bench = try bench(told)
+        let scheduler = try TestEngine(bench.agent, number: 1)
+        let worker = try TestEngine(bench.agent, number: 2)
+        let names = chain(0..<10, of: 1)
+        let (ticket, _) = try scheduler.lookUp(names, session: 7)
+        #expect(try worker.save(Array(names[..<4]), request: ticket, asker: 1) == [true, true, true, true])
+        try worker.save(Array(names[..<8]), first: 4, request: ticket, asker: 1)
+        scheduler.finish(ticket, reason: .toolUse)
+        _ = try bench.status()
+        #expect(try worker.save(names, first: 8, request: ticket, asker: 1) == [true, true])
+        _ = try bench.status()
+        let request = try #require(told.all.first?.request)
+        #expect(
+            told.all == [
+                .init(request: request, blocks: 10, session: 0), .init(request: request, reason: .toolUse),
+                .init(request: noRequest, blocks: 10, shown: 8),
+            ])
+        #expect(try scheduler.lookUp(names).answer.dramBlocks == 10)
+        let explanation = try #require(bench.agent.explain(names[9]))
+        #expect(explanation.sentences.contains("block 9 of its chain, used by 1 request"), "\(explanation.sentences)")
+        try worker.leave()
+        try scheduler.leave()
+    }
+
     /// A client that says when it goes on is believed, though no other conversation ever came back.
     @Test(arguments: [(StopReason.toolUse, true), (.branchEnded, false)])
     func aHintBringsASpilledConversationBack(reason: StopReason, comesBack: Bool) throws {

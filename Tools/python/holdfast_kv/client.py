@@ -196,15 +196,19 @@ class Client(Attachment):
         places: Places,
         *,
         request: int = 0,
+        asker: int = 0,
         eviction_class: int = 0,
         deadline: float | None = None,
     ) -> Future[Saved]:
-        """Offers new blocks; ``keys`` ends with the last of them. The places stay unchanged until the future ends."""
+        """Offers new blocks; ``keys`` ends with the last of them. The places stay unchanged until the future ends.
+
+        ``asker`` is the agent's number of the client that looked ``request`` up (``number``), where that is another process.
+        """
         self.counters.saves += 1
 
         def frame(ticket: int) -> Frame:
-            known = request if self._ledger.knows(request) else 0
-            return Save(ticket, _chain(keys), first, places, known, eviction_class)
+            known, number = self._turn(request, asker)
+            return Save(ticket, _chain(keys), first, places, known, eviction_class, number)
 
         limit = self.settings.save_deadline if deadline is None else deadline
         return self._job(Kind.SAVE, limit, frame, first, places.blocks)
@@ -259,6 +263,7 @@ class Client(Attachment):
         keys: Keys,
         *,
         request: int = 0,
+        asker: int = 0,
         eviction_class: int = 0,
         deadline: float | None = None,
     ) -> Future[Saved]:
@@ -271,8 +276,8 @@ class Client(Attachment):
             first = (chain.count if isinstance(chain, NamedChain) else len(chain.keys)) - len(slots)
             if not slots or first < 0:
                 return None
-            known = request if self._ledger.knows(request) else 0
-            return Commit(ticket, chain, first, loan, tuple(slots), known, eviction_class)
+            known, number = self._turn(request, asker)
+            return Commit(ticket, chain, first, loan, tuple(slots), known, eviction_class, number)
 
         return self._job(Kind.COMMIT, self.settings.save_deadline if deadline is None else deadline, frame, 0, len(slots))
 
@@ -316,6 +321,11 @@ class Client(Attachment):
     # ---- the end
 
     @property
+    def number(self) -> int:
+        """The agent's number for this connection; 0 without one."""
+        return self.welcome.engine if self.welcome is not None else 0
+
+    @property
     def open_jobs(self) -> int:
         """Jobs whose places are not the engine's yet."""
         return len(self._ledger.jobs) + len(self._ledger.orphans)
@@ -350,6 +360,13 @@ class Client(Attachment):
         self.close()
 
     # ---- inside
+
+    def _turn(self, request: int, asker: int) -> tuple[int, int]:
+        """The request and the asker that a save names: no asker where the request is ours and open."""
+        if not request or (not asker and self._ledger.knows(request)):
+            return request, 0
+        number = asker or self.number
+        return (request, number) if 0 < number <= 0xFFFF else (0, 0)
 
     def _job(self, kind: Kind, limit: float, make: Callable[[int], Frame | None], first: int, count: int) -> Future[Any]:
         """Has a job sent that ``make`` makes of a ticket, under the lock; where it can't be, it has come to nothing."""

@@ -124,21 +124,22 @@ class Save:
     places: Places
     request: int = 0
     eviction_class: int = 0
+    asker: int = 0
 
     def body(self) -> bytes:
         """Its body."""
-        head = struct.pack("<QIB3x", self.request, self.first, self.eviction_class)
+        head = struct.pack("<QIBxH", self.request, self.first, self.eviction_class, self.asker)
         return head + self.chain.encode() + self.places.encode()
 
     @classmethod
     def read(cls, ticket: int, flags: int, reader: Reader) -> Save:
         """Reads a body."""
-        request, first, eviction_class, *zeros = reader.unpack("QIBBBB")
-        must_be_zero(*zeros)
+        request, first, eviction_class, zero, asker = reader.unpack("QIBBH")
+        must_be_zero(zero)
         chain, places = Chain.decode(reader), Places.decode(reader)
         if first + places.blocks != len(chain.keys):
             raise ProtocolError(f"blocks {first} to {first + places.blocks} of a chain of {len(chain.keys)}")
-        return cls(ticket, chain, first, places, request, eviction_class)
+        return cls(ticket, chain, first, places, request, eviction_class, asker)
 
 
 @dataclass(frozen=True, slots=True)

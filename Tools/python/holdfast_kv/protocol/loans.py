@@ -196,22 +196,23 @@ class Commit:
     slots: tuple[int, ...]
     request: int = 0
     eviction_class: int = 0
+    asker: int = 0
 
     def body(self) -> bytes:
         """Its body."""
-        head = struct.pack("<QIB3x", self.request, self.first, self.eviction_class) + self.loan.encode()
+        head = struct.pack("<QIBxH", self.request, self.first, self.eviction_class, self.asker) + self.loan.encode()
         return head + self.chain.encode() + struct.pack(f"<{len(self.slots)}I", *self.slots)
 
     @classmethod
     def read(cls, ticket: int, flags: int, reader: Reader) -> Commit:
         """Reads a body."""
-        request, first, eviction_class, *zeros = reader.unpack("QIBBBB")
-        must_be_zero(*zeros)
+        request, first, eviction_class, zero, asker = reader.unpack("QIBBH")
+        must_be_zero(zero)
         loan, chain = Loan.decode(reader), Chain.decode(reader)
         if first >= len(chain.keys):
             raise ProtocolError(f"block {first} of a chain of {len(chain.keys)}")
         slots = reader.unpack(f"{len(chain.keys) - first}I")
-        return cls(ticket, chain, first, loan, slots, request, eviction_class)
+        return cls(ticket, chain, first, loan, slots, request, eviction_class, asker)
 
 
 class Committed(Saved):

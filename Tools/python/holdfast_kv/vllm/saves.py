@@ -29,6 +29,8 @@ class _Save:
     slots: list[int]
     #: Behind the copy, where that is not done at once.
     event: torch.cuda.Event | None
+    #: Whose turn it is: the look-up's ticket and its asker.
+    turn: tuple[int, int]
     reservation: Reservation | None = None
     job: Future[Saved] | None = None
 
@@ -67,10 +69,14 @@ class Saves:
         open_: list[_Save] = []
         for save in self._open:
             if save.job is None and (save.event is None or save.event.query()):
+                request, asker = save.turn
                 if save.reservation is not None:
-                    save.job = worker.client.commit(save.reservation.loan, save.slots, save.chain)
+                    save.job = worker.client.commit(
+                        save.reservation.loan, save.slots, save.chain, request=request, asker=asker
+                    )
                 else:
-                    save.job = worker.client.save(save.chain, save.first, worker.staging.places(save.slots))
+                    places = worker.staging.places(save.slots)
+                    save.job = worker.client.save(save.chain, save.first, places, request=request, asker=asker)
             if save.job is not None and save.job.done():
                 self._end(save, save.job.result())
             else:
@@ -92,7 +98,8 @@ class Saves:
         event = self._worker.cache.read(move.group, move.blocks[begin : begin + len(slots)], rows, slots)
         first = move.first + begin
         chain = self._worker.chain(move, self._worker.naming(move), first + len(slots))
-        self._open.append(_Save(first, chain, slots, event, reservation))
+        turn = (self._worker.ticket(move), move.asker)
+        self._open.append(_Save(first, chain, slots, event, turn, reservation))
 
     def _is_filling(self, reservation: Reservation) -> bool:
         return any(save.reservation is reservation and save.job is None for save in self._open)

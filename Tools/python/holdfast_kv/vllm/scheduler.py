@@ -163,8 +163,10 @@ class Scheduler:
         if end <= asked.saved:
             return
         hashes = tuple(asked.naming.names[:end])
+        shards, asker = self._shape.shards, self.client.number
         for group, ids in enumerate(asked.blocks):
-            plan.saves.append(Move(name, group, hashes, asked.saved, tuple(ids[asked.saved : end])))
+            tickets = tuple(asked.tickets[group * shards : (group + 1) * shards])
+            plan.saves.append(Move(name, group, hashes, asked.saved, tuple(ids[asked.saved : end]), tickets, asker))
         asked.saved = end
 
     def _name(self, request: Request, asked: _Asked) -> None:

@@ -98,6 +98,10 @@ class Worker:
         """The first ``count`` blocks of a naming, as this rank's objects."""
         return naming.chain(count, move.group, self._shard, self._shape.shards)
 
+    def ticket(self, move: Move) -> int:
+        """The scheduler's look-up of a move's blocks, as this rank's objects; 0: there was none."""
+        return move.tickets[self._shard] if self._shard < len(move.tickets) else 0
+
     def close(self) -> None:
         """Leaves the agent; the rows stay mapped until the process ends if a job has not."""
         self.client.close()
