@@ -3,6 +3,7 @@
 //
 // The file is one JSON object. All keys but `schema` may be missing; what is missing stays as the scenario has it. A key that
 // is not one of these is refused: a figure that nobody reads would be believed to count. `Traces/README.md` has the same.
+// `calibrate` writes down beside them each point that it measured, for people (`notes`).
 //
 //     {
 //       "schema": "holdfast-profile-1",
@@ -94,12 +95,18 @@ public struct DeviceProfile: Codable, Sendable, Equatable {
         if let problem = loads?.problem(limit: 1) { throw OperatorError(problem, at: place) }
     }
 
+    /// What `calibrate` writes down beside a profile.
+    private static let notes: Set<String> = [
+        "checkedCopyBytesPerSecond", "storeRoundTripSeconds", "points", "storePoints", "loadPoints",
+    ]
+
     /// The first key of a file that its profile does not have. What a profile holds is what it would write.
     private static func unknownKey(_ json: Data, _ profile: DeviceProfile) -> String? {
         func unknown(_ given: Any, _ known: Any?, at path: String) -> String? {
             if let given = given as? [String: Any] {
                 let known = known as? [String: Any] ?? [:]
                 for (key, value) in given.sorted(by: { $0.key < $1.key }) where !(value is NSNull) {
+                    if path.isEmpty, notes.contains(key) { continue }
                     let place = path.isEmpty ? key : "\(path).\(key)"
                     guard let same = known[key] else { return place }
                     if let found = unknown(value, same, at: place) { return found }

@@ -63,9 +63,9 @@ extension HoldfastPolicy {
         } else {
             enterCells(path, held: held, heldByIndex: heldByIndex)
             tier.resume(
-                end, at: deepest, known: known, tails: tails, rank: statistics.rank, shadows: shadows)
+                end, at: deepest, known: known, tails: tails, worths: statistics.index, shadows: shadows)
             indexTier?.resume(
-                end, at: deepestByIndex ?? noBlock, known: known, tails: tails, rank: statistics.rank,
+                end, at: deepestByIndex ?? noBlock, known: known, tails: tails, worths: statistics.index,
                 shadows: shadows)
         }
         forgetBeyondMemory()
@@ -120,9 +120,9 @@ extension HoldfastPolicy {
         let grown = tails[Int(tail)]
         let segment = Segment(low: Int(grown.low), high: Int(grown.high), family: statistics.family(of: grown.cell))
         tier.settle(
-            tail, segment, path, held: held, cell: grown.cell, rank: statistics.rank, shadows: shadows)
+            tail, segment, path, held: held, cell: grown.cell, worths: statistics.index, shadows: shadows)
         indexTier?.settle(
-            tail, segment, path, held: heldByIndex, cell: grown.cell, rank: statistics.rank, shadows: shadows)
+            tail, segment, path, held: heldByIndex, cell: grown.cell, worths: statistics.index, shadows: shadows)
         if held < path.count { markLost(tail) }
     }
 }

@@ -118,11 +118,11 @@ struct HoldfastResidency {
 
     /// Gives a suspended tail its end back.
     mutating func resume(
-        _ tail: Int32, at deepest: BlockNumber, known: [KnownBlock], tails: [Tail], rank: [Int32],
+        _ tail: Int32, at deepest: BlockNumber, known: [KnownBlock], tails: [Tail], worths: [Double],
         shadows: HoldfastShadows
     ) {
         ends[Int(tail)].deepest = deepest
-        offerEnd(of: tail, known: known, tails: tails, rank: rank, shadows: shadows)
+        offerEnd(of: tail, known: known, tails: tails, worths: worths, shadows: shadows)
     }
 
     /// Takes in the path's blocks from depth `from` on, root first, until one is not worth what it would displace: by

@@ -144,7 +144,7 @@ import Testing
         #expect(try get("/readyz") == "ready\n")
         let metrics = try get("/metrics")
         for line in metrics.split(separator: "\n") where !line.hasPrefix("#") {
-            #expect(line.wholeMatch(of: /holdfast_(?:agent|handover)_\w+(\{[^}]*\})? -?[0-9.e+-]+/) != nil, "\(line)")
+            #expect(line.wholeMatch(of: /holdfast_\w+(\{[^}]*\})? -?[0-9.e+-]+/) != nil, "\(line)")
         }
         #expect(metrics.contains("holdfast_agent_ready 1\n"))
         #expect(metrics.contains("holdfast_agent_lookup_seconds_bucket{le=\"+Inf\"} 0\n"))
@@ -187,7 +187,7 @@ import Testing
             (["--nvme", "/tmp/blocks"], "has no size"), (["--store", "nowhere"], "is not address:port"),
             (["--store", "127.0.0.1:1"], "the store asks for a key"), (["--keys", "/tmp/k"], "`keys` without a store"),
             (["--dram", "1KiB"], "`dram` is 1 KiB, not from 1 MiB"),
-            (["--model", "Llama-3.1-70B"], "model and GPU go together"),
+            (["--model", "Llama-3.1-70B"], "`model` and `gpu` go together"),
         ] {
             let run = try CommandRun.holdfast(["agent"] + arguments)
             #expect(run.exitCode == 1 && run.errors.contains(words), "\(arguments): \(run.errors)")

@@ -230,7 +230,9 @@ struct CudaDeviceTests {
     }
 
     @Test func aGPUNamesTheNodeThatItIsAttachedTo() throws {
-        let driver = try CudaDriver(library: StandIn().path)
+        let standIn = try StandIn()
+        let driver = try CudaDriver(library: standIn.path)
+        defer { withExtendedLifetime(standIn) {} }
         #expect(driver.pciAddress == "0000:3b:00.0")
         let folder = FileManager.default.temporaryDirectory.appendingPathComponent("holdfast-\(UUID().uuidString)")
         defer { try? FileManager.default.removeItem(at: folder) }

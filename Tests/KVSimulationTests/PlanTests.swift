@@ -85,7 +85,7 @@ private let tried = Task {
             "without drives it takes 12 and costs $0.24",
             "Shared flash is not worth buying: a million tokens would cost $0.19 instead of $0.16. It would pay below $0.40"
         )
-        let same = try await self.plan(hbm: (32, 0.8), dram: (nil, 1), nvme: (8, 0.16), flash: (8, 0.157))
+        let same = try await self.plan(hbm: (nil, 1), dram: (nil, 1), nvme: (8, 0.16), flash: (8, 0.157))
         expect(
             same, "plan.nvme", "without drives no cluster that was tried meets it",
             "Shared flash is not worth buying: a million tokens would cost as much")

@@ -1,5 +1,6 @@
 // What a lane had no room for: its subscriber must not believe that nothing happened.
 
+import KVSystem
 import KVTransport
 
 /// Subscribers that were not told something, until they are told so.
