@@ -94,7 +94,7 @@ private let cases: [Case] = [
     },
     Case(0, "v.pays", "cost $0.35 instead of $0.63") { $0.loadSweep = nil },
     Case(0, "v.pays", "16 GPUs meet the SLO, which HBM + DRAM met with no cluster") { record in
-        for index in record.sloSearch.indices where ["C", "D"].contains(record.sloSearch[index].key) {
+        for index in record.sloSearch.indices where ["B", "C", "D"].contains(record.sloSearch[index].key) {
             record.sloSearch[index].gpus = nil
             record.sloSearch[index].cost = nil
         }
