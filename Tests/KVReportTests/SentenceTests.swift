@@ -93,6 +93,7 @@ private let cases: [Case] = [
         record.loadSweep!.costPerMillionTokens["1"] = record.loadSweep!.sessionsPerGPU.map { _ in 0.1 }
     },
     Case(0, "v.pays", "cost $0.35 instead of $0.63") { $0.loadSweep = nil },
+    Case(0, "v.pays", "cost $0.35 instead of $0.63") { $0.loadSweep!.traceRunsAt = 5 },
     Case(0, "v.pays", "16 GPUs meet the SLO, which HBM + DRAM met with no cluster") { record in
         for index in record.sloSearch.indices where ["B", "C", "D"].contains(record.sloSearch[index].key) {
             record.sloSearch[index].gpus = nil

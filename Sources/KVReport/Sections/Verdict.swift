@@ -74,7 +74,8 @@ extension ComparedRun {
     private func pays(_ money: Economics) -> String {
         let load = record.loadSweep.map { Printed.number($0.traceRunsAt).text } ?? ""
         switch money.breakEven {
-        case .above(let from):
+        // A break-even that the trace does not reach is one at equal GPUs; the tier pays by what it needs fewer of.
+        case .above(let from) where (record.loadSweep?.traceRunsAt ?? 0) >= from:
             return
                 "\(tierName.capitalizedFirst) pays for itself above \(Printed.number(from).text) sessions per GPU, and "
                 + "this trace runs at \(load)."
@@ -82,7 +83,7 @@ extension ComparedRun {
             return
                 "\(tierName.capitalizedFirst) pays for itself at every load swept, from \(Printed.number(from).text) "
                 + "sessions per GPU; this trace runs at \(load)."
-        case .never, .unknown:
+        case .above, .never, .unknown:
             guard let own = money.own?.cost, let other = money.opponent?.cost else { return "" }
             return "At the same SLO a million tokens cost \(Printed.dollars(own.perMillionTokens).text) instead of "
                 + "\(Printed.dollars(other.perMillionTokens).text)."
