@@ -18,6 +18,10 @@ extension Scenario {
         let blocks =
             Self.blocks(tiers.dram.perNode, blockBytes, workload)
             + (tiers.nvme.use ? Self.blocks(tiers.nvme.perNode, blockBytes, workload) : 0)
+        var limits = TieringLimits(
+            requestsMax: 24_000, transfersMax: 12_000, knownBlocksMax: Self.known(blocks, workload), pinsMax: 16,
+            sliceBlocks: 64)
+        limits.knownBlocksExpected = limits.knownBlocksMax / nodes
         return TieringConfiguration(
             blockTokens: workload.blockTokens, blockBytes: blockBytes,
             ownership: ownership == .engine ? .engine : .host,
@@ -39,9 +43,7 @@ extension Scenario {
                 loadGraceMin: Duration(milliseconds: 20), loadGraceMax: Duration(seconds: 2)),
             prefetch: prefetch.use ? prefetchConfiguration(blockBytes) : nil,
             pinBudgetBytes: [],
-            limits: TieringLimits(
-                requestsMax: 24_000, transfersMax: 12_000, knownBlocksMax: Self.known(blocks, workload), pinsMax: 16,
-                sliceBlocks: 64))
+            limits: limits)
     }
 
     private var plannerRule: PlannerRule {
@@ -73,13 +75,14 @@ extension Scenario {
         let bytes = tiers.flash.perServer * Double(tiers.flash.servers)
         let blocks = Self.blocks(bytes, blockBytes, workload)
         let policy = tiers.policy
-        return StoreManager(
-            StoreConfiguration(
-                blockBytes: blockBytes, bytes: blocks * blockBytes, makePolicy: { policy.make($0) },
-                writeBudget: tiers.writesPerDay > 0
-                    ? WriteBudgetConfiguration(
-                        bytesPerDay: tiers.writesPerDay * bytes, burstBytes: tiers.writesPerDay * bytes / 24) : nil,
-                knownBlocksMax: Self.known(blocks, workload)))
+        var configuration = StoreConfiguration(
+            blockBytes: blockBytes, bytes: blocks * blockBytes, makePolicy: { policy.make($0) },
+            writeBudget: tiers.writesPerDay > 0
+                ? WriteBudgetConfiguration(
+                    bytesPerDay: tiers.writesPerDay * bytes, burstBytes: tiers.writesPerDay * bytes / 24) : nil,
+            knownBlocksMax: Self.known(blocks, workload))
+        configuration.knownBlocksExpected = configuration.knownBlocksMax
+        return StoreManager(configuration)
     }
 }
 

@@ -93,7 +93,7 @@ public struct ARCPolicy: TierPolicy {
         links.grow(toHold: path, listCount: Self.listCount)
         let blockCount = links.count - Self.listCount
         if states.count < blockCount {
-            states.append(contentsOf: repeatElement(State(), count: blockCount - states.count))
+            states.extend(to: blockCount, with: State())
         }
         walk { policy, links, states in
             var position = path.count

@@ -26,8 +26,12 @@ public struct BlockIndex: ~Copyable {
 
     /// An empty index.
     ///
-    /// - Parameter hashSeed: A number that those who choose keys cannot know.
-    public init(hashSeed: UInt64 = 0) { table = BlockTable(hashSeed: hashSeed) }
+    /// - Parameters:
+    ///   - expectedCount: Blocks for which it has room from the start; it grows beyond.
+    ///   - hashSeed: A number that those who choose keys cannot know.
+    public init(expectedCount: Int = 0, hashSeed: UInt64 = 0) {
+        table = BlockTable(expectedCount: expectedCount, hashSeed: hashSeed)
+    }
 
     /// How many blocks it holds.
     public var count: Int { table.count }

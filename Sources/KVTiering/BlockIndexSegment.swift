@@ -32,17 +32,35 @@ struct IndexSegment {
     /// one is rare.
     private static let usualOverhang = 32
 
+    /// Whether the slots are part of a larger piece of memory, which is its owner's to free.
+    private let isLent: Bool
+
     init(capacity: Int, overhang: Int = Self.usualOverhang) {
+        unsafe self.init(
+            capacity: capacity, overhang: overhang, slots: .allocate(capacity: capacity + overhang + 1), isLent: false)
+    }
+
+    /// A segment of `capacity` homes in memory that is lent to it: `slotCount(capacity)` slots.
+    init(capacity: Int, lent slots: UnsafeMutablePointer<IndexSlot>) {
+        unsafe self.init(capacity: capacity, overhang: Self.usualOverhang, slots: slots, isLent: true)
+    }
+
+    private init(capacity: Int, overhang: Int, slots: UnsafeMutablePointer<IndexSlot>, isLent: Bool) {
         self.capacity = UInt32(capacity)
         self.overhang = UInt32(overhang)
-        unsafe slots = .allocate(capacity: capacity + overhang + 1)
+        self.isLent = isLent
+        unsafe self.slots = slots
         unsafe slots.initialize(repeating: .empty, count: capacity + overhang + 1)
     }
 
-    func free() { unsafe slots.deallocate() }
+    /// Slots of a segment with so many homes.
+    static func slotCount(_ capacity: Int) -> Int { capacity + usualOverhang + 1 }
+
+    func free() { if !isLent { unsafe slots.deallocate() } }
 
     private var end: Int { Int(capacity + overhang) }
-    var byteCount: Int { (end + 1) * MemoryLayout<IndexSlot>.stride }
+    /// Bytes of its own.
+    var byteCount: Int { isLent ? 0 : (end + 1) * MemoryLayout<IndexSlot>.stride }
 
     /// The upper bits of the hash as a place: multiplied out, so that any capacity will do and order is kept.
     @inline(__always)

@@ -63,8 +63,7 @@ extension [BlockLink] {
 
     /// Makes room for blocks up to one number.
     mutating func grow(toHold block: BlockNumber, listCount: Int) {
-        let needed = Int(block) + listCount + 1
-        if needed > count { append(contentsOf: repeatElement(.unlisted, count: needed - count)) }
+        extend(to: Int(block) + listCount + 1, with: .unlisted)
     }
 }
 

@@ -33,13 +33,19 @@ struct BlockTable<Record: KeyedRecord>: ~Copyable {
 
     private var segments: UnsafeMutablePointer<IndexSegment>
     private var segmentRoom: Int
+    /// The slots of the segments that it began with, in one piece.
+    private let firstSlots: UnsafeMutablePointer<IndexSlot>
+    private let firstSlotCount: Int
     private(set) var segmentCount = 1
     /// The mask of the hash bits that all segments have been split by.
     private var splitMask: UInt32 = 0
 
     private var chunks: UnsafeMutablePointer<UnsafeMutablePointer<Record>>
     private var chunkRoom: Int
-    private var chunkCount = 0
+    private var chunkCount: Int
+    /// The records that it began with, in one piece.
+    private let firstRecords: UnsafeMutablePointer<Record>
+    private let firstChunkCount: Int
     /// The number that was freed last, the head of a list through the freed records.
     private var freed = none
 
@@ -55,20 +61,39 @@ struct BlockTable<Record: KeyedRecord>: ~Copyable {
 
     /// An empty table.
     ///
-    /// - Parameter hashSeed: A number that those who choose keys cannot know. Nothing but places depends on it.
-    init(hashSeed: UInt64) {
+    /// - Parameters:
+    ///   - expectedCount: Blocks for which it has places from the start.
+    ///   - hashSeed: A number that those who choose keys cannot know. Nothing but places depends on it.
+    init(expectedCount: Int = 0, hashSeed: UInt64) {
         seed = (hashSeed, mixBits(hashSeed &+ 0x9E37_79B9_7F4A_7C15))
-        segmentRoom = 1
+        while segmentCount * Self.segmentTarget < expectedCount { segmentCount *= 2 }
+        splitMask = UInt32(segmentCount - 1)
+        segmentRoom = segmentCount
         unsafe segments = .allocate(capacity: segmentRoom)
-        unsafe segments.initialize(to: IndexSegment(capacity: 8))
-        chunkRoom = 1
+        let places = max(8, expectedCount / segmentCount * 4 / 3)
+        let slotCount = IndexSegment.slotCount(places)
+        firstSlotCount = segmentCount * slotCount
+        unsafe firstSlots = LargeRoom.allocate(firstSlotCount)
+        for index in 0..<segmentCount {
+            unsafe (segments + index).initialize(
+                to: IndexSegment(capacity: places, lent: firstSlots + index * slotCount))
+        }
+        firstChunkCount = (expectedCount + 1 << Self.chunkShift - 1) >> Self.chunkShift
+        unsafe firstRecords = LargeRoom.allocate(firstChunkCount << Self.chunkShift)
+        chunkCount = firstChunkCount
+        chunkRoom = max(1, chunkCount)
         unsafe chunks = .allocate(capacity: chunkRoom)
+        for index in 0..<chunkCount {
+            unsafe (chunks + index).initialize(to: firstRecords + index << Self.chunkShift)
+        }
     }
 
     deinit {
         for index in 0..<segmentCount { unsafe segments[index].free() }
         unsafe segments.deallocate()
-        for index in 0..<chunkCount { unsafe chunks[index].deallocate() }
+        unsafe firstSlots.deallocate()
+        for index in firstChunkCount..<chunkCount { unsafe chunks[index].deallocate() }
+        unsafe firstRecords.deallocate()
         unsafe chunks.deallocate()
     }
 
@@ -76,6 +101,7 @@ struct BlockTable<Record: KeyedRecord>: ~Copyable {
     var byteCount: Int {
         var bytes = segmentRoom * MemoryLayout<IndexSegment>.stride + chunkRoom * MemoryLayout<Int>.stride
         bytes += chunkCount << Self.chunkShift * MemoryLayout<Record>.stride
+        bytes += firstSlotCount * MemoryLayout<IndexSlot>.stride
         for index in 0..<segmentCount { bytes += unsafe segments[index].byteCount }
         return bytes
     }

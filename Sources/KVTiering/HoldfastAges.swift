@@ -47,6 +47,7 @@ struct HoldfastAges {
             queues[bin].head = 0
             due[bin] = due(entry, in: bin)
         }
+        queues[bin].entries.makeRoom(for: queues[bin].entries.count + 1)
         queues[bin].entries.append(entry)
         count += 1
     }

@@ -14,6 +14,7 @@ extension HoldfastPolicy {
             records[Int(free)] = record
             slot = free
         } else {
+            records.makeRoom(for: records.count + 1)
             records.append(record)
             slot = Int32(records.count - 1)
         }
@@ -28,6 +29,7 @@ extension HoldfastPolicy {
             slot = free
         } else {
             slot = Int32(tails.count)
+            tails.makeRoom(for: tails.count + 1)
             tails.append(Tail(slotOf: request))
             tier.growTails(to: tails.count)
             indexTier?.growTails(to: tails.count)

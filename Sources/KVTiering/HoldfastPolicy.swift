@@ -323,7 +323,7 @@ public struct HoldfastPolicy: TierPolicy {
         let size = Int(largest) + 1
         if size > known.count {
             let unknown = KnownBlock(owner: none, parent: noBlock, uses: 0)
-            known.append(contentsOf: repeatElement(unknown, count: size - known.count))
+            known.extend(to: size, with: unknown)
             tier.growBlocks(to: size)
             indexTier?.growBlocks(to: size)
         }

@@ -49,11 +49,11 @@ struct HoldfastResidency {
     var obeysLeader = false
 
     mutating func growBlocks(to size: Int) {
-        if held.count < size { held.append(contentsOf: repeatElement(0, count: size - held.count)) }
+        held.extend(to: size, with: 0)
     }
 
     mutating func growTails(to size: Int) {
-        if ends.count < size { ends.append(contentsOf: repeatElement(ResidentEnd(), count: size - ends.count)) }
+        ends.extend(to: size, with: ResidentEnd())
     }
 
     /// The cells' worths have been made anew.

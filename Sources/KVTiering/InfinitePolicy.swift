@@ -29,7 +29,7 @@ public struct InfinitePolicy: TierPolicy {
     ) {
         for position in path.indices {
             let block = Int(path[position])
-            if block >= seen.count { seen.append(contentsOf: repeatElement(false, count: block + 1 - seen.count)) }
+            seen.extend(to: block + 1, with: false)
             if !seen[block] {
                 seen[block] = true
                 residentCount += 1

@@ -167,8 +167,8 @@ struct KnownBlocks: ~Copyable {
     /// How many blocks a search for a number to recycle looks at before it gives up: more than a long chain has.
     private static let searchLength = 1 << 14
 
-    init(countMax: Int, hashSeed: UInt64 = 0) {
-        table = BlockTable(hashSeed: hashSeed)
+    init(countMax: Int, expectedCount: Int = 0, hashSeed: UInt64 = 0) {
+        table = BlockTable(expectedCount: min(expectedCount, countMax), hashSeed: hashSeed)
         precondition(countMax > 0, "a node that may know no block")
         precondition(countMax < Int(BlockRecord.noBlock), "more blocks than numbers")
         self.countMax = countMax
@@ -193,9 +193,10 @@ struct KnownBlocks: ~Copyable {
     @inline(__always)
     func find(_ key: BlockKey, after parent: BlockNumber) -> BlockNumber? { child(of: parent, key) ?? find(key) }
 
-    /// Looks all keys of a chain up, and says of each, in order, which number it has.
+    /// Looks keys of a chain up, in its order, and says which number each has, up to the first that is not known: a chain is
+    /// named from its root and forgotten from its end, so nothing behind that is known either.
     @inline(__always)
-    func find(_ chain: Span<BlockKey>, _ body: (Int, BlockNumber?) -> Void) {
+    func findLeading(_ chain: Span<BlockKey>, _ body: (Int, BlockNumber) -> Void) {
         var parent = BlockRecord.noBlock
         var begun = 0..<0
         var places = InlineArray<16, BlockTable<BlockRecord>.SlotPlace>(repeating: .init())
@@ -208,8 +209,9 @@ struct KnownBlocks: ~Copyable {
                 }
                 block = table.find(chain[index], from: places[index - begun.lowerBound])
             }
+            guard let block else { return }
             body(index, block)
-            parent = block ?? BlockRecord.noBlock
+            parent = block
         }
     }
 

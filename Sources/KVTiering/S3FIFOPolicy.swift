@@ -72,7 +72,7 @@ public struct S3FIFOPolicy: TierPolicy {
         links.grow(toHold: path, listCount: Self.listCount)
         let blockCount = links.count - Self.listCount
         if states.count < blockCount {
-            states.append(contentsOf: repeatElement(State(), count: blockCount - states.count))
+            states.extend(to: blockCount, with: State())
         }
         walk { policy, links, states in
             var position = path.count

@@ -15,6 +15,8 @@ public struct StoreConfiguration {
     public var writeBudget: WriteBudgetConfiguration?
     /// Blocks known by key, kept or remembered by the policy.
     public var knownBlocksMax: Int
+    /// How many of them the table of keys has room for from the start.
+    public var knownBlocksExpected = 0
 
     /// A store of given parts.
     public init(
@@ -87,7 +89,8 @@ public struct StoreManager: ~Copyable {
         let count = configuration.bytes / configuration.blockBytes
         precondition(count >= 1, "a store of fewer bytes than a block")
         precondition(configuration.knownBlocksMax >= count, "a store that may know fewer blocks than it holds")
-        known = KnownBlocks(countMax: configuration.knownBlocksMax)
+        known = KnownBlocks(
+            countMax: configuration.knownBlocksMax, expectedCount: configuration.knownBlocksExpected)
         slots = TierSlots(count: count)
         policy = configuration.makePolicy(count)
         budget = WriteBudget(configuration.writeBudget)
@@ -95,11 +98,11 @@ public struct StoreManager: ~Copyable {
         blockBytes = configuration.blockBytes
     }
 
-    /// Which of the keys can be found: bit i % 64 of word i / 64 for key i.
+    /// Which of the keys, in a chain's order, can be found: bit i % 64 of word i / 64 for key i.
     public func present(_ keys: [BlockKey]) -> [UInt64] {
         var words = [UInt64](repeating: 0, count: (keys.count + 63) / 64)
-        known.find(keys.span) { index, block in
-            if let block, known[block].dram == .present { words[index / 64] |= 1 << UInt64(index % 64) }
+        known.findLeading(keys.span) { index, block in
+            if known[block].dram == .present { words[index / 64] |= 1 << UInt64(index % 64) }
         }
         return words
     }

@@ -278,6 +278,8 @@ public struct TieringLimits: Sendable {
     public var transfersMax: Int
     /// Blocks known by key, in a tier or remembered for the ledger and the policies.
     public var knownBlocksMax: Int
+    /// How many of them the table of keys has room for from the start; beyond, and by default, it grows as they come.
+    public var knownBlocksExpected = 0
     /// Pins in force.
     public var pinsMax: Int
     /// Blocks in one transfer at most.

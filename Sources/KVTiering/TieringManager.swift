@@ -81,7 +81,8 @@ public struct TieringManager: ~Copyable {
         let dramCount = configuration.slotCount(configuration.dram)
         let nvmeCount = configuration.slotCount(configuration.nvme)
         known = KnownBlocks(
-            countMax: configuration.limits.knownBlocksMax, hashSeed: configuration.hashSeed)
+            countMax: configuration.limits.knownBlocksMax, expectedCount: configuration.limits.knownBlocksExpected,
+            hashSeed: configuration.hashSeed)
         dram = TierSlots(count: dramCount)
         nvme = TierSlots(count: nvmeCount)
         device = DeviceTier(count: configuration.deviceSlotCount)

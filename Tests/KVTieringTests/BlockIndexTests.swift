@@ -12,9 +12,10 @@ import Testing
         return BlockKey(high: UInt64(draw), low: low)
     }
 
-    @Test(arguments: [false, true])
-    func agreesWithADictionary(crowded: Bool) {
-        var index = BlockIndex()
+    /// With room for none, for fewer and for more than come.
+    @Test(arguments: [false, true], [0, 5000, 100_000])
+    func agreesWithADictionary(crowded: Bool, expectedCount: Int) {
+        var index = BlockIndex(expectedCount: expectedCount)
         var model: [BlockKey: (number: BlockNumber, location: UInt64)] = [:]
         var source = RandomSource(seed: crowded ? 5 : 6)
         // Rises to some ten thousand entries and falls again, twice.
@@ -121,6 +122,16 @@ import Testing
         #expect(index.byteCount / count + links <= 48)
         // Linear probing at loads from 0.7 to 0.875 puts it 1.2 to 3.5 places behind its home.
         #expect(index.meanDisplacement < 3.5)
+    }
+
+    @Test func roomThatWasAskedForIsTakenOnce() {
+        var index = BlockIndex(expectedCount: 200_000)
+        let bytes = index.byteCount
+        for number in 0..<200_000 { _ = index.insert(BlockKey(traceBlock: UInt64(number))) }
+        #expect(index.byteCount == bytes)
+        #expect(index.meanDisplacement < 3.5)
+        for number in 200_000..<400_000 { _ = index.insert(BlockKey(traceBlock: UInt64(number))) }
+        for number in 0..<400_000 { #expect(index.find(BlockKey(traceBlock: UInt64(number))) != nil) }
     }
 
     @Test func removalsLeaveNothingBehind() {
