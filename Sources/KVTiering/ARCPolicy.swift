@@ -8,24 +8,24 @@ import KVModel
 
 /// Two LRU lists, of blocks seen once and of blocks seen again, whose shares move with the ghosts that are asked
 /// for: a ghost of the first list makes that list larger, a ghost of the second makes it smaller.
-public struct ARCPolicy: TierPolicy {
+public struct ARCPolicy: TierPolicy, LinkedPolicy {
     public let capacity: Int
     public var residentCount: Int { counts[.seenOnce] + counts[.seenAgain] }
 
     /// How many blocks T1 should hold; the paper's `p`, from 0 to `capacity`.
     private var target = 0.0
     private var counts = Counts()
-    private var links = [BlockLink](listCount: Self.listCount)
-    private var states: [State] = []
-    private var pins = PinCounts()
+    var links = [BlockLink](listCount: Self.listCount)
+    var states: [State] = []
+    private(set) var pins = PinCounts()
     /// Ghosts that fell off the end since the owner last asked; collected only for an owner that will ask.
     private var forgotten: [BlockNumber] = []
     private let reportsForgotten: Bool
 
-    private static let listCount = 4
+    static let listCount = 4
 
     /// The list a block is in; the raw value of all but `none` is the head of the list.
-    private enum Place: UInt8 {
+    enum Place: UInt8 {
         /// T1: resident, seen once.
         case seenOnce
         /// T2: resident, seen at least twice.
@@ -35,11 +35,12 @@ public struct ARCPolicy: TierPolicy {
         /// B2: evicted from T2.
         case ghostOfAgain
         case none
+
+        var head: Int { Int(rawValue) }
     }
 
-    private struct State {
+    struct State: LinkedState {
         var place = Place.none
-        /// Pinned and outside its list, though still counted there (see `PinCounts`).
         var isParked = false
     }
 
@@ -90,11 +91,7 @@ public struct ARCPolicy: TierPolicy {
     public mutating func access(
         _ path: Span<BlockNumber>, _ context: RequestContext, evicted: inout [BlockNumber]
     ) {
-        links.grow(toHold: path, listCount: Self.listCount)
-        let blockCount = links.count - Self.listCount
-        if states.count < blockCount {
-            states.extend(to: blockCount, with: State())
-        }
+        grow(toHold: path)
         walk { policy, links, states in
             var position = path.count
             while position > 0 {
@@ -112,22 +109,6 @@ public struct ARCPolicy: TierPolicy {
                 }
             }
         }
-    }
-
-    /// Moves the arrays out of `self` for a walk: one check for all of it that nobody else has them.
-    @inline(__always)
-    private mutating func walk(
-        _ body: (inout ARCPolicy, inout MutableSpan<BlockLink>, inout MutableSpan<State>) -> Void
-    ) {
-        var nodes = links
-        var known = states
-        links = []
-        states = []
-        var links = nodes.mutableSpan
-        var states = known.mutableSpan
-        body(&self, &links, &states)
-        self.links = nodes
-        self.states = known
     }
 
     /// Residents that are asked for again, case I: from one end of a path down to the first block that is not resident, each becomes
@@ -149,7 +130,7 @@ public struct ARCPolicy: TierPolicy {
             if !state.isParked { links.detach(node) }
             if state.place == .seenOnce { movedUp += 1 }
             states[block] = State(place: .seenAgain)
-            links.attachNewest(node, to: Int(Place.seenAgain.rawValue))
+            links.attachNewest(node, to: Place.seenAgain.head)
             position -= 1
         }
         return (position, movedUp)
@@ -180,7 +161,7 @@ public struct ARCPolicy: TierPolicy {
         if firstTwo >= capacity {
             if counts[.ghostOfOnce] > 0 {
                 forgetOldest(of: .ghostOfOnce, &links, &states)
-            } else if let victim = oldestUnpinned(of: .seenOnce, &links, &states) {
+            } else if let victim = oldestUnpinned(of: Place.seenOnce.head, &links, &states) {
                 // T1 fills the tier alone: its oldest leaves without a ghost.
                 move(victim, to: .none, &links, &states)
                 evicted.append(BlockNumber(truncatingIfNeeded: victim))
@@ -203,7 +184,8 @@ public struct ARCPolicy: TierPolicy {
         let takesOnce = once >= 1 && (once > target || (forGhostOfAgain && once == target))
         let (first, second): (Place, Place) = takesOnce ? (.seenOnce, .seenAgain) : (.seenAgain, .seenOnce)
         guard
-            let victim = oldestUnpinned(of: first, &links, &states) ?? oldestUnpinned(of: second, &links, &states)
+            let victim = oldestUnpinned(of: first.head, &links, &states)
+                ?? oldestUnpinned(of: second.head, &links, &states)
         else { return false }
         move(victim, to: states[victim].place == .seenOnce ? .ghostOfOnce : .ghostOfAgain, &links, &states)
         evicted.append(BlockNumber(truncatingIfNeeded: victim))
@@ -212,27 +194,11 @@ public struct ARCPolicy: TierPolicy {
 
     // MARK: Lists
 
-    /// The oldest block of a list that is not pinned; pinned ones on the way are parked.
-    @inline(__always)
-    private func oldestUnpinned(
-        of place: Place, _ links: inout MutableSpan<BlockLink>, _ states: inout MutableSpan<State>
-    ) -> Int? {
-        while true {
-            let node = links.oldest(of: Int(place.rawValue))
-            if node == Int(place.rawValue) { return nil }
-            let block = node - Self.listCount
-            if !pins.isPinned(BlockNumber(truncatingIfNeeded: block)) { return block }
-            links.detach(node)
-            links[node].older = BlockLink.parked
-            states[block].isParked = true
-        }
-    }
-
     private mutating func forgetOldest(
         of place: Place, _ links: inout MutableSpan<BlockLink>, _ states: inout MutableSpan<State>
     ) {
-        let node = links.oldest(of: Int(place.rawValue))
-        guard node != Int(place.rawValue) else { return }
+        let node = links.oldest(of: place.head)
+        guard node != place.head else { return }
         move(node - Self.listCount, to: .none, &links, &states)
         if reportsForgotten { forgotten.append(BlockNumber(truncatingIfNeeded: node - Self.listCount)) }
     }
@@ -248,7 +214,7 @@ public struct ARCPolicy: TierPolicy {
         counts[state.place] -= 1
         counts[place] += 1
         states[block] = State(place: place)
-        if place != .none { links.attachNewest(node, to: Int(place.rawValue)) }
+        if place != .none { links.attachNewest(node, to: place.head) }
     }
 
     /// Drops the block, resident or ghost.
@@ -277,7 +243,7 @@ public struct ARCPolicy: TierPolicy {
         let index = Int(block)
         guard pins.unpin(block), isResident(block), states[index].isParked else { return }
         states[index].isParked = false
-        links.attachOldest(index + Self.listCount, to: Int(states[index].place.rawValue))
+        links.attachOldest(index + Self.listCount, to: states[index].place.head)
     }
 
     public mutating func remove(_ block: BlockNumber) {

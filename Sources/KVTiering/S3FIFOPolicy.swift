@@ -11,7 +11,7 @@ import KVModel
 /// A hit only counts, to at most three. The oldest of the small queue moves to the main queue when it was hit more
 /// than once, and leaves as a ghost otherwise; the oldest of the main queue goes round again for each hit counted.
 /// A miss whose ghost is remembered enters the main queue.
-public struct S3FIFOPolicy: TierPolicy {
+public struct S3FIFOPolicy: TierPolicy, LinkedPolicy {
     public let capacity: Int
     public var residentCount: Int { smallCount + mainCount }
 
@@ -23,26 +23,29 @@ public struct S3FIFOPolicy: TierPolicy {
     private var smallCount = 0
     private var mainCount = 0
     private var ghostCount = 0
-    private var links = [BlockLink](listCount: Self.listCount)
-    private var states: [State] = []
-    private var pins = PinCounts()
+    var links = [BlockLink](listCount: Self.listCount)
+    var states: [State] = []
+    private(set) var pins = PinCounts()
     /// Ghosts that fell off the end since the owner last asked; collected only for an owner that will ask.
     private var forgotten: [BlockNumber] = []
     private let reportsForgotten: Bool
 
-    private static let listCount = 3
+    static let listCount = 3
     /// A hit more than this moves a block from the small queue to the main one.
     private static let hitsToStay: UInt8 = 2
     /// Hits beyond this are not counted.
     private static let hitLimit: UInt8 = 3
 
     /// The queue a block is in; the raw value of all but `none` is the head of its list.
-    private enum Queue: UInt8 { case small, main, ghost, none }
+    enum Queue: UInt8 {
+        case small, main, ghost, none
 
-    private struct State {
+        var head: Int { Int(rawValue) }
+    }
+
+    struct State: LinkedState {
         var queue = Queue.none
         var hits: UInt8 = 0
-        /// Pinned and outside its queue's list, though still counted there (see `PinCounts`).
         var isParked = false
     }
 
@@ -69,11 +72,7 @@ public struct S3FIFOPolicy: TierPolicy {
     public mutating func access(
         _ path: Span<BlockNumber>, _ context: RequestContext, evicted: inout [BlockNumber]
     ) {
-        links.grow(toHold: path, listCount: Self.listCount)
-        let blockCount = links.count - Self.listCount
-        if states.count < blockCount {
-            states.extend(to: blockCount, with: State())
-        }
+        grow(toHold: path)
         walk { policy, links, states in
             var position = path.count
             while position > 0 {
@@ -87,22 +86,6 @@ public struct S3FIFOPolicy: TierPolicy {
                 }
             }
         }
-    }
-
-    /// Moves the arrays out of `self` for a walk: one check for all of it that nobody else has them.
-    @inline(__always)
-    private mutating func walk(
-        _ body: (inout S3FIFOPolicy, inout MutableSpan<BlockLink>, inout MutableSpan<State>) -> Void
-    ) {
-        var nodes = links
-        var known = states
-        links = []
-        states = []
-        var links = nodes.mutableSpan
-        var states = known.mutableSpan
-        body(&self, &links, &states)
-        self.links = nodes
-        self.states = known
     }
 
     private mutating func admit(
@@ -130,7 +113,7 @@ public struct S3FIFOPolicy: TierPolicy {
     private mutating func takeFromSmall(
         _ links: inout MutableSpan<BlockLink>, _ states: inout MutableSpan<State>
     ) -> Int? {
-        while let block = oldestUnpinned(of: .small, &links, &states) {
+        while let block = oldestUnpinned(of: Queue.small.head, &links, &states) {
             let hits = states[block].hits
             leave(block, &links, &states)
             if hits >= Self.hitsToStay {
@@ -146,29 +129,13 @@ public struct S3FIFOPolicy: TierPolicy {
     private mutating func takeFromMain(
         _ links: inout MutableSpan<BlockLink>, _ states: inout MutableSpan<State>
     ) -> Int? {
-        while let block = oldestUnpinned(of: .main, &links, &states) {
+        while let block = oldestUnpinned(of: Queue.main.head, &links, &states) {
             let hits = states[block].hits
             leave(block, &links, &states)
             if hits == 0 { return block }
             enter(block, .main, hits: hits - 1, &links, &states)
         }
         return nil
-    }
-
-    /// The oldest block of a queue that is not pinned; pinned ones on the way are parked.
-    @inline(__always)
-    private func oldestUnpinned(
-        of queue: Queue, _ links: inout MutableSpan<BlockLink>, _ states: inout MutableSpan<State>
-    ) -> Int? {
-        while true {
-            let node = links.oldest(of: Int(queue.rawValue))
-            if node == Int(queue.rawValue) { return nil }
-            let block = node - Self.listCount
-            if !pins.isPinned(BlockNumber(truncatingIfNeeded: block)) { return block }
-            links.detach(node)
-            links[node].older = BlockLink.parked
-            states[block].isParked = true
-        }
     }
 
     // MARK: Queues
@@ -178,7 +145,7 @@ public struct S3FIFOPolicy: TierPolicy {
         _ block: Int, _ queue: Queue, hits: UInt8, _ links: inout MutableSpan<BlockLink>,
         _ states: inout MutableSpan<State>
     ) {
-        links.attachNewest(block + Self.listCount, to: Int(queue.rawValue))
+        links.attachNewest(block + Self.listCount, to: queue.head)
         states[block] = State(queue: queue, hits: hits)
         if queue == .small { smallCount += 1 } else { mainCount += 1 }
     }
@@ -199,11 +166,11 @@ public struct S3FIFOPolicy: TierPolicy {
     ) {
         if ghostCapacity == 0 { return }
         if ghostCount == ghostCapacity {
-            let oldest = links.oldest(of: Int(Queue.ghost.rawValue)) - Self.listCount
+            let oldest = links.oldest(of: Queue.ghost.head) - Self.listCount
             forgetGhost(oldest, &links, &states)
             if reportsForgotten { forgotten.append(BlockNumber(truncatingIfNeeded: oldest)) }
         }
-        links.attachNewest(block + Self.listCount, to: Int(Queue.ghost.rawValue))
+        links.attachNewest(block + Self.listCount, to: Queue.ghost.head)
         states[block].queue = .ghost
         ghostCount += 1
     }
@@ -250,7 +217,7 @@ public struct S3FIFOPolicy: TierPolicy {
         let index = Int(block)
         guard pins.unpin(block), isResident(block), states[index].isParked else { return }
         states[index].isParked = false
-        links.attachOldest(index + Self.listCount, to: Int(states[index].queue.rawValue))
+        links.attachOldest(index + Self.listCount, to: states[index].queue.head)
     }
 
     public mutating func remove(_ block: BlockNumber) {
