@@ -98,6 +98,20 @@ struct ByteSource: ~Copyable {
         }
     }
 
+    /// Throws when the rest of a compressed stream, as far as 64 MiB of it, is damaged: what came of it before that may be wrong,
+    /// too, and a line that makes no sense is then the stream's fault.
+    mutating func checkRest() throws(OperatorError) {
+        guard filter != nil else { return }
+        let piece = UnsafeMutableRawBufferPointer.allocate(byteCount: Self.pieceSize, alignment: 16)
+        defer { unsafe piece.deallocate() }
+        var left = 64 << 20
+        while left > 0 {
+            let count = unsafe try read(into: piece)
+            if count == 0 { return }
+            left -= count
+        }
+    }
+
     private mutating func filterStep(into buffer: UnsafeMutableRawBufferPointer) throws(OperatorError)
         -> FilterProcess.Step
     {

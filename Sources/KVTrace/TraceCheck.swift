@@ -51,11 +51,12 @@ public struct TraceCheck: Sendable {
         var lenient = options
         lenient.skipsBadLines = true
         lenient.checksTurnOrder = true
-        do throws(OperatorError) {
-            check.trace = try TraceReader(options: lenient, place: place).read(
-                source, name: name, progress: progress
-            ) { line, problem in check.note(problem, line: line) }
-        } catch {
+        let outcome = try TraceReader(options: lenient, place: place).outcome(
+            of: source, name: name, progress: progress
+        ) { line, problem in check.note(problem, line: line) }
+        switch outcome {
+        case .success(let trace): check.trace = trace
+        case .failure(let error):
             // Lines were found, and none was good: that is a finding, not a failure.
             if check.findings.isEmpty || check.findings.contains(where: { $0.isUnknownFormat }) { throw error }
         }

@@ -76,6 +76,14 @@ struct TraceReader {
         _ source: consuming ByteSource, name: String, progress: ((TraceProgress) -> Void)?,
         onProblem: (Int, LineProblem) -> Void
     ) throws(OperatorError) -> Trace {
+        try outcome(of: source, name: name, progress: progress, onProblem: onProblem).get()
+    }
+
+    /// The same; that there was no request at all is a result and not thrown.
+    func outcome(
+        of source: consuming ByteSource, name: String, progress: ((TraceProgress) -> Void)?,
+        onProblem: (Int, LineProblem) -> Void
+    ) throws(OperatorError) -> Result<Trace, OperatorError> {
         if let tokens = options.blockTokens, !Trace.blockTokensRange.contains(tokens) {
             throw OperatorError("block size \(tokens) is not from 1 to \(Trace.blockTokensRange.upperBound) tokens")
         }
@@ -103,6 +111,7 @@ struct TraceReader {
             }
             if let problem {
                 onProblem(lines.lineNumber, problem)
+                if !mayBeSkipped(builder) { try lines.source.checkRest() }
                 try skipOrThrow(problem, line: lines.lineNumber, builder: &builder)
             }
             if let progress, lines.source.progress.bytesRead != shownBytes {
@@ -110,8 +119,8 @@ struct TraceReader {
                 progress(lines.source.progress)
             }
         }
-        if builder.requests.isEmpty { throw emptyError(builder, firstUnknown) }
-        return builder.trace(name: name, sha256: lines.source.sha256)
+        if builder.requests.isEmpty { return .failure(emptyError(builder, firstUnknown)) }
+        return .success(builder.trace(name: name, sha256: lines.source.sha256))
     }
 
     private var longLine: LineProblem {
@@ -120,14 +129,18 @@ struct TraceReader {
             remedy: "a trace has one request a line")
     }
 
+    /// A header line may not: all lines depend on it.
+    private func mayBeSkipped(_ builder: TraceBuilder) -> Bool { options.skipsBadLines && !isHeader(builder) }
+
+    private func isHeader(_ builder: TraceBuilder) -> Bool { builder.format == .holdfast && !builder.hasHeader }
+
     private func skipOrThrow(_ problem: LineProblem, line: Int, builder: inout TraceBuilder) throws(OperatorError) {
-        let isHeader = builder.format == .holdfast && !builder.hasHeader
-        if options.skipsBadLines, !isHeader {
+        if mayBeSkipped(builder) {
             builder.skippedLineCount += 1
             return
         }
         let remedy =
-            !problem.remedy.isEmpty || isHeader || builder.format == nil
+            !problem.remedy.isEmpty || isHeader(builder) || builder.format == nil
             ? problem.remedy : "repair the line, or pass over such lines with --skip-bad"
         throw OperatorError(problem.what, at: "\(place):\(line)", remedy: remedy)
     }
