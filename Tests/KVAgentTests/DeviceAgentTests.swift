@@ -161,7 +161,7 @@ import Testing
             #expect(stranger.refusal?.description.contains("hbm") == true)
             // A commit without a request has nobody to hold its slots by: nothing is taken over.
             let reservation = try #require(reserve(full, 3))
-            #expect(commit(reservation, Sample.names(3, 3), request: 0)?.keptCount == 0)
+            #expect(commit(reservation, 0..<reservation.reserved.slots.count, Sample.names(3, 3))?.keptCount == 0)
             #expect(reservation.isInForce)
             #expect(try status(sidecar).reservedBytes == 3 * Sample.blockBytes)
         }

@@ -17,7 +17,7 @@ struct DeviceHolding {
 }
 
 /// Suites over such an agent.
-protocol DeviceBench {}
+protocol DeviceBench: SidecarBench {}
 
 extension DeviceBench {
     /// - Parameter device: In place of the ordinary emulated one.
@@ -25,37 +25,20 @@ extension DeviceBench {
         _ change: (inout AgentConfiguration) -> Void = { _ in }, secret: [UInt8] = [], device: DeviceAccess? = nil,
         _ body: (AgentSidecar) throws -> Void
     ) throws {
-        let folder = try Folder()
-        var configuration = AgentConfiguration()
-        configuration.socket = folder.path("s")
-        configuration.journal = folder.path("journal")
-        configuration.journalSize = journalBytesMax
-        configuration.dram = 4 << 20
-        configuration.hbm = 32 * Sample.blockBytes
-        configuration.device = "emulated"
-        configuration.http = ""
-        configuration.planner = .always
-        configuration.prefill = PrefillCost(base: 0, linear: 0.1, quadratic: 0)
-        change(&configuration)
-        var surroundings = AgentSurroundings(links: fastLinks)
-        surroundings.storeSecret = secret
-        surroundings.device = device
-        let sidecar = try AgentSidecar(configuration, in: surroundings, logger: quietLogger())
-        defer { sidecar.endWithJournal(ownership: .full) }
-        try body(sidecar)
+        try withSidecar(
+            of: .full, secret: secret, device: device,
+            {
+                $0.hbm = 32 * Sample.blockBytes
+                $0.device = "emulated"
+                $0.planner = .always
+                change(&$0)
+            }, body)
     }
 
     func engine(
         _ sidecar: AgentSidecar, _ ownership: Ownership = .full, _ access: EngineArenaAccess = .writing
     ) throws -> EngineClient {
-        var hello = Sample.hello()
-        hello.ownership = ownership
-        var configuration = EngineClientConfiguration(path: sidecar.configuration.socket, hello: hello)
-        configuration.backoff = Duration(milliseconds: 10)
-        configuration.lookUpLimit = Duration(seconds: 10)
-        configuration.jobLimit = Duration(seconds: 10)
-        configuration.arena = access
-        return try EngineClient(configuration)
+        try engine(sidecar, kind: "replay", ownership, access)
     }
 
     func attached(_ sidecar: AgentSidecar) throws -> EngineClient {
@@ -64,30 +47,10 @@ extension DeviceBench {
         return client
     }
 
-    func reserve(_ client: EngineClient, _ count: Int) -> EngineReservation? {
-        let box = Box<EngineReservation?>()
-        client.reserve(count) { box.set($0) }
-        return box.wait() ?? nil
-    }
-
     func take(_ client: EngineClient, _ count: Int, request: EngineTicket) -> EngineLease? {
         let box = Box<EngineLease?>()
         client.take(first: 0, count: count, request: request) { box.set($0) }
         return box.wait() ?? nil
-    }
-
-    func commit(
-        _ reservation: EngineReservation, _ names: [ObjectName], request: EngineTicket
-    ) -> EngineSaved? {
-        let box = Box<EngineSaved>()
-        reservation.commit(0..<reservation.reserved.slots.count, as: names, request: request) { box.set($0) }
-        return box.wait()
-    }
-
-    func status(_ sidecar: AgentSidecar) throws -> AgentStatus {
-        let agent = try #require(sidecar.agent)
-        #expect(agent.waitUntilQuiet(within: waitLimit))
-        return agent.status
     }
 
     /// Block `index` of a chain holds this byte.
@@ -117,16 +80,12 @@ extension DeviceBench {
                         unsafe $0.initializeMemory(as: UInt8.self, repeating: byte(seed, came + index))
                     })
             }
-            let saved = commit(
-                reservation, Array(names[..<(came + reservation.reserved.slots.count)]), request: ticket)
-            #expect(saved != nil && (!isKept || saved?.keptCount == reservation.reserved.slots.count))
+            let kept = reservation.reserved.slots.count
+            let saved = commit(reservation, 0..<kept, Array(names[..<(came + kept)]), request: ticket)
+            #expect(saved != nil && (!isKept || saved?.keptCount == kept))
             holding.reservation = reservation
         }
         return holding
-    }
-
-    func holds(_ lease: EngineLease, _ index: Int, _ value: UInt8) -> Bool {
-        unsafe lease.read(index) { bytes in unsafe bytes.allSatisfy { $0 == value } } ?? false
     }
 
     func end(_ client: EngineClient, _ holding: DeviceHolding) {

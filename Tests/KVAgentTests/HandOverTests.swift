@@ -9,44 +9,18 @@ import KVSystem
 import KVTiering
 import Testing
 
-@Suite(.serialized) struct HandOverTests {
+@Suite(.serialized) struct HandOverTests: SidecarBench {
     private func withSidecar(
         _ change: (inout AgentConfiguration) -> Void = { _ in }, secret: [UInt8] = [],
         _ body: (AgentSidecar) throws -> Void
     ) throws {
-        let folder = try Folder()
-        var configuration = AgentConfiguration()
-        configuration.socket = folder.path("s")
-        configuration.journal = folder.path("journal")
-        configuration.journalSize = journalBytesMax
-        configuration.dram = 4 << 20
-        configuration.http = ""
-        configuration.prefill = PrefillCost(base: 0, linear: 0.1, quadratic: 0)
-        change(&configuration)
-        var surroundings = AgentSurroundings(links: fastLinks)
-        surroundings.storeSecret = secret
-        let sidecar = try AgentSidecar(configuration, in: surroundings, logger: quietLogger())
-        defer { sidecar.endWithJournal(ownership: .host) }
-        try body(sidecar)
+        try withSidecar(of: .host, secret: secret, device: nil, change, body)
     }
 
     private func engine(_ sidecar: AgentSidecar, _ access: EngineArenaAccess = .writing) throws -> EngineClient {
-        var hello = Sample.hello(kind: "lmcache")
-        hello.ownership = .host
-        var configuration = EngineClientConfiguration(path: sidecar.configuration.socket, hello: hello)
-        configuration.backoff = Duration(milliseconds: 10)
-        configuration.lookUpLimit = Duration(seconds: 10)
-        configuration.jobLimit = Duration(seconds: 10)
-        configuration.arena = access
-        let client = try EngineClient(configuration)
+        let client = try engine(sidecar, kind: "lmcache", .host, access)
         #expect(Sample.wait { client.arena != nil })
         return client
-    }
-
-    private func reserve(_ client: EngineClient, _ count: Int, lifetime: Duration = .zero) -> EngineReservation? {
-        let box = Box<EngineReservation?>()
-        client.reserve(count, lifetime: lifetime) { box.set($0) }
-        return box.wait() ?? nil
     }
 
     private func take(
@@ -78,26 +52,10 @@ import Testing
         return kept
     }
 
-    private func commit(_ reservation: EngineReservation, _ slots: Range<Int>, _ names: [ObjectName]) -> EngineSaved? {
-        let box = Box<EngineSaved>()
-        reservation.commit(slots, as: names) { box.set($0) }
-        return box.wait()
-    }
-
-    private func holds(_ lease: EngineLease, _ index: Int, _ value: UInt8) -> Bool {
-        unsafe lease.read(index) { bytes in unsafe bytes.allSatisfy { $0 == value } } ?? false
-    }
-
     private func release(_ lease: EngineLease) -> Bool? {
         let box = Box<Bool?>()
         lease.release { box.set($0) }
         return box.wait() ?? nil
-    }
-
-    private func status(_ sidecar: AgentSidecar) throws -> AgentStatus {
-        let agent = try #require(sidecar.agent)
-        #expect(agent.waitUntilQuiet(within: waitLimit))
-        return agent.status
     }
 
     @Test func whatOneEngineCommitsAnotherReadsInPlaceWithoutACopy() throws {

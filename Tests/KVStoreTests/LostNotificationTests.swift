@@ -1,12 +1,10 @@
 // A subscriber whose transport has no room is told so as soon as there is room: nothing is lost in silence.
 
 import Dispatch
-import Foundation
 import KVModel
 import KVStore
 import KVSystem
 import KVTransport
-import Logging
 import Synchronization
 import Testing
 
@@ -42,21 +40,8 @@ private final class DeafServer: SessionServer {
 
 @Suite struct LostNotificationTests {
     @Test func whatIsLostIsToldAsAnOverflow() throws {
-        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("hf-store-\(UUID().uuidString)")
-        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
-        defer { try? FileManager.default.removeItem(at: folder) }
-        var configuration = StoreConfiguration()
-        configuration.data = [folder.appendingPathComponent("a.flash").path]
-        configuration.size = 32 << 20
-        configuration.extent = 64 << 10
-        configuration.payloadMax = 1 << 20
-        configuration.dram = 8 << 20
-        configuration.scrub = 0
-        var logger = Logger(label: "test")
-        logger.logLevel = .critical
-        let tenants = Tenants(byName: ["a": Tenant(secret: Array(repeating: 7, count: 32), isOperator: true)])
-        let store = try Store(configuration, tenants: tenants, logger: logger)
-        defer { store.shutDown() }
+        let bench = try StoreBench()
+        let store = try #require(bench.store)
         let server = DeafServer()
         store.serve(server, transport: 9)
         let session = SessionID(transport: 9, number: 1)
@@ -69,7 +54,7 @@ private final class DeafServer: SessionServer {
             guard case .receive(let request, _)? = server.next() else { return #expect(Bool(false)) }
             _ = store.deliver(.received(request, .whole))
         }
-        _ = store.deliver(.opened(session, Peer(tenant: "a", carrier: .loopback, address: "here")))
+        _ = store.deliver(.opened(session, Peer(tenant: "admin", carrier: .loopback, address: "here")))
         ask(1, .openNamespace(name: "n"))
         ask(2, .subscribe(1))
         _ = server.next()

@@ -9,56 +9,8 @@ import KVTransport
 import Logging
 import Testing
 
-/// A store in a folder of its own that can be stopped and started again.
-private final class Bench {
-    let folder: URL
-    var configuration = StoreConfiguration()
-    var tenants = Tenants(byName: [
-        "admin": Tenant(secret: Array(repeating: 7, count: 32), isOperator: true),
-        "guest": Tenant(secret: Array(repeating: 9, count: 32), isOperator: false),
-    ])
-    private(set) var store: Store?
-    private(set) var port: UInt16 = 0
-    private let lanes: Int
-
-    init(lanes: Int = 1, _ change: (inout StoreConfiguration) -> Void = { _ in }) throws {
-        self.lanes = lanes
-        folder = FileManager.default.temporaryDirectory.appendingPathComponent("hf-store-\(UUID().uuidString)")
-        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
-        configuration.data = [folder.appendingPathComponent("a.flash").path]
-        configuration.size = 32 << 20
-        configuration.extent = 64 << 10
-        configuration.payloadMax = 1 << 20
-        configuration.dram = 8 << 20
-        configuration.scrub = 0
-        change(&configuration)
-        try start()
-    }
-
-    deinit {
-        store?.shutDown()
-        try? FileManager.default.removeItem(at: folder)
-    }
-
-    func start() throws {
-        var logger = Logger(label: "test")
-        logger.logLevel = .critical
-        let store = try Store(configuration, tenants: tenants, logger: logger)
-        let server = try TCPServer(
-            TCPServerConfiguration(
-                address: "127.0.0.1", port: 0, laneCount: lanes, socketBufferBytes: 0, limits: .standard),
-            transport: 1, host: store)
-        port = server.port
-        store.serve(server, transport: 1)
-        self.store = store
-    }
-
-    func stop() {
-        store?.shutDown()
-        store = nil
-    }
-
-    func client(_ tenant: String = "admin", secret: [UInt8]? = nil) throws -> Client {
+extension StoreBench {
+    fileprivate func client(_ tenant: String = "admin", secret: [UInt8]? = nil) throws -> Client {
         let key = secret ?? tenants.byName[tenant]?.secret ?? []
         return try Client(port: port, tenant: tenant, secret: key)
     }
@@ -136,7 +88,7 @@ private func name(_ number: UInt64) -> ObjectName {
 
 @Suite(.serialized) struct WholeStoreTests {
     @Test func whatWasAcknowledgedIsThereAfterARestart() async throws {
-        let bench = try Bench()
+        let bench = try StoreBench()
         let lengths = [1, 4096, 65_536, 65_537, 200_000, 1 << 20]
         do {
             let client = try bench.client()
@@ -165,7 +117,7 @@ private func name(_ number: UInt64) -> ObjectName {
 
     /// Lanes, drive and the store's own thread take turns at deciding: nothing may be left lying between two turns.
     @Test func clientsOnFourLanesAreAllAnswered() async throws {
-        let bench = try Bench(lanes: 4)
+        let bench = try StoreBench(lanes: 4)
         let blocks = UInt64(24)
         let stored = try await withThrowingTaskGroup(of: Int.self) { group in
             for number in UInt64(0)..<8 {
@@ -188,7 +140,7 @@ private func name(_ number: UInt64) -> ObjectName {
     }
 
     @Test func aTenantCannotSeeAnothersBlocks() async throws {
-        let bench = try Bench()
+        let bench = try StoreBench()
         let admin = try bench.client()
         let handle = try await admin.open("a")
         #expect(await admin.put(handle, 1, bytes: 5000) == .ok)
@@ -200,7 +152,7 @@ private func name(_ number: UInt64) -> ObjectName {
     }
 
     @Test func aWrongKeyGetsNothing() async throws {
-        let bench = try Bench()
+        let bench = try StoreBench()
         let stranger = try bench.client("admin", secret: Array(repeating: 1, count: 32))
         let response = await stranger.client.call(
             .openNamespace(name: "a"), within: KVModel.Duration(milliseconds: 1500))
@@ -208,7 +160,7 @@ private func name(_ number: UInt64) -> ObjectName {
     }
 
     @Test func pinsSurviveARestartAndHoldTheirBlocks() async throws {
-        let bench = try Bench()
+        let bench = try StoreBench()
         do {
             let client = try bench.client()
             let handle = try await client.open("a")
@@ -232,7 +184,7 @@ private func name(_ number: UInt64) -> ObjectName {
     }
 
     @Test func aFullDriveGoesOnByEvicting() async throws {
-        let bench = try Bench { $0.size = 8 << 20 }
+        let bench = try StoreBench { $0.size = 8 << 20 }
         let client = try bench.client()
         let handle = try await client.open("a")
         for number in 0..<400 as Range<UInt64> {
@@ -246,7 +198,7 @@ private func name(_ number: UInt64) -> ObjectName {
     }
 
     @Test func aDamagedBlockIsAMissAndIsQuarantined() async throws {
-        let bench = try Bench()
+        let bench = try StoreBench()
         do {
             let client = try bench.client()
             let handle = try await client.open("a")
@@ -275,7 +227,7 @@ private func name(_ number: UInt64) -> ObjectName {
     }
 
     @Test func aDrainedStoreStopsQuietly() async throws {
-        let bench = try Bench()
+        let bench = try StoreBench()
         let client = try bench.client()
         let handle = try await client.open("a")
         #expect(await client.put(handle, 1, bytes: 4096) == .ok)
@@ -286,7 +238,7 @@ private func name(_ number: UInt64) -> ObjectName {
     @Test func twoDrivesShareTheBlocksAndBelongTogether() async throws {
         let second = FileManager.default.temporaryDirectory.appendingPathComponent("hf-\(UUID().uuidString).flash")
         defer { try? FileManager.default.removeItem(at: second) }
-        let bench = try Bench { $0.data.append(second.path) }
+        let bench = try StoreBench { $0.data.append(second.path) }
         do {
             let client = try bench.client()
             let handle = try await client.open("a")
@@ -306,7 +258,7 @@ private func name(_ number: UInt64) -> ObjectName {
     @Test func aStoreGoesOnWithoutADriveAndTakesABlankOneInItsPlace() async throws {
         let second = FileManager.default.temporaryDirectory.appendingPathComponent("hf-\(UUID().uuidString).flash")
         defer { try? FileManager.default.removeItem(at: second) }
-        let bench = try Bench { $0.data.append(second.path) }
+        let bench = try StoreBench { $0.data.append(second.path) }
         do {
             let client = try bench.client()
             let handle = try await client.open("a")
@@ -349,7 +301,7 @@ private func name(_ number: UInt64) -> ObjectName {
     }
 
     @Test func aRevokedKeyEndsItsSessionsAndANewTenantComesIn() async throws {
-        let bench = try Bench()
+        let bench = try StoreBench()
         let guest = try bench.client("guest")
         #expect(await guest.ask(.stat).status == .ok)
         var tenants = bench.tenants

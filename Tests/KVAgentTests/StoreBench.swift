@@ -1,0 +1,74 @@
+// A store of the test's own process, over TCP or RDMA, that can be stopped and started again.
+
+import KVAgent
+import KVModel
+import KVStore
+import KVTransport
+
+/// A store of this process.
+final class StoreBench {
+    let folder: Folder
+    var configuration = StoreConfiguration()
+    let tenants = Tenants(byName: ["guest": Tenant(secret: Array(repeating: 9, count: 32), isOperator: false)])
+    private(set) var store: Store?
+    private(set) var port: UInt16 = 0
+    /// Its server, when it serves over RDMA alone.
+    private(set) var verbs: VerbsServer?
+    private let isOverVerbs: Bool
+
+    init(folder: Folder, bytes: Int = 64 << 20, isOverVerbs: Bool = false) throws {
+        self.folder = folder
+        self.isOverVerbs = isOverVerbs
+        configuration.data = [folder.path("store.flash")]
+        configuration.size = bytes
+        configuration.extent = 64 << 10
+        configuration.payloadMax = 1 << 20
+        configuration.dram = 8 << 20
+        configuration.scrub = 0
+        try start()
+    }
+
+    deinit { stop() }
+
+    func start() throws {
+        let store = try Store(configuration, tenants: tenants, logger: quietLogger())
+        self.store = store
+        if isOverVerbs {
+            let server = try VerbsServer(
+                VerbsServerConfiguration(
+                    place: VerbsPlace(device: VerbsDevice.names.last!), address: "0.0.0.0", port: port,
+                    settings: .standard, limits: .standard),
+                transport: 3, host: store)
+            port = server.port
+            verbs = server
+            return store.serve(server, transport: 3)
+        }
+        let server = try TCPServer(
+            TCPServerConfiguration(
+                address: "127.0.0.1", port: port, laneCount: 1, socketBufferBytes: 0, limits: .standard),
+            transport: 1, host: store)
+        port = server.port
+        store.serve(server, transport: 1)
+    }
+
+    func stop() {
+        store?.shutDown()
+        store = nil
+        verbs = nil
+    }
+
+    private var route: StoreRoute {
+        guard let verbs else { return .tcp(host: "127.0.0.1", port: port) }
+        let place = VerbsPlace(device: VerbsDevice.names.first!)
+        return .verbs(host: verbs.devicePort.addressText, port: port, place: place)
+    }
+
+    var access: StoreAccess {
+        var client = StoreClientConfiguration(
+            routes: [route], tenant: "guest", secret: Array(repeating: 9, count: 32))
+        client.backoffMax = Duration(milliseconds: 100)
+        client.breaker.pause = Duration(milliseconds: 20)
+        client.breaker.pauseMax = Duration(milliseconds: 50)
+        return StoreAccess(client: client)
+    }
+}
