@@ -108,7 +108,10 @@ extension ModelledReplay {
         let unique = trace.uniqueBlockCount
         // Halving steps from the whole trace down, so that the knee is seen wherever it lies.
         var sizes: [Int] = []
-        for step in (0..<scenario.sweep.capacities).reversed() { sizes.append(max(1, unique >> step)) }
+        for step in (0..<scenario.sweep.capacities).reversed() {
+            let size = max(1, unique >> step)
+            if size > sizes.last ?? 0 { sizes.append(size) }
+        }
         let configured = PolicyName(rawValue: scenario.tiers.policy.rawValue) ?? .lru
         var names: [PolicyName] = [.lru, configured, .clairvoyant]
         if configured == .lru { names.remove(at: 1) }
