@@ -125,6 +125,10 @@ struct Economics {
         var words: String
         /// USD per million tokens of this run and of the opponent.
         var cost: (own: Double, opponent: Double)?
+        /// Whether both cost more than that, by an amount nobody knows.
+        var isLeast = false
+        /// Why there is no cost.
+        var absence = ""
     }
 
     /// As given first, then each change alone.
@@ -150,16 +154,15 @@ struct Economics {
                 cost: scaled(storage: 2)),
             Sensitivity(
                 input: "ttft", factor: 1 + error, words: "TTFT \(Printed.percent(error)) worse than modelled",
-                cost: ifSlower),
+                cost: ifSlower, absence: "no cluster tried"),
             Sensitivity(
                 input: "sessions", factor: 0.5,
                 words: "half the sessions"
                     + (run.record.loadSweep.map {
                         " (\(Printed.number($0.traceRunsAt / 2).text) per GPU), same GPUs, within the SLO"
                     } ?? ""),
-                cost: atHalfTheSessions),
-            Sensitivity(
-                input: "reuse", factor: 0.5, words: "half the reuse: GPUs half-way to no cache", cost: atHalfTheReuse),
+                cost: atHalfTheSessions, absence: "load not tried"),
+            atHalfTheReuse,
         ]
     }
 
@@ -180,12 +183,20 @@ struct Economics {
     }
 
     /// With half the reuse every system gains half of what it gains over no cache: its smallest cluster is half-way to
-    /// that of no cache, in whole replicas. An estimate by arithmetic, not a replay.
-    private var atHalfTheReuse: (own: Double, opponent: Double)? {
-        guard let none = search("A")?.gpus, let own = half(own, none), let other = half(opponent, none) else {
-            return nil
+    /// that of no cache, in whole replicas. Where no cluster tried is enough without a cache, the largest gives the least that it
+    /// would cost. An estimate by arithmetic, not a replay.
+    private var atHalfTheReuse: Sensitivity {
+        var change = Sensitivity(
+            input: "reuse", factor: 0.5, words: "half the reuse: GPUs half-way to no cache", absence: "A not tried")
+        guard let without = search("A"), let none = without.gpus ?? without.triedGPUs.max(),
+            let own = half(own, none), let other = half(opponent, none)
+        else { return change }
+        change.cost = (own, other)
+        if without.gpus == nil {
+            change.isLeast = true
+            change.words += ", which needs over \(none)"
         }
-        return (own, other)
+        return change
     }
 
     private func half(_ result: SLOSearchResult?, _ none: Int) -> Double? {

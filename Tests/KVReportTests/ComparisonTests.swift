@@ -182,6 +182,16 @@ import Testing
         #expect(cells["storage price doubled ($10.00)"]?[0] == "$0.382")  // (96 + 20 + 1) ÷ 306
         #expect(cells["TTFT 11 % worse than modelled"]?[0] == "$0.507")  // 24 GPUs
         #expect(cells["half the reuse: GPUs half-way to no cache"]?[0] == "$0.977")  // (16 + 80) ÷ 2 = 48 GPUs
+        var unmet = Sample.record()
+        unmet.sloSearch[0].gpus = nil
+        unmet.sloSearch[0].cost = nil
+        let half = try Comparison([unmet]).sections[3].tables[0].rows.first { $0.name.hasPrefix("half the reuse") }
+        // No cluster is enough without a cache, and the largest tried is as large.
+        #expect(half?.name == "half the reuse: GPUs half-way to no cache, which needs over 80")
+        #expect(half?.cells == ["over $0.977", "over $1.10", ""])
+        unmet.sloSearch.removeFirst()
+        let none = try Comparison([unmet]).sections[3].tables[0].rows.first { $0.name.hasPrefix("half the reuse") }
+        #expect(none?.cells == ["A not tried", "", ""])
         // (0.30 + 0.9 ÷ 12 + 0.0024) ÷ 0.9
         #expect(cells["half the sessions (12 per GPU), same GPUs, within the SLO"]?[0] == "$0.419")
     }

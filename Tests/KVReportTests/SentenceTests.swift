@@ -212,7 +212,7 @@ private let cases: [Case] = [
         $0.run { $0.prefetch!.ttftSecondsBySecondRun = -20 }
     },
     Case(7, "p.main", "60 min of waiting, net by an estimate from its bytes: 0.30 s per request. 80 % of the bytes it"),
-    Case(7, "p.main", "saved 20 min of waiting, net: 0.10 s per request") {
+    Case(7, "p.main", "saved 20 min of waiting, as the same replay without it shows: 0.10 s per request") {
         $0.run { $0.prefetch!.ttftSecondsBySecondRun = 1_200 }
     },
     // 8

@@ -91,6 +91,7 @@ extension Comparison {
                 change.cost.map { cost in
                     .members([
                         "input": .string(change.input), "factor": .number(change.factor),
+                        "isLeast": .bool(change.isLeast),
                         "costPerMillionTokens": .number(cost.own),
                         "referenceCostPerMillionTokens": .number(cost.opponent),
                         "against": .string(Economics(run: run).opponent?.key ?? ""),

@@ -201,9 +201,12 @@ extension ComparedRun {
     var sensitivityTable: Table? {
         let rows = Economics(run: self).sensitivities().map { change -> Table.Row in
             guard let cost = change.cost else {
-                return Table.Row(mark: nil, name: change.words, cells: ["not in this record", "", ""])
+                return Table.Row(mark: nil, name: change.words, cells: [change.absence, "", ""])
             }
             let (own, other) = (Printed.dollars(cost.own, .table), Printed.dollars(cost.opponent, .table))
+            if change.isLeast {
+                return Table.Row(mark: nil, name: change.words, cells: ["over \(own.text)", "over \(other.text)", ""])
+            }
             let saving = other.value > 0 ? Printed.percent(1 - own.value / other.value) : Printed.percent(0)
             return Table.Row(
                 mark: nil, name: change.words, cells: [own.text, other.text, saving.text.replacing("-", with: "−")])

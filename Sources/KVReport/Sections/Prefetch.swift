@@ -44,11 +44,13 @@ extension ComparedRun {
         let net = Printed.seconds(balance.netSeconds)
         let per = Printed.seconds(balance.netSeconds / Double(max(record.trace.requests, 1)))
         let used = balance.bytesMoved > 0 ? balance.bytesUsed / balance.bytesMoved : 0
-        let source = balance.ttftSecondsBySecondRun == nil ? " by an estimate from its bytes" : ""
+        let source =
+            balance.ttftSecondsBySecondRun == nil
+            ? "net by an estimate from its bytes" : "as the same replay without it shows"
         return Conclusion(
             record: key, rule: "p.main",
             sentence:
-                "Prefetch saved \(net.text) of waiting, net\(source): \(per.text) per request. \(Printed.percent(used).text) of the bytes "
+                "Prefetch saved \(net.text) of waiting, \(source): \(per.text) per request. \(Printed.percent(used).text) of the bytes "
                 + "it moved were used.")
     }
 }
@@ -97,8 +99,8 @@ extension Comparison {
         }
         let whose = runs.count == 1 ? "" : "\(run.name): "
         return Figure(
-            title: "\(whose)Seconds of TTFT",
-            caption: "summed over \(Printed.count(run.record.trace.requests).text) requests, estimated from bytes",
+            title: "\(whose)Seconds of TTFT, estimated from bytes",
+            caption: "summed over \(Printed.count(run.record.trace.requests).text) requests, queues left out",
             chart: .waterfall(
                 WaterfallChart(steps: [
                     step("saved: already in DRAM", balance.ttftSecondsSaved, .dram),
