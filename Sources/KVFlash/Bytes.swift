@@ -44,7 +44,4 @@ struct PageReader {
         let covered = unsafe UnsafeRawBufferPointer(rebasing: bytes[0..<(bytes.count - 4)])
         return unsafe headerChecksum(covered) == get(UInt32.self, at: bytes.count - 4)
     }
-
-    /// Whether there is nothing but zeros from `offset` to `end`.
-    func isZero(from offset: Int, to end: Int) -> Bool { unsafe bytes[offset..<end].allSatisfy { $0 == 0 } }
 }

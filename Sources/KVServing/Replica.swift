@@ -105,8 +105,6 @@ public struct Replica: Sendable {
     public var runningCount: Int { decodes.count + partials.count + parked.count }
     /// Requests that wait to start.
     public var waitingCount: Int { waiting.count }
-    /// Sequences that decode.
-    public var decodingCount: Int { decodes.count }
     /// Tokens of KV that the decoding sequences have.
     public var contextTokens: Int { baseSum + decodes.count * step }
     /// Whether anything waits or runs.

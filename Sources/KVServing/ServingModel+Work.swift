@@ -27,13 +27,6 @@ extension ServingModel {
     /// FLOPs of the output head for one sequence that emits a token.
     public var headFLOPs: Double { 2 * shape.headParameters }
 
-    /// What the model's times are good for, in a sentence for reports.
-    public var errorClass: String {
-        shape.isMixtureOfExperts
-            ? "modelled; mixtures of experts were 20 to 35 % off on TTFT and 9 to 34 % on TPOT against published runs"
-            : "modelled; dense models on vLLM were within about 11 % on mean TTFT and 5 % on TPOT of published runs"
-    }
-
     /// The least load rate at which fetching a prefix of `prefix` tokens beats computing it, by the simplified form of
     /// Mooncake (FAST 2025) eq. 2: all GPUs at their peak, attention not causal. With `attention` = 4 and `linear` = 22
     /// FLOPs per token pair and width, and per token and width squared. Bytes per second; only a check of arithmetic.

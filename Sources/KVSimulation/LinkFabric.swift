@@ -94,15 +94,6 @@ package struct LinkFabric {
         }
     }
 
-    /// Seconds that `bytes` more would need on a link, given what it still has to do. Fair sharing with n others costs
-    /// at most n times the work of the newcomer, however much the others still have.
-    package func expectedSeconds(_ link: Int, bytes: Double, _ direction: Link.Direction, at now: Int64) -> Double {
-        let work = links[link].work(bytes, direction)
-        let backlog = links[link].backlog(direction, at: now)
-        let waiting = discipline == .fifo ? backlog : min(backlog, work * Double(links[link].activeReads))
-        return (waiting + work) / 1e9
-    }
-
     private mutating func catchUp(_ link: Int, to moment: Int64) {
         ended.clear()
         links[link].advance(to: moment, ended: &ended)

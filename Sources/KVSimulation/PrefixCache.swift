@@ -62,11 +62,6 @@ package struct PrefixCache {
         Self.run(path.count) { isFilled(path[$0]) }
     }
 
-    /// How many leading blocks of the path have a place.
-    package func presentRun(_ path: Span<BlockNumber>) -> Int {
-        Self.run(path.count) { isPresent(path[$0]) }
-    }
-
     /// How many leading blocks of the path have a reader: taking them once more takes nothing away.
     package func readRun(_ path: Span<BlockNumber>) -> Int {
         Self.run(path.count) {
@@ -153,11 +148,6 @@ package struct PrefixCache {
         privateCount += change
         precondition(privateCount >= 0, "returning private blocks that were not taken")
         while privateCount + residentCount > capacity { evictOldest(&evicted) }
-    }
-
-    /// Drops every idle block: an engine without prefix caching keeps nothing.
-    package mutating func dropIdle(evicted: inout [BlockNumber]) {
-        while idle.count > 0 { evictOldest(&evicted) }
     }
 
     private mutating func insert(_ block: BlockNumber, evicted: inout [BlockNumber]) {
