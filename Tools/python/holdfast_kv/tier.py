@@ -11,6 +11,7 @@ Its methods are called by one thread at a time, whichever that is.
 from __future__ import annotations
 
 import time
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -25,6 +26,12 @@ from .protocol import KEYS_MAX, Found, Loaded, Places, Saved, StopReason
 
 Slice = tuple[int, int, int]
 """Where a part of a block lies: region, offset, length."""
+
+ENDED_REQUESTS_MAX: Final = 1024
+"""Requests that are over and remembered for saves behind their ends."""
+
+ENDED_NAMES_MAX: Final = 1 << 17
+"""Names that all of them have together: some 15 MB."""
 
 GROUP_BYTES: Final = 4
 """A block's name is the engine's hash of it with its group's number behind: four bytes, the most significant first."""
@@ -92,7 +99,7 @@ class _Chain:
 class _Request(dict[bytes, "bool | None"]):
     """Whether the blocks of a request can be loaded, in the order in which they were named; None: not known yet."""
 
-    __slots__ = ("chains", "failed", "session", "sorted", "turn")
+    __slots__ = ("chains", "counted", "failed", "session", "sorted", "turn")
 
     def __init__(self, session: int, turn: int) -> None:
         super().__init__()
@@ -101,6 +108,8 @@ class _Request(dict[bytes, "bool | None"]):
         self.chains: dict[int, _Chain] = {}
         #: How many of its names are in chains.
         self.sorted = 0
+        #: How many of its names count against what may be remembered of requests that are over.
+        self.counted = 0
         #: What could not be loaded, whatever an answer says.
         self.failed: set[bytes] = set()
 
@@ -119,6 +128,28 @@ class _Requests(dict[str, _Request]):
     def __missing__(self, name: str) -> _Request:
         request = self[name] = _Request(0, -1)
         return request
+
+
+class _Ended(OrderedDict[str, _Request]):
+    """Requests that are over, the latest last: their last blocks are saved behind their ends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._names = 0
+
+    def keep(self, name: str, request: _Request) -> None:
+        """Remembers a request with the names that it has now."""
+        self.drop(name)
+        self[name] = request
+        request.counted = len(request)
+        self._names += request.counted
+        while len(self) > ENDED_REQUESTS_MAX or (self._names > ENDED_NAMES_MAX and len(self) > 1):
+            self.drop(next(iter(self)))
+
+    def drop(self, name: str) -> None:
+        """Forgets a request."""
+        if (request := self.pop(name, None)) is not None:
+            self._names -= request.counted
 
 
 @dataclass(slots=True)
@@ -156,6 +187,7 @@ class Tier:
         self._block_tokens = block_tokens
         self._groups = groups
         self._requests = _Requests()
+        self._over = _Ended()
         #: Requests that look-ups could not be answered for.
         self._unasked: dict[str, _Request] = {}
         self._latest = ""
@@ -167,6 +199,7 @@ class Tier:
     def begin(self, request: str, *, session: int = 0, turn: int = -1) -> None:
         """A request was seen for the first time."""
         if request not in self._requests:
+            self._over.drop(request)
             self._requests[request] = _Request(session, turn)
 
     def look_up(self, request: str, name: bytes) -> bool | None:
@@ -231,7 +264,7 @@ class Tier:
         resumes_after: float = 0.0,
         answer_tokens: int = 0,
     ) -> None:
-        """A request's end. Its jobs go on to theirs."""
+        """A request's end. Its jobs go on to theirs, and blocks of it may still be saved."""
         owner = self._requests.pop(request, None)
         if owner is None:
             return
@@ -248,6 +281,7 @@ class Tier:
                     resumes_after=resumes_after,
                     answer_tokens=answer_tokens,
                 )
+        self._over.keep(request, owner)
 
     def touch(self, names: Sequence[bytes]) -> None:
         """Blocks of one group were used without being asked for."""
@@ -260,21 +294,24 @@ class Tier:
     def load(self, job: int, request: str, blocks: Sequence[Block], *, deadline: float | None = None) -> None:
         """Brings blocks to their places; ``ended`` tells the end, whatever happens."""
         runs: list[_Run] = []
-        for chain, members, first in self._runs(request, blocks):
+        owner = self._owner(request)
+        for chain, members, first in self._runs(owner, blocks):
             # The first run is the request's own load; what lies behind a gap is a job of its own.
-            ticket = chain.tickets[-1] if chain.tickets and not runs and first + len(members) <= chain.asked else 0
+            is_own = request in self._requests and chain.tickets and not runs
+            ticket = chain.tickets[-1] if is_own and first + len(members) <= chain.asked else 0
             keys = None if ticket else self._wire(chain, first + len(members))
             places = Places.of([part for member in members for part in blocks[member].slices], len(blocks[0].slices))
             future = self.client.load(keys, first, places, request=ticket, deadline=deadline)
             runs.append(_Run(future, first, members))
-        self._begin(job, blocks, runs, self._requests[request])
+        self._begin(job, blocks, runs, owner)
 
     def save(
         self, job: int, request: str, blocks: Sequence[Block], *, eviction_class: int = 0, deadline: float | None = None
     ) -> None:
-        """Offers blocks; their places stay as they are until ``ended`` tells the end."""
+        """Offers blocks; their places stay as they are until ``ended`` tells the end. The request may be over."""
         runs: list[_Run] = []
-        for chain, members, first in self._runs(request, blocks):
+        owner = self._owner(request)
+        for chain, members, first in self._runs(owner, blocks):
             places = Places.of([part for member in members for part in blocks[member].slices], len(blocks[0].slices))
             future = self.client.save(
                 self._wire(chain, first + len(members)),
@@ -285,6 +322,8 @@ class Tier:
                 deadline=deadline,
             )
             runs.append(_Run(future, first, members))
+        if request not in self._requests:
+            self._over.keep(request, owner)
         self._begin(job, blocks, runs, None)
 
     def ended(self) -> list[JobEnd]:
@@ -324,9 +363,15 @@ class Tier:
     def _wire(self, chain: _Chain, end: int) -> NamedChain:
         return chain.naming.chain(end, chain.group, self._shard, self._shards)
 
-    def _runs(self, name: str, blocks: Sequence[Block]) -> Iterable[tuple[_Chain, list[int], int]]:
+    def _owner(self, name: str) -> _Request:
+        """The request of a job. One that nobody began, or that was over long ago, gets no place among those that are open."""
+        owner = self._requests.get(name)
+        if owner is None:
+            owner = self._over.get(name)
+        return _Request(0, -1) if owner is None else owner
+
+    def _runs(self, request: _Request, blocks: Sequence[Block]) -> Iterable[tuple[_Chain, list[int], int]]:
         """Neighbours of a chain: the chain, their indexes in the job in chain order, the place of the first."""
-        request = self._requests[name]
         for block in blocks:
             request.setdefault(block.name)
         self._sort(request)

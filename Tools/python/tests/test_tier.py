@@ -11,9 +11,9 @@ from memory_agent import MemoryAgent
 
 from holdfast_kv.client import Client, Settings
 from holdfast_kv.namespace import REQUIRED_FIELDS, EngineKeys, engine_key, namespace_digest
-from holdfast_kv.protocol import Cancel
+from holdfast_kv.protocol import KEYS_MAX, Cancel, Save
 from holdfast_kv.regions import SharedMemory
-from holdfast_kv.tier import Block, JobEnd, Tier, name_of
+from holdfast_kv.tier import ENDED_NAMES_MAX, ENDED_REQUESTS_MAX, Block, JobEnd, Tier, name_of
 
 FIELDS = dict.fromkeys(REQUIRED_FIELDS, "") | {"block_tokens": "16", "engine": "test"}
 ROW = 4096
@@ -151,6 +151,49 @@ class TierTest(unittest.TestCase):
         self.assertEqual(self.tier.look_up("r", keys[0]), None)
         self.tier.finished("r")
         self.assertEqual(self.tier._requests, {})
+
+    def test_save_behind_the_end_goes_on_from_its_turn(self) -> None:
+        keys = hashes("a", 6)
+        self.save(keys[:2], "other")
+        self.tier.begin("r")
+        self.verdicts("r", keys[:4])
+        (ticket,) = self.tier._requests["r"].chains[0].tickets
+        self.tier.finished("r")
+        self.tier.save(2, "r", self.blocks(keys[4:], [4, 5]))
+        self.assertTrue(self.end().is_whole)
+        saved = [frame for frame in self.agent.heard if isinstance(frame, Save)][-1]
+        self.assertEqual((saved.request, saved.asker), (ticket, self.client.number))
+        self.assertEqual((saved.first, len(saved.chain.keys)), (4, 6))
+        # A request of the same name is another one.
+        self.tier.begin("r")
+        self.assertEqual(self.tier.look_up("r", keys[0]), None)
+
+    def test_saves_behind_ends_leave_no_request_behind(self) -> None:
+        keys = hashes("a", 2)
+        for number in range(ENDED_REQUESTS_MAX + 200):
+            name = f"r{number}"
+            self.tier.begin(name)
+            self.tier.look_up(name, keys[0])
+            self.tier.finished(name)
+            if number % 400 == 0:
+                self.tier.save(number, name, self.blocks(keys, [0, 1]))
+                self.assertTrue(self.end().is_whole)
+        # One whose end was long ago, and one that nobody began.
+        for job, name in ((1, "r0"), (2, "nobody")):
+            self.tier.save(job, name, self.blocks(keys, [0, 1]))
+            self.end()
+        self.assertEqual(self.tier._requests, {})
+        self.assertEqual(len(self.tier._over), ENDED_REQUESTS_MAX)
+        self.assertEqual(self.tier._over._names, sum(map(len, self.tier._over.values())))
+
+    def test_names_of_requests_that_are_over_are_bounded(self) -> None:
+        names = hashes("a", KEYS_MAX)
+        for number in range(ENDED_NAMES_MAX // KEYS_MAX + 3):
+            for name in names:
+                self.tier.look_up(f"r{number}", name)
+            self.tier.finished(f"r{number}")
+        self.assertLessEqual(self.tier._over._names, ENDED_NAMES_MAX)
+        self.assertGreater(len(self.tier._over), 0)
 
     def test_drain_ends_every_job(self) -> None:
         keys = hashes("a", 8)
