@@ -61,16 +61,55 @@ class _Process:
         self.kill()
 
 
-class StoreProcess(_Process):
-    """A store in a file."""
+class Certificates:
+    """An authority, and certificates of it and of another one, made by openssl."""
 
-    def __init__(self, folder: str, *, size: str = "256MiB") -> None:
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        for authority in ("authority", "other"):
+            self._openssl("req", "-x509", *self._new_key(authority), "-out", self.path(authority), "-days", "2",
+                          "-subj", f"/CN={authority}")  # fmt: skip
+        for name, authority in (("store", "authority"), ("agent", "authority"), ("stranger", "other")):
+            self._openssl("req", "-new", *self._new_key(name), "-out", self.path(name, "csr"), "-subj", f"/CN={name}")
+            Path(self.path(name, "ext")).write_text(f"subjectAltName=DNS:{name}.test")
+            self._openssl("x509", "-req", "-in", self.path(name, "csr"), "-CA", self.path(authority), "-CAkey",
+                          self.path(authority, "key"), "-CAcreateserial", "-days", "2", "-extfile",
+                          self.path(name, "ext"), "-out", self.path(name))  # fmt: skip
+
+    def path(self, name: str, kind: str = "pem") -> str:
+        """The file of a certificate, or of its key."""
+        return os.path.join(self._folder, f"{name}.{kind}")
+
+    def of_agent(self, name: str | None) -> list[str]:
+        """What an agent is told to trust the store, and to be trusted as ``name``."""
+        settings = [f"tlsAuthority={self.path('authority')}", "tlsName=store.test"]
+        if name is not None:
+            settings += [f"tlsCertificate={self.path(name)}", f"tlsKey={self.path(name, 'key')}"]
+        return [part for setting in settings for part in ("--set", setting)]
+
+    def _new_key(self, name: str) -> list[str]:
+        return ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", self.path(name, "key")]
+
+    @staticmethod
+    def _openssl(*arguments: str) -> None:
+        run = subprocess.run(["openssl", *arguments], capture_output=True, text=True)
+        assert run.returncode == 0, f"openssl {arguments[0]} failed; Tools/install --tests installs it: {run.stderr}"
+
+
+class StoreProcess(_Process):
+    """A store in a file. With certificates it serves TLS alone, and only clients that have one, too."""
+
+    def __init__(self, folder: str, *, size: str = "256MiB", tls: Certificates | None = None) -> None:
         drive = os.path.join(folder, "store.flash")
+        ways = ["--listen", "127.0.0.1:0"]
+        if tls is not None:
+            ways = ["--listen", "", "--tls-listen", "127.0.0.1:0", "--tls-certificate", tls.path("store"), "--tls-key",
+                    tls.path("store", "key"), "--tls-client-authority", tls.path("authority")]  # fmt: skip
         super().__init__(folder, "store", [
             "store", "--data", drive, "--size", size, "--extent", "64KiB", "--payload-max", "2MiB", "--dram", "16MiB",
-            "--listen", "127.0.0.1:0", "--http", "",
+            "--http", "", *ways,
         ])  # fmt: skip
-        self.address = self.wait_for(r"address=tcp (127\.0\.0\.1:\d+)").group(1)
+        self.address = self.wait_for(r"address=\w+ (127\.0\.0\.1:\d+)").group(1)
         self.keys = drive + ".tenants"
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from engine_process import FIELDS, chain_of
-from processes import WHY_NOT, AgentProcess, StoreProcess, program
+from processes import WHY_NOT, AgentProcess, Certificates, StoreProcess, program
 
 from holdfast_kv.cli import main
 from holdfast_kv.client import Client
@@ -244,6 +244,33 @@ class ProcessesTest(unittest.TestCase):
         self.assertEqual(engine.do("take", chain="g", count=8, keep=True)["right"], 8)
         agent.kill()
         self.assertEqual(engine.do("in_force"), {"in_force": 1, "kept": 3})
+
+    def test_agents_share_a_store_that_trusts_certificates_alone(self) -> None:
+        certificates = Certificates(self.folder)
+        with StoreProcess(self.folder, tls=certificates) as process:
+            store: Any = process
+            first, second = (
+                self.engine(self.agent(name, store=store, more=certificates.of_agent("agent"))) for name in ("a", "b")
+            )
+            self.assertEqual(first.do("save", chain="t", count=24), {"kept": 24})
+            # What is saved goes to the store behind the engine's back.
+            deadline = time.monotonic() + 60
+            while second.do("look_up", chain="t", count=24) != {"hits": 24}:
+                self.assertLess(time.monotonic(), deadline, "the other agent does not find it")
+                time.sleep(0.01)
+            self.assertEqual(second.do("load", chain="t", count=24), {"came": 24, "right": 24})
+            # Nobody without a certificate of the authority gets in, and goes on by himself.
+            for name, certificate in (("none", None), ("stranger", "stranger")):
+                engine = self.engine(self.agent(name, store=store, more=certificates.of_agent(certificate)))
+                while engine.do("numbers")["store_lost_total"] == 0:
+                    self.assertLess(time.monotonic(), deadline, "the store has not refused it")
+                    time.sleep(0.01)
+                self.assertEqual(engine.do("look_up", chain="t", count=24), {"hits": 0})
+                self.assertEqual(engine.do("save", chain="u", count=4), {"kept": 4})
+                self.assertEqual(engine.do("load", chain="u", count=4), {"came": 4, "right": 4})
+            numbers = second.do("numbers")
+            self.assertEqual((numbers["bytes_store_get_total"], numbers["store_lost_total"]), (24 * BLOCK, 0))
+            self.assertEqual(second.do("look_up", chain="u", count=4), {"hits": 0})
 
     def test_engines_go_on_when_their_agent_is_killed_and_use_the_next_one(self) -> None:
         agent = self.agent()
