@@ -46,6 +46,8 @@ extension Record {
 private let cases: [Case] = [
     // The verdict.
     Case(0, "v.invalid", "must not be used: no system beats its ceiling failed") { $0.checks[3].passed = false },
+    Case(0, "v.noprefix", "cannot say what a cache would give") { $0.trace.format = "azure" },
+    Case(1, "t.noprefix", "does not tell which of them share a prefix") { $0.trace.format = "azure" },
     Case(0, "v.noreuse", "an infinite one would avoid 30 %") { record in
         record = record.changing("Z") { $0.ledger = Sample.ledger([300, 0, 0, 0, 0, 0, 0, 0]) }
     },
@@ -258,8 +260,8 @@ private let cases: [Case] = [
     @Test func everyRuleIsForcedByACase() {
         // What the sections can say; a rule added there needs a case here.
         let rules: Set = [
-            "v.invalid", "v.noreuse", "v.noslo", "v.nobuy", "v.latency", "v.pays", "v.unpriced", "v.alone", "t.none",
-            "t.main", "l.slow",
+            "v.invalid", "v.noprefix", "v.noreuse", "v.noslo", "v.nobuy", "v.latency", "v.pays", "v.unpriced",
+            "v.alone", "t.none", "t.noprefix", "t.main", "l.slow",
             "l.alike", "l.main", "l.alone", "l.missing", "g.stall", "g.main", "g.alone", "g.missing", "c.main",
             "c.same", "c.noslo",
             "c.alone", "c.unsearched", "c.missing", "s.big", "s.main", "s.missing", "k.far", "k.near", "k.main",

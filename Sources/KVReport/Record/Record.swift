@@ -118,6 +118,9 @@ public struct TraceSummary: Codable, Sendable, Equatable {
         self.sessions = sessions
         self.skippedLines = skippedLines
     }
+
+    /// Whether it tells which prompts share a prefix. Azure's published traces are arrivals and lengths alone.
+    var tellsPrefixes: Bool { format != "azure" }
 }
 
 /// What it was replayed with: enough to make the record again.

@@ -152,6 +152,13 @@ extension Ledger {
 extension ComparedRun {
     /// The sentence of section 1.
     var tokensConclusion: Conclusion {
+        guard record.trace.tellsPrefixes else {
+            return Conclusion(
+                record: key, rule: "t.noprefix",
+                sentence:
+                    "Every prompt was computed whole, since the trace does not tell which of them share a prefix.",
+                figures: ["tokensAvoided"])
+        }
         let ledger = system.ledger
         let served = Printed.percent(system.servedShare).text
         let again = system.share(ledger.recomputed)

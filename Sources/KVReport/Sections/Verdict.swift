@@ -8,13 +8,20 @@ extension ComparedRun {
         figures.removeAll {
             !["tokensAvoided", "goodput", "costPerMillionTokensSameSLO", "breakEvenSessionsPerGPU"].contains($0)
         }
-        let certain = rule == "v.invalid" || rule == "v.noreuse"
+        let certain = ["v.invalid", "v.noprefix", "v.noreuse"].contains(rule)
         return Conclusion(record: key, rule: rule, sentence: sentence + (certain ? "" : cliffWarning), figures: figures)
     }
 
     private var verdictCase: (rule: String, sentence: String) {
         if let failed = record.checks.first(where: { !$0.passed }) {
             return ("v.invalid", "This record must not be used: \(failed.name) failed.")
+        }
+        guard record.trace.tellsPrefixes else {
+            return (
+                "v.noprefix",
+                "This trace cannot say what a cache would give: it does not tell which prompts share a prefix. Times and costs are "
+                    + "those of prompts that share nothing."
+            )
         }
         let own = Printed.percent(system.servedShare).text
         guard let reference else { return ("v.alone", avoided + ".") }
