@@ -1,8 +1,11 @@
 // What settings of long-running verbs have in common: the nearest of known names, and `address:port`.
 
-/// The known name that a mistyped one is nearest to, by changed, missing and extra letters; capitals count for nothing.
-public func nearestName(to name: String, among names: [String]) -> String {
-    names.min { letterDistance(name, $0) < letterDistance(name, $1) } ?? ""
+/// The known name that a mistyped one is nearest to, by changed, missing and extra letters; capitals count for nothing. None
+/// where more than half of the letters are others: that is another word, not a mistyped one.
+public func nearestName(to name: String, among names: [String]) -> String? {
+    let near = names.map { (name: $0, distance: letterDistance(name, $0)) }.min { $0.distance < $1.distance }
+    guard let near, near.distance * 2 <= name.count else { return nil }
+    return near.name
 }
 
 /// The fewest letters to change, leave out or add (Levenshtein, 1966).

@@ -1,7 +1,6 @@
 // What an operator says about a service: a YAML file, and options that overrule it, by the same names. Every setting is
 // documented once, in a list; the file that `--print-config` writes is made of it.
 
-import Foundation
 import KVModel
 import Yams
 
@@ -39,19 +38,17 @@ extension NamedSettings {
     ///   - place: A file and line, or an option.
     public mutating func set(_ name: String, _ words: [String], at place: String) throws(OperatorError) {
         guard Self.all.contains(where: { $0.name == name }) else {
-            let near = nearestName(to: name, among: Self.all.map(\.name))
-            throw OperatorError("there is no setting `\(name)`", at: place, remedy: "the nearest is `\(near)`")
+            let remedy =
+                nearestName(to: name, among: Self.all.map(\.name)).map { "the nearest is `\($0)`" }
+                ?? "--print-config lists them"
+            throw OperatorError("there is no setting `\(name)`", at: place, remedy: remedy)
         }
         try take(SettingValue(name: name, words: words, place: place))
     }
 
     /// Takes all settings of a YAML file.
     public mutating func read(file: String) throws(OperatorError) {
-        let text: String
-        do { text = try String(contentsOfFile: file, encoding: .utf8) } catch {
-            throw OperatorError("cannot be read: \(error.localizedDescription)", at: file)
-        }
-        try read(yaml: text, file: file)
+        try read(yaml: try NamedFile(file).text(), file: file)
     }
 
     /// Takes all settings of a YAML text.

@@ -141,7 +141,7 @@ struct ScenarioBlock {
     private static func show(_ number: Double, _ unit: ScenarioUnit) -> String {
         let best = unit.factors.filter { !$0.word.contains("i") && number >= $0.factor }.max { $0.factor < $1.factor }
         let scaled = number / (best?.factor ?? 1)
-        let text = scaled == scaled.rounded() && scaled < 1e15 ? String(Int(scaled)) : String(scaled)
+        let text = scaled == scaled.rounded() && scaled < 0x1p53 ? String(Int(scaled)) : String(scaled)
         return best.map { "\(text) \($0.word)" } ?? text
     }
 }

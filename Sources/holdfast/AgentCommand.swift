@@ -17,77 +17,98 @@ struct AgentCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "agent", abstract: "Keeps KV blocks of the engines beside it: in memory, on flash, in a store.",
         discussion: """
-            Engines come through a local socket and share their memory by passing its descriptor; blocks never travel over
-            the socket. The agent serves until SIGTERM, which lets jobs under way end.
+            Engines come through a local socket and share their memory by passing its descriptor; blocks never \
+            travel over the socket. The agent serves until SIGTERM, which lets jobs under way end.
 
               holdfast agent --dram 64GiB
-              holdfast agent --dram 64GiB --nvme /mnt/nvme/blocks --nvme-size 2TiB --store 10.0.0.7:9460 --keys store.keys
+              holdfast agent --dram 64GiB --nvme /mnt/nvme/blocks --nvme-size 2TiB \\
+                --store 10.0.0.7:9460 --keys store.keys
 
-            A YAML file may hold the same settings under the same names (`nvme-size` is `nvmeSize` there) and more;
-            options overrule it. `--print-config` writes all of them with what they mean; `holdfast doctor
+            A YAML file may hold the same settings under the same names (`nvme-size` is `nvmeSize` there) and more; \
+            options overrule it. `--print-config` writes all of them with what they mean; `holdfast doctor \
             --agent-config` checks them beforehand.
             """)
 
-    @Option(name: .long, help: "A YAML file of settings.")
+    @Option(name: .long, help: ArgumentHelp("A YAML file of settings.", valueName: "file"))
     var config: String?
 
-    @Option(name: .long, help: "Where engines come (default: /run/holdfast/agent.sock).")
+    @Option(
+        name: .long, help: ArgumentHelp("Where engines come (default: /run/holdfast/agent.sock).", valueName: "path"))
     var socket: String?
 
-    @Option(name: .long, help: "Node memory for blocks, like 64GiB (default: 8GiB).")
+    @Option(name: .long, help: ArgumentHelp("Node memory for blocks, like 64GiB (default: 8GiB).", valueName: "size"))
     var dram: String?
 
     @Option(
         name: .long,
-        help:
-            "HBM slots that are the agent's, like 2GiB, for engines that say full (default: engines own their GPU's memory)."
-    )
+        help: ArgumentHelp(
+            "HBM slots that are the agent's, like 2GiB, for engines that say full (default: engines own their GPU's memory).",
+            valueName: "size"))
     var hbm: String?
 
-    @Option(name: .long, help: "What those slots lie in: cuda:N, or emulated.")
+    @Option(name: .long, help: ArgumentHelp("What those slots lie in: cuda:N, or emulated.", valueName: "device"))
     var device: String?
 
-    @Option(name: .long, help: "A file or block device for blocks of this node; it is formatted at each start.")
+    @Option(
+        name: .long,
+        help: ArgumentHelp(
+            "A file or block device for blocks of this node; it is formatted at each start.", valueName: "path"))
     var nvme: String?
 
-    @Option(name: .long, help: "Bytes of that file, like 2TiB.")
+    @Option(name: .long, help: ArgumentHelp("Bytes of that file, like 2TiB.", valueName: "size"))
     var nvmeSize: String?
 
-    @Option(name: .long, help: "The shared store, address:port.")
+    @Option(name: .long, help: ArgumentHelp("The shared store, address:port.", valueName: "address"))
     var store: String?
 
-    @Option(name: .long, help: "The file with the tenant's key at the store.")
+    @Option(name: .long, help: ArgumentHelp("The file with the tenant's key at the store.", valueName: "file"))
     var keys: String?
 
-    @Option(name: .long, help: "Who the agent is at the store (default: local).")
+    @Option(name: .long, help: ArgumentHelp("Who the agent is at the store (default: local).", valueName: "name"))
     var tenant: String?
 
-    @Option(name: .long, help: "The store's namespace (default: the one that engines name).")
+    @Option(
+        name: .long,
+        help: ArgumentHelp("The store's namespace (default: the one that engines name).", valueName: "name"))
     var namespace: String?
 
-    @Option(name: .long, help: "Where /metrics, /healthz, /readyz and /status are served (default: 127.0.0.1:9471).")
+    @Option(
+        name: .long,
+        help: ArgumentHelp(
+            "Where /metrics, /healthz, /readyz and /status are served (default: 127.0.0.1:9471).", valueName: "address")
+    )
     var http: String?
 
-    @Option(name: .long, help: "The profile that `holdfast calibrate` wrote of this machine.")
+    @Option(
+        name: .long,
+        help: ArgumentHelp("The profile that `holdfast calibrate` wrote of this machine.", valueName: "file"))
     var profile: String?
 
-    @Option(name: .long, help: "The model that is served, of the catalogue; with --gpu it says what computing costs.")
+    @Option(
+        name: .long,
+        help: ArgumentHelp(
+            "The model that is served, of the catalogue; with --gpu it says what computing costs.", valueName: "name"))
     var model: String?
 
-    @Option(name: .long, help: "The GPU that serves it, of the catalogue.")
+    @Option(name: .long, help: ArgumentHelp("The GPU that serves it, of the catalogue.", valueName: "name"))
     var gpu: String?
 
-    @Option(name: .long, help: "GPUs of one copy of the model.")
+    @Option(name: .long, help: ArgumentHelp("GPUs of one copy of the model.", valueName: "count"))
     var tensorParallel: Int?
 
     @Option(
-        name: .long, help: "Where request traces go (OTLP, JSON): a file, or a collector like http://127.0.0.1:4318.")
+        name: .long,
+        help: ArgumentHelp(
+            "Where request traces go (OTLP, JSON): a file, or a collector like http://127.0.0.1:4318.",
+            valueName: "place"))
     var traces: String?
 
     @OptionGroup(title: "Log")
     var log: LogOptions
 
-    @Option(name: .customLong("set"), help: "Any other setting, like planner=always; repeat it.")
+    @Option(
+        name: .customLong("set"),
+        help: ArgumentHelp("Any other setting, like planner=always; repeat it.", valueName: "name=value"))
     var assignments: [String] = []
 
     @Flag(name: .long, help: "Writes all settings with what they mean and their defaults, and ends.")
@@ -95,7 +116,7 @@ struct AgentCommand: AsyncParsableCommand {
 
     func run() async throws {
         if printConfig {
-            print(AgentConfiguration.documented, terminator: "")
+            try print(AgentConfiguration.documented, terminator: "")
             return
         }
         let settings = try readSettings()
@@ -143,6 +164,9 @@ struct AgentCommand: AsyncParsableCommand {
             try settings.set(String(assignment[..<equals]), words.isEmpty ? [""] : words, at: "--set")
         }
         try settings.check()
+        guard tensorParallel == nil || !settings.model.isEmpty else {
+            throw OperatorError("GPUs of a copy of no model", at: "--tensor-parallel", remedy: "name --model and --gpu")
+        }
         try settings.priceCatalogueModel()
         return settings
     }
@@ -167,11 +191,7 @@ enum AgentSettingsReading {
 
     /// A profile by its file.
     static func profile(_ path: String) throws(OperatorError) -> DeviceProfile {
-        let json: Data
-        do { json = try Data(contentsOf: URL(fileURLWithPath: path)) } catch {
-            throw OperatorError("cannot be read: \(error.localizedDescription)", at: path)
-        }
-        return try DeviceProfile(json: json, at: path)
+        try DeviceProfile(json: Data(try NamedFile(path).bytes(atMost: 16 << 20)), at: path)
     }
 }
 

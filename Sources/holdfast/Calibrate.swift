@@ -3,6 +3,7 @@
 import ArgumentParser
 import Foundation
 import KVModel
+import KVSettings
 import KVSimulation
 import KVStore
 
@@ -10,28 +11,32 @@ struct Calibrate: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Measures memory, flash and a store, and writes a device profile.",
         discussion: """
-            Flash is measured through the store's own engine, on a scratch file that is removed at the end: every write is
-            flushed, every read passes the page cache. A store is measured through its client, with objects of a namespace
-            `calibrate` that are deleted at the end. The rates of the profile are the best that were reached.
+            Flash is measured through the store's own engine, on a scratch file that is removed at the end: every \
+            write is flushed, every read passes the page cache. A store is measured through its client, with objects \
+            of a namespace `calibrate` that are deleted at the end. The rates of the profile are the best that were \
+            reached.
 
-            Loads are measured as an engine sees them, one at a time: an agent of its own process keeps blocks, lets them go to
-            where they are to be measured, and gives them back. They say how long a load takes; rates say what many reach.
+            Loads are measured as an engine sees them, one at a time: an agent of its own process keeps blocks, lets \
+            them go to where they are to be measured, and gives them back. They say how long a load takes; rates say \
+            what many reach.
 
               holdfast calibrate --data /mnt/nvme -o profile.json
               holdfast calibrate --store 10.0.0.7:9460 --keys store.keys -o profile.json
               holdfast replay trace.jsonl --profile profile.json
             """)
 
-    @Option(name: .long, help: "The folder on the flash to be measured; without it, memory alone is.")
+    @Option(
+        name: .long,
+        help: ArgumentHelp("The folder on the flash to be measured; without it, memory alone is.", valueName: "folder"))
     var data: String?
 
-    @Option(name: .long, help: "The address of a store to be measured from here.")
+    @Option(name: .long, help: ArgumentHelp("The address of a store to be measured from here.", valueName: "address"))
     var store: String?
 
-    @Option(name: .long, help: "The file with the key of `--tenant` at that store.")
+    @Option(name: .long, help: ArgumentHelp("The file with the key of `--tenant` at that store.", valueName: "file"))
     var keys: String?
 
-    @Option(name: .long, help: "Whose key proves who asks.")
+    @Option(name: .long, help: ArgumentHelp("Whose key proves who asks.", valueName: "name"))
     var tenant = "local"
 
     @Flag(name: .long, help: "A small file and few sizes: seconds, not minutes.")
@@ -40,11 +45,17 @@ struct Calibrate: AsyncParsableCommand {
     @Flag(name: .long, help: "Prints the profile, too.")
     var json = false
 
-    @Option(name: .shortAndLong, help: "Where the profile is written.")
+    @Option(name: .shortAndLong, help: ArgumentHelp("Where the profile is written.", valueName: "file"))
     var output: String
+
+    func validate() throws {
+        guard store != nil || keys == nil else { throw ValidationError("--keys goes with --store.") }
+    }
 
     func run() async throws {
         // Before minutes are spent on the rest.
+        try NamedFile(output).checkCanWrite()
+        if let data { try checkFolder(data) }
         let room = try await storeRoom()
         let bar = ProgressBar("calibrating")
         let memory = try MemoryRates.measured(byteCount: quick ? 64 << 20 : 1 << 30)
@@ -53,9 +64,6 @@ struct Calibrate: AsyncParsableCommand {
         var loads = LoadRates()
         try loads.measure(.dram, plan: loadPlan)
         if let data {
-            guard FileManager.default.fileExists(atPath: data) else {
-                throw OperatorError("there is no such folder", at: data, remedy: "name one on the flash to be measured")
-            }
             try loads.measure(.nvme(folder: data), plan: loadPlan)
             let plan = quick ? FlashPlan.quick : FlashPlan.full
             let flash = try FlashRates.measured(folder: data, plan: plan) { bar.update($0) }
@@ -82,10 +90,18 @@ struct Calibrate: AsyncParsableCommand {
         let text = try encoder.encode(profile) + Data("\n".utf8)
         // What is written is what `replay` reads.
         _ = try DeviceProfile(json: text, at: output)
-        do { try text.write(to: URL(fileURLWithPath: output), options: .atomic) } catch {
-            throw OperatorError("cannot be written: \(error.localizedDescription)", at: output)
+        try NamedFile(output).write(Array(text))
+        if json { try print(String(decoding: text, as: UTF8.self), terminator: "") } else { try print(profile.summary) }
+    }
+
+    private func checkFolder(_ path: String) throws(OperatorError) {
+        var isFolder: ObjCBool = false
+        guard unsafe FileManager.default.fileExists(atPath: path, isDirectory: &isFolder), isFolder.boolValue,
+            FileManager.default.isWritableFile(atPath: path)
+        else {
+            throw OperatorError(
+                "is not a folder that can be written", at: path, remedy: "name one on the flash to be measured")
         }
-        if json { print(String(decoding: text, as: UTF8.self), terminator: "") } else { print(profile.summary) }
     }
 
     private func storeOptions(_ store: String, _ keys: String) throws -> StoreConnectionOptions {

@@ -51,9 +51,9 @@ struct AgentQuestion {
     /// Prints it.
     func show(json: Bool) throws {
         if json {
-            print(String(decoding: try ask(), as: UTF8.self))
+            try print(String(decoding: try ask(), as: UTF8.self))
         } else {
-            print(AgentPicture(try status()).text)
+            try print(AgentPicture(try status()).text)
         }
     }
 }
@@ -63,28 +63,34 @@ extension Ctl {
         static let configuration = CommandConfiguration(
             abstract: "Why a block is where it is, or how a conversation's last requests were served.",
             discussion: """
-                Of a block (64 hexadecimal digits, as `ctl ls` prints them): its tiers, what became of it, and the last loads in
-                which it was found. Of a conversation (the number that its engine gives it): what was found for its last
-                requests, what loading and computing were expected to take, what was loaded, and why no more.
+                Of a block (64 hexadecimal digits, as `ctl ls` prints them): its tiers, what became of it, and the \
+                last loads in which it was found. Of a conversation (the number that its engine gives it): what was \
+                found for its last requests, what loading and computing were expected to take, what was loaded, and \
+                why no more.
                 """)
         @Argument(help: "A key, or the number of a conversation.") var subject: String
-        @Option(name: .long, help: "The agent's address (its `http`).") var agent = "127.0.0.1:9471"
-        @Option(name: .long, help: "Of a key: its group.") var group: UInt16 = 0
-        @Option(name: .long, help: "Of a key: its shard, as 0/1.") var shard = "0/1"
-        @Option(name: .long, help: "Seconds that an answer may take.") var within = 10.0
+        @Option(name: .long, help: ArgumentHelp("The agent's address (its `http`).", valueName: "address")) var agent =
+            "127.0.0.1:9471"
+        @Option(name: .long, help: ArgumentHelp("Of a key: its group.", valueName: "number")) var group: UInt16 = 0
+        @Option(name: .long, help: ArgumentHelp("Of a key: its shard, as 0/1.", valueName: "i/n")) var shard = "0/1"
+        @Option(name: .long, help: ArgumentHelp("Seconds that an answer may take.", valueName: "seconds")) var within =
+            10.0
         @Flag(name: .long, help: "Prints JSON.") var json = false
 
         func run() async throws {
+            let parts = shard.split(separator: "/", omittingEmptySubsequences: false).map { UInt16($0) }
+            guard parts.count == 2, let place = parts[0], let count = parts[1], place < count else {
+                throw OperatorError("`\(shard)` is no shard like 0/1", at: "--shard")
+            }
             let path: String
             if subject.count < 64, let session = UInt64(subject) {
                 path = "/explain?session=\(session)"
-            } else {
-                let parts = shard.split(separator: "/", omittingEmptySubsequences: false).map { UInt16($0) }
-                guard parts.count == 2, let place = parts[0], let count = parts[1], place < count else {
-                    throw OperatorError("`\(shard)` is no shard like 0/1", at: "--shard")
-                }
-                _ = try readKey(subject)
+            } else if (try? readKey(subject)) != nil {
                 path = "/explain?key=\(subject)&group=\(group)&shard=\(place)&shards=\(count)"
+            } else {
+                throw OperatorError(
+                    "`\(subject)` is neither a key of 64 hexadecimal digits nor the number of a conversation",
+                    remedy: "`ctl ls` prints keys; engines give numbers to conversations")
             }
             let answer = try AgentQuestion(address: agent, limit: within).ask(path)
             try Ctl.show(answer, as: Explanation.self, raw: json) { $0.sentences.joined(separator: "\n") }
@@ -95,12 +101,14 @@ extension Ctl {
         static let configuration = CommandConfiguration(
             abstract: "Shows an agent live: tiers, engines, paths, rates; waits while it starts anew. Ends with Ctrl-C."
         )
-        @Option(name: .long, help: "The agent's address (its `http`).") var agent = "127.0.0.1:9471"
-        @Option(name: .long, help: "Seconds between two looks.") var every = 1.0
-        @Option(name: .long, help: "So many looks; 0 is for ever.") var count = 0
+        @Option(name: .long, help: ArgumentHelp("The agent's address (its `http`).", valueName: "address")) var agent =
+            "127.0.0.1:9471"
+        @Option(name: .long, help: ArgumentHelp("Seconds between two looks.", valueName: "seconds")) var every = 1.0
+        @Option(name: .long, help: ArgumentHelp("So many looks; 0 is for ever.", valueName: "count")) var count = 0
 
         func validate() throws {
             guard (0.1...3600).contains(every) else { throw ValidationError("--every is from 0.1 to 3600 seconds") }
+            guard count >= 0 else { throw ValidationError("--count is 0 or more") }
         }
 
         func run() async throws {
@@ -120,8 +128,8 @@ extension Ctl {
                     before = nil
                 }
                 // Home and clear below: a screen that does not flicker.
-                if isatty(STDOUT_FILENO) == 1 { print("\u{1B}[H\u{1B}[J", terminator: "") }
-                print(text)
+                if isatty(STDOUT_FILENO) == 1 { try print("\u{1B}[H\u{1B}[J", terminator: "") }
+                try print(text)
                 looks += 1
                 if looks == count { return }
                 try await Task.sleep(for: .seconds(every))

@@ -5,6 +5,7 @@ import Crypto
 import Foundation
 import KVIdentity
 import KVModel
+import KVSettings
 import KVStore
 import KVSystem
 import KVTransport
@@ -15,10 +16,7 @@ struct FileChain {
     let names: [ObjectName]
 
     init(file: String, blockBytes: Int) throws(OperatorError) {
-        let contents: Data
-        do { contents = try Data(contentsOf: URL(fileURLWithPath: file)) } catch {
-            throw OperatorError("cannot be read: \(error.localizedDescription)", at: file)
-        }
+        let contents = Data(try NamedFile(file).bytes())
         guard !contents.isEmpty else { throw OperatorError("is empty", at: file) }
         blocks = stride(from: 0, to: contents.count, by: blockBytes).map {
             Data(contents[$0..<min($0 + blockBytes, contents.count)])
@@ -44,7 +42,7 @@ struct FileChain {
 struct FileOptions: ParsableArguments {
     @Argument(help: "The namespace.") var namespace: String
     @Argument(help: "The file.") var file: String
-    @Option(name: .long, help: "Bytes of a block.") var block = "2MiB"
+    @Option(name: .long, help: ArgumentHelp("Bytes of a block.", valueName: "size")) var block = "2MiB"
 
     func chain() throws(OperatorError) -> (FileChain, Int) {
         let bytes = try ByteSize.read(block, name: "block", at: "--block")
@@ -78,9 +76,9 @@ extension Ctl {
                 if response.status == .ok { stored += 1 }
             }
             if to.json {
-                print("{\"blocks\":\(chain.blocks.count),\"stored\":\(stored)}")
+                try print("{\"blocks\":\(chain.blocks.count),\"stored\":\(stored)}")
             } else {
-                print("\(chain.blocks.count) blocks, \(stored) stored, the others were there")
+                try print("\(chain.blocks.count) blocks, \(stored) stored, the others were there")
             }
         }
     }
@@ -99,12 +97,9 @@ extension Ctl {
             let response = try await connection.ask(
                 .get(handle, ObjectName(try readKey(key))), slot: MemorySlice(offset: 0, count: room))
             guard case .object(let count, _, _) = response.body else { return }
-            let bytes = unsafe connection.memory[MemorySlice(offset: 0, count: count)]
-            let data = unsafe Data(bytes: bytes.baseAddress!, count: count)
-            do { try data.write(to: URL(fileURLWithPath: file)) } catch {
-                throw OperatorError("cannot be written: \(error.localizedDescription)", at: file)
-            }
-            print(to.json ? "{\"payloadBytes\":\(count)}" : "\(count) bytes")
+            let bytes = unsafe Array(connection.memory[MemorySlice(offset: 0, count: count)])
+            try NamedFile(file).write(bytes)
+            try print(to.json ? "{\"payloadBytes\":\(count)}" : "\(count) bytes")
         }
     }
 
@@ -137,9 +132,9 @@ extension Ctl {
                 if isEqual { right += 1 } else { wrong += 1 }
             }
             if to.json {
-                print("{\"missing\":\(missing),\"right\":\(right),\"wrong\":\(wrong)}")
+                try print("{\"missing\":\(missing),\"right\":\(right),\"wrong\":\(wrong)}")
             } else {
-                print("\(right) blocks right, \(missing) missing, \(wrong) wrong")
+                try print("\(right) blocks right, \(missing) missing, \(wrong) wrong")
             }
             guard wrong == 0 else { throw OperatorError("\(wrong) blocks came with wrong bytes", at: to.store) }
             if missing > 0 { throw ExitCode(1) }

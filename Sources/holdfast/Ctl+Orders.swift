@@ -14,8 +14,9 @@ extension Ctl {
             discussion: "Refused when the namespace's budget for pins is spent. Pins survive a restart.")
         @Argument(help: "The namespace.") var namespace: String
         @Argument(help: "Keys, 64 hexadecimal digits each.") var keys: [String]
-        @Option(name: .long, help: "Who pins.") var owner = "ctl"
-        @Option(name: .customLong("for"), help: "Seconds; 0 is until unpinned.") var seconds: UInt32 = 0
+        @Option(name: .long, help: ArgumentHelp("Who pins.", valueName: "name")) var owner = "ctl"
+        @Option(name: .customLong("for"), help: ArgumentHelp("Seconds; 0 is until unpinned.", valueName: "seconds"))
+        var seconds: UInt32 = 0
         @OptionGroup var to: StoreConnectionOptions
 
         func run() async throws {
@@ -31,7 +32,7 @@ extension Ctl {
         static let configuration = CommandConfiguration(abstract: "Ends pins.")
         @Argument(help: "The namespace.") var namespace: String
         @Argument(help: "Keys, 64 hexadecimal digits each.") var keys: [String]
-        @Option(name: .long, help: "Who pinned.") var owner = "ctl"
+        @Option(name: .long, help: ArgumentHelp("Who pinned.", valueName: "name")) var owner = "ctl"
         @OptionGroup var to: StoreConnectionOptions
 
         func run() async throws {
@@ -48,9 +49,9 @@ extension Ctl {
         if json {
             let lines = zip(keys, statuses).map { ["key": $0, "status": "\($1)"] }
             let data = try JSONSerialization.data(withJSONObject: lines, options: [.sortedKeys])
-            print(String(decoding: data, as: UTF8.self))
+            try print(String(decoding: data, as: UTF8.self))
         } else {
-            for (key, status) in zip(keys, statuses) { print("\(key) \(status)") }
+            for (key, status) in zip(keys, statuses) { try print("\(key) \(status)") }
         }
         if statuses.contains(where: { $0 != .ok }) { throw ExitCode(1) }
     }
@@ -65,13 +66,13 @@ extension Ctl {
             if to.json {
                 var all = OrderResult()
                 all.pins = pins
-                print(String(decoding: try encodeJSON(all), as: UTF8.self))
+                try print(String(decoding: try encodeJSON(all), as: UTF8.self))
                 return
             }
             for pin in pins {
                 let end =
                     pin.expires == 0 ? "until unpinned" : "until \(Date(timeIntervalSince1970: Double(pin.expires)))"
-                print("\(pin.namespace) \(pin.key) \(pin.owner) \(end)" + (pin.isDangling ? " (dangling)" : ""))
+                try print("\(pin.namespace) \(pin.key) \(pin.owner) \(end)" + (pin.isDangling ? " (dangling)" : ""))
             }
         }
     }
@@ -87,13 +88,13 @@ extension Ctl {
             func run() async throws {
                 let spaces = try await to.connect().pages("namespaces") { $0.namespaces }
                 if to.json {
-                    print(String(decoding: try encodeJSON(spaces), as: UTF8.self))
+                    try print(String(decoding: try encodeJSON(spaces), as: UTF8.self))
                     return
                 }
                 for space in spaces {
                     let policy = space.policy
                     let quota = policy.quotaBytes == 0 ? "no quota" : "quota \(ByteSize.text(policy.quotaBytes))"
-                    print(
+                    try print(
                         "\(space.name): \(space.objects) objects, \(ByteSize.text(space.usedBytes)), \(quota), "
                             + "\(policy.durability.rawValue), \(policy.evictionClass.rawValue), "
                             + "pins \(ByteSize.text(space.pinnedBytes)) of \(ByteSize.text(policy.pinQuotaBytes))")
@@ -105,15 +106,24 @@ extension Ctl {
             static let configuration = CommandConfiguration(
                 abstract: "Makes a namespace or changes its settings; what is not said stays as it is.")
             @Argument(help: "Its name.") var name: String
-            @Option(name: .long, help: "Bytes it may take; 0 is no limit of its own.") var quota: String?
-            @Option(name: .long, help: "Bytes that may be pinned.") var pinQuota: String?
-            @Option(name: .long, help: "`volatile` or `restart-safe`.") var durability: Durability?
-            @Option(name: .long, help: "Seconds after which unused objects go; 0 is never.") var retention: Int?
-            @Option(name: .customLong("class"), help: "`mixed`, `per-user` or `shared`.") var evictionClass:
-                EvictionClass?
+            @Option(name: .long, help: ArgumentHelp("Bytes it may take; 0 is no limit of its own.", valueName: "size"))
+            var quota: String?
+            @Option(name: .long, help: ArgumentHelp("Bytes that may be pinned.", valueName: "size")) var pinQuota:
+                String?
+            @Option(name: .long, help: ArgumentHelp("`volatile` or `restart-safe`.", valueName: "class"))
+            var durability: Durability?
+            @Option(
+                name: .long,
+                help: ArgumentHelp("Seconds after which unused objects go; 0 is never.", valueName: "seconds"))
+            var retention: Int?
+            @Option(
+                name: .customLong("class"), help: ArgumentHelp("`mixed`, `per-user` or `shared`.", valueName: "class"))
+            var evictionClass: EvictionClass?
             @Flag(name: .long, inversion: .prefixedNo, help: "Refuse carriers that do not encrypt.")
             var encryption: Bool?
-            @Option(name: .long, help: "A tenant that may use it; repeat it for several.") var allow: [String] = []
+            @Option(
+                name: .long, help: ArgumentHelp("A tenant that may use it; repeat it for several.", valueName: "tenant")
+            ) var allow: [String] = []
             @OptionGroup var to: StoreConnectionOptions
 
             func run() async throws {
@@ -175,9 +185,9 @@ extension Ctl {
             let before = started.damagedFound ?? 0
             let damaged = last.damagedFound ?? before
             if to.json {
-                print(String(decoding: try encodeJSON(last), as: UTF8.self))
+                try print(String(decoding: try encodeJSON(last), as: UTF8.self))
             } else {
-                print("\(damaged - before) objects damaged")
+                try print("\(damaged - before) objects damaged")
             }
             if damaged > before { throw ExitCode(1) }
         }
@@ -187,8 +197,8 @@ extension Ctl {
         static let configuration = CommandConfiguration(
             abstract: "Takes no new objects and makes no namespaces; prints when the requests under way have ended.",
             discussion: """
-                Objects that are there can still be got. /readyz says 503 from then on, until --resume or a restart. Fails
-                when requests are still under way after as long as `--within` says; the store drains on.
+                Objects that are there can still be got. /readyz says 503 from then on, until --resume or a restart. \
+                Fails when requests are still under way after as long as `--within` says; the store drains on.
                 """)
         @Flag(name: .long, help: "Takes objects again.") var resume = false
         @OptionGroup var to: StoreConnectionOptions
@@ -208,9 +218,9 @@ extension Ctl {
                 result = try await connection.result("progress")
             }
             if to.json {
-                print(String(decoding: try encodeJSON(result), as: UTF8.self))
+                try print(String(decoding: try encodeJSON(result), as: UTF8.self))
             } else {
-                print(resume ? "serving" : "drained")
+                try print(resume ? "serving" : "drained")
             }
         }
     }
@@ -218,7 +228,7 @@ extension Ctl {
     struct Flush: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
             abstract: "Forgets all objects that are not pinned, of one namespace or of all.")
-        @Option(name: .long, help: "Only of this namespace.") var namespace: String?
+        @Option(name: .long, help: ArgumentHelp("Only of this namespace.", valueName: "name")) var namespace: String?
         @OptionGroup var to: StoreConnectionOptions
 
         func run() async throws {

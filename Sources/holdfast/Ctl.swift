@@ -11,8 +11,8 @@ struct Ctl: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "ctl", abstract: "Asks a running store or agent, and gives orders.",
         discussion: """
-            All orders go over the store's own protocol, with the key of a tenant; those that change more than one's own
-            blocks need an operator's.
+            All orders go over the store's own protocol, with the key of a tenant; those that change more than one's \
+            own blocks need an operator's.
 
               holdfast ctl status --keys store.flash.tenants
               holdfast ctl ls demo --keys store.flash.tenants
@@ -25,24 +25,25 @@ struct Ctl: AsyncParsableCommand {
             """,
         subcommands: [
             Status.self, Top.self, Explain.self, List.self, Stat.self, Pin.self, Unpin.self, Pins.self, Namespace.self,
-            Verify.self,
-            Drain.self,
-            Flush.self, Put.self, Get.self, Check.self,
+            Verify.self, Drain.self, Flush.self, Put.self, Get.self, Check.self,
         ])
 
     /// Prints JSON as it came, or what `text` makes of it.
     static func show<Shape: Decodable>(_ json: [UInt8], as shape: Shape.Type, raw: Bool, text: (Shape) -> String) throws
     {
         if raw {
-            print(String(decoding: json, as: UTF8.self))
+            try print(String(decoding: json, as: UTF8.self))
         } else {
-            print(text(try JSONDecoder().decode(shape, from: Data(json))))
+            try print(text(try JSONDecoder().decode(shape, from: Data(json))))
         }
     }
 
     struct Status: AsyncParsableCommand {
         static let configuration = CommandConfiguration(abstract: "How the store, or an agent, is doing.")
-        @Option(name: .long, help: "An agent's address (its `http`) in place of a store.") var agent: String?
+        @Option(
+            name: .long,
+            help: ArgumentHelp("An agent's address (its `http`) in place of a store.", valueName: "address")) var agent:
+            String?
         @OptionGroup var to: StoreConnectionOptions
 
         func run() async throws {
@@ -91,11 +92,12 @@ struct Ctl: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
             commandName: "ls", abstract: "Lists the objects of a namespace.",
             discussion: """
-                One line an object: key, group, shard, bytes, `p` for pinned, `r` for restart-safe. The store remembers the
-                first half of each key; the other half is printed as zeros, and all orders take such keys.
+                One line an object: key, group, shard, bytes, `p` for pinned, `r` for restart-safe. The store \
+                remembers the first half of each key; the other half is printed as zeros, and all orders but `get` \
+                take such keys.
                 """)
         @Argument(help: "The namespace.") var namespace: String
-        @Option(name: .long, help: "How many at most.") var limit = 1000
+        @Option(name: .long, help: ArgumentHelp("How many at most.", valueName: "count")) var limit = 1000
         @OptionGroup var to: StoreConnectionOptions
 
         mutating func validate() throws {
@@ -112,6 +114,7 @@ struct Ctl: AsyncParsableCommand {
                 let wanted = UInt32(min(left, 1000))
                 let response = try await connection.ask(.list(handle, cursor: cursor, countMax: wanted))
                 guard case .page(let objects, let next) = response.body else { break }
+                var page = ""
                 for object in objects {
                     let name = object.name
                     if to.json {
@@ -122,17 +125,18 @@ struct Ctl: AsyncParsableCommand {
                         ])
                     } else {
                         let flags = (object.flags & 1 != 0 ? "p" : "-") + (object.flags & 2 != 0 ? "r" : "-")
-                        print(
+                        page +=
                             "\(hexText(name.key.bytes)) \(name.group) \(name.shard)/\(name.shardCount) "
-                                + "\(object.payloadBytes) \(flags)")
+                            + "\(object.payloadBytes) \(flags)\n"
                     }
                 }
+                try print(page, terminator: "")
                 left -= objects.count
                 cursor = next
             } while cursor != 0 && left > 0
             if to.json {
                 let data = try JSONSerialization.data(withJSONObject: lines, options: [.sortedKeys])
-                print(String(decoding: data, as: UTF8.self))
+                try print(String(decoding: data, as: UTF8.self))
             }
         }
     }
@@ -148,7 +152,7 @@ struct Ctl: AsyncParsableCommand {
             let name = ObjectName(try readKey(key))
             let response = try await connection.ask(.describe(try await connection.known(namespace), name))
             guard case .text(let json) = response.body else { return }
-            print(String(decoding: json, as: UTF8.self))
+            try print(String(decoding: json, as: UTF8.self))
         }
     }
 }

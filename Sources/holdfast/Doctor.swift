@@ -10,32 +10,49 @@ struct Doctor: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Says what is wrong with a machine or the settings of a store or an agent, and what to do.",
         discussion: """
-            Looks, and changes nothing: limits, huge pages, io_uring, drives, ports, memory and settings. A warning costs
-            speed or comfort; a problem keeps a store from starting or from keeping its promises, and ends with exit
-            code 1. Run it as the user that the store will run as.
+            Looks, and changes nothing: limits, huge pages, io_uring, drives, ports, memory and settings. A warning \
+            costs speed or comfort; a problem keeps a store from starting or from keeping its promises, and ends \
+            with exit code 1. Run it as the user that the store will run as.
 
               holdfast doctor --data /dev/nvme0n1
               holdfast doctor --config store.yaml --json
               holdfast doctor --agent-config agent.yaml --engine-region 32GiB
             """)
 
-    @Option(name: .long, help: "The YAML file of settings that the store will be given.")
+    @Option(
+        name: .long, help: ArgumentHelp("The YAML file of settings that the store will be given.", valueName: "file"))
     var config: String?
 
-    @Option(name: .long, help: "A block device or file that the store will be given; repeat it for several drives.")
+    @Option(
+        name: .long,
+        help: ArgumentHelp(
+            "A block device or file that the store will be given; repeat it for several drives.", valueName: "path"))
     var data: [String] = []
 
-    @Option(name: .long, help: "Bytes of a file that does not exist yet, like 100GiB.")
+    @Option(name: .long, help: ArgumentHelp("Bytes of a file that does not exist yet, like 100GiB.", valueName: "size"))
     var size: String?
 
-    @Option(name: .long, help: "The YAML file of settings that an agent will be given.")
+    @Option(
+        name: .long, help: ArgumentHelp("The YAML file of settings that an agent will be given.", valueName: "file"))
     var agentConfig: String?
 
-    @Option(name: .long, help: "Bytes of the engine's own host region, like 32GiB; vLLM's is found by itself.")
+    @Option(
+        name: .long,
+        help: ArgumentHelp(
+            "Bytes of the engine's own host region, like 32GiB; vLLM's is found by itself.", valueName: "size"))
     var engineRegion: String?
 
     @Flag(name: .long, help: "Prints JSON.")
     var json = false
+
+    func validate() throws {
+        guard agentConfig == nil || (config == nil && data.isEmpty && size == nil) else {
+            throw ValidationError("--agent-config is of an agent; --config, --data and --size are of a store.")
+        }
+        guard agentConfig != nil || engineRegion == nil else {
+            throw ValidationError("--engine-region goes with --agent-config.")
+        }
+    }
 
     func run() async throws {
         if let agentConfig {
@@ -59,9 +76,9 @@ struct Doctor: AsyncParsableCommand {
 
     private func show(_ findings: [Finding]) throws {
         if json {
-            print(String(decoding: try encodeJSON(findings), as: UTF8.self))
+            try print(String(decoding: try encodeJSON(findings), as: UTF8.self))
         } else {
-            for finding in findings { print(finding.line) }
+            for finding in findings { try print(finding.line) }
         }
         if findings.contains(where: { $0.verdict == .problem }) { throw ExitCode(1) }
     }

@@ -7,11 +7,16 @@ import Logging
 
 /// Options of every verb that runs until it is told to end.
 struct LogOptions: ParsableArguments {
-    @Option(name: .customLong("log"), help: "How the log is written: text, or json (one object a line).")
+    @Option(
+        name: .customLong("log"),
+        help: ArgumentHelp("How the log is written: text, or json (one object a line).", valueName: "format"))
     var format = LogFormat.text
 
     @Option(
-        name: .long, help: "What is logged: trace, debug, info, notice, warning, error or critical, and all above it.")
+        name: .long,
+        help: ArgumentHelp(
+            "What is logged: trace, debug, info, notice, warning, error or critical, and all above it.",
+            valueName: "level"))
     var logLevel = Logger.Level.info
 
     /// A logger as the options say.

@@ -4,6 +4,7 @@ import ArgumentParser
 import Foundation
 import KVModel
 import KVServing
+import KVSettings
 
 struct ModelCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -16,9 +17,9 @@ struct ModelCheckCommand: AsyncParsableCommand {
         commandName: "check", abstract: "Predicts measured points and shows how far off the serving model is.",
         discussion: """
             POINTS is a JSON file: an object whose list "points" holds measured points of the kinds closed_loop, \
-            open_loop, prefill, load and breakeven. A point whose kind, model, GPU or trace is not known is listed as \
-            skipped. Errors are absolute and relative; TTFT is what a client sees, with 40 ms for HTTP, tokenizer and \
-            queue hand-off. For prefill, load and breakeven points the error stands in the TTFT columns.
+            open_loop, prefill, load and breakeven. A point whose kind, model, GPU or trace is not known is listed \
+            as skipped. Errors are relative, without their sign; TTFT is what a client sees, with 40 ms for HTTP, \
+            tokenizer and queue hand-off. For prefill, load and breakeven points the error stands in the TTFT columns.
             """)
 
     @Argument(help: "The file of measured points, or - for standard input.")
@@ -27,7 +28,9 @@ struct ModelCheckCommand: AsyncParsableCommand {
     @Flag(help: "Print JSON: groups, points with predictions, and what was skipped.")
     var json = false
 
-    @Option(help: "A YAML file of further models, GPUs and engines, or of changed constants.")
+    @Option(
+        help: ArgumentHelp(
+            "A YAML file of further models, GPUs and engines, or of changed constants.", valueName: "file"))
     var catalogue: String?
 
     @Flag(help: "End with exit code 1 if the points of reliability A miss the gate.")
@@ -36,29 +39,14 @@ struct ModelCheckCommand: AsyncParsableCommand {
     func run() async throws {
         var entries = Catalogue.builtIn
         if let catalogue {
-            let text = String(decoding: try readWhole(catalogue), as: UTF8.self)
-            try entries.extend(with: text, at: catalogue)
+            try entries.extend(with: try NamedFile(catalogue).text(), at: catalogue)
         }
-        let measured = try MeasuredPoint.read(try readWhole(points), at: points)
+        let isPiped = points == "-"
+        let file = isPiped ? NamedFile.standardInput : NamedFile(points)
+        let measured = try MeasuredPoint.read(try file.bytes(), at: isPiped ? "standard input" : points)
         let check = try ModelCheck(measured, catalogue: entries)
-        print(json ? check.json.formatted : check.table)
+        try print(json ? check.json.formatted : check.table)
         if gate, !check.passesGate { throw ExitCode(1) }
-    }
-
-    private func readWhole(_ path: String) throws(OperatorError) -> [UInt8] {
-        var isFolder: ObjCBool = false
-        if path != "-" {
-            guard unsafe FileManager.default.fileExists(atPath: path, isDirectory: &isFolder) else {
-                throw OperatorError("no such file", at: path)
-            }
-            guard !isFolder.boolValue else { throw OperatorError("a folder, not a file", at: path) }
-        }
-        do {
-            if path == "-" { return Array(try FileHandle.standardInput.readToEnd() ?? Data()) }
-            return Array(try Data(contentsOf: URL(filePath: path)))
-        } catch {
-            throw OperatorError("cannot be read: \(error.localizedDescription)", at: path)
-        }
     }
 }
 

@@ -11,7 +11,8 @@ struct PlanCommand: AsyncParsableCommand {
         commandName: "plan", abstract: "Says how much DRAM and flash to buy for a trace, or that it is not worth it.",
         discussion: """
             Counts what caches of each size would hit, then replays the trace on clusters of rising size for each \
-            choice of DRAM, local NVMe and shared flash until one meets the SLO. Prices, SLO, model and GPU are the scenario's:
+            choice of DRAM, local NVMe and shared flash until one meets the SLO. Prices, SLO, model and GPU are the \
+            scenario's:
 
               holdfast plan trace.jsonl.gz --set prices.gpuHour=2.5 --set slo.ttft=1s
             """)
@@ -33,7 +34,7 @@ struct PlanCommand: AsyncParsableCommand {
             bar.update(share, detail: what)
         }
         bar.finish()
-        terminal.print(json ? try Self.encoded(plan) : PlanText(plan, terminal).text)
+        try print(json ? try Self.encoded(plan) : PlanText(plan, terminal).text, terminator: "")
     }
 
     private static func encoded(_ plan: Plan) throws -> String {

@@ -1,6 +1,7 @@
 // One progress bar for long work, on standard error, so that a pipe behind standard output never sees it.
 
 import Glibc
+import KVSettings
 
 /// A bar on standard error while something takes long. On a terminal it appears after half a second; elsewhere only
 /// with `--progress`, as a line every five seconds. It takes itself away when it is done.
@@ -63,14 +64,7 @@ final class ProgressBar {
 /// Writes a line to standard error: what is good to know and belongs to no result.
 func note(_ text: String) { writeError(text + "\n") }
 
-private func writeError(_ text: String) {
-    var rest = Array(text.utf8)[...]
-    while !rest.isEmpty {
-        let count = unsafe rest.withUnsafeBytes { unsafe write(STDERR_FILENO, $0.baseAddress, $0.count) }
-        if count <= 0 { return }
-        rest = rest.dropFirst(count)
-    }
-}
+private func writeError(_ text: String) { _ = writeAll(Array(text.utf8), to: STDERR_FILENO) }
 
 private func monotonicSeconds() -> Double {
     var now = timespec()

@@ -11,19 +11,25 @@ struct CacheOnlyOptions: ParsableArguments {
     @Flag(name: .customLong("cache-only"), help: "Count hits exactly, without time or GPU.")
     var isAsked = false
 
-    @Option(help: "One policy, a comma list, or all: \(PolicyName.allCases.map(\.rawValue).joined(separator: " ")).")
+    @Option(
+        help: ArgumentHelp(
+            "One policy, a comma list, or all: \(PolicyName.allCases.map(\.rawValue).joined(separator: " ")).",
+            valueName: "names"))
     var policy: String?
 
-    @Option(help: "Blocks (20000) or a share of the trace's unique blocks (5%); a comma list makes a curve.")
+    @Option(
+        help: ArgumentHelp(
+            "Blocks (20000) or a share of the trace's unique blocks (5%); a comma list makes a curve.",
+            valueName: "sizes"))
     var capacity: String?
 
-    @Option(help: "Two tiers: DRAM in blocks or per cent. Needs --flash.")
+    @Option(help: ArgumentHelp("Two tiers: DRAM in blocks or per cent. Needs --flash.", valueName: "sizes"))
     var dram: String?
 
-    @Option(help: "Two tiers: flash in blocks or per cent. Needs --dram.")
+    @Option(help: ArgumentHelp("Two tiers: flash in blocks or per cent. Needs --dram.", valueName: "sizes"))
     var flash: String?
 
-    @Option(help: "Two tiers: exclusive, inclusive, keep, or a comma list.")
+    @Option(help: ArgumentHelp("Two tiers: exclusive, inclusive, keep, or a comma list.", valueName: "names"))
     var inclusion: String?
 
     @Flag(help: "Print one JSON object.")
@@ -78,61 +84,65 @@ struct CacheOnlyOptions: ParsableArguments {
     }
 
     /// Answers the question about a trace on standard output.
-    func run(_ question: CacheOnlyQuestion, _ trace: Trace) throws {
+    func run(_ question: CacheOnlyQuestion, _ trace: Trace, progress isForced: Bool) throws {
         var replay = try CacheOnlyReplay(trace)
+        let bar = ProgressBar("replaying", forced: isForced)
         switch question {
         case .policies(let names, let capacities):
             let sizes = unique(capacities.map { $0.blocks(of: trace.uniqueBlockCount) })
-            let results = runPolicies(&replay, names, sizes)
+            let results = runPolicies(&replay, names, sizes, bar)
+            bar.finish()
             if json {
                 try printJSON(
                     CacheOnlyReport(trace: CacheOnlyTraceSummary(trace), results: results.map(PolicyEntry.init)))
             } else {
-                print(CacheOnlyTable(trace: trace, policies: names, sizes: sizes, results: results).text)
+                try print(CacheOnlyTable(trace: trace, policies: names, sizes: sizes, results: results).text)
             }
         case .twoTiers(let dram, let flash, let inclusions):
             let drams = unique(dram.map { $0.blocks(of: trace.uniqueBlockCount) })
             let flashes = unique(flash.map { $0.blocks(of: trace.uniqueBlockCount) })
-            let results = runTwoTiers(replay, drams, flashes, inclusions)
+            let results = runTwoTiers(replay, drams, flashes, inclusions, bar)
+            bar.finish()
             if json {
                 try printJSON(
                     CacheOnlyReport(trace: CacheOnlyTraceSummary(trace), results: results.map(TwoTierEntry.init)))
             } else {
-                print(TwoTierTable(trace: trace, results: results).text)
+                try print(TwoTierTable(trace: trace, results: results).text)
             }
         }
     }
 
     private func runPolicies(
-        _ replay: inout CacheOnlyReplay, _ names: [PolicyName], _ sizes: [Int]
+        _ replay: inout CacheOnlyReplay, _ names: [PolicyName], _ sizes: [Int], _ bar: ProgressBar
     ) -> [CacheOnlyResult] {
         var results: [CacheOnlyResult] = []
-        var progress = Progress(steps: names.reduce(0) { $0 + ($1 == .infinite ? 1 : sizes.count) })
+        let steps = names.reduce(0) { $0 + ($1 == .infinite ? 1 : sizes.count) }
         for name in names {
             // The infinite cache has one size.
             for size in name == .infinite ? [1] : sizes {
-                progress.step(name == .infinite ? name.rawValue : "\(name.rawValue), \(grouped(size)) blocks")
+                let what = name == .infinite ? name.rawValue : "\(name.rawValue), \(grouped(size)) blocks"
+                bar.update(Double(results.count) / Double(steps), detail: what)
                 results.append(replay.run(name, capacity: size))
             }
         }
-        progress.end()
         return results
     }
 
     private func runTwoTiers(
-        _ replay: CacheOnlyReplay, _ drams: [Int], _ flashes: [Int], _ inclusions: [Inclusion]
+        _ replay: CacheOnlyReplay, _ drams: [Int], _ flashes: [Int], _ inclusions: [Inclusion], _ bar: ProgressBar
     ) -> [TwoTierResult] {
         var results: [TwoTierResult] = []
-        var progress = Progress(steps: inclusions.count * drams.count * flashes.count)
+        let steps = inclusions.count * drams.count * flashes.count
         for inclusion in inclusions {
             for dram in drams {
                 for flash in flashes {
-                    progress.step("\(inclusion.rawValue), \(grouped(dram)) + \(grouped(flash)) blocks")
+                    bar.update(
+                        Double(results.count) / Double(steps),
+                        detail: "\(inclusion.rawValue), \(grouped(dram)) + \(grouped(flash)) blocks")
                     results.append(replay.runTwoTiers(dram: dram, flash: flash, inclusion: inclusion))
                 }
             }
         }
-        progress.end()
         return results
     }
 
@@ -143,7 +153,7 @@ struct CacheOnlyOptions: ParsableArguments {
     private func printJSON(_ report: some Encodable) throws {
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
-        print(String(decoding: try encoder.encode(report), as: UTF8.self))
+        try print(String(decoding: try encoder.encode(report), as: UTF8.self))
     }
 }
 
@@ -151,24 +161,6 @@ struct CacheOnlyOptions: ParsableArguments {
 enum CacheOnlyQuestion {
     case policies([PolicyName], [CacheOnlyCapacity])
     case twoTiers([CacheOnlyCapacity], [CacheOnlyCapacity], [Inclusion])
-}
-
-/// One line on standard error that says what runs; only a person at a terminal is shown it.
-struct Progress {
-    let steps: Int
-    private var done = 0
-    private let isShown = isatty(STDERR_FILENO) == 1
-
-    init(steps: Int) { self.steps = steps }
-
-    mutating func step(_ what: String) {
-        done += 1
-        if isShown { FileHandle.standardError.write(Data("\r\u{1B}[K[\(done)/\(steps)] \(what)".utf8)) }
-    }
-
-    func end() {
-        if isShown { FileHandle.standardError.write(Data("\r\u{1B}[K".utf8)) }
-    }
 }
 
 // MARK: JSON

@@ -172,7 +172,7 @@ struct LockStepOptions: ParsableArguments {
         var live: LiveRun?
         if let cluster {
             let report = LiveReport(counts: cluster.counts, result: result, leftKillings: cluster.leftKillings)
-            try report.print()
+            try report.tell()
             live = LiveRun(machine: cluster.machine, runs: 1)
             // Of copies to and from a device a profile says nothing.
             if let profile = modelled.scenario.profile, hbmBlocks == 0 {
@@ -214,7 +214,7 @@ struct LiveReport {
     }
 
     /// Says it, and fails where bytes were wrong.
-    func print() throws(OperatorError) {
+    func tell() throws(OperatorError) {
         note(
             "\(grouped(counts.bytesCompared)) bytes of hits were compared, all right; "
                 + "\(grouped(counts.bytesOffered)) bytes were offered")

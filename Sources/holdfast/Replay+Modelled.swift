@@ -1,10 +1,10 @@
 // `replay`, modelled: a trace through a whole cluster in virtual time, its baselines beside it, into a record.
 
 import ArgumentParser
-import Foundation
 import KVModel
 import KVReport
 import KVServing
+import KVSettings
 import KVSimulation
 
 struct ModelledOptions: ParsableArguments {
@@ -41,24 +41,13 @@ struct ModelledOptions: ParsableArguments {
 
     /// Minutes of replay must not end in a folder that is not there.
     func checkOutput() throws(OperatorError) {
-        guard let output else { return }
-        let folder = URL(fileURLWithPath: output).deletingLastPathComponent().path
-        guard FileManager.default.isWritableFile(atPath: folder) else {
-            throw OperatorError(
-                "the folder is not there or cannot be written", at: output, remedy: "make it, or choose another place")
-        }
+        if let output { try NamedFile(output).checkCanWrite() }
     }
 
     func finish(_ record: Record, json: Bool, terminal: TerminalOptions) throws {
         if let output {
-            let bytes = try record.encoded()
-            do {
-                try Data(bytes).write(to: URL(fileURLWithPath: output))
-            } catch {
-                throw OperatorError(
-                    "cannot write the record: \(error.localizedDescription)", at: output,
-                    remedy: "choose another place")
-            }
+            try NamedFile(output).write(try record.encoded())
+            note("\(output): `holdfast report \(output)` shows it")
         }
         if let failed = record.checks.first(where: { !$0.passed }) {
             throw OperatorError(
@@ -67,11 +56,12 @@ struct ModelledOptions: ParsableArguments {
                 remedy: "this is a defect of Holdfast; keep the trace and the scenario, and report it")
         }
         if json {
-            terminal.print(String(decoding: try record.encoded(), as: UTF8.self))
+            try print(String(decoding: try record.encoded(), as: UTF8.self), terminator: "")
         } else if output == nil {
             let comparison = try Comparison([record])
-            terminal.print(
-                comparison.terminalReport(width: terminal.columns, colour: terminal.isColoured, file: "RECORD"))
+            try print(
+                comparison.terminalReport(width: terminal.columns, colour: terminal.isColoured, file: "RECORD"),
+                terminator: "")
         }
     }
 

@@ -10,22 +10,23 @@ struct Replay: AsyncParsableCommand {
             It replays the trace on a modelled cluster in virtual time, with all baselines beside it:
 
               holdfast replay trace.jsonl.gz
-              holdfast replay trace.jsonl.gz --scenario node8.yaml --set tiers.dram.perNode=2TB -o run.hfr
+              holdfast replay trace.jsonl.gz -o run.hfr \\
+                --scenario node8.yaml --set tiers.dram.perNode=2TB
 
-            With --lockstep it takes one request at a time and lets everything come to rest in between, so that the hit
-            tokens of each tier depend on the trace alone:
+            With --lockstep it takes one request at a time and lets everything come to rest in between, so that the \
+            hit tokens of each tier depend on the trace alone:
 
-              holdfast replay trace.jsonl.gz --lockstep --agents 2 --route migrating -o lockstep.hfr
+              holdfast replay trace.jsonl.gz --lockstep --agents 2 -o lockstep.hfr
 
-            With --live real agents and a real store serve it on this machine, every byte compared; in the trace's time, or
-            with --lockstep one request at a time:
+            With --live real agents and a real store serve it on this machine, every byte compared; in the trace's \
+            time, or with --lockstep one request at a time:
 
               holdfast replay trace.jsonl.gz --live --agents 2 -o live.hfr
 
             With --cache-only it counts, to the block, what caches of given sizes would have hit; no time passes:
 
               holdfast replay trace.jsonl.gz --cache-only --policy all --capacity 1%,5%,20%
-              holdfast replay trace.jsonl.gz --cache-only --dram 1% --flash 5% --inclusion keep
+              holdfast replay trace.jsonl.gz --cache-only --dram 1% --flash 5%
             """)
 
     @OptionGroup var input: TraceInput
@@ -56,6 +57,6 @@ struct Replay: AsyncParsableCommand {
         }
         // The question first: a typing mistake must not cost the reading of a large file.
         let question = try cacheOnly.question()
-        try cacheOnly.run(question, try input.read())
+        try cacheOnly.run(question, try input.read(), progress: input.progress)
     }
 }

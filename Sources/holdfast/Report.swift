@@ -1,19 +1,19 @@
 // Shows what replays found: terminal, JSON or one HTML page.
 
 import ArgumentParser
-import Foundation
 import KVModel
 import KVReport
+import KVSettings
 
 struct ReportCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "report", abstract: "Shows what replays found: terminal, JSON or one HTML page.",
         discussion: """
-            A record is what `holdfast replay -o FILE` leaves behind. Several records are compared with the first. Gains are \
-            stated against a baseline that needs nothing bought (C: HBM + DRAM), never against no cache.
+            A record is what `holdfast replay -o FILE` leaves behind. Several records are compared with the first. \
+            Gains are stated against a baseline that needs nothing bought (C: HBM + DRAM), never against no cache.
 
-            `--agent` shows what a running agent did in its last hours in place of records: where prompt tokens came from, time to \
-            first token, prefetching, GPU use.
+            `--agent` shows what a running agent did in its last hours in place of records: where prompt tokens came \
+            from, time to first token, prefetching, GPU use.
 
               holdfast report --agent 127.0.0.1:9471 --last 2h --html agent.html
             """)
@@ -54,6 +54,9 @@ struct ReportCommand: AsyncParsableCommand {
                 agent == nil ? "Missing expected argument '<record> ...'" : "--agent takes no records.")
         }
         guard agent != nil || last == nil else { throw ValidationError("--last goes with --agent.") }
+        guard agent == nil || (section.isEmpty && !all && against == nil) else {
+            throw ValidationError("--section, --all and --against are of records: an agent's report is shown whole.")
+        }
         if let wrong = section.first(where: { !(1...9).contains($0) }) {
             throw ValidationError("--section \(wrong): the questions are 1 to 9.")
         }
@@ -64,16 +67,19 @@ struct ReportCommand: AsyncParsableCommand {
             let seconds = try last.map { (text) throws(OperatorError) in try Self.seconds(text) } ?? 21_600
             let question = AgentQuestion(address: agent, limit: 10)
             let report = AgentReport(status: try question.status(), record: try question.record(ofLast: seconds))
-            if let html { try write(report.page, to: html) }
+            if let html { try NamedFile(html).write(Array(report.page.utf8)) }
             if json {
-                terminal.print(try report.json() + "\n")
+                try print(try report.json())
             } else if html == nil {
-                terminal.print(report.text + "\n")
+                try print(report.text)
             }
             return
         }
         var read: [Record] = []
-        for path in records { read.append(try Record(contentsOf: path)) }
+        for path in records {
+            let bytes = try NamedFile(path).bytes(remedy: "`holdfast replay FILE -o \(path)` makes a record")
+            read.append(try Record(decoding: bytes, at: path))
+        }
         let comparison = try Comparison(read, against: against, files: records)
         if let html {
             guard read.count <= 4 else {
@@ -81,16 +87,16 @@ struct ReportCommand: AsyncParsableCommand {
                     "\(read.count) records do not fit on a page", at: "--html",
                     remedy: "give at most four, or use --json")
             }
-            try write(comparison.page, to: html)
+            try NamedFile(html).write(Array(comparison.page.utf8))
         }
         if json {
-            terminal.print(comparison.jsonReport)
+            try print(comparison.jsonReport, terminator: "")
         } else if html == nil {
             let choice: SectionChoice = all ? .all : section.isEmpty ? .standard : .only(Set(section))
-            terminal.print(
+            try print(
                 comparison.terminalReport(
                     width: terminal.columns, colour: terminal.isColoured, sections: choice,
-                    file: records.joined(separator: " ")))
+                    file: records.joined(separator: " ")), terminator: "")
         }
     }
 
@@ -103,33 +109,4 @@ struct ReportCommand: AsyncParsableCommand {
         return number * unit
     }
 
-    private func write(_ text: String, to path: String) throws(OperatorError) {
-        do {
-            try Data(text.utf8).write(to: URL(fileURLWithPath: path))
-        } catch {
-            throw OperatorError(
-                "cannot write the page: \(error.localizedDescription)", at: path, remedy: "choose another place")
-        }
-    }
-}
-
-extension Record {
-    /// Reads a record file.
-    init(contentsOf path: String) throws(OperatorError) {
-        var isFolder: ObjCBool = false
-        guard unsafe FileManager.default.fileExists(atPath: path, isDirectory: &isFolder) else {
-            throw OperatorError("no such file", at: path, remedy: "`holdfast replay FILE -o \(path)` makes a record")
-        }
-        guard !isFolder.boolValue else {
-            throw OperatorError("a folder, not a record", at: path, remedy: "name a file in it")
-        }
-        let data: Data
-        do {
-            data = try Data(contentsOf: URL(fileURLWithPath: path))
-        } catch {
-            throw OperatorError(
-                "cannot read the record: \(error.localizedDescription)", at: path, remedy: "check its permissions")
-        }
-        try self.init(decoding: [UInt8](data), at: path)
-    }
 }

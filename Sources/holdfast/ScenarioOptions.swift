@@ -4,6 +4,7 @@ import ArgumentParser
 import Foundation
 import KVModel
 import KVServing
+import KVSettings
 import KVSimulation
 
 /// The options that say what a trace is replayed on.
@@ -23,25 +24,35 @@ struct ScenarioOptions: ParsableArguments {
     @Option(help: ArgumentHelp("More models, GPUs and engines: a catalogue file.", valueName: "file"))
     var catalogue: String?
 
-    @Option(help: "Clusters that are replayed at the same time. No result depends on it.")
+    @Option(
+        help: ArgumentHelp(
+            "Clusters that are replayed at the same time, 2 by default; 0 takes all cores. No result depends on it.",
+            valueName: "count"))
     var threads: Int?
 
     /// Clusters replayed at the same time.
-    var threadCount: Int { threads ?? min(2, ProcessInfo.processInfo.activeProcessorCount) }
+    var threadCount: Int {
+        let cores = ProcessInfo.processInfo.activeProcessorCount
+        return threads.map { $0 == 0 ? cores : $0 } ?? min(2, cores)
+    }
+
+    func validate() throws {
+        if let threads, threads < 0 { throw ValidationError("--threads \(threads): 0 or more.") }
+    }
 
     /// The scenario, overrides and profile applied.
     func read() throws(OperatorError) -> Scenario {
         var text: String?
-        if let scenario { text = try readText(scenario) }
+        if let scenario { text = try NamedFile(scenario).text() }
         var read = try Scenario.read(yaml: text, file: scenario ?? "default.yaml", overrides: try readOverrides())
-        if let profile { read.apply(try DeviceProfile(json: Data(try readText(profile).utf8), at: profile)) }
+        if let profile { read.apply(try AgentSettingsReading.profile(profile)) }
         return read
     }
 
     /// The built-in catalogue, extended by the file that was named.
     func readCatalogue() throws -> Catalogue {
         var catalogue = Catalogue.builtIn
-        if let path = self.catalogue { try catalogue.extend(with: try readText(path), at: path) }
+        if let path = self.catalogue { try catalogue.extend(with: try NamedFile(path).text(), at: path) }
         return catalogue
     }
 
@@ -65,17 +76,5 @@ struct ScenarioOptions: ParsableArguments {
         if let profile { words += ["--profile", profile] }
         if let catalogue { words += ["--catalogue", catalogue] }
         return words
-    }
-
-    private func readText(_ path: String) throws(OperatorError) -> String {
-        var isFolder: ObjCBool = false
-        guard unsafe FileManager.default.fileExists(atPath: path, isDirectory: &isFolder) else {
-            throw OperatorError("no such file", at: path)
-        }
-        guard !isFolder.boolValue else { throw OperatorError("a folder, not a file", at: path) }
-        guard let data = FileManager.default.contents(atPath: path), data.count < 16 << 20,
-            let text = String(data: data, encoding: .utf8)
-        else { throw OperatorError("not readable as text of at most 16 MiB", at: path) }
-        return text
     }
 }

@@ -12,10 +12,10 @@ struct Simulate: AsyncParsableCommand {
         commandName: "simulate",
         abstract: "Runs the decisions of nodes and store under faults, in virtual time, and checks every rule.",
         discussion: """
-            Nothing is real but the decisions: devices are slow, dead or lying as the seed decides, agents die between any
-            two steps, the store vanishes and comes back. Checked are: no wrong byte, no stuck request, no budget overrun,
-            nothing leaked, a ledger that adds up, and the bound on waiting for blocks. The exit code is 1 when a rule was
-            broken, and the line that runs the seed again is printed.
+            Nothing is real but the decisions: devices are slow, dead or lying as the seed decides, agents die \
+            between any two steps, the store vanishes and comes back. Checked are: no wrong byte, no stuck request, \
+            no budget overrun, nothing leaked, a ledger that adds up, and the bound on waiting for blocks. The exit \
+            code is 1 when a rule was broken, and the line that runs the seed again is printed.
 
               holdfast simulate --seed 7
               holdfast simulate --seeds 500 --seconds 20
@@ -30,7 +30,8 @@ struct Simulate: AsyncParsableCommand {
     @Option(help: ArgumentHelp("Virtual seconds of each seed, before it comes to rest.", valueName: "s"))
     var seconds = 10.0
 
-    @Option(help: ArgumentHelp("Only these faults, a comma list: \(Self.faultNames).", valueName: "names"))
+    @Option(
+        help: ArgumentHelp("Only these faults, a comma list, empty for none: \(Self.faultNames).", valueName: "names"))
     var faults: String?
 
     @Option(help: ArgumentHelp("Plant a bug, to see it found: \(Self.bugNames).", valueName: "name"))
@@ -62,7 +63,7 @@ struct Simulate: AsyncParsableCommand {
         let line = "holdfast simulate --seconds \(seconds)\(faults.map { " --faults \($0)" } ?? "")"
         TrapNote.install(line)
         let result = await swarm.run(threads: count) { TrapNote.name($0) }
-        terminal.print((json ? try text(of: result) : report(result)) + "\n")
+        try print(json ? try text(of: result) : report(result))
         for failure in result.failures.prefix(5) {
             note(
                 "seed \(failure.seed), at \(rounded(failure.brokenAt)) s: \(failure.broken.prefix(3).joined(separator: "; "))"
@@ -77,7 +78,7 @@ struct Simulate: AsyncParsableCommand {
         for offset in 0..<UInt64(seeds) {
             let result = Simulation(seed: seed + offset, seconds: seconds, faults: faults, planted: bug).run()
             guard let first = result.broken.first else { continue }
-            terminal.print("seed \(result.seed), at \(rounded(result.brokenAt)) s: \(first)\n")
+            try print("seed \(result.seed), at \(rounded(result.brokenAt)) s: \(first)")
             return
         }
         throw OperatorError(

@@ -10,33 +10,44 @@ import KVTransport
 
 /// Where a store is and who asks.
 struct StoreConnectionOptions: ParsableArguments {
-    @Option(name: .long, help: "The store's address.")
+    @Option(name: .long, help: ArgumentHelp("The store's address.", valueName: "address"))
     var store = "127.0.0.1:9460"
 
-    @Option(name: .long, help: "Whose key proves who asks.")
+    @Option(name: .long, help: ArgumentHelp("Whose key proves who asks.", valueName: "name"))
     var tenant = "local"
 
-    @Option(name: .long, help: "The file of keys that the store made or was given (`--tenants` there).")
+    @Option(
+        name: .long,
+        help: ArgumentHelp("The file of keys that the store made or was given (`--tenants` there).", valueName: "file"))
     var keys: String?
 
     @Option(
         name: .long,
-        help: "Goes over RDMA by this device, or `auto`; --store is then where the store says `rdma-listen`.")
+        help: ArgumentHelp(
+            "Goes over RDMA by this device, or `auto`; --store is then where the store says `rdma-listen`.",
+            valueName: "device"))
     var rdma: String?
 
-    @Option(name: .long, help: "Goes over TLS: the file of the authority of the store's certificate.")
+    @Option(
+        name: .long,
+        help: ArgumentHelp("Goes over TLS: the file of the authority of the store's certificate.", valueName: "file"))
     var tlsAuthority: String?
 
-    @Option(name: .long, help: "The name in the store's certificate (default: the address is compared).")
+    @Option(
+        name: .long,
+        help: ArgumentHelp("The name in the store's certificate (default: the address is compared).", valueName: "name")
+    )
     var tlsName: String?
 
-    @Option(name: .long, help: "The own certificate, where the store wants one of its clients.")
+    @Option(
+        name: .long,
+        help: ArgumentHelp("The own certificate, where the store wants one of its clients.", valueName: "file"))
     var tlsCertificate: String?
 
-    @Option(name: .long, help: "That certificate's key.")
+    @Option(name: .long, help: ArgumentHelp("That certificate's key.", valueName: "file"))
     var tlsKey: String?
 
-    @Option(name: .long, help: "Seconds that an answer may take.")
+    @Option(name: .long, help: ArgumentHelp("Seconds that an answer may take.", valueName: "seconds"))
     var within = 10.0
 
     @Flag(name: .long, help: "Prints JSON.")

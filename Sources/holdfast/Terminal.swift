@@ -10,11 +10,17 @@ enum ColourChoice: String, ExpressibleByArgument, CaseIterable {
 
 /// The options of every report in a terminal.
 struct TerminalOptions: ParsableArguments {
-    @Option(help: "Use colour: auto, always or never. Auto looks at the terminal, NO_COLOR and TERM.")
+    @Option(
+        help: ArgumentHelp(
+            "Use colour: auto, always or never. Auto looks at the terminal, NO_COLOR and TERM.", valueName: "when"))
     var color = ColourChoice.auto
 
     @Option(help: ArgumentHelp("Columns to use; by default those of the terminal, at most 100.", valueName: "columns"))
     var width: Int?
+
+    func validate() throws {
+        if let width, width < 40 { throw ValidationError("--width \(width): give 40 or more.") }
+    }
 
     /// Whether standard output gets colour.
     var isColoured: Bool {
@@ -35,7 +41,4 @@ struct TerminalOptions: ParsableArguments {
         let isKnown = unsafe ioctl(STDOUT_FILENO, UInt(TIOCGWINSZ), &size) == 0 && size.ws_col > 0
         return isKnown ? Int(size.ws_col) : 100
     }
-
-    /// Writes text as it is.
-    func print(_ text: String) { FileHandle.standardOutput.write(Data(text.utf8)) }
 }

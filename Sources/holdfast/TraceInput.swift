@@ -8,10 +8,14 @@ struct TraceInput: ParsableArguments {
     @Argument(help: "The trace: plain, gzip or zstd; - is standard input.")
     var file: String
 
-    @Option(help: "The format, instead of recognising it: mooncake, extents, bailian, azure or holdfast.")
+    @Option(
+        help: ArgumentHelp(
+            "The format, instead of recognising it: mooncake, extents, bailian, azure or holdfast.", valueName: "name"))
     var format: String?
 
-    @Option(help: "Tokens of a block, where the file uses another size than its format does.")
+    @Option(
+        help: ArgumentHelp(
+            "Tokens of a block, where the file uses another size than its format does.", valueName: "count"))
     var blockTokens: Int?
 
     @Flag(help: "Leave out lines that cannot be read, and count them.")

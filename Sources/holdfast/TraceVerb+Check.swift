@@ -1,6 +1,7 @@
 // `trace check` and `trace convert`.
 
 import ArgumentParser
+import Foundation
 import KVModel
 import KVTrace
 
@@ -13,24 +14,62 @@ struct TraceCheckCommand: AsyncParsableCommand {
 
     @OptionGroup var terminal: TerminalOptions
 
+    @Flag(help: "Print one JSON object.")
+    var json = false
+
     func run() async throws {
         let bar = ProgressBar("checking \(input.file)", forced: input.progress)
         let check = try TraceCheck.run(path: input.file, options: input.options(), progress: bar.show)
         bar.finish()
+        if json { try print(Printed(check).text) } else { try show(check) }
+        if !check.findings.isEmpty { throw ExitCode(1) }
+    }
+
+    private func show(_ check: TraceCheck) throws(OperatorError) {
         let good = check.trace.map { "\(grouped($0.requests.count)) requests are good (\($0.format.rawValue))" }
-        print("\(input.file): \(good ?? "no line is a request")")
+        try print("\(input.file): \(good ?? "no line is a request")")
         if check.findings.isEmpty {
-            print(Style.green.applied(to: "Nothing is wrong.", terminal.isColoured))
-            return
+            try print(Style.green.applied(to: "Nothing is wrong.", terminal.isColoured))
         }
         for finding in check.findings {
             let lines = finding.lines.map(String.init).joined(separator: ", ")
             let more = finding.count > finding.lines.count ? ", …" : ""
-            print(
+            try print(
                 Style.red.applied(to: "\(finding.kind.rawValue): \(grouped(finding.count))", terminal.isColoured)
                     + "  (lines \(lines)\(more))\n    first: \(finding.example)")
         }
-        throw ExitCode(1)
+    }
+
+    private struct Printed: Encodable {
+        struct Finding: Encodable {
+            var kind: String
+            var count: Int
+            /// The first of them.
+            var lines: [Int]
+            /// What is wrong with the first of these.
+            var example: String
+        }
+
+        var format: String?
+        /// Those that are good.
+        var requests: Int
+        var findings: [Finding]
+
+        init(_ check: TraceCheck) {
+            format = check.trace?.format.rawValue
+            requests = check.trace?.requests.count ?? 0
+            findings = check.findings.map {
+                Finding(kind: $0.kind.rawValue, count: $0.count, lines: $0.lines, example: $0.example)
+            }
+        }
+
+        var text: String {
+            get throws {
+                let encoder = JSONEncoder()
+                encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
+                return String(decoding: try encoder.encode(self), as: UTF8.self)
+            }
+        }
     }
 }
 
@@ -38,16 +77,16 @@ struct TraceConvert: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "convert", abstract: "Writes a trace in another format.",
         discussion: """
-            The output is compressed when its name ends in .gz or .zst. What the target format cannot hold is refused \
-            and named, unless --lossy says to leave it out; the holdfast format holds everything.
+            The output is compressed when its name ends in .gz or .zst. What the target format cannot hold is \
+            refused and named, unless --lossy says to leave it out; the holdfast format holds everything.
             """)
 
     @OptionGroup var input: TraceInput
 
-    @Option(name: .shortAndLong, help: "The file to write; - is standard output.")
+    @Option(name: .shortAndLong, help: ArgumentHelp("The file to write; - is standard output.", valueName: "file"))
     var output: String
 
-    @Option(help: "The format to write: holdfast, mooncake or extents.")
+    @Option(help: ArgumentHelp("The format to write: holdfast, mooncake or extents.", valueName: "format"))
     var to = "holdfast"
 
     @Flag(help: "Leave out what the format cannot hold.")

@@ -23,9 +23,9 @@ struct TraceInfo: AsyncParsableCommand {
         if json {
             let encoder = JSONEncoder()
             encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
-            print(String(decoding: try encoder.encode(statistics), as: UTF8.self))
+            try print(String(decoding: try encoder.encode(statistics), as: UTF8.self))
         } else {
-            print(TraceTable(statistics, isColoured: terminal.isColoured).text)
+            try print(TraceTable(statistics, isColoured: terminal.isColoured).text)
         }
     }
 }

@@ -8,44 +8,51 @@ struct TraceSynth: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "synth", abstract: "Makes a trace: chat, agent, rag, templates, or a mix.",
         discussion: """
-            holdfast trace synth chat=6 agent=1 rag=3 --sessions 2000 --duration 3600 --seed 7 -o mix.jsonl.gz
+            Sessions start at random; KIND=WEIGHT shares them out. A chat or agent session makes many requests, a \
+            rag or templates session one. The same options give the same trace on every machine. --parameters lists \
+            what --set can change, with the source of each default.
 
-            Sessions start at random; KIND=WEIGHT shares them out. A chat or agent session makes many requests, a rag \
-            or templates session one. The same options give the same trace on every machine. --parameters lists what \
-            --set can change, with the source of each default.
+              holdfast trace synth chat=6 agent=1 rag=3 --sessions 2000 -o mix.jsonl.gz
             """)
 
     @Argument(help: "Kinds of traffic: chat, agent, rag, templates, each with =WEIGHT if there are several.")
     var kinds: [String] = []
 
-    @Option(name: .shortAndLong, help: "The file to write, .gz and .zst compress; - is standard output.")
+    @Option(
+        name: .shortAndLong,
+        help: ArgumentHelp("The file to write, .gz and .zst compress; - is standard output.", valueName: "file"))
     var output: String?
 
-    @Option(help: "Decides every draw.")
+    @Option(help: ArgumentHelp("Decides every draw.", valueName: "number"))
     var seed: UInt64 = 1
 
-    @Option(help: "Sessions that start within the duration, on average.")
+    @Option(help: ArgumentHelp("Sessions that start within the duration, on average.", valueName: "count"))
     var sessions: Double = 1000
 
-    @Option(help: "Session starts a second, instead of --sessions.")
+    @Option(help: ArgumentHelp("Session starts a second, instead of --sessions.", valueName: "number"))
     var rate: Double?
 
-    @Option(help: "End after this many requests.")
+    @Option(help: ArgumentHelp("End after this many requests.", valueName: "count"))
     var requests: Int?
 
-    @Option(help: "Length of the trace in seconds.")
+    @Option(help: ArgumentHelp("Length of the trace in seconds.", valueName: "seconds"))
     var duration: Double = 3600
 
-    @Option(help: "Seconds that traffic had been running before: sessions under way are caught in the middle.")
+    @Option(
+        help: ArgumentHelp(
+            "Seconds that traffic had been running before: sessions under way are caught in the middle.",
+            valueName: "seconds"))
     var lead: Double = 0
 
-    @Option(help: "Variation of the gaps between session starts: 1 is Poisson, more is burstier.")
+    @Option(
+        help: ArgumentHelp(
+            "Variation of the gaps between session starts: 1 is Poisson, more is burstier.", valueName: "number"))
     var burstiness: Double = 1
 
-    @Option(help: "Tokens of a block.")
+    @Option(help: ArgumentHelp("Tokens of a block.", valueName: "count"))
     var blockTokens: Int = 64
 
-    @Option(help: "Change a parameter, KIND.NAME=VALUE; repeatable.")
+    @Option(help: ArgumentHelp("Change a parameter, KIND.NAME=VALUE; repeatable.", valueName: "name=value"))
     var set: [String] = []
 
     @Flag(help: "List the parameters with their defaults and sources, and make nothing.")
@@ -55,7 +62,7 @@ struct TraceSynth: AsyncParsableCommand {
     var progress = false
 
     func run() async throws {
-        if parameters { return print(Self.parameterTable) }
+        if parameters { return try print(Self.parameterTable) }
         guard let output else { throw OperatorError("no file to write", at: "--output", remedy: "-o FILE, or -o -") }
         let specification = try specification()
         let bar = ProgressBar("making \(output)", forced: progress)
@@ -109,7 +116,7 @@ struct TraceSynth: AsyncParsableCommand {
     private static func assignment(_ text: String, place: String, defaultValue: Double?) throws(OperatorError)
         -> (name: String, value: Double)
     {
-        let parts = text.split(separator: "=", maxSplits: 1)
+        let parts = text.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
         if parts.count == 1, let defaultValue { return (String(parts[0]), defaultValue) }
         guard parts.count == 2, let value = Double(parts[1]), value.isFinite else {
             throw OperatorError("“\(text)” is not NAME=NUMBER", at: place)

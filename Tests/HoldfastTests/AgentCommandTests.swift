@@ -111,7 +111,7 @@ import Testing
         #expect(
             session.exitCode == 0 && session.output.contains("0 of 40 blocks found, none loaded"), "\(session.output)")
         let nobody = try CommandRun.holdfast(["ctl", "explain", "no key", "--agent", agent.http])
-        #expect(nobody.exitCode == 1 && nobody.errors.contains("is not a key of 64 hexadecimal digits"))
+        #expect(nobody.exitCode == 1 && nobody.errors.contains("is neither a key of 64 hexadecimal digits nor"))
         let page = scratch.folder.appendingPathComponent("agent.html").path
         let report = try CommandRun.holdfast(["report", "--agent", agent.http, "--last", "2h"])
         #expect(report.exitCode == 0 && report.output.contains("adds up"), "\(report.output)\(report.errors)")

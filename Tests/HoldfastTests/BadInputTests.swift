@@ -129,7 +129,59 @@ import Testing
         let scratch = try Scratch()
         let trace = try scratch.path("good.jsonl", Self.good)
         try expectRefusal(["trace", "convert", trace, "-o", "/no/such/folder/out.jsonl"], words: ["/no/such/folder"])
-        try expectRefusal(["replay", trace, "-o", "/no/such/folder/out.hfr"], words: ["/no/such/folder"])
+        for verb in [["replay", trace], ["calibrate", "--quick"]] {
+            try expectRefusal(verb + ["-o", "/no/such/folder/out"], words: ["/no/such/folder", "not there"])
+            try expectRefusal(verb + ["-o", scratch.folder.path], words: ["is a folder"])
+        }
+        // Of a trace with fewer blocks than the curve has sizes.
+        let record = scratch.folder.path + "/a.hfr"
+        let replay = try CommandRun.holdfast(["replay", trace, "--only", "A", "-o", record])
+        #expect(replay.exitCode == 0 && replay.errors == "\(record): `holdfast report \(record)` shows it\n")
+        #expect(try CommandRun.holdfast(["report", record]).exitCode == 0)
+        try expectRefusal(["report", record, "--html", scratch.folder.path], words: ["is a folder"])
+        try expectRefusal(["report", record, "--html", "/dev/full"], words: ["/dev/full", "No space left on device"])
+        let left = try FileManager.default.contentsOfDirectory(atPath: scratch.folder.path)
+        #expect(left.sorted() == ["a.hfr", "good.jsonl"])
+    }
+
+    /// Each file that an option names, where it is none.
+    @Test(arguments: [
+        ["replay", "TRACE", "--scenario", "X"], ["replay", "TRACE", "--profile", "X"],
+        ["replay", "TRACE", "--catalogue", "X"], ["model", "check", "X"], ["report", "X"], ["store", "--config", "X"],
+        ["agent", "--config", "X"], ["ctl", "status", "--keys", "X"], ["ctl", "put", "demo", "X", "--keys", "X"],
+    ])
+    func aNamedFileThatIsNoneIsRefused(arguments: [String]) throws {
+        let scratch = try Scratch()
+        let trace = try scratch.path("good.jsonl", Self.good)
+        func named(_ path: String) -> [String] { arguments.map { ["TRACE": trace, "X": path][$0] ?? $0 } }
+        try expectRefusal(named("/no/such/file"), words: ["/no/such/file: there is no such file"])
+        try expectRefusal(named(scratch.folder.path), words: ["\(scratch.folder.path): is a folder, not a file"])
+    }
+
+    /// An option that the verb would pass over: whoever gave it would believe that it was heard.
+    @Test(arguments: [
+        (["report", "--agent", "127.0.0.1:1", "--all"], "--all"),
+        (["report", "--agent", "127.0.0.1:1", "--against", "C"], "--against"),
+        (["doctor", "--agent-config", "a.yaml", "--data", "store.flash"], "--data"),
+        (["doctor", "--engine-region", "1GiB"], "--agent-config"),
+        (["calibrate", "-o", "p.json", "--keys", "k"], "--store"),
+        (["agent", "--tensor-parallel", "2"], "--model"),
+    ])
+    func anOptionThatWouldChangeNothingIsRefused(arguments: [String], word: String) throws {
+        try expectRefusal(arguments, words: [word])
+    }
+
+    @Test func whatIsOutOfRangeIsRefused() throws {
+        let scratch = try Scratch()
+        let trace = try scratch.path("good.jsonl", Self.good)
+        try expectRefusal(["replay", trace, "--threads=-1"], words: ["--threads -1"])
+        try expectRefusal(["replay", trace, "--width=-5"], words: ["--width -5"])
+        try expectRefusal(["replay", trace, "--set", "seed=-1"], words: ["0 to 4503599627370496\n"])
+        try expectRefusal(["trace", "synth", "chat=", "-o", "-"], words: ["chat="])
+        try expectRefusal(["ctl", "explain", "zz"], words: ["conversation"])
+        try expectRefusal(["ctl", "top", "--count=-1"], words: ["--count"])
+        try expectRefusal(["calibrate", "--quick", "--data", trace, "-o", "p.json"], words: ["is not a folder"])
+        try expectRefusal(["agent", "--set", "flavour=sweet"], words: ["--print-config lists them"])
     }
 
     /// Exit code above 0 (no signal), nothing on standard output, one short error that holds all `words`.

@@ -8,8 +8,11 @@ struct CommandRun {
     var output: String
     var errors: String
 
-    /// Runs `holdfast` with arguments and standard input. A run that takes longer than `seconds` is ended and fails.
-    static func holdfast(_ arguments: [String], input: Data = Data(), seconds: Int = 60) throws -> CommandRun {
+    /// Runs `holdfast` with arguments and standard input. A run that takes longer than `seconds` is ended and fails. With `device`
+    /// the output goes there and is not kept.
+    static func holdfast(
+        _ arguments: [String], input: Data = Data(), to device: String? = nil, seconds: Int = 60
+    ) throws -> CommandRun {
         let folder = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath().deletingLastPathComponent()
         let process = Process()
         process.executableURL = folder.appendingPathComponent("holdfast")
@@ -20,7 +23,7 @@ struct CommandRun {
         let outputFile = try scratch.file("output", Data())
         let errorFile = try scratch.file("errors", Data())
         process.standardInput = try FileHandle(forReadingFrom: inputFile)
-        process.standardOutput = try FileHandle(forWritingTo: outputFile)
+        process.standardOutput = try FileHandle(forWritingTo: device.map { URL(fileURLWithPath: $0) } ?? outputFile)
         process.standardError = try FileHandle(forWritingTo: errorFile)
         try process.run()
         let watch = DispatchWorkItem { process.terminate() }

@@ -183,7 +183,8 @@ import Testing
         (["--listen", "192.0.2.1:0"], "--listen: "), (["--listen", ""], "the store listens nowhere"),
         (["--tls-listen", "127.0.0.1:0"], "TLS without a certificate"), (["--scrub", "fast"], "`scrub`"),
         (["--missing", "perhaps"], "not refuse, accept or replace"), (["--no-such-option"], "--no-such-option"),
-        (["--config", "/no/such/file"], "/no/such/file: cannot be read"),
+        (["--config", "/no/such/file"], "/no/such/file: there is no such file"),
+        (["--tenants", "/no/such/keys"], "/no/such/keys: the folder is not there; make it"),
     ])
     func settingsThatMakeNoSenseAreRefusedInOneSentence(options: [String], sentence: String) throws {
         let scratch = try Scratch()

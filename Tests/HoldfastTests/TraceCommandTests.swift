@@ -41,6 +41,13 @@ import Testing
         #expect(run.output.contains("time order: 1  (lines 2)"))
         #expect(run.output.contains("syntax: 1  (lines 3)"))
         #expect(try CommandRun.holdfast(["trace", "check", traces + "/rag.jsonl.gz"]).exitCode == 0)
+        let told = try CommandRun.holdfast(["trace", "check", path, "--json"])
+        #expect(told.exitCode == 1)
+        let object = try told.object
+        #expect(object["requests"] as? Int == 2 && object["format"] as? String == "mooncake")
+        let findings = object["findings"] as? [[String: Any]] ?? []
+        #expect(findings.map { $0["kind"] as? String } == ["time order", "syntax"])
+        #expect(findings.map { $0["lines"] as? [Int] } == [[2], [3]])
         let info = try CommandRun.holdfast(["trace", "info", path])
         #expect(info.exitCode == 1)
         #expect(info.errors == "Error: \(path):2: timestamp runs backwards; sort the file by timestamp\n")

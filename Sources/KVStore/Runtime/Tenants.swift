@@ -3,6 +3,7 @@
 import CKernel
 import Foundation
 import KVModel
+import KVSettings
 import Yams
 
 /// A tenant of a store.
@@ -32,10 +33,7 @@ public struct Tenants: Sendable {
 
     /// Reads `name: {key: HEX, operator: true}` lines.
     public init(file: String) throws(OperatorError) {
-        let text: String
-        do { text = try String(contentsOfFile: file, encoding: .utf8) } catch {
-            throw OperatorError("cannot be read: \(error.localizedDescription)", at: file)
-        }
+        let text = try NamedFile(file).text()
         let mode = (try? FileManager.default.attributesOfItem(atPath: file)[.posixPermissions] as? Int) ?? 0o600
         guard mode & 0o077 == 0 else {
             throw OperatorError(
@@ -72,9 +70,7 @@ public struct Tenants: Sendable {
             local: {key: \(hexText(secret)), operator: true}
 
             """
-        let made = FileManager.default.createFile(
-            atPath: file, contents: Data(text.utf8), attributes: [.posixPermissions: 0o600])
-        guard made else { throw OperatorError("cannot be made", at: file, remedy: "name another with --tenants") }
+        try NamedFile(file).write(Array(text.utf8), permissions: 0o600)
     }
 }
 
