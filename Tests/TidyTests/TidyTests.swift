@@ -109,6 +109,36 @@ import Testing
         }
     }
 
+    /// Every name of a type or a file in the maps and articles stands in the code, too.
+    @Test func mapsNameOnlyWhatIsThere() throws {
+        let sources = files.filter { ["swift", "py", "c", "h"].contains(($0 as NSString).pathExtension) }
+        var words: Set<Substring> = []
+        for path in sources {
+            let content = try text(path)
+            for word in content.utf8.split(whereSeparator: { !Self.isOfName($0) }) { words.insert(Substring(word)) }
+        }
+        let names = Set(sources.map { ($0 as NSString).lastPathComponent })
+        var count = 0
+        for path in files where path.hasSuffix(".md") {
+            for match in try text(path).matches(of: /`(?<type>[A-Z][a-z0-9]+[A-Z]\w*)(?<topic>\+\w+)?`/) {
+                count += 1
+                let isFile = names.contains("\(match.output.type)\(match.output.topic ?? "").swift")
+                let isType = match.output.topic == nil && words.contains(match.output.type)
+                #expect(isFile || isType, "\(path): \(match.output.0)")
+            }
+        }
+        #expect(count > 100)
+    }
+
+    private static func isOfName(_ byte: UInt8) -> Bool {
+        switch byte {
+        case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
+            UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "_"):
+            true
+        default: false
+        }
+    }
+
     @Test func linksInMapsLeadSomewhere() throws {
         for path in files where path.hasSuffix(".md") {
             let folder = root.appendingPathComponent(path).deletingLastPathComponent()
