@@ -31,6 +31,15 @@ struct BlockRecord: KeyedRecord {
     /// From the lowest bit: flags 7, DRAM 2, NVMe 2, flash 2, fate 3.
     private var states: UInt16 = 0
 
+    /// One more request holds its number.
+    ///
+    /// - Returns: Whether some request used it before, and whether node memory has it.
+    @inline(__always)
+    mutating func beginUse() -> (isMet: Bool, isInMemory: Bool) {
+        users += 1
+        return (uses > 0, dram == .present)
+    }
+
     init(key: BlockKey) {
         keyWords = (
             UInt32(truncatingIfNeeded: key.high >> 32), UInt32(truncatingIfNeeded: key.high),
@@ -223,14 +232,25 @@ struct KnownBlocks: ~Copyable {
         return guess != BlockRecord.noBlock && table[guess].key == key ? guess : nil
     }
 
-    /// Appends the numbers of a chain's keys to `blocks`, naming those that are new, and counts a user of each.
+    /// What a chain was found to be while it was named.
+    struct NamedChain {
+        /// Whether there was a number for each of its blocks.
+        var isWhole = true
+        /// Leading blocks that some request had used before.
+        var metCount = 0
+        /// Leading blocks that node memory has.
+        var memoryCount = 0
+    }
+
+    /// Appends the numbers of a chain's keys to `blocks`, naming those that are new, and counts a user of each. Records are met
+    /// here once for all that a look-up asks of them: in a large node each time is a walk through memory.
     ///
     /// - Parameter mayRecycle: Asked before a number is taken from a key nobody uses.
-    /// - Returns: Whether there was a number for each.
     @inline(__always)
     mutating func name(
         _ chain: Span<BlockKey>, into blocks: inout [BlockNumber], mayRecycle: (BlockNumber) -> Bool
-    ) -> Bool {
+    ) -> NamedChain {
+        var named = NamedChain()
         var parent = BlockRecord.noBlock
         var touchedEnd = 0
         for index in chain.indices {
@@ -244,12 +264,17 @@ struct KnownBlocks: ~Copyable {
                 number = name(chain[index], after: parent, mayRecycle: mayRecycle)
                 if let number, parent != BlockRecord.noBlock { table[parent].lastChild = number }
             }
-            guard let number else { return false }
-            table[number].users += 1
+            guard let number else {
+                named.isWhole = false
+                return named
+            }
+            let (isMet, isInMemory) = table[number].beginUse()
+            if isMet, named.metCount == index { named.metCount = index + 1 }
+            if isInMemory, named.memoryCount == index { named.memoryCount = index + 1 }
             blocks.append(number)
             parent = number
         }
-        return true
+        return named
     }
 
     private mutating func name(

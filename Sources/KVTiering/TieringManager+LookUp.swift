@@ -96,9 +96,9 @@ extension TieringManager {
         requests[Int(slot)].pieceOf = arrival.pieceOf
         requests[Int(slot)].chainCount = Int32(truncatingIfNeeded: arrival.chain.count)
         requests[Int(slot)].engineBlocks = min(arrival.engineBlocks, requests[Int(slot)].chainCount)
-        name(arrival.chain, of: slot)
+        let inMemory = name(arrival.chain, of: slot)
         if !isPiece { predictions.requestArrived(session: arrival.session, at: now) }
-        lookUp(slot)
+        lookUp(slot, inMemory: inMemory)
     }
 
     private mutating func takeRequest(_ number: RequestNumber) -> Int32? {
@@ -119,7 +119,9 @@ extension TieringManager {
 
     /// Turns the chain's keys into numbers. Where no number is to be had the chain is cut: what is behind stays
     /// unknown to this node.
-    private mutating func name(_ chain: ArraySlice<BlockKey>, of slot: Int32) {
+    ///
+    /// - Returns: How many leading blocks node memory has.
+    private mutating func name(_ chain: ArraySlice<BlockKey>, of slot: Int32) -> Int {
         var blocks: [BlockNumber] = []
         swap(&blocks, &requests[Int(slot)].blocks)
         blocks.removeAll(keepingCapacity: true)
@@ -127,30 +129,38 @@ extension TieringManager {
         let dramPolicy = dramPolicy
         let nvmePolicy = nvmePolicy
         let onDevice = device.blocks
-        let isWhole = known.name(chain.span, into: &blocks) {
+        let named = known.name(chain.span, into: &blocks) {
             dramPolicy?.remembers($0) != true && nvmePolicy?.remembers($0) != true && onDevice[$0] == nil
         }
-        if !isWhole { counters.chainsCut += 1 }
-        let met = blocks.firstIndex { known[$0].uses == 0 } ?? blocks.count
-        requests[Int(slot)].metBlocks = Int32(truncatingIfNeeded: met)
+        if !named.isWhole { counters.chainsCut += 1 }
+        requests[Int(slot)].metBlocks = Int32(truncatingIfNeeded: named.metCount)
         swap(&blocks, &requests[Int(slot)].blocks)
+        return named.memoryCount
     }
 
     /// Finds the leading run and answers, or asks the store first.
-    private mutating func lookUp(_ slot: Int32) {
+    ///
+    /// - Parameter inMemory: Leading blocks of the chain that node memory has at least.
+    private mutating func lookUp(_ slot: Int32, inMemory: Int = 0) {
         let start = Int(requests[Int(slot)].engineBlocks)
-        let unknown = scan(slot, from: start)
+        let unknown = scan(slot, from: start, inMemory: inMemory)
         if let unknown, ask(slot, from: unknown) { return }
         answer(slot)
     }
 
     /// Finds the run of blocks behind `start` that some tier has, as runs of one source in `scratchRuns`.
     ///
+    /// - Parameter inMemory: Leading blocks of the chain that node memory has at least.
     /// - Returns: The first position of which the shared store must be asked, if one ends the run.
-    mutating func scan(_ slot: Int32, from start: Int) -> Int? {
+    mutating func scan(_ slot: Int32, from start: Int, inMemory: Int = 0) -> Int? {
         scratchRuns.clear()
         let blocks = requests[Int(slot)].blocks
         var position = start
+        // A device's slots are nearer.
+        if !device.isOn, inMemory > start {
+            position = inMemory
+            scratchRuns.append(SourceRun(tier: .dram, end: Int32(truncatingIfNeeded: position)))
+        }
         while position < blocks.count {
             let block = blocks[position]
             let tier: Tier

@@ -38,7 +38,7 @@ extension TieringManager {
         show(end == blocks.count ? blocks : Array(blocks[..<end]), of: turn, context)
         learnPath(turn)
         bringOut(slot, piece, computed)
-        if isNew { hold(blocks[min(piece.count, end)..<end]) }
+        if isNew { for block in blocks[min(piece.count, end)..<end] { giveUpBelow(block) } }
         guard configuration.hasStore else { return }
         if piece.count < blocks.count { context.lastBlockIsPartial = false }
         let shown = min(requests[index].offered, piece.count)
@@ -46,12 +46,9 @@ extension TieringManager {
         offer(piece, context, from: spillStart(piece), shown: shown)
     }
 
-    /// What policies were shown and no piece has brought yet may be there already: it is held from now on.
-    private mutating func hold(_ blocks: ArraySlice<BlockNumber>) {
-        for block in blocks where known[block].dram == .present {
-            settleDRAM(block)
-            if known[block].flags.contains(.keptInDRAM) { promoted(block) }
-        }
+    /// What policies were shown and no piece has brought yet may be in node memory already.
+    private mutating func giveUpBelow(_ block: BlockNumber) {
+        if known[block].dram == .present, known[block].flags.contains(.keptInDRAM) { promoted(block) }
     }
 
     /// Keeps a piece whose turn is over: it makes longer what it goes on from, whoever used that last. One that begins a chain is

@@ -309,6 +309,7 @@ extension TieringManager {
         var fetch = Fetch(kind: .stage, request: slot)
         let keepingFree = stagingCount / 4
         var position = requests[Int(slot)].engineBlocks
+        if let first = scratchRuns.first, first.tier == .dram { position = first.end }
         while position < requests[Int(slot)].foundOnArrival {
             let block = blocks[Int(position)]
             if known[block].dram == .absent, !device.expects(block) {

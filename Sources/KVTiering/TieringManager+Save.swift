@@ -99,6 +99,7 @@ extension TieringManager {
         guard let policy = dramPolicy else { return [] }
         for block in blocks where !known[block].flags.contains(.keptInDRAM) && policy.isResident(block) {
             known[block].flags.insert(.keptInDRAM)
+            settleDRAM(block)
         }
         return evicted
     }
@@ -149,11 +150,13 @@ extension TieringManager {
     /// staging slots, of which loads find at least a half free.
     private mutating func save(_ slot: Int32, _ blocks: [BlockNumber], from firstHeld: Int) {
         var moves: [BlockMove] = []
-        for (position, block) in blocks.enumerated() {
+        // Of blocks that the engine does not hold for us only an exclusive lower tier's copies have a way to go.
+        let first = configuration.inclusion == .exclusive ? 0 : min(firstHeld, blocks.count)
+        for position in first..<blocks.count {
+            let block = blocks[position]
             let record = known[block]
             let isKept = record.flags.contains(.keptInDRAM)
             if record.dram == .present {
-                settleDRAM(block)
                 if isKept { promoted(block) }
                 continue
             }

@@ -39,6 +39,15 @@ public struct MissStory: Sendable, Codable, Equatable {
     /// Its tokens by the ledger's classes.
     public var tokens: [String: Int]
 
+    init(_ miss: LoadNotes.Miss) {
+        blocks = Int(miss.blocks)
+        found = Int(miss.found)
+        tokens = [:]
+        for tokenClass in TokenClass.allCases where miss.tokens[Int(tokenClass.rawValue)] > 0 {
+            tokens["\(tokenClass)"] = Int(miss.tokens[Int(tokenClass.rawValue)])
+        }
+    }
+
     /// The same in words, the largest class first.
     var sentence: String {
         let classes = tokens.sorted { ($1.value, $0.key) < ($0.value, $1.key) }
@@ -123,6 +132,12 @@ public struct LoadStory: Sendable, Codable, Equatable {
 
 /// The last loads, in a ring of fixed size.
 struct LoadNotes {
+    struct Miss {
+        var blocks: Int32
+        var found: Int32
+        var tokens = InlineArray<15, Int32>(repeating: 0)
+    }
+
     struct Note {
         var at = Instant.zero
         var request = noRequest
@@ -140,8 +155,8 @@ struct LoadNotes {
         var loadSeconds = 0.0
         var computeSeconds = 0.0
         var bandwidth = 0.0
-        /// Of a prompt that was computed without a load: why.
-        var miss: MissStory?
+        /// Of a prompt that was computed without a load: its tokens by class, and what was found of its blocks.
+        var miss: Miss?
         /// The last block found, or of a prompt without a load the last of all, with its key: the number may go to another one.
         var deepest = BlockRecord.noBlock
         var deepestKey = BlockKey(high: 0, low: 0)
@@ -231,7 +246,7 @@ extension TieringManager {
             foundInMemory: Int(note.dram), foundOnFlash: Int(note.nvme),
             foundInStore: Int(note.flash), planned: planned, came: Int(note.came),
             cause: note.came >= 0 && Int(note.came) < planned ? "\(note.cause)" : "", loadSeconds: note.loadSeconds,
-            computeSeconds: note.computeSeconds, bytesPerSecond: note.bandwidth, miss: note.miss)
+            computeSeconds: note.computeSeconds, bytesPerSecond: note.bandwidth, miss: note.miss.map(MissStory.init))
     }
 
     /// Writes down a load that was just decided.
@@ -274,9 +289,10 @@ extension TieringManager {
         note.promptTokens = request.promptTokens
         note.engineBlocks = request.engineBlocks
         note.came = 0
-        note.miss = MissStory(
-            blocks: Int(request.chainCount), found: Int(max(request.foundOnArrival, request.engineBlocks)),
-            tokens: lastBooked.reduce(into: [:]) { $0["\($1.tokenClass)", default: 0] += Int($1.tokens) })
+        var miss = LoadNotes.Miss(
+            blocks: request.chainCount, found: max(request.foundOnArrival, request.engineBlocks))
+        for run in lastBooked { miss.tokens[Int(run.tokenClass.rawValue)] += run.tokens }
+        note.miss = miss
         add(note, reaching: request.blocks.count, of: request)
     }
 
