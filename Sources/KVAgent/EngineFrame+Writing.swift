@@ -192,11 +192,11 @@ extension FrameWriter {
         integer(part.shard)
         integer(part.shardCount)
         integer(UInt16(0))
-        keys(of: names) { name in
-            precondition(
-                name.group == part.group && name.shard == part.shard && name.shardCount == part.shardCount,
-                "a chain of several groups or shards")
+        let isOfOne = names.allSatisfy {
+            $0.group == part.group && $0.shard == part.shard && $0.shardCount == part.shardCount
         }
+        precondition(isOfOne, "a chain of several groups or shards")
+        keys(of: names)
     }
 
     fileprivate mutating func places(_ places: EnginePlaces) {

@@ -74,19 +74,19 @@ package struct FrameWriter: Sendable {
         unsafe withUnsafeBytes(of: words) { unsafe bytes.append(contentsOf: $0) }
     }
 
-    /// The keys of names, 32 bytes each, of which each was looked at before.
-    package mutating func keys(of names: [ObjectName], _ look: (ObjectName) -> Void) {
+    /// The keys of names, 32 bytes each.
+    package mutating func keys(of names: [ObjectName]) {
         let start = bytes.count
         bytes.append(contentsOf: repeatElement(0, count: 32 * names.count))
         unsafe bytes.withUnsafeMutableBytes { all in
-            for (index, name) in names.enumerated() {
-                look(name)
+            var place = unsafe all.baseAddress! + start
+            for name in names {
                 let words = (
                     name.key.words.0.littleEndian, name.key.words.1.littleEndian, name.key.words.2.littleEndian,
                     name.key.words.3.littleEndian
                 )
-                unsafe all.storeBytes(
-                    of: words, toByteOffset: start + 32 * index, as: (UInt64, UInt64, UInt64, UInt64).self)
+                unsafe place.storeBytes(of: words, as: (UInt64, UInt64, UInt64, UInt64).self)
+                unsafe place += 32
             }
         }
     }
