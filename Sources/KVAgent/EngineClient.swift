@@ -25,6 +25,8 @@ public struct EngineClientConfiguration: Sendable {
     public var arena = EngineArenaAccess.none
     /// How long a look-up may take; then it is a miss.
     public var lookUpLimit = Duration(milliseconds: 50)
+    /// How long who waits for a look-up's answer stays awake (`answer`), where that pays; zero: not at all.
+    public var lookUpWatch = Duration(nanoseconds: 100_000)
     /// How long a load or save may take unless its caller says otherwise; then it is cancelled.
     public var jobLimit = Duration(seconds: 5)
     /// From hello to welcome.
@@ -123,6 +125,9 @@ public final class EngineClient: Sendable {
         var refusal: EngineRefusal?
         var arena: EngineArena?
         var isOpen = false
+        /// Whether the last that was asked is a look-up.
+        var isLookingUp = false
+        var patience = AnswerPatience()
         /// A look-up was late: until the agent says something nobody waits for it.
         var isStalled = false
         var leaves = false
@@ -220,6 +225,7 @@ public final class EngineClient: Sendable {
             let room = state.lookUps.count < Int(state.welcome?.requestsMax ?? 0)
             guard !state.isStalled, room, put(&state, .lookUp(lookUp)) else { return (ticket, false) }
             state.lookUps[ticket] = LookUp(done: done, deadline: now + configuration.lookUpLimit)
+            state.isLookingUp = true
             watch(&state, now + configuration.lookUpLimit)
             return (ticket, true)
         }

@@ -8,7 +8,7 @@ import Testing
 /// Callers who wait for answers read them themselves: one for all, and nobody's is lost when it changes who reads.
 @Suite struct EngineClientWaitingTests {
     private func withClient(
-        lookUpLimit: KVModel.Duration = Duration(seconds: 15),
+        lookUpLimit: KVModel.Duration = Duration(seconds: 15), watch: KVModel.Duration = Duration(nanoseconds: 100_000),
         _ body: (EngineClient, ScriptedCore, EngineDoor) throws -> Void
     ) throws {
         try Sample.inFolder { folder in
@@ -20,6 +20,7 @@ import Testing
             }
             var configuration = EngineClientConfiguration(path: folder + "/s", hello: Sample.hello())
             configuration.lookUpLimit = lookUpLimit
+            configuration.lookUpWatch = watch
             let client = try EngineClient(configuration)
             defer { client.abandon() }
             #expect(client.waitUntilOpen(within: Duration(seconds: 15)))
@@ -40,8 +41,28 @@ import Testing
         return names
     }
 
-    @Test func manyCallersWaitAtOnceAndEachHearsItsOwn() throws {
-        try withClient { client, core, _ in
+    @Test func whoWaitsInVainSleepsThroughTwiceAsManyAnswers() {
+        var patience = AnswerPatience()
+        func slept() -> Int {
+            var count = 0
+            while !patience.begin() { count += 1 }
+            return count
+        }
+        #expect(slept() == 0)
+        let rests = (0..<10).map { _ in
+            patience.end(isInTime: false)
+            return slept()
+        }
+        #expect(rests == [1, 2, 4, 8, 16, 32, 64, 128, 256, 256])
+        patience.end(isInTime: true)
+        #expect(slept() == 0)
+        patience.end(isInTime: false)
+        #expect(slept() == 1)
+    }
+
+    @Test(arguments: [0, 100_000])
+    func manyCallersWaitAtOnceAndEachHearsItsOwn(watch: Int64) throws {
+        try withClient(watch: Duration(nanoseconds: watch)) { client, core, _ in
             let chains = (1...4).map { keep(UInt64($0), 2 * $0, in: core) }
             let wrong = Atomic<Int>(0)
             let done = DispatchGroup()
