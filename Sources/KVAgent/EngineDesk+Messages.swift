@@ -338,12 +338,8 @@ extension EngineDesk {
 
     private mutating func touch(_ engine: EngineNumber, _ names: [ObjectName]) {
         counters.hints += 1
-        guard isSensible(names), !names.isEmpty, let number = open(.touch, engine, 0) else { return }
-        records[Int(number)].names = names
-        let count = Int32(truncatingIfNeeded: names.count)
-        arrive(number, promptTokens: count * blockTokens, engineBlocks: count)
-        events.append(.computed(Computed(request: number, parts: [.kept], firstHeld: count)))
-        end(number, .unknown)
+        guard isSensible(names), engines[engine] != nil else { return }
+        events.append(.touched(chain: names.map(\.blockKey)[...]))
     }
 
     private mutating func pin(

@@ -25,7 +25,7 @@ package struct EngineDesk {
 
     /// What a request number of the decisions stands for.
     struct Record {
-        enum Purpose { case unused, request, load, save, hint, touch }
+        enum Purpose { case unused, request, load, save, hint }
 
         var purpose = Purpose.unused
         var engine: EngineNumber = -1

@@ -146,6 +146,9 @@ struct JournalEncoder {
             byte(15)
             half(request)
         case .deviceLost: byte(16)
+        case .touched(let chain):
+            byte(17)
+            keys(chain)
         }
     }
 
@@ -356,6 +359,7 @@ struct JournalDecoder {
         case 14: return .unreserve(reservation: try half())
         case 15: return .released(request: try half())
         case 16: return .deviceLost
+        case 17: return .touched(chain: try keys()[...])
         default: throw damaged()
         }
     }

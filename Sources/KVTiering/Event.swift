@@ -22,6 +22,9 @@ public enum Event: Sendable {
     /// The turn ended: the answer is out and the engine's blocks of the request may go. Above zero, `resumesAfter` says when its
     /// conversation is expected to go on.
     case ended(request: RequestNumber, reason: StopReason, resumesAfter: Duration = .zero)
+    /// An engine used a chain's blocks out of its own memory, without asking for them: a note that they are wanted. It is no
+    /// request and no turn: nothing is looked up, booked or let in.
+    case touched(chain: ArraySlice<BlockKey>)
     /// The request was given up at any point before its end. Its transfers are cancelled.
     case cancelled(request: RequestNumber)
     /// A transfer ended, in whole or in part.

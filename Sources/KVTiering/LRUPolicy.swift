@@ -32,6 +32,11 @@ public struct LRUPolicy: TierPolicy {
         list.access(path, hitsRenew: true, evicted: &evicted)
     }
 
+    public mutating func touch(_ path: Span<BlockNumber>, at time: Instant) {
+        var evicted: [BlockNumber] = []
+        list.access(path.extracting(first: list.hitRun(path)), hitsRenew: true, evicted: &evicted)
+    }
+
     public mutating func pin(_ block: BlockNumber) { list.pin(block) }
     public mutating func unpin(_ block: BlockNumber) { list.unpin(block) }
     public mutating func remove(_ block: BlockNumber) { list.remove(block) }

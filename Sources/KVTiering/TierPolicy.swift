@@ -54,6 +54,10 @@ public protocol TierPolicy {
     mutating func extend(
         _ path: Span<BlockNumber>, from shown: Int, _ context: RequestContext, evicted: inout [BlockNumber])
 
+    /// Blocks of the path were used where the tier did not serve them, out of a tier above it. A note that they are wanted: no
+    /// request, no admission, no eviction. Blocks may be absent or unknown.
+    mutating func touch(_ path: Span<BlockNumber>, at time: Instant)
+
     /// The turn of request `request` ended at `time`, which may be earlier than the next access's `now` but not
     /// earlier than a time already given.
     mutating func turnEnded(request: UInt32, reason: StopReason, at time: Instant)
@@ -98,6 +102,10 @@ extension TierPolicy {
     ) {
         access(path.extracting(shown..<path.count), context, evicted: &evicted)
     }
+
+    /// Most policies go by the accesses that they serve.
+    @inlinable
+    public mutating func touch(_ path: Span<BlockNumber>, at time: Instant) {}
 
     /// Most policies learn nothing from the end of a turn.
     @inlinable

@@ -128,6 +128,7 @@ public struct TieringManager: ~Copyable {
         case .load(let load): loadWanted(load)
         case .computed(let computed): self.computed(computed)
         case .ended(let number, let reason, let resumesAfter): ended(number, reason, resumesAfter)
+        case .touched(let chain): touched(chain)
         case .cancelled(let number): cancelled(number)
         case .transferEnded(let end): transferEnded(end)
         case .storeAnswered(let answer): storeAnswered(answer)

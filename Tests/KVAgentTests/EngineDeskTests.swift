@@ -32,6 +32,15 @@ import Testing
         return computed
     }
 
+    @Test func aTouchIsANoteAndNoRequest() throws {
+        var desk = try Self.desk()
+        desk.take(.touch(1, Sample.names(1, 3)), links: fastLinks, at: .zero)
+        let touched = desk.events.map { event in if case .touched(let chain) = event { chain.count } else { -1 } }
+        #expect(touched == [3])
+        #expect(desk.replies.isEmpty)
+        #expect(settle(&desk) == [])
+    }
+
     @Test func aCancelledRequestIsOverWhenItsSavesAre() throws {
         var desk = try Self.desk()
         let names = Sample.names(1, 3)

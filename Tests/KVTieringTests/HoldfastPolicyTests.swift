@@ -56,6 +56,7 @@ struct RandomTree {
         var policy = HoldfastPolicy(capacity: capacity)
         var model: Set<BlockNumber> = []
         var pins: [BlockNumber: Int] = [:]
+        var touches = RandomSource(seed: seed &+ 900)
         for request in 0..<1500 {
             let path = tree.nextPath()
             var evicted: [BlockNumber] = []
@@ -75,6 +76,10 @@ struct RandomTree {
                 let end = tree.now + Duration(seconds: tree.random.uniform() * 2)
                 policy.turnEnded(request: UInt32(request), reason: reason, at: end)
                 tree.now = end
+            }
+            if touches.below(4) == 0 {
+                let used = tree.paths[touches.below(tree.paths.count)]
+                policy.touch(used.span, at: tree.now)
             }
             shufflePins(&policy, &pins, model: model, random: &tree.random)
             if tree.random.below(40) == 0, let block = model.sorted().randomElement(using: &tree.random) {

@@ -63,16 +63,25 @@ struct StressCase: CustomTestStringConvertible, Sendable {
 /// A client that sends random requests of some conversations, overlapping and sometimes given up.
 struct RandomClient {
     var random: RandomSource
+    /// Whether an engine uses blocks of its own meanwhile.
+    var touches: RandomSource
     var open: [(request: RequestNumber, stage: Int, session: Int)] = []
     var nextRequest: RequestNumber = 0
     var lengths = [Int](repeating: 0, count: 12)
     var computedTokens = 0
     var tokensOf: [RequestNumber: Int] = [:]
 
-    init(seed: UInt64) { random = RandomSource(seed: seed &+ 77) }
+    init(seed: UInt64) {
+        random = RandomSource(seed: seed &+ 77)
+        touches = RandomSource(seed: seed &+ 7700)
+    }
 
     /// The next thing a client or engine does.
     mutating func step(_ world: inout ScriptedWorld) -> Event {
+        if nextRequest > 0, touches.below(12) == 0 {
+            let keys = world.chains[RequestNumber(touches.below(Int(nextRequest)))] ?? []
+            return .touched(chain: keys[...])
+        }
         let choice = random.below(10)
         if open.count < 14, choice < 3 || open.isEmpty { return arrive(&world) }
         if choice == 9, random.below(40) == 0 { return .unpin(pin: 1) }
