@@ -117,7 +117,11 @@ public final class Agent: Sendable {
                 showsSilence: tiering.planner.rule != .always),
             inbox: inbox, workers: workers, device: device.map { DeviceSlots($0) }, drive: opened,
             flashSlots: flashSlots, client: client,
-            journal: journal.map { JournalWriter($0, bytesMax: settings.journal?.bytesMax ?? 0) })
+            journal: journal.map {
+                JournalWriter(
+                    $0, bytesMax: settings.journal?.bytesMax ?? 0,
+                    head: JournalHead(tiering, policy: settings.journal?.policy))
+            })
         var manager = TieringManager(tiering)
         manager.remembersLoads = true
         let core = AgentCore(world: world, manager: manager, blockBytes: tiering.blockBytes)

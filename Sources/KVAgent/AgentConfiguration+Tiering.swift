@@ -17,17 +17,8 @@ extension AgentConfiguration {
                 "node memory of \(ByteSize.text(dram)) has room for \(slots) blocks of \(ByteSize.text(slotBytes))",
                 at: "dram", remedy: "give it at least \(ByteSize.text(16 * slotBytes))")
         }
-        let policy = policy
         func tier(_ bytes: Int, stagingShare: Double) -> TierConfiguration {
-            TierConfiguration(bytes: bytes, stagingShare: stagingShare) { capacity in
-                guard
-                    let made = policy.makePolicy(
-                        capacity: capacity, reportsForgotten: true, isSteady: true)
-                else {
-                    preconditionFailure("a policy that cannot run a tier was let through")
-                }
-                return made
-            }
+            TierConfiguration(bytes: bytes, stagingShare: stagingShare, deployed: policy)
         }
         let flashSlots = nvme.isEmpty ? 0 : (nvmeSize ?? 1 << 40) / slotBytes
         // A policy remembers eight times what its tier holds: with fewer numbers than that none would be left for new blocks.
@@ -150,5 +141,17 @@ extension AgentConfiguration {
         let (rdmaHost, rdmaPort) = try splitEndpoint(rdmaStore, option: "--rdma-store")
         let place = VerbsPlace(device: rdma == "auto" ? nil : rdma)
         return [.verbs(host: rdmaHost, port: rdmaPort, place: place), .tcp(host: host, port: port)]
+    }
+}
+
+extension TierConfiguration {
+    /// A tier as an agent runs it, by one of `PolicyName.deployable`.
+    init(bytes: Int, stagingShare: Double, deployed policy: PolicyName) {
+        self.init(bytes: bytes, stagingShare: stagingShare) { capacity in
+            guard let made = policy.makePolicy(capacity: capacity, reportsForgotten: true, isSteady: true) else {
+                preconditionFailure("a policy that cannot run a tier was let through")
+            }
+            return made
+        }
     }
 }

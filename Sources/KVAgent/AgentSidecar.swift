@@ -331,7 +331,8 @@ public final class AgentSidecar: Sendable {
             settings.store?.transferLimit = Duration(seconds: configuration.storeLimit)
         }
         if !configuration.journal.isEmpty {
-            settings.journal = JournalSettings(path: configuration.journal, bytesMax: configuration.journalSize)
+            settings.journal = JournalSettings(
+                path: configuration.journal, bytesMax: configuration.journalSize, policy: configuration.policy)
         }
         return (settings, arena)
     }

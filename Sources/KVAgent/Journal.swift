@@ -13,17 +13,22 @@ public struct JournalSettings: Sendable {
     public var path: String?
     /// It ends here. A journal that ended is still one of the beginning.
     public var bytesMax: Int
+    /// The policy of the tiers, for who reads it. Nil: a test's own.
+    public var policy: PolicyName?
 
     /// A journal in a file, or in memory.
-    public init(path: String?, bytesMax: Int) {
+    public init(path: String?, bytesMax: Int, policy: PolicyName? = nil) {
         self.path = path
         self.bytesMax = bytesMax
+        self.policy = policy
     }
 }
 
 /// Writes a journal. It lives on the agent's thread; a thread of its own does the writing.
+///
+/// A head (`JournalHead`), then pieces of whole entries, each behind its length in four bytes and its checksum in eight: what a
+/// killed agent leaves can be read up to its last whole piece, and nothing that was damaged is taken for a decision.
 struct JournalWriter {
-    static let magic: [UInt8] = Array("HFJRNL04".utf8)
     private static let pieceBytes = 256 << 10
 
     private var encoder = JournalEncoder()
@@ -32,11 +37,11 @@ struct JournalWriter {
     private let bytesMax: Int
     private let output: JournalOutput
 
-    init(_ output: JournalOutput, bytesMax: Int) {
+    init(_ output: JournalOutput, bytesMax: Int, head: JournalHead) {
         self.output = output
         self.bytesMax = bytesMax
-        encoder.bytes = Self.magic
         encoder.bytes.reserveCapacity(2 * Self.pieceBytes)
+        write(JournalHead.magic + JournalPieces.piece(head.bytes))
     }
 
     /// Bytes so far.
@@ -64,9 +69,13 @@ struct JournalWriter {
 
     mutating func flush() {
         guard !encoder.bytes.isEmpty else { return }
-        let piece = encoder.bytes
-        written += piece.count
+        let piece = JournalPieces.piece(encoder.bytes)
         encoder.bytes.removeAll(keepingCapacity: true)
+        write(piece)
+    }
+
+    private mutating func write(_ piece: [UInt8]) {
+        written += piece.count
         // A disk that cannot keep up ends the journal, not the agent.
         if !output.write(piece) { isFull = true }
     }
@@ -136,60 +145,5 @@ final class JournalOutput: Sendable {
             if pieces.isEmpty, !isStopping.load(ordering: .sequentiallyConsistent) { signal.wait(atMost: nil) }
             signal.awake()
         }
-    }
-}
-
-/// A journal as it was written.
-public struct Journal {
-    private var decoder: JournalDecoder
-
-    /// Reads a journal from its bytes.
-    public init(_ bytes: [UInt8]) throws(OperatorError) {
-        guard bytes.starts(with: JournalWriter.magic) else {
-            throw OperatorError("it is not a journal of an agent", at: "the journal")
-        }
-        decoder = JournalDecoder(bytes, from: JournalWriter.magic.count)
-    }
-
-    /// What a fresh manager made of the journal's inputs.
-    public struct Verdict: Equatable, Sendable {
-        /// Events given to it.
-        public var events = 0
-        /// Commands that came.
-        public var commands = 0
-        /// The first thing that differed, in words; nil: nothing did.
-        public var difference: String?
-    }
-
-    /// Gives all inputs to a manager made with the configuration of the one that was recorded.
-    public mutating func replay(into manager: inout TieringManager) throws(OperatorError) -> Verdict {
-        var verdict = Verdict()
-        while let kind = decoder.optionalByte() {
-            guard kind == 1 else {
-                verdict.difference = "event \(verdict.events): a command was recorded that does not come now"
-                return verdict
-            }
-            let time = Instant(nanoseconds: Int64(bitPattern: try decoder.word()))
-            manager.handle(try decoder.event(), at: time)
-            verdict.events += 1
-            while let command = manager.nextCommand() {
-                guard decoder.peek() == 2 else {
-                    // A journal that was cut at its end lacks the last event's commands.
-                    if decoder.peek() == nil { return verdict }
-                    verdict.difference = "event \(verdict.events): \(command) was not recorded"
-                    return verdict
-                }
-                _ = decoder.optionalByte()
-                let submission = try decoder.byte()
-                let digest = try decoder.word()
-                guard digest == JournalEncoder.digest(command) else {
-                    verdict.difference = "event \(verdict.events): another command than \(command) was recorded"
-                    return verdict
-                }
-                verdict.commands += 1
-                if submission == Submission.full.rawValue { manager.refused(command) }
-            }
-        }
-        return verdict
     }
 }

@@ -1,5 +1,5 @@
 // Events and commands as bytes: little-endian words in the order of the declarations, counts before lists. For journals
-// only: nothing outside the agent reads them.
+// only: nothing but `holdfast journal` reads them outside the agent.
 
 import KVModel
 import KVSystem
@@ -257,7 +257,7 @@ struct JournalDecoder {
     }
 
     private func damaged() -> OperatorError {
-        OperatorError("it is damaged or cut short at byte \(position)", at: "the journal")
+        OperatorError("it is damaged or cut short at byte \(position)")
     }
 
     private mutating func half() throws(OperatorError) -> UInt32 {

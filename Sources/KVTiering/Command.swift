@@ -101,7 +101,7 @@ public enum TransferKind: UInt8, Sendable, CaseIterable {
 }
 
 /// Why blocks are brought up before they are asked for.
-public enum PrefetchReason: UInt8, Sendable, CaseIterable {
+public enum PrefetchReason: UInt8, Sendable, CaseIterable, Codable {
     /// Its conversation is about to go on.
     case session
     /// It usually follows what was just used.

@@ -69,7 +69,7 @@ public struct TieringConfiguration {
 }
 
 /// Who owns the engine's memory (DESIGN: a block's way, the agent and its engine).
-public enum Ownership: String, Sendable, CaseIterable {
+public enum Ownership: String, Sendable, CaseIterable, Codable {
     /// The engine owns HBM and a host region and evicts there by its own rule; ours starts at our own DRAM, and every
     /// save and load is a copy between the two.
     case engine
@@ -98,7 +98,7 @@ public struct TierConfiguration {
 }
 
 /// How a lower tier relates to the one above it.
-public enum InclusionMode: String, Sendable, CaseIterable {
+public enum InclusionMode: String, Sendable, CaseIterable, Codable {
     /// A block is in one of them: promotion frees the lower copy, eviction writes it.
     case exclusive
     /// Every new block is written to the lower tier at once.
@@ -108,7 +108,7 @@ public enum InclusionMode: String, Sendable, CaseIterable {
 }
 
 /// When blocks are offered to the shared store. Promotion never removes them there: others use them.
-public enum SpillRule: String, Sendable, CaseIterable {
+public enum SpillRule: String, Sendable, CaseIterable, Codable {
     /// Never: the store is only read.
     case never
     /// As soon as they are in node memory.
@@ -118,7 +118,7 @@ public enum SpillRule: String, Sendable, CaseIterable {
 }
 
 /// How long answers of the shared store are believed.
-public struct DirectoryConfiguration: Sendable {
+public struct DirectoryConfiguration: Sendable, Codable {
     /// "It is there" is believed for so long.
     public var presentAge: Duration
     /// "It is not there" is believed for so long.
@@ -138,7 +138,7 @@ public struct DirectoryConfiguration: Sendable {
 }
 
 /// Load or recompute.
-public struct PlannerConfiguration: Sendable {
+public struct PlannerConfiguration: Sendable, Codable {
     /// The rule.
     public var rule: PlannerRule
     /// Whether the engine can only be offered a leading run. Then `split` falls back to the best tier boundary.
@@ -186,7 +186,7 @@ public struct PlannerConfiguration: Sendable {
 }
 
 /// Which hits are loaded.
-public enum PlannerRule: String, Sendable, CaseIterable {
+public enum PlannerRule: String, Sendable, CaseIterable, Codable {
     /// Every hit.
     case always
     /// A whole hit if loading it takes less time than computing it; else nothing.
@@ -196,7 +196,7 @@ public enum PlannerRule: String, Sendable, CaseIterable {
 }
 
 /// How loading and computing overlap.
-public enum Overlap: String, Sendable, CaseIterable {
+public enum Overlap: String, Sendable, CaseIterable, Codable {
     /// One after the other.
     case none
     /// Layer by layer: computing a layer needs only its own part of the load.
@@ -206,7 +206,7 @@ public enum Overlap: String, Sendable, CaseIterable {
 }
 
 /// The cost curve of prefill: `base + linear · q + quadratic · (q · p + q² / 2)` seconds for `q` tokens behind `p`.
-public struct PrefillCost: Sendable, Equatable {
+public struct PrefillCost: Sendable, Equatable, Codable {
     /// Seconds for any prefill at all.
     public var base: Double
     /// Seconds a token.
@@ -228,7 +228,7 @@ public struct PrefillCost: Sendable, Equatable {
 }
 
 /// Bytes that may be written to a flash device.
-public struct WriteBudgetConfiguration: Sendable {
+public struct WriteBudgetConfiguration: Sendable, Codable {
     /// Bytes a day, replenished evenly.
     public var bytesPerDay: Double
     /// Bytes that may be saved up.
@@ -242,7 +242,7 @@ public struct WriteBudgetConfiguration: Sendable {
 }
 
 /// What may be brought up before it is asked for.
-public struct PrefetchConfiguration: Sendable {
+public struct PrefetchConfiguration: Sendable, Codable {
     /// For which reasons.
     public var reasons: Set<PrefetchReason>
     /// Bytes in flight at one time.
@@ -271,7 +271,7 @@ public struct PrefetchConfiguration: Sendable {
 }
 
 /// The ends of all queues and tables.
-public struct TieringLimits: Sendable {
+public struct TieringLimits: Sendable, Codable {
     /// Requests between arrival and end. More are answered with a miss.
     public var requestsMax: Int
     /// Transfers in flight. Background work beyond is dropped and counted; a load beyond is a recompute.

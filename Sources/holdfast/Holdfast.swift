@@ -10,6 +10,6 @@ struct Holdfast: AsyncParsableCommand {
         version: "0.1.0",
         subcommands: [
             Replay.self, ReportCommand.self, PlanCommand.self, ModelCommand.self, TraceCommand.self, AgentCommand.self,
-            StoreCommand.self, Ctl.self, Calibrate.self, Doctor.self, Simulate.self,
+            StoreCommand.self, Ctl.self, JournalCommand.self, Calibrate.self, Doctor.self, Simulate.self,
         ])
 }

@@ -134,6 +134,44 @@ import Testing
         #expect(!FileManager.default.fileExists(atPath: agent.socket))
     }
 
+    @Test func aJournalIsGivenToFreshDecisions() throws {
+        let scratch = try Scratch()
+        let journal = scratch.folder.appendingPathComponent("journal")
+        let agent = try AgentProcess(scratch, ["--set", "prefill=0,0.1,0", "--set", "journal=\(journal.path)"])
+        let engine = try python(["Tools/python/tests/conformance.py", agent.socket])
+        #expect(engine.exitCode == 0, "\(engine.said)")
+        #expect(agent.end().exitCode == 0)
+        let read = try CommandRun.holdfast(["journal", journal.path])
+        #expect(read.exitCode == 0 && read.output.contains("fresh decisions give the same"), "\(read.output)")
+        #expect(read.output.contains("policy holdfast, blocks of"), "\(read.output)")
+        let told = try CommandRun.holdfast(["journal", journal.path, "--json"]).object
+        #expect(told["agrees"] as? Bool == true && told["isCutShort"] as? Bool == false)
+        let kinds = try #require(told["commandKinds"] as? [String: Int])
+        #expect((kinds["ready"] ?? 0) > 0 && kinds.values.reduce(0, +) == told["commands"] as? Int)
+        let tokens = try #require(told["tokens"] as? [String: Int])
+        #expect(tokens.values.reduce(0, +) == told["promptTokens"] as? Int)
+
+        let whole = try Data(contentsOf: journal)
+        func reading(_ bytes: Data) throws -> CommandRun {
+            try CommandRun.holdfast(["journal", try scratch.file("other", bytes).path])
+        }
+        let cut = try reading(whole.dropLast(7))
+        #expect(cut.exitCode == 0 && cut.output.contains("in the middle of something"), "\(cut.output)\(cut.errors)")
+        var damaged = whole
+        damaged[damaged.count - 100] ^= 1
+        for (bytes, words) in [
+            (damaged, "is not what was written"), (whole.prefix(40), "cut short in its head"),
+            (Data("HFJRNL04".utf8) + whole.dropFirst(8), "of version 04"), (Data("a poem".utf8), "not a journal"),
+            (Data(), "not a journal"),
+        ] {
+            let refused = try reading(bytes)
+            #expect(refused.exitCode == 1 && refused.errors.contains(words), "\(refused.errors)")
+            #expect(refused.errors.contains("/other: ") && refused.output.isEmpty, "\(refused.errors)")
+        }
+        let none = try CommandRun.holdfast(["journal", "/nonexistent/journal"])
+        #expect(none.exitCode == 1 && none.errors.contains("/nonexistent/journal: it cannot be read"), "\(none.errors)")
+    }
+
     @Test func metricsProbesAndStatusAreServed() throws {
         let scratch = try Scratch()
         let agent = try AgentProcess(scratch)

@@ -27,6 +27,24 @@ import Testing
         try engine.leave()
     }
 
+    @Test func decisionsThatDifferFromTheJournalsAreTold() throws {
+        var settings = AgentSettings(tiering: smallTiering(), links: .measured(first: fastLinks))
+        settings.journal = JournalSettings(path: nil, bytesMax: journalBytesMax)
+        let agent = try Agent(settings, logger: quietLogger())
+        let engine = try TestEngine(agent)
+        #expect(try engine.serve(chain(0..<20, of: 1)) == 0)
+        try engine.leave()
+        agent.shutDown()
+        var other = try settings.effectiveTiering()
+        other.limits.sliceBlocks = 1
+        var journal = try Journal(agent.journalBytes)
+        var decisions = TieringManager(other)
+        let verdict = try journal.replay(into: &decisions)
+        #expect(verdict.difference?.contains("another command than") == true, "\(verdict)")
+        // Its policy is a test's own.
+        #expect(throws: OperatorError.self) { try journal.head.tiering() }
+    }
+
     /// The end of the one piece under way is all that can begin the next.
     @Test func aTransferGoesOnWhereThereIsRoomForOnePiece() throws {
         var settings = AgentSettings(tiering: smallTiering(), links: .measured(first: fastLinks))

@@ -11,12 +11,15 @@ import Testing
 let journalBytesMax = 256 << 20
 
 /// Fails the test when fresh decisions make something else of the same inputs.
-func checkJournal(_ bytes: [UInt8], _ tiering: TieringConfiguration) {
+///
+/// - Parameter tiering: What they are made with; nil: what the journal's head says.
+func checkJournal(_ bytes: [UInt8], _ tiering: TieringConfiguration?) {
     do {
         var journal = try Journal(bytes)
-        var fresh = TieringManager(tiering)
+        var fresh = TieringManager(try tiering ?? journal.head.tiering())
         let verdict = try journal.replay(into: &fresh)
         #expect(verdict.difference == nil, "after \(verdict.commands) commands")
+        #expect(!verdict.isCutShort && verdict.eventKinds.values.reduce(0, +) == verdict.events)
     } catch { Issue.record(error, "the journal of \(bytes.count) bytes") }
 }
 
@@ -45,11 +48,11 @@ extension AgentSidecar {
         _ = drain(within: Duration(seconds: 5))
         guard came else { return }
         do {
-            let bytes = try Data(contentsOf: URL(fileURLWithPath: configuration.journal))
+            let bytes = Array(try Data(contentsOf: URL(fileURLWithPath: configuration.journal)))
             let slotBytes = (Sample.blockBytes + 4095) / 4096 * 4096
             checkJournal(
-                Array(bytes),
-                try configuration.tiering(slotBytes: slotBytes, blockTokens: 16, ownership: ownership))
+                bytes, try configuration.tiering(slotBytes: slotBytes, blockTokens: 16, ownership: ownership))
+            checkJournal(bytes, nil)
         } catch { Issue.record(error) }
     }
 }
