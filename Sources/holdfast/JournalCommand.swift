@@ -11,12 +11,13 @@ struct JournalCommand: AsyncParsableCommand {
         commandName: "journal",
         abstract: "Gives an agent's journal to fresh decisions: whether they decide the same, and what it came to.",
         discussion: """
-            FILE is what an agent writes with the setting `journal`: every event that its decisions heard, with its time,
-            and for each of their commands a fingerprint and whether there was room for it. The settings are in its head.
-            It needs no agent, no memory of its size and no store.
+            FILE is what an agent writes with the setting `journal`: every event that its decisions heard, with its \
+            time, and for each of their commands a fingerprint and whether there was room for it. The settings are \
+            in its head. It needs no agent, no memory of its size and no store.
 
-            The exit code is 1 when the decisions differ: then this program is not of the build that wrote the journal, or
-            something outside the journal decided. A journal of a killed agent, or one that is full, is read up to its end.
+            The exit code is 1 when the decisions differ: then this program is not of the build that wrote the \
+            journal, or something outside the journal decided. A journal of a killed agent, or one that is full, is \
+            read up to its end.
 
               holdfast agent --set journal=/var/log/holdfast/journal …
               holdfast journal /var/log/holdfast/journal --json
@@ -36,7 +37,7 @@ struct JournalCommand: AsyncParsableCommand {
             let verdict = try journal.replay(into: &decisions)
             printed = Printed(journal.head, verdict, decisions.ledger)
         } catch { throw error.under(file) }
-        print(json ? try printed.json : printed.text)
+        try print(json ? try printed.json : printed.text)
         if !printed.agrees { throw ExitCode(1) }
     }
 
