@@ -8,9 +8,7 @@ extension TieringManager {
     mutating func touched(_ chain: ArraySlice<BlockKey>) {
         var path: [BlockNumber] = []
         path.reserveCapacity(chain.count)
-        known.find(chain.span) { index, block in
-            if let block, path.count == index { path.append(block) }
-        }
+        known.findLeading(chain.span) { _, block in path.append(block) }
         dramPolicy?.touch(path.span, at: now)
         nvmePolicy?.touch(path.span, at: now)
         // What no policy keeps goes in the order in which it fell idle, a root behind its children.
