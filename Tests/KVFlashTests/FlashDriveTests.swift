@@ -4,6 +4,7 @@ import Foundation
 import KVFlash
 import KVModel
 import KVSystem
+import Synchronization
 import Testing
 
 @Suite struct FlashDriveTests {
@@ -74,6 +75,42 @@ import Testing
         #expect(drive.counters.writes == 4)
         #expect(drive.counters.erasures == 1)
         return objects
+    }
+
+    @Test func theHeadersOfTwoDrivesAreReadAtTheSameTime() throws {
+        let memory = try BlockMemory(byteCount: 1 << 20)
+        let objects = try written([([5], 64 << 10), ([9], 100), ([20, 21], 128 << 10), ([0], 1)], memory)
+        let other = folder.file("other")
+        try FileManager.default.copyItem(atPath: path, toPath: other)
+        // Neither scan goes on from its first word before the other has come to its own.
+        let arrivals = [DispatchSemaphore(value: 0), DispatchSemaphore(value: 0)]
+        let found = Mutex<[[FlashObject]]>([[], []])
+        let summaries = try FlashDevice.scanAll([FlashDevice(path: path), FlashDevice(path: other)]) { drive, events in
+            arrivals[1 - drive].signal()
+            #expect(arrivals[drive].wait(timeout: .now() + 20) == .success)
+            for case .object(let object) in events { found.withLock { $0[drive].append(object) } }
+        }
+        #expect(found.withLock { $0 } == Array(repeating: [objects[3], objects[1], objects[2]], count: 2))
+        #expect(summaries.map(\.objectCount) == [3, 3])
+        #expect(summaries.map(\.tombstoneCount) == [1, 1])
+    }
+
+    @Test func aDriveThatCannotBeReadLeavesTheOthersScanAlone() throws {
+        let other = folder.file("other")
+        try FileManager.default.copyItem(atPath: path, toPath: other)
+        let devices = [try FlashDevice(path: path), try FlashDevice(path: other)]
+        // What is no longer there cannot be read: its headers count as damaged, and the other drive's do not.
+        try FileHandle(forWritingTo: URL(fileURLWithPath: other)).truncate(atOffset: 64 << 10)
+        let summaries = try FlashDevice.scanAll(devices) { drive, events in
+            for event in events {
+                guard case .damaged = event, drive == 1 else {
+                    Issue.record("drive \(drive) says \(event)")
+                    return
+                }
+            }
+        }
+        #expect(summaries[0].blankCount == devices[0].geometry.extentCount)
+        #expect(summaries[1].damagedCount == devices[1].geometry.extentCount)
     }
 
     /// A file that is formatted anew knows nothing of what it held.

@@ -79,7 +79,7 @@ public final class Store: SessionHost {
         let contents = try catalogue.contents()
         for (name, policy) in contents.namespaces { desk.decisions.restoreNamespace(name, policy) }
         for note in drives.notes { logger.warning("\(note)") }
-        try drives.scan { drive, event in desk.decisions.recover(event, from: drive) }
+        try drives.scan { [desk] drive, event in desk.decisions.recover(event, from: drive) }
         var commands: [StoreOutput] = []
         let recovered = desk.decisions.endRecovery(
             generationMax: drives.generationMax, pins: contents.pins, at: MonotonicClock.now, into: &commands)

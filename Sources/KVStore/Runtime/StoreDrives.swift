@@ -4,6 +4,7 @@ import Foundation
 import KVFlash
 import KVModel
 import KVSystem
+import Synchronization
 
 /// Opened drives, not yet at work.
 struct StoreDrives {
@@ -146,14 +147,24 @@ struct StoreDrives {
         do { return try FlashUUID.random() } catch { throw .system(error) }
     }
 
-    /// Reads all headers, drive by drive.
-    mutating func scan(_ body: (_ drive: Int, ScanEvent) -> Void) throws(OperatorError) {
-        for (number, device) in devices.enumerated() {
-            do {
-                let summary = try device.scan { body(number, $0) }
-                generationMax = max(generationMax, summary.generationMax)
-                summaries.append(summary)
-            } catch { throw error.operatorError }
-        }
+    /// Reads all headers, of all drives at the same time. `body` is called by one thread at a time.
+    mutating func scan(_ body: @escaping @Sendable (_ drive: Int, ScanEvent) -> Void) throws(OperatorError) {
+        let turn = ScanTurn(body)
+        do {
+            summaries = try FlashDevice.scanAll(devices) { turn.take(from: $0, $1) }
+        } catch { throw error.operatorError }
+        generationMax = summaries.reduce(0) { max($0, $1.generationMax) }
+    }
+}
+
+/// Lets one of several scans speak at a time.
+private final class ScanTurn: Sendable {
+    private let body: @Sendable (Int, ScanEvent) -> Void
+    private let turn = Mutex(())
+
+    init(_ body: @escaping @Sendable (Int, ScanEvent) -> Void) { self.body = body }
+
+    func take(from drive: Int, _ events: [ScanEvent]) {
+        turn.withLock { _ in for event in events { body(drive, event) } }
     }
 }
