@@ -28,9 +28,7 @@ import Testing
     private func client(
         _ path: String, change: (inout EngineClientConfiguration) -> Void = { _ in }
     ) throws -> EngineClient {
-        var configuration = EngineClientConfiguration(path: path, hello: Sample.hello())
-        configuration.lookUpLimit = Duration(seconds: 10)
-        configuration.jobLimit = Duration(seconds: 10)
+        var configuration = Sample.patient(path)
         change(&configuration)
         return try EngineClient(configuration)
     }

@@ -26,6 +26,14 @@ enum Sample {
             blockTokens: 16, blockBytes: blockBytes)
     }
 
+    /// An engine that waits long enough for a machine that is busy.
+    static func patient(_ path: String, _ hello: EngineHello = hello()) -> EngineClientConfiguration {
+        var configuration = EngineClientConfiguration(path: path, hello: hello)
+        configuration.lookUpLimit = Duration(seconds: 10)
+        configuration.jobLimit = Duration(seconds: 10)
+        return configuration
+    }
+
     static func greeting(_ hello: EngineHello = hello()) throws -> EngineGreeting {
         EngineGreeting(
             digest: try NamespaceIdentity(fields: hello.namespace).digest, client: "tests", hello: hello)

@@ -37,16 +37,13 @@ extension SidecarBench {
         try body(sidecar)
     }
 
-    /// An engine that waits long enough for a machine that is busy.
     func engine(
         _ sidecar: AgentSidecar, kind: String, _ ownership: Ownership, _ access: EngineArenaAccess
     ) throws -> EngineClient {
         var hello = Sample.hello(kind: kind)
         hello.ownership = ownership
-        var configuration = EngineClientConfiguration(path: sidecar.configuration.socket, hello: hello)
+        var configuration = Sample.patient(sidecar.configuration.socket, hello)
         configuration.backoff = Duration(milliseconds: 10)
-        configuration.lookUpLimit = Duration(seconds: 10)
-        configuration.jobLimit = Duration(seconds: 10)
         configuration.arena = access
         return try EngineClient(configuration)
     }

@@ -26,10 +26,8 @@ import Testing
     {
         var hello = Sample.hello(model: model)
         hello.blockBytes = blockBytes
-        var configuration = EngineClientConfiguration(path: sidecar.configuration.socket, hello: hello)
+        var configuration = Sample.patient(sidecar.configuration.socket, hello)
         configuration.backoff = Duration(milliseconds: 10)
-        configuration.lookUpLimit = Duration(seconds: 10)
-        configuration.jobLimit = Duration(seconds: 10)
         return try EngineClient(configuration)
     }
 
