@@ -163,7 +163,9 @@ let package = Package(
         tests("KVFlash", ["KVModel", "KVSystem"]),
         tests("KVTransport", ["KVModel", "KVSystem"], resources: [.embedInCode("frame-vectors.json")]),
         tests("KVMemory", ["KVModel", "KVSystem"]),
-        tests("KVStore", ["KVModel", "KVSettings", "KVSystem", "KVFlash", "KVTransport", "KVMemory", logging]),
+        tests(
+            "KVStore",
+            ["KVModel", "KVSettings", "KVSystem", "KVTiering", "KVFlash", "KVTransport", "KVMemory", logging]),
         tests(
             "KVAgent",
             [

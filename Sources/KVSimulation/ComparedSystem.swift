@@ -83,6 +83,7 @@ extension Scenario {
         tiers.nvme.use = nvme
         tiers.flash.use = flash
         tiers.policy = .lru
+        tiers.flash.policy = .lru
         prefetch.use = false
     }
 

@@ -47,7 +47,7 @@ extension Scenario {
           load: 1                   # sessions of the trace are multiplied (with fresh content) or thinned to this
 
         tiers:
-          policy: holdfast          # eviction and admission of every tier of ours: holdfast, lru, fifo, lfu, s3fifo, sieve, arc
+          policy: holdfast          # eviction and admission of a node's tiers: holdfast, lru, fifo, lfu, s3fifo, sieve, arc
           inclusion: keep           # keep, inclusive or exclusive: whether a block brought up stays below
           dram:
             use: true
@@ -61,6 +61,7 @@ extension Scenario {
             latency: 100 us
           flash:                    # the shared store
             use: true
+            policy: ranked          # ranked: as `holdfast store` ranks; or any policy of the nodes
             servers: 1
             perServer: 60 TB
             read: 168 GB/s          # all drives of a server: 24 PCIe 4.0 drives of 7 GB/s

@@ -111,6 +111,7 @@ extension Scenario.Tiers {
         let flash = try block.block("flash")
         self.flash = Flash(
             use: try flash.flag("use"),
+            policy: try flash.choice("policy"),
             servers: try flash.count("servers", in: 1...1024),
             perServer: try flash.number("perServer", .bytes, in: 1e6...1e17),
             read: try flash.number("read", .rate, in: 1e6...1e14),

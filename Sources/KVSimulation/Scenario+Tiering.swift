@@ -74,7 +74,7 @@ extension Scenario {
     func makeStore(_ blockBytes: Int, _ workload: Workload) -> StoreManager {
         let bytes = tiers.flash.perServer * Double(tiers.flash.servers)
         let blocks = Self.blocks(bytes, blockBytes, workload)
-        let policy = tiers.policy
+        let policy = tiers.flash.policy
         var configuration = StoreConfiguration(
             blockBytes: blockBytes, bytes: blocks * blockBytes, makePolicy: { policy.make($0) },
             writeBudget: tiers.writesPerDay > 0
@@ -88,12 +88,21 @@ extension Scenario {
 
 extension Scenario.Policy {
     /// A fresh policy for a tier of so many blocks.
+    func make(_ capacity: Int) -> any TierPolicy { named(rawValue, capacity) }
+}
+
+extension Scenario.StorePolicy {
+    /// A fresh policy for a store of so many blocks.
     func make(_ capacity: Int) -> any TierPolicy {
-        guard let policy = PolicyName(rawValue: rawValue)?.makePolicy(capacity: capacity) else {
-            preconditionFailure("the policy `\(rawValue)` of a scenario has no implementation")
-        }
-        return policy
+        self == .ranked ? RankedPolicy(capacity: capacity) : named(rawValue, capacity)
     }
+}
+
+private func named(_ name: String, _ capacity: Int) -> any TierPolicy {
+    guard let policy = PolicyName(rawValue: name)?.makePolicy(capacity: capacity) else {
+        preconditionFailure("the policy `\(name)` of a scenario has no implementation")
+    }
+    return policy
 }
 
 extension PrefillCost {

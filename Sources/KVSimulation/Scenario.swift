@@ -71,6 +71,13 @@ public struct Scenario: Sendable {
     /// The eviction and admission policies a tier can have.
     public enum Policy: String, Sendable, CaseIterable { case holdfast, lru, fifo, lfu, s3fifo, sieve, arc }
 
+    /// What decides which blocks the shared store keeps.
+    public enum StorePolicy: String, Sendable, CaseIterable {
+        /// As `holdfast store` does.
+        case ranked
+        case holdfast, lru, fifo, lfu, s3fifo, sieve, arc
+    }
+
     /// The inference engine of a replica.
     public struct Engine: Sendable {
         /// A name of the catalogue's engines.
@@ -105,7 +112,7 @@ public struct Scenario: Sendable {
 
     /// The block `tiers`.
     public struct Tiers: Sendable {
-        /// Eviction and admission of every tier of ours.
+        /// Eviction and admission of the tiers of a node.
         public var policy: Policy
         /// Whether a block brought up stays below.
         public var inclusion: Inclusion
@@ -144,6 +151,8 @@ public struct Scenario: Sendable {
         public struct Flash: Sendable {
             /// Whether there is one.
             public var use: Bool
+            /// Eviction and admission of the store.
+            public var policy: StorePolicy
             /// Servers of the store.
             public var servers: Int
             /// Bytes in each server.

@@ -159,7 +159,8 @@ package struct SimulatedWorld: World, ~Copyable {
                 transfers[index].isCancelled = true
             }
         case .askStore(let question):
-            let present = store?.present(question.keys) ?? []
+            let time = now
+            let present = store?.present(question.keys, at: time) ?? []
             storeSays(.storeAnswered(StoreAnswer(question: question.question, present: present)))
         case .offer(let offer):
             let time = now
@@ -175,7 +176,8 @@ package struct SimulatedWorld: World, ~Copyable {
 extension SimulatedWorld {
     private mutating func start(_ order: TransferOrder) {
         var lost: [LostMove] = []
-        if order.from == .flash { lost = store?.beginRead(order.moves) ?? [] }
+        let time = now
+        if order.from == .flash { lost = store?.beginRead(order.moves, at: time) ?? [] }
         let share = order.moves.isEmpty ? 0 : Double(lost.count) / Double(order.moves.count)
         let bytes = Double(order.bytes) * (1 - share)
         hops.clear()

@@ -134,6 +134,15 @@ public struct BlockMove: Sendable, Equatable {
     public var source: SlotIndex
     /// Its slot in the tier it enters, likewise.
     public var destination: SlotIndex
+
+    /// A move of given parts.
+    public init(key: BlockKey, block: BlockNumber, position: Int32, source: SlotIndex, destination: SlotIndex) {
+        self.key = key
+        self.block = block
+        self.position = position
+        self.source = source
+        self.destination = destination
+    }
 }
 
 /// Blocks to move from one tier to the next.

@@ -99,11 +99,16 @@ public struct StoreManager: ~Copyable {
     }
 
     /// Which of the keys, in a chain's order, can be found: bit i % 64 of word i / 64 for key i.
-    public func present(_ keys: [BlockKey]) -> [UInt64] {
+    public mutating func present(_ keys: [BlockKey], at now: Instant) -> [UInt64] {
         var words = [UInt64](repeating: 0, count: (keys.count + 63) / 64)
+        let isTold = !policy.judgesPaths
+        var found: [BlockNumber] = []
         known.findLeading(keys.span) { index, block in
-            if known[block].dram == .present { words[index / 64] |= 1 << UInt64(index % 64) }
+            guard known[block].dram == .present else { return }
+            words[index / 64] |= 1 << UInt64(index % 64)
+            if isTold { found.append(block) }
         }
+        for block in found { policy.asked(for: block, at: now) }
         return words
     }
 
@@ -117,7 +122,7 @@ public struct StoreManager: ~Copyable {
     /// store lacks is wanted, as far as the write budget goes.
     public mutating func offer(_ offer: StoreOffer, at now: Instant) -> StoreWant {
         let path = name(offer.chain)
-        let shown = Int(offer.shownBlocks)
+        let shown = policy.judgesPaths ? Int(offer.shownBlocks) : max(Int(offer.shownBlocks), Int(offer.firstOffered))
         if shown == 0 {
             policy.access(path.span, offer.context, evicted: &evicted)
         } else if shown < path.count {
@@ -190,12 +195,13 @@ public struct StoreManager: ~Copyable {
     // MARK: Reads and writes
 
     /// Reads begin: each block that can be found keeps its place until `endRead`. The others are returned as lost.
-    public mutating func beginRead(_ moves: [BlockMove]) -> [LostMove] {
+    public mutating func beginRead(_ moves: [BlockMove], at now: Instant) -> [LostMove] {
         var lost: [LostMove] = []
         var parent = BlockRecord.noBlock
         for (index, move) in moves.enumerated() {
             if let block = known.find(move.key, after: parent), known[block].dram == .present {
                 known[block].dramReaders += 1
+                policy.read(block, at: now)
                 parent = block
             } else {
                 lost.append(LostMove(move: Int32(truncatingIfNeeded: index), cause: .absent))

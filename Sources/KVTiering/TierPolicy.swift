@@ -58,6 +58,14 @@ public protocol TierPolicy {
     /// request, no admission, no eviction. Blocks may be absent or unknown.
     mutating func touch(_ path: Span<BlockNumber>, at time: Instant)
 
+    /// Whether it judges the whole paths of requests, as most do. One that does not is told what of a path is offered, and by
+    /// `asked` and `read` what else happened to its blocks: all that a store sees.
+    var judgesPaths: Bool { get }
+    /// Somebody asked whether the tier has a block, and it has.
+    mutating func asked(for block: BlockNumber, at time: Instant)
+    /// Somebody reads a block that the tier has.
+    mutating func read(_ block: BlockNumber, at time: Instant)
+
     /// The turn of request `request` ended at `time`, which may be earlier than the next access's `now` but not
     /// earlier than a time already given.
     mutating func turnEnded(request: UInt32, reason: StopReason, at time: Instant)
@@ -106,6 +114,18 @@ extension TierPolicy {
     /// Most policies go by the accesses that they serve.
     @inlinable
     public mutating func touch(_ path: Span<BlockNumber>, at time: Instant) {}
+
+    /// Most policies judge the paths of requests, and learn from nothing else.
+    @inlinable
+    public var judgesPaths: Bool { true }
+
+    /// Nothing to them.
+    @inlinable
+    public mutating func asked(for block: BlockNumber, at time: Instant) {}
+
+    /// Nothing to them.
+    @inlinable
+    public mutating func read(_ block: BlockNumber, at time: Instant) {}
 
     /// Most policies learn nothing from the end of a turn.
     @inlinable

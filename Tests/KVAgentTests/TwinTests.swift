@@ -293,7 +293,8 @@ private final class SimulatedNode {
         guard case .namespace(let handle) = opened.body else { throw OperatorError("no namespace") }
         let found = await client.call(.lookUp(handle, names), within: waitLimit)
         guard case .presence(let live) = found.body else { throw OperatorError("no answer") }
-        let simulated = node.world.inner.store?.present(names.map(\.blockKey)) ?? []
+        let time = node.world.now
+        let simulated = node.world.inner.store?.present(names.map(\.blockKey), at: time) ?? []
         #expect(live == simulated)
         #expect(live.contains { $0 != 0 })
     }

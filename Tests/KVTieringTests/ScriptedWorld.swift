@@ -102,7 +102,7 @@ struct ScriptedWorld: World, ~Copyable {
         case .transfer(let order): begin(order)
         case .cancel(let transfer): cancel(transfer)
         case .askStore(let question):
-            let answer = StoreAnswer(question: question.question, present: store?.present(question.keys) ?? [])
+            let answer = StoreAnswer(question: question.question, present: store?.present(question.keys, at: now) ?? [])
             let isLate = random.uniform() < script.lateAnswerShare
             schedule(.storeAnswered(answer), after: isLate ? 0.02 : 0.001)
         case .offer(let offer):
@@ -139,7 +139,7 @@ struct ScriptedWorld: World, ~Copyable {
         if order.moves.isEmpty { broken.append("an empty transfer") }
         if inFlight[order.transfer] != nil { broken.append("two transfers of one number") }
         var lost: [LostMove] = []
-        if order.from == .flash { lost = store?.beginRead(order.moves) ?? [] }
+        if order.from == .flash { lost = store?.beginRead(order.moves, at: now) ?? [] }
         for (index, move) in order.moves.enumerated() {
             if let readable = content[order.from] {
                 if readable[move.source] != move.key { broken.append("a \(order.kind) reads a slot of another block") }

@@ -44,10 +44,10 @@ import Testing
         manager.handle(.computed(Computed(request: 1)), in: &world)
         #expect(!world.inFlight.isEmpty)
         #expect(manager.residentRun(keys[...]) == 0)
-        #expect(world.store?.present(keys) == [0])
+        #expect(world.store?.present(keys, at: world.now) == [0])
         settle(&manager, &world)
         #expect(manager.residentRun(keys[...]) == 4)
-        #expect(world.store?.present(keys) == [15])
+        #expect(world.store?.present(keys, at: world.now) == [15])
     }
 
     @Test func aPieceThatTheEngineHandsOverIsKeptBeforeItsPromptIsBooked() {
@@ -388,7 +388,7 @@ import Testing
         serve(keys, request: 1, known: 0, &manager, &world)
         #expect(manager.counters.flashWrites == 0)
         for other in 2..<8 { serve(chain(0..<6, of: UInt64(other)), request: RequestNumber(other), &manager, &world) }
-        #expect(world.store?.present(keys) == [15])
+        #expect(world.store?.present(keys, at: world.now) == [15])
         #expect(manager.residentRun(keys[...]) == 0)
         #expect(serve(keys, request: 9, known: 4, &manager, &world)?.end == 4)
         #expect(manager.ledger[.flash] == 63)

@@ -69,6 +69,8 @@ private struct ReplayedCluster {
     private func with(_ tiers: String, _ changes: [(String, String)]) -> ReplayedCluster {
         ReplayedCluster(
             name: "one node, \(tiers)", words: "one node of 8 H100, Llama-3.1-8B on each, \(tiers), no prefetch",
-            overrides: overrides + [("tiers.policy", "lru"), ("prefetch.use", "false")] + changes)
+            overrides: overrides + [
+                ("tiers.policy", "lru"), ("tiers.flash.policy", "lru"), ("prefetch.use", "false"),
+            ] + changes)
     }
 }

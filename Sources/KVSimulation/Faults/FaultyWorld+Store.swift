@@ -17,7 +17,8 @@ extension FaultyWorld {
             let wait = isActive(.blackHole) ? SimulationShape.transportTimeout : 1_000_000
             return tell(node, .storeAnswered(silence), at: clock + wait)
         }
-        var present = store?.present(question.keys) ?? []
+        let time = now
+        var present = store?.present(question.keys, at: time) ?? []
         if isActive(.wrongDirectory) {
             for index in present.indices { present[index] ^= random.next() }
         }

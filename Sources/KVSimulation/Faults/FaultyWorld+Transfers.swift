@@ -36,7 +36,8 @@ extension FaultyWorld {
         var flight = Flight(
             node: node, life: nodes[node].life, storeLife: storeLife, order: order,
             request: prompts[node][order.request]?.request ?? -1, absent: [], outcome: .done, isStalled: false, turn: 0)
-        if order.from == .flash { flight.absent = store?.beginRead(order.moves) ?? [] }
+        let time = now
+        if order.from == .flash { flight.absent = store?.beginRead(order.moves, at: time) ?? [] }
         for move in order.moves { take(move, of: order) }
         let path = path(of: order)
         let usesStore = order.from == .flash || order.to == .flash

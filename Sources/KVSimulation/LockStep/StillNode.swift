@@ -67,10 +67,10 @@ final class StillWorld: World {
         case .reserved(let answer): reserved = answer.slots
         case .pinned, .cancel: break
         case .transfer(let order):
-            let lost = order.from == .flash ? store?.manager.beginRead(order.moves) ?? [] : []
+            let lost = order.from == .flash ? store?.manager.beginRead(order.moves, at: now) ?? [] : []
             due.append(.transfer(order, lost: lost))
         case .askStore(let question):
-            let present = store?.manager.present(question.keys) ?? []
+            let present = store?.manager.present(question.keys, at: now) ?? []
             due.append(.event(.storeAnswered(StoreAnswer(question: question.question, present: present))))
         case .offer(let offer):
             guard let want = store?.manager.offer(offer, at: now) else { break }

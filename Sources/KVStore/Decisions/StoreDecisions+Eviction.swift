@@ -1,6 +1,7 @@
 // What leaves when room is needed: the least worth of all objects, found by sweeps over the records, ahead of the need.
 
 import KVModel
+import KVTiering
 
 /// A walk over all records that keeps those of least worth: exact for the moment of the walk, a slice at a time.
 ///
@@ -11,44 +12,17 @@ struct EvictionSweep {
     /// Whose quota is short; nil: the whole store.
     var namespace: UInt16?
     var cursor = 0
-    let countMax: Int
-    /// A heap with the greatest worth at the top: what the next better candidate drives out.
-    private(set) var candidates: [(worth: UInt64, number: UInt32)] = []
+    private var least: LeastWorth
 
     init(namespace: UInt16?, countMax: Int) {
         self.namespace = namespace
-        self.countMax = countMax
+        least = LeastWorth(countMax: countMax)
     }
 
-    mutating func offer(_ number: UInt32, worth: UInt64) {
-        if candidates.count < countMax {
-            candidates.append((worth, number))
-            var child = candidates.count - 1
-            while child > 0, precedes(candidates[(child - 1) / 2], candidates[child]) {
-                candidates.swapAt(child, (child - 1) / 2)
-                child = (child - 1) / 2
-            }
-        } else if precedes((worth, number), candidates[0]) {
-            candidates[0] = (worth, number)
-            var parent = 0
-            while true {
-                var greatest = parent
-                for child in [2 * parent + 1, 2 * parent + 2] where child < candidates.count {
-                    if precedes(candidates[greatest], candidates[child]) { greatest = child }
-                }
-                if greatest == parent { break }
-                candidates.swapAt(parent, greatest)
-                parent = greatest
-            }
-        }
-    }
+    mutating func offer(_ number: UInt32, worth: UInt64) { least.offer(number, worth: worth) }
 
     /// The candidates, the least worth last.
-    func victims() -> [UInt32] { candidates.sorted { precedes($1, $0) }.map(\.number) }
-
-    private func precedes(_ left: (worth: UInt64, number: UInt32), _ right: (worth: UInt64, number: UInt32)) -> Bool {
-        left.worth != right.worth ? left.worth < right.worth : left.number < right.number
-    }
+    func victims() -> [UInt32] { least.victims() }
 }
 
 extension StoreDecisions {
@@ -61,10 +35,9 @@ extension StoreDecisions {
     /// A sweep that found too little is not repeated sooner.
     private static var sweepPause: Duration { Duration(milliseconds: 200) }
 
-    /// Extents kept free for puts to come: a 64th of all, and enough for two of the largest blocks.
+    /// Extents kept free for puts to come.
     var freeTarget: Int {
-        let largest = extentCount(settings.payloadBytesMax)
-        return min(max(objects.extentCount / 64, min(2 * largest, objects.extentCount / 8)), objects.extentCount)
+        StoreRanking.freeTarget(of: objects.extentCount, largest: extentCount(settings.payloadBytesMax))
     }
 
     /// Frees extents while fewer than wanted are free or on their way.
@@ -121,7 +94,7 @@ extension StoreDecisions {
     private mutating func evict(_ number: UInt32, sweptAt: UInt32) {
         guard isEvictable(number), objects[number].touched <= sweptAt else { return }
         let record = objects[number]
-        tenureSeconds = max(1, (7 * tenureSeconds + (second &- record.touched)) / 8)
+        ranking.evicted(after: second &- record.touched)
         totals.evicted += 1
         if isExpired(record) { totals.expired += 1 }
         remove(number)
@@ -130,7 +103,7 @@ extension StoreDecisions {
     private mutating func startSweep(of namespace: UInt16?) {
         let quota = namespace.map { namespaces[Int($0)].policy.quotaBytes / settings.extentBytes }
         let total = min(quota ?? objects.extentCount, objects.extentCount)
-        sweep = EvictionSweep(namespace: namespace, countMax: max(16, total / 64))
+        sweep = EvictionSweep(namespace: namespace, countMax: StoreRanking.victims(of: total))
         if let namespace {
             namespaces[Int(namespace)].victimsBefore = second
         } else {
@@ -170,29 +143,16 @@ extension StoreDecisions {
         return drives.count == 1 ? drives[0].isWritable : drives[drive(of: number)].isWritable
     }
 
-    /// What keeping an object is worth, per byte: when it was used last, plus time for repeated use, minus its depth.
-    ///
-    /// Blocks of one model bring the same benefit per byte, so the time until the next use decides, and recency and
-    /// frequency are what is known of it. A block that was used twice, four or eight times and more gets a quarter, a
-    /// half, a whole of the time that blocks usually stay. The depth makes the deepest of one access go first: by a
-    /// second a block, so that a chain saved over minutes while it was decoded still leaves leaf first, and by no more
-    /// than a quarter of that time. Shared prefixes stand above all per-user state while they take less than their share.
+    /// What keeping an object is worth, per byte: by the ranking. Shared prefixes stand above all per-user state while they take
+    /// less than their share.
     func worth(of number: UInt32) -> UInt64 {
         let record = objects[number]
         if isExpired(record) { return 0 }
-        let bonus: UInt32 =
-            switch record.uses {
-            case 0, 1: 0
-            case 2, 3: tenureSeconds / 4
-            case 4...7: tenureSeconds / 2
-            default: tenureSeconds
-            }
-        let discount = min(UInt32(record.depth), max(tenureSeconds / 4, 1))
-        let seconds = record.touched &+ bonus &- discount
         let isKeptApart =
             record.flags.contains(.isShared)
             && Double(sharedExtents) <= settings.sharedShare * Double(objects.extentCount)
-        return (isKeptApart ? 1 << 63 : 0) | UInt64(seconds) << 16 | UInt64(UInt16.max - record.depth)
+        let worth = ranking.worth(touched: record.touched, uses: record.uses, depth: record.depth)
+        return (isKeptApart ? 1 << 63 : 0) | worth
     }
 
     /// Whether the retention of its namespace has passed.

@@ -223,11 +223,9 @@ extension StoreDecisions {
 
     /// A block was read or offered again.
     mutating func use(_ number: UInt32) {
-        // What rested for longer than a block usually stays starts over.
         let rested = second &- objects[number].touched
-        if rested > 2 * tenureSeconds { objects[number].uses /= 2 }
+        objects[number].uses = ranking.uses(objects[number].uses, againAfter: rested)
         objects[number].touched = second
-        if objects[number].uses < .max { objects[number].uses += 1 }
     }
 }
 

@@ -144,7 +144,7 @@ public struct StoreDecisions: ~Copyable {
     var victimsBefore: UInt32 = 0
     var sweep: EvictionSweep?
     var sweepAgain = Instant.zero
-    var tenureSeconds: UInt32 = 1
+    var ranking = StoreRanking()
     var sharedExtents = 0
     var expiryCursor = 0
     /// When the next slice is looked through for blocks past their retention.
@@ -252,8 +252,7 @@ public struct StoreDecisions: ~Copyable {
     // MARK: Time
 
     /// The second of an event, with room before the start for blocks that are older.
-    var second: UInt32 { UInt32(truncatingIfNeeded: now.nanoseconds / 1_000_000_000) &+ Self.secondsBeforeStart }
-    static let secondsBeforeStart: UInt32 = 1 << 20
+    var second: UInt32 { StoreRanking.second(of: now) }
     /// The wall clock's second.
     var wallSecond: Int64 { settings.wallSecondsAtOrigin + now.nanoseconds / 1_000_000_000 }
 
