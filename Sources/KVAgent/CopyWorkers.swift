@@ -47,10 +47,19 @@ struct CopyOrder: Sendable {
     /// The engine's slices and regions; none where nothing moves.
     var places: EnginePlaces?
     var regions: EngineRegions?
+
+    /// How many bytes are to be gone through.
+    var byteCount: Int { blocks.reduce(0) { $0 + $1.slot.count } }
 }
 
 /// A few threads with a bounded mailbox each.
+///
+/// Orders are left by one thread and waited for by nobody there, so they are posted first and their workers woken together: a thread
+/// that is woken may take the processor of whoever woke it, once for each order if orders are posted one by one.
 final class CopyWorkers: Sendable {
+    /// Bytes that one worker is given before a second is woken: as long as it takes to wake, the first has copied them.
+    private static let packedBytesMax = 256 << 10
+
     private let memory: BlockMemory
     private let workers: [Worker]
     private let isStopping = Atomic<Bool>(false)
@@ -58,7 +67,10 @@ final class CopyWorkers: Sendable {
     private final class Worker: Sendable {
         let orders: Mailbox<CopyOrder>
         let signal: WakeSignal
+        /// Bytes that it has still to go through.
         let waiting = Atomic<Int>(0)
+        /// Whether it has orders that it was not woken for; only of the thread that posts.
+        let isOwedWake = Atomic<Bool>(false)
         let thread = Mutex<EngineThread?>(nil)
         init(ordersMax: Int) throws(SystemError) {
             signal = try WakeSignal()
@@ -82,17 +94,37 @@ final class CopyWorkers: Sendable {
         }
     }
 
-    /// Hands an order to the worker with the least to do.
+    /// Leaves an order with a worker that has a little to do already, else with the one that has the least. It is begun when the
+    /// caller calls `wake`, or before.
     func post(_ order: CopyOrder) -> Acceptance {
+        let byteCount = order.byteCount
         var best = workers[0]
-        var least = best.waiting.load(ordering: .relaxed)
-        for worker in workers.dropFirst() {
+        var least = Int.max
+        for worker in workers {
             let waiting = worker.waiting.load(ordering: .relaxed)
+            if waiting > 0, waiting + byteCount <= Self.packedBytesMax {
+                best = worker
+                break
+            }
             if waiting < least { (best, least) = (worker, waiting) }
         }
-        let accepted = best.orders.post(order)
-        if accepted == .accepted { best.waiting.wrappingAdd(order.blocks.count, ordering: .relaxed) }
+        // Counted first: it may have been done before `leave` returns.
+        best.waiting.wrappingAdd(byteCount, ordering: .relaxed)
+        let accepted = best.orders.leave(order)
+        if accepted == .accepted {
+            best.isOwedWake.store(true, ordering: .relaxed)
+        } else {
+            best.waiting.wrappingSubtract(byteCount, ordering: .relaxed)
+        }
         return accepted
+    }
+
+    /// Wakes those who have got orders since the last call.
+    func wake() {
+        for worker in workers where worker.isOwedWake.load(ordering: .relaxed) {
+            worker.isOwedWake.store(false, ordering: .relaxed)
+            worker.signal.wake()
+        }
     }
 
     /// Ends after what was accepted has been done. Once.
@@ -112,7 +144,7 @@ final class CopyWorkers: Sendable {
             worker.orders.drain(into: &batch)
             for index in batch.indices {
                 perform(&batch[index])
-                worker.waiting.wrappingSubtract(batch[index].blocks.count, ordering: .relaxed)
+                worker.waiting.wrappingSubtract(batch[index].byteCount, ordering: .relaxed)
                 sink(batch[index])
             }
             guard batch.isEmpty else { continue }

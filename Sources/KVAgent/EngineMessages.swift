@@ -246,6 +246,18 @@ public enum EngineMessage: Sendable {
     case subscribe(EngineNumber)
     /// The connection ended. Its jobs are cancelled; `forgotten` follows when nothing touches its regions any more.
     case gone(EngineNumber)
+
+    /// Who says it.
+    var engine: EngineNumber {
+        switch self {
+        case .attach(let engine, _), .addRegion(let engine, _), .dropRegion(let engine, _), .lookUp(let engine, _),
+            .load(let engine, _), .save(let engine, _), .take(let engine, _), .reserve(let engine, _),
+            .commit(let engine, _), .release(let engine, _, _), .finished(let engine, _), .cancel(let engine, _),
+            .prefetch(let engine, _), .touch(let engine, _), .pin(let engine, _, _, _), .unpin(let engine, _),
+            .subscribe(let engine), .gone(let engine):
+            engine
+        }
+    }
 }
 
 /// What an engine is told.

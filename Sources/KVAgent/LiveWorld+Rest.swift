@@ -22,7 +22,7 @@ extension LiveWorld {
     }
 
     private var hasMail: Bool {
-        (!backlog.hasMessages && !inbox.messages.isEmpty) || !inbox.ends.isEmpty || !inbox.stream.isEmpty
+        (backlog.hasSight && !inbox.messages.isEmpty) || !inbox.ends.isEmpty || !inbox.stream.isEmpty
             || inbox.hasInspections || inbox.streamBroke.load(ordering: .acquiring)
             || inbox.wantsStop.load(ordering: .acquiring)
             || inbox.storeIsConnected.load(ordering: .acquiring) != wasConnected

@@ -133,8 +133,12 @@ struct LiveWorld: World, ~Copyable {
     mutating func next(until deadline: Instant, publishing: Instant) -> Event {
         while true {
             collect()
-            // Behind the ends, which make room: what waits for a path with nothing under way has nothing to wake it.
-            for path in Path.allCases where queues[path.rawValue].count > 0 { advance(path) }
+            // Behind the ends, which make room: what waits for a path with nothing under way has nothing to wake it. Behind what
+            // engines wait for, too: whom a begun copy wakes may take this processor.
+            if urgent.isEmpty || urgentRun >= Self.urgentRunMax {
+                for path in Path.allCases where queues[path.rawValue].count > 0 { advance(path) }
+                workers.wake()
+            }
             if let event = takeDue() { return hand(event) }
             // Nobody waits for the end of a request, nor for what it leaves behind: that has its turn when there is nothing else.
             guard !desk.names.isFarBehind else {
@@ -249,14 +253,15 @@ struct LiveWorld: World, ~Copyable {
     private mutating func collect() {
         attendDoor()
         inbox.quietAsked.store(false, ordering: .sequentiallyConsistent)
-        // What waits here counts as waiting in the mailbox: no more is taken before it is done.
-        if !backlog.hasMessages {
+        // Beside the few among which a look-up is searched for, what waits here counts as waiting in the mailbox.
+        if backlog.hasSight {
             inbox.messages.drain(into: &messageBatch)
             for posted in messageBatch { backlog.append(posted) }
         }
         if case .monotonic = settings.clock {
             if backlog.hasMessages { now = max(now, MonotonicClock.now) }
-            while urgent.count < Self.urgentRunMax, let posted = backlog.takeUrgent(desk) { take(posted) }
+            // One at a time: what comes while it is done may overtake the next.
+            while urgent.isEmpty, let posted = backlog.takeUrgent(desk) { take(posted) }
         }
         inbox.ends.drain(into: &endBatch)
         if !endBatch.isEmpty, case .monotonic = settings.clock { now = max(now, MonotonicClock.now) }

@@ -38,6 +38,23 @@ package struct Queue<Element> {
         (0..<count).contains { index in slots[(head + index) & (slots.count - 1)].map(isWanted) ?? false }
     }
 
+    /// The one at a place, counted from the one that has waited longest.
+    @inlinable package subscript(index: Int) -> Element {
+        precondition(index >= 0 && index < count, "a place where none waits")
+        guard let element = slots[(head + index) & (slots.count - 1)] else { preconditionFailure("an empty place") }
+        return element
+    }
+
+    /// Takes the one at a place; those before it move, so it is for places near the front.
+    @inlinable package mutating func remove(at index: Int) -> Element {
+        let element = self[index]
+        for place in stride(from: index, to: 0, by: -1) {
+            slots[(head + place) & (slots.count - 1)] = slots[(head + place - 1) & (slots.count - 1)]
+        }
+        _ = removeFirst()
+        return element
+    }
+
     /// Takes the one that has waited longest.
     @inlinable package mutating func removeFirst() -> Element? {
         guard count > 0 else { return nil }

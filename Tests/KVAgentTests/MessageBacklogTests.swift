@@ -1,4 +1,5 @@
-// In which order the decisions hear what engines say: look-ups overtake ends of requests, and nothing else overtakes anything.
+// In which order the decisions hear what engines say: look-ups overtake ends of requests and what other engines said, and nothing
+// else overtakes anything.
 
 import KVAgent
 import KVModel
@@ -12,7 +13,7 @@ import Testing
         var limits = AgentLimits()
         limits.namesMax = 16
         var desk = EngineDesk(tiering, limits: limits)
-        for engine in 1...2 { desk.take(.attach(EngineNumber(engine), Sample.hello()), links: fastLinks, at: .zero) }
+        for engine in 1...4 { desk.take(.attach(EngineNumber(engine), Sample.hello()), links: fastLinks, at: .zero) }
         return desk
     }
 
@@ -64,8 +65,42 @@ import Testing
         var desk = try Self.desk()
         let touch = EngineMessage.touch(2, Sample.names(3, 1))
         let heard = Self.heard([Self.end(1, 7), Self.end(2, 9), touch, Self.end(1, 8), Self.lookUp(1, 10)], &desk)
-        #expect(heard.urgent == ["end 1.7", "end 2.9", "touch 2.1", "look-up 1.10"])
+        #expect(heard.urgent == ["look-up 1.10", "end 1.7", "end 2.9", "touch 2.1"])
         #expect(heard.ends == ["end 1.8"])
+    }
+
+    @Test func lookUpsOvertakeWhatOtherEnginesSaid() throws {
+        var desk = try Self.desk()
+        let touches = (1...3).map { EngineMessage.touch(1, Sample.names(3, $0)) }
+        let heard = Self.heard(
+            [touches[0], touches[1], Self.lookUp(1, 7), Self.lookUp(2, 8), touches[2], Self.lookUp(2, 9)], &desk)
+        #expect(heard.urgent == ["look-up 2.8", "look-up 2.9", "touch 1.1", "touch 1.2", "look-up 1.7", "touch 1.3"])
+    }
+
+    @Test func aLookUpOvertakesNothingOfItsConversation() throws {
+        var desk = try Self.desk()
+        let touch = EngineMessage.touch(1, Sample.names(3, 1))
+        let heard = Self.heard(
+            [
+                Self.lookUp(1, 6, session: 4), touch, Self.end(1, 6), Self.lookUp(1, 7, session: 5),
+                Self.lookUp(2, 8, session: 5), Self.lookUp(3, 9, session: 4), Self.lookUp(4, 9, session: 6),
+            ], &desk)
+        #expect(
+            heard.urgent == [
+                "look-up 1.6", "look-up 4.9", "touch 1.1", "look-up 1.7", "look-up 2.8", "end 1.6", "look-up 3.9",
+            ])
+    }
+
+    @Test func aMessageIsOvertakenAFewTimesAndNoMore() throws {
+        let desk = try Self.desk()
+        var backlog = MessageBacklog()
+        backlog.append(PostedMessage(.touch(1, Sample.names(3, 1))))
+        // Each comes when the one before has been heard.
+        let heard = (1...40).map { ticket in
+            backlog.append(PostedMessage(Self.lookUp(2, EngineTicket(ticket))))
+            return backlog.takeUrgent(desk)?.message.map(Self.name)
+        }
+        #expect(heard.firstIndex(of: "touch 1.1") == MessageBacklog.overtakesMax)
     }
 
     @Test func aConversationsNextTurnComesBehindTheEndOfTheOneBefore() throws {
@@ -82,7 +117,7 @@ import Testing
     @Test func aTicketIsNotUsedAgainBeforeItsEndIsHeard() throws {
         var desk = try Self.desk()
         let heard = Self.heard([Self.lookUp(1, 7), Self.end(1, 7), Self.lookUp(1, 7), Self.lookUp(2, 7)], &desk)
-        #expect(heard.urgent == ["look-up 1.7", "end 1.7", "look-up 1.7", "look-up 2.7"])
+        #expect(heard.urgent == ["look-up 1.7", "look-up 2.7", "end 1.7", "look-up 1.7"])
     }
 
     @Test func noMoreThanAFewEndsWait() throws {
@@ -118,11 +153,20 @@ import Testing
             let came = messages.map(Self.name)
             let all = heard.urgent + heard.ends
             #expect(all.sorted() == came.sorted(), "each is heard once")
-            for kind in [["look-up", "touch"], ["end", "touch"]] {
+            for kind in [["look-up 1", "touch 1"], ["look-up 2", "touch 2"], ["end", "touch"]] {
                 func some(_ names: [String]) -> [String] {
                     names.filter { name in kind.contains { name.hasPrefix($0) } }
                 }
                 #expect(some(all) == some(came), "\(kind) in the order in which they came")
+            }
+            let sessions = Dictionary(
+                uniqueKeysWithValues: messages.compactMap { message -> (String, UInt64)? in
+                    guard case .lookUp(_, let lookUp) = message else { return nil }
+                    return (Self.name(message), lookUp.session)
+                })
+            for session in UInt64(1)...3 {
+                func turns(_ names: [String]) -> [String] { names.filter { sessions[$0] == session } }
+                #expect(turns(all) == turns(came), "a conversation's look-ups in the order in which they came")
             }
         }
     }

@@ -65,6 +65,7 @@ struct AgentBenchmark: Benchmark {
         ]
         // A second engine saves and loads meanwhile, as many blocks a second as the bound names.
         let other = try world.engine(bytes: 8 << 20)
+        try other.waitForMemory()
         let busy = BusyEngine(other)
         let began = MonotonicClock.now
         let loaded = try (0..<setting.longRunCount).map { _ in try figures() }
@@ -260,6 +261,15 @@ final class BenchEngine: @unchecked Sendable {
         let deadline = MonotonicClock.now + Duration(seconds: 20)
         while access != .none, client.arena == nil {
             guard MonotonicClock.now < deadline else { throw OperatorError("the agent gives no arena") }
+            Thread.sleep(forTimeInterval: 0.001)
+        }
+    }
+
+    /// Waits until its pages are there: the thread that brings them in takes a processor for 0.3 ms at a time.
+    func waitForMemory() throws {
+        let deadline = MonotonicClock.now + Duration(seconds: 20)
+        while !arena.status.isComplete {
+            guard MonotonicClock.now < deadline else { throw OperatorError("an engine's memory does not get ready") }
             Thread.sleep(forTimeInterval: 0.001)
         }
     }
