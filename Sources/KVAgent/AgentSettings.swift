@@ -154,6 +154,8 @@ public struct AgentLimits: Sendable {
     public var sessionsMax = 65_536
     /// Full names remembered.
     public var namesMax = 1 << 20
+    /// How long the agent's thread stays awake for an engine's next word, where that pays; zero: not at all.
+    public var watch = Duration(nanoseconds: 50_000)
     /// Threads that copy, and pieces of work that wait for each.
     public var copyWorkers = 2
     /// See `copyWorkers`.

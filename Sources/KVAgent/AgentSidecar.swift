@@ -316,6 +316,7 @@ public final class AgentSidecar: Sendable {
         if tiering.hbmBytes > 0 { settings.device = surroundings.device ?? gpu.map { .cuda($0) } ?? .emulated }
         settings.limits.enginesMax = configuration.engines
         settings.limits.copyWorkers = configuration.copyThreads
+        settings.limits.watch = Duration(seconds: configuration.watch)
         settings.limits.loanLimit = Duration(seconds: configuration.loan)
         if !configuration.nvme.isEmpty {
             let extent = max(64 << 10, min(16 << 20, (slotBytes + 65_535) / 65_536 * 65_536))

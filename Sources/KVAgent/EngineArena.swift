@@ -169,6 +169,7 @@ extension EngineClient {
                 isVerified: isVerified, computeWait: computeWait, deadline: deadline, lifetime: lifetime)
             guard put(&state, .take(take)) else { return false }
             state.jobs[take.job] = Job(done: .take(done), deadline: deadline)
+            state.briefly = .take
             watch(&state, deadline)
             return true
         }
@@ -186,6 +187,7 @@ extension EngineClient {
             let reserve = EngineReserve(job: state.tickets, count: Int32(count), lifetime: lifetime)
             guard put(&state, .reserve(reserve)) else { return false }
             state.jobs[reserve.job] = Job(done: .reserve(done), deadline: deadline)
+            state.briefly = .reserve
             watch(&state, deadline)
             return true
         }

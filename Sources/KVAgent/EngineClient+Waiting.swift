@@ -26,7 +26,7 @@ extension EngineClient {
         state.withLock { state in
             guard state.isOpen, state.link?.reader == .nobody else { return nil }
             state.link?.reader = .caller
-            state.isLookingUp = false
+            state.briefly = nil
             watchSocket(&state)
             return state.link?.stream
         }
@@ -67,10 +67,10 @@ extension EngineClient {
 }
 
 extension EngineClient {
-    /// Looks for the answer to a look-up again and again for a moment: it is about to come.
+    /// Looks for an answer that waits for no bytes again and again for a moment: it is about to come.
     private func watch(_ stream: EngineStream, until isAnswered: () -> Bool) -> Heard {
-        let limit = configuration.lookUpWatch
-        guard limit > .zero, state.withLock({ $0.isLookingUp && $0.patience.begin() }) else { return .everything }
+        let limit = configuration.watch
+        guard limit > .zero, let question = state.withLock({ $0.beginWatch() }) else { return .everything }
         let end = MonotonicClock.now + limit
         var heard = Heard.everything
         var isInTime = isAnswered()
@@ -79,39 +79,8 @@ extension EngineClient {
             heard = hear(stream)
             isInTime = isAnswered()
         }
-        state.withLock { $0.patience.end(isInTime: isInTime) }
+        state.withLock { $0.patience[question.rawValue].end(isInTime: isInTime) }
         return heard
-    }
-}
-
-/// Whether who waits for the answer to a look-up stays awake at first.
-///
-/// A processor that sleeps takes 4 µs to wake, and 20 in many a virtual machine: as long as the agent takes to answer. To stay awake
-/// pays while the agent has a processor of its own. Where it waits for this one its answer does not come at all, so each time in vain
-/// doubles how many answers are waited for asleep from the start.
-package struct AnswerPatience {
-    /// Answers waited for asleep after a time in vain, at most.
-    private static let restMax = 256
-
-    /// Answers that are still to be waited for asleep, and how many the next time in vain costs.
-    private var rest = 0
-    private var nextRest = 1
-
-    /// Of one that has waited for nothing yet.
-    package init() {}
-
-    /// Whether to stay awake for the next answer.
-    package mutating func begin() -> Bool {
-        guard rest > 0 else { return true }
-        rest -= 1
-        return false
-    }
-
-    /// Somebody stayed awake; whether the answer came meanwhile.
-    package mutating func end(isInTime: Bool) {
-        guard !isInTime else { return nextRest = 1 }
-        rest = nextRest
-        nextRest = min(2 * nextRest, Self.restMax)
     }
 }
 

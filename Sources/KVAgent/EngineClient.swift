@@ -25,8 +25,8 @@ public struct EngineClientConfiguration: Sendable {
     public var arena = EngineArenaAccess.none
     /// How long a look-up may take; then it is a miss.
     public var lookUpLimit = Duration(milliseconds: 50)
-    /// How long who waits for a look-up's answer stays awake (`answer`), where that pays; zero: not at all.
-    public var lookUpWatch = Duration(nanoseconds: 100_000)
+    /// How long who waits for the answer to a look-up, or for a lease, stays awake (`answer`), where that pays; zero: not at all.
+    public var watch = Duration(nanoseconds: 100_000)
     /// How long a load or save may take unless its caller says otherwise; then it is cancelled.
     public var jobLimit = Duration(seconds: 5)
     /// From hello to welcome.
@@ -92,6 +92,9 @@ public final class EngineClient: Sendable {
         var dropped: (@Sendable () -> Void)?
     }
 
+    /// Questions whose answers wait for no bytes.
+    enum BriefQuestion: Int, CaseIterable { case lookUp, take, reserve }
+
     /// A connection, as the client's thread and callers share it under the lock.
     struct Link {
         /// Who may send has the lock; who may read is in `reader`.
@@ -125,15 +128,22 @@ public final class EngineClient: Sendable {
         var refusal: EngineRefusal?
         var arena: EngineArena?
         var isOpen = false
-        /// Whether the last that was asked is a look-up.
-        var isLookingUp = false
-        var patience = AnswerPatience()
+        /// What was asked last, if its answer waits for no bytes.
+        var briefly: BriefQuestion?
+        /// Whether who waits for such an answer stays awake, by question.
+        var patience = [AnswerPatience](repeating: AnswerPatience(), count: BriefQuestion.allCases.count)
         /// A look-up was late: until the agent says something nobody waits for it.
         var isStalled = false
         var leaves = false
         var isClosing = false
         /// Whether it goes without a goodbye.
         var isAbandoned = false
+
+        /// What somebody is to stay awake for.
+        mutating func beginWatch() -> BriefQuestion? {
+            guard let question = briefly, patience[question.rawValue].begin() else { return nil }
+            return question
+        }
     }
 
     let configuration: EngineClientConfiguration
@@ -225,7 +235,7 @@ public final class EngineClient: Sendable {
             let room = state.lookUps.count < Int(state.welcome?.requestsMax ?? 0)
             guard !state.isStalled, room, put(&state, .lookUp(lookUp)) else { return (ticket, false) }
             state.lookUps[ticket] = LookUp(done: done, deadline: now + configuration.lookUpLimit)
-            state.isLookingUp = true
+            state.briefly = .lookUp
             watch(&state, now + configuration.lookUpLimit)
             return (ticket, true)
         }

@@ -114,6 +114,12 @@ extension EngineDoorLoop {
             && !door.isStopping.load(ordering: .sequentiallyConsistent)
     }
 
+    /// Looks what came, and waits for nothing. Whether there is something to do.
+    func look() -> Bool {
+        _ = poll(atMost: 0)
+        return !runnable.isEmpty || !door.replies.isEmpty
+    }
+
     /// Looks what came. Whether the signal of the thread that attends was given.
     func poll(atMost limit: Int64) -> Bool {
         let count = unsafe Int(hf_poller_wait(poller, &tags, &events, 64, limit))

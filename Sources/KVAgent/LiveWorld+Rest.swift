@@ -34,6 +34,7 @@ extension LiveWorld {
         // What was put off until there is nothing else to do, a piece at a time.
         guard !desk.names.isBehind else { return desk.names.catchUp(by: Self.namesPerTurn) }
         if isAtRest, backlog.isEmpty, isPublished { tellQuiet() }
+        guard !watch(until: deadline) else { return }
         inbox.signal.prepareToSleep()
         guard !hasMail else { return inbox.signal.awake(wasSignalled: false) }
         counters.sleeps += 1
@@ -41,6 +42,18 @@ extension LiveWorld {
         let limit = deadline == .distantFuture ? nil : max(.zero, deadline - MonotonicClock.now)
         inbox.signal.wait(atMost: limit)
         inbox.signal.awake()
+    }
+
+    /// Looks for an engine's next word again and again for a moment: it often follows the one before. Whether something came.
+    private mutating func watch(until deadline: Instant) -> Bool {
+        guard let door, heardEngine, settings.limits.watch > .zero else { return false }
+        heardEngine = false
+        guard patience.begin() else { return false }
+        let end = min(MonotonicClock.now + settings.limits.watch, deadline)
+        var came = false
+        while !came, MonotonicClock.now < end { came = hasMail || door.look() }
+        patience.end(isInTime: came)
+        return came
     }
 
     private func tellQuiet() {

@@ -88,6 +88,10 @@ struct LiveWorld: World, ~Copyable {
     /// The request of the transfer whose end is in hand.
     private var requestInHand = (number: noRequest, touches: false)
 
+    /// Whether an engine has spoken since the thread last slept or stayed awake, and whether its next word is waited for awake.
+    var heardEngine = false
+    var patience = AnswerPatience()
+
     /// The engines' door, once this thread attends to it.
     private(set) var door: EngineDoorLoop?
     private(set) var backlog = MessageBacklog()
@@ -292,6 +296,7 @@ struct LiveWorld: World, ~Copyable {
     private mutating func take(_ posted: PostedMessage) {
         if let time = posted.time { now = max(now, time) }
         guard let message = posted.message else { return }
+        heardEngine = true
         desk.take(message, links: links, at: now)
         takeWritten()
         takeCuts()

@@ -20,7 +20,7 @@ import Testing
             }
             var configuration = EngineClientConfiguration(path: folder + "/s", hello: Sample.hello())
             configuration.lookUpLimit = lookUpLimit
-            configuration.lookUpWatch = watch
+            configuration.watch = watch
             let client = try EngineClient(configuration)
             defer { client.abandon() }
             #expect(client.waitUntilOpen(within: Duration(seconds: 15)))
