@@ -578,6 +578,11 @@ int64_t hf_realtime_ns(void) { return nanoseconds(CLOCK_REALTIME); }
 
 int64_t hf_process_cpu_ns(void) { return nanoseconds(CLOCK_PROCESS_CPUTIME_ID); }
 
+int hf_set_thread_nice(int nice) {
+    // On Linux the "process" 0 is the calling thread.
+    return setpriority(PRIO_PROCESS, 0, nice) == 0 ? 0 : -errno;
+}
+
 void hf_name_thread(const char *name) {
     char cut[16];
     snprintf(cut, sizeof cut, "%s", name);

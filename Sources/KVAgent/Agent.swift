@@ -1,6 +1,7 @@
 // The agent at work: one thread that owns the decisions, between engines, copies, a drive and a store. Each of them has
 // threads of its own and speaks through mailboxes; nobody waits for anybody.
 
+import CKernel
 import KVFlash
 import KVMemory
 import KVModel
@@ -126,7 +127,11 @@ public final class Agent: Sendable {
         manager.remembersLoads = true
         let core = AgentCore(world: world, manager: manager, blockBytes: tiering.blockBytes)
         do {
-            let started = try EngineThread("hf-agent") { [self] in run(core) }
+            let nice = limits.nice
+            let started = try EngineThread("hf-agent") { [self] in
+                takePrecedence(nice)
+                run(core)
+            }
             thread.withLock { $0 = started }
             if settings.memory == nil {
                 let populating = try EngineThread("hf-populate") { Self.populate(memory, inbox, logger) }
@@ -268,6 +273,15 @@ public final class Agent: Sendable {
     deinit { shutDown() }
 
     // MARK: The thread
+
+    /// Turns of the decisions are short, and whoever waits for one has stopped: they go before threads that compute.
+    private func takePrecedence(_ nice: Int) {
+        guard nice != 0 else { return }
+        let error = hf_set_thread_nice(Int32(nice))
+        guard error != 0 else { return }
+        logger.info(
+            "the agent's thread goes before no other", metadata: ["nice": "\(nice)", "errno": "\(-error)"])
+    }
 
     private func run(_ core: AgentCore) {
         var publishAt = Instant.zero

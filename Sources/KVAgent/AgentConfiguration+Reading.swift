@@ -80,6 +80,7 @@ extension AgentConfiguration {
         case "engineMetrics": engineMetrics = try value.word()
         case "copyThreads": copyThreads = try value.whole(1...64)
         case "watch": watch = try value.number(0...0.001)
+        case "nice": nice = try value.whole(-20...19)
         case "pins": pins = try value.bytes(0...(1 << 46))
         case "loan": loan = try value.number(0.01...86_400)
         case "loanShare": loanShare = try value.number(0...0.9)

@@ -101,6 +101,8 @@ public struct AgentConfiguration: NamedSettings, Sendable, Equatable {
     public var copyThreads = 2
     /// Seconds that the agent's thread stays awake for an engine's next word.
     public var watch = 0.000_05
+    /// The nice value that the agent's thread asks for.
+    public var nice = -10
     /// Bytes that pins may hold.
     public var pins = 0
     /// Seconds that a host-owned engine may hold what it was lent or has reserved.
@@ -228,6 +230,11 @@ public struct AgentConfiguration: NamedSettings, Sendable, Equatable {
             "watch",
             "Seconds that the agent's thread stays awake for an engine's next word, as long as that comes in time; a processor "
                 + "that sleeps is woken in 4 to 50 µs. 0: not at all.", "0.00005"
+        ),
+        Setting(
+            "nice",
+            "The nice value of the agent's thread, -20 to 19: below 0 its turns of some 10 µs go before engines' threads that "
+                + "compute. Below 0 needs CAP_SYS_NICE or LimitNICE; without, it is 0 and the log says so.", "-10"
         ),
         Setting("pins", "Bytes that engines' pins may hold.", "0"),
         Setting(

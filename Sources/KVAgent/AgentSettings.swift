@@ -156,6 +156,8 @@ public struct AgentLimits: Sendable {
     public var namesMax = 1 << 20
     /// How long the agent's thread stays awake for an engine's next word, where that pays; zero: not at all.
     public var watch = Duration(nanoseconds: 50_000)
+    /// The nice value that its thread asks for: below 0 it goes before what else would run.
+    public var nice = 0
     /// Threads that copy, and pieces of work that wait for each.
     public var copyWorkers = 2
     /// See `copyWorkers`.

@@ -317,6 +317,7 @@ public final class AgentSidecar: Sendable {
         settings.limits.enginesMax = configuration.engines
         settings.limits.copyWorkers = configuration.copyThreads
         settings.limits.watch = Duration(seconds: configuration.watch)
+        settings.limits.nice = configuration.nice
         settings.limits.loanLimit = Duration(seconds: configuration.loan)
         if !configuration.nvme.isEmpty {
             let extent = max(64 << 10, min(16 << 20, (slotBytes + 65_535) / 65_536 * 65_536))

@@ -51,6 +51,24 @@ import Testing
     }
 
     /// What only an engine's hello can show: its blocks do not fit. Another engine's may.
+    /// A value above 0, which anybody may take; the thread is known by its name and by a value that no other test asks for.
+    @Test(arguments: [13]) func theAgentsThreadTakesItsNiceValue(nice: Int) throws {
+        try withSidecar({ $0.nice = nice }) { sidecar in
+            let engine = try client(sidecar)
+            defer { engine.close() }
+            #expect(engine.waitUntilOpen(within: waitLimit))
+            let threads = try FileManager.default.contentsOfDirectory(atPath: "/proc/self/task")
+            let values = threads.compactMap { thread -> Int? in
+                guard let line = try? String(contentsOfFile: "/proc/self/task/\(thread)/stat", encoding: .utf8),
+                    line.contains("(hf-agent)"), let end = line.lastIndex(of: ")")
+                else { return nil }
+                // The 19th field of the line, the 17th behind the name.
+                return Int(line[end...].split(separator: " ")[17])
+            }
+            #expect(values.contains(nice), "\(values)")
+        }
+    }
+
     @Test func anAgentThatCannotServeIsNotReadyUntilItCan() throws {
         try withSidecar { sidecar in
             #expect(sidecar.isReady && SidecarStatus(sidecar).state == "waiting")
