@@ -19,19 +19,6 @@ public enum AgentMetrics {
         ("transfers", "transfers under way"), ("block_bytes", "bytes of a block's slot"),
     ]
 
-    /// Counters of the door beside those of `EngineCounters`.
-    public static let doorCounters = [
-        "connections_total", "attached_total", "engines_lost_total", "refused_total", "changes_dropped_total",
-        "regions_mapped_total", "regions_unsealed_total", "regions_lost_total", "arenas_opened_total",
-        "spans_exported_total",
-        "spans_dropped_total",
-    ]
-
-    /// Tokens by where they came from or why they were computed, and what prefetching came to.
-    public static let ledgerCounters = [
-        "prompt_tokens_total", "hit_tokens_total", "ledger_tokens_total", "prefetch_blocks",
-    ]
-
     /// What is handed over without a copy, with the prefix `holdfast_handover_`, beside the counters of `HandOverCounters`.
     public static let handOverGauges: [(name: String, meaning: String)] = [
         ("loans", "leases and reservations in force"), ("loaned_bytes", "bytes of the slots that engines hold by them"),

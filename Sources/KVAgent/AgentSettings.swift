@@ -172,8 +172,6 @@ public struct AgentLimits: Sendable {
     public var getsMax = 64
     /// See `getsMax`.
     public var putsMax = 32
-    /// Blocks of the store's stream told to the decisions at once.
-    public var changesMax = 4096
     /// Leases and reservations of all engines, and of one.
     public var loansMax = 4096
     /// See `loansMax`.

@@ -22,8 +22,6 @@ public enum EngineProtocol {
     public static let segmentsMax = 1_024
     /// The most slices in one frame.
     public static let sliceCountMax = 131_072
-    /// The longest name, in bytes of UTF-8.
-    public static let nameBytesMax = 256
     /// The longest value of a field of the namespace.
     public static let valueBytesMax = 16_384
     /// The most fields of a namespace.

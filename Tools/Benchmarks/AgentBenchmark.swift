@@ -220,6 +220,13 @@ final class AgentWorld {
         return engine
     }
 
+    /// Waits until nothing is under way.
+    func rest() throws {
+        guard sidecar.agent?.waitUntilQuiet(within: Duration(seconds: 60)) == true else {
+            throw OperatorError("the agent does not come to rest")
+        }
+    }
+
     func shutDown() {
         _ = sidecar.drain(within: Duration(seconds: 5))
         try? FileManager.default.removeItem(atPath: folder)

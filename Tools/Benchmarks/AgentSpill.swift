@@ -67,9 +67,7 @@ extension AgentBenchmark {
                 let before = HopTimes.now
                 let wall = try wallSeconds {
                     try engine.save(names, rows: Self.runBlocks)
-                    guard world.sidecar.agent?.waitUntilQuiet(within: Duration(seconds: 60)) == true else {
-                        throw OperatorError("the agent does not come to rest")
-                    }
+                    try world.rest()
                 }
                 hops.add(HopTimes.now, since: before)
                 guard try store.holds(names) else { throw OperatorError("not all blocks reached the store") }
@@ -98,9 +96,7 @@ extension AgentBenchmark {
             let (world, engine) = try world(of: store, dram: 2 << 30)
             defer { world.shutDown() }
             for names in names { try engine.save(names, rows: Self.requestBlocks) }
-            guard world.sidecar.agent?.waitUntilQuiet(within: Duration(seconds: 60)) == true else {
-                throw OperatorError("the agent does not come to rest")
-            }
+            try world.rest()
         }
         let (world, engine) = try world(of: store, dram: 256 << 20)
         defer { world.shutDown() }
