@@ -8,7 +8,7 @@ import KVSystem
 import Synchronization
 
 /// A server thread and a connection to it.
-final class RawSockets {
+final class RawSockets: Sendable {
     private static let lineBytes = 64
     private let client: Int32
     private let thread: EngineThread

@@ -7,6 +7,7 @@ import KVModel
 import KVStore
 import KVSystem
 import KVTransport
+import Synchronization
 
 struct StoreBenchmark: Benchmark {
     let name = "store"
@@ -100,8 +101,8 @@ struct StoreBenchmark: Benchmark {
         return rows
     }
 
-    /// One size and depth: time against the slower of flash and socket in the same turn, and processor time against what
-    /// both take together.
+    /// One size and depth: time against the slower of flash and socket in the same turn, and against both at the same time;
+    /// processor time against what both take together.
     private func rows(
         _ group: ServingGroup, _ store: StoreWorld, _ flash: FlashLoad, _ raw: RawSockets, set: Int,
         _ setting: BenchmarkSetting
@@ -110,16 +111,14 @@ struct StoreBenchmark: Benchmark {
         let count = max(depth, Self.bytesPerRun / blockBytes)
         let gigabytes = Double(count * blockBytes) * 1e-9
         let pass = flash.checksumPass(blockBytes)
-        var wall: (ours: [Double], flash: [Double], socket: [Double]) = ([], [], [])
+        var wall: (ours: [Double], flash: [Double], socket: [Double], both: [Double]) = ([], [], [], [])
         var processor: (ours: [Double], parts: [Double]) = ([], [])
         var busy: [Double] = []
         for turn in -1..<setting.pairCount {
             let seed = UInt64(turn + 2)
             let socket = try raw.run(isPut: group.isPut, depth: depth, count: count)
-            let drive =
-                group.isPut
-                ? try flash.write(blockBytes, depth: depth, count: count, sums: false, seed: seed)
-                : try flash.read(blockBytes, depth: depth, count: count, verifies: false, seed: seed)
+            let drive = try self.drive(flash, group, count: count, seed: seed)
+            let both = try sideBySide(group, flash, raw, count: count, seed: seed &+ 1000)
             let idle = Processors.idleSeconds
             let whole =
                 group.isPut
@@ -133,6 +132,7 @@ struct StoreBenchmark: Benchmark {
             wall.ours.append(whole.wall * 1000 / gigabytes)
             wall.flash.append(drive.wall * 1000)
             wall.socket.append(socket.wall * 1000 / gigabytes)
+            wall.both.append(both * 1000 / gigabytes)
             processor.ours.append(whole.processor * 1000 / gigabytes)
             processor.parts.append((drive.processor + socket.processor / gigabytes + pass) * 1000)
             busy.append(1 - idled / (whole.wall * Double(Processors.count)))
@@ -147,12 +147,42 @@ struct StoreBenchmark: Benchmark {
                 name: name, unit: "ms/GB",
                 referenceName: "the slower of flash engine (\(shortNumber(median(wall.flash)))) and raw sockets "
                     + "(\(shortNumber(median(wall.socket))))", conditions: conditions),
+            PairedRuns(ours: wall.ours, references: wall.both).row(
+                name: name + " both", unit: "ms/GB",
+                referenceName: "flash engine and raw sockets at the same time, neither of which waits for the other",
+                conditions: conditions),
             PairedRuns(ours: processor.ours, references: processor.parts).row(
                 name: name + " CPU", unit: "ms/GB",
                 referenceName: "flash engine, raw sockets and one checksum pass (\(shortNumber(pass * 1000))) together",
                 conditions: "client and store; while they ran \(Int(max(0, median(busy)) * 100)) % of "
                     + "\(Processors.count) processors was busy, with all else that ran; \(conditions)"),
         ]
+    }
+
+    /// The flash engine alone.
+    private func drive(_ flash: FlashLoad, _ group: ServingGroup, count: Int, seed: UInt64) throws -> FlashRun {
+        group.isPut
+            ? try flash.write(group.blockBytes, depth: group.depth, count: count, sums: false, seed: seed)
+            : try flash.read(group.blockBytes, depth: group.depth, count: count, verifies: false, seed: seed)
+    }
+
+    /// Seconds until flash engine and raw sockets, begun together, have both done: what the machine's processors, memory and
+    /// drive give to both at once.
+    private func sideBySide(
+        _ group: ServingGroup, _ flash: FlashLoad, _ raw: RawSockets, count: Int, seed: UInt64
+    ) throws -> Double {
+        let failure = Mutex<(any Error)?>(nil)
+        let taken = try wallSeconds {
+            let socket = try EngineThread("raw-client") {
+                do { _ = try raw.run(isPut: group.isPut, depth: group.depth, count: count) } catch {
+                    failure.withLock { $0 = error }
+                }
+            }
+            defer { socket.join() }
+            _ = try drive(flash, group, count: count, seed: seed)
+        }
+        if let failure = failure.withLock({ $0 }) { throw failure }
+        return taken
     }
 
     private func existenceRow(_ store: StoreWorld, _ setting: BenchmarkSetting) throws -> BenchmarkRow {
