@@ -9,11 +9,32 @@ indirect enum CatalogueValue: Sendable {
     case list([CatalogueValue])
     case mapping([(key: String, value: CatalogueValue)])
 
-    init(_ node: Node) {
+    /// The built-in catalogue has some thousand values. A few lines of aliases of aliases can stand for billions.
+    private static let valuesMax = 100_000
+
+    /// A file's value, unless it stands for more than any catalogue has.
+    init(_ node: Node, at place: String) throws(OperatorError) {
+        var valuesLeft = Self.valuesMax
+        try self.init(node, at: place, &valuesLeft)
+    }
+
+    private init(_ node: Node, at place: String, _ valuesLeft: inout Int) throws(OperatorError) {
+        valuesLeft -= 1
+        guard valuesLeft >= 0 else {
+            throw OperatorError(
+                "a catalogue of more than \(Self.valuesMax) values", at: place,
+                remedy: "write no aliases")
+        }
         if let sequence = node.sequence {
-            self = .list(sequence.map(Self.init))
+            var list: [Self] = []
+            for value in sequence { list.append(try Self(value, at: place, &valuesLeft)) }
+            self = .list(list)
         } else if let mapping = node.mapping {
-            self = .mapping(mapping.map { ($0.key.scalar?.string ?? "", Self($0.value)) })
+            var pairs: [(key: String, value: Self)] = []
+            for (key, value) in mapping {
+                pairs.append((key.scalar?.string ?? "", try Self(value, at: place, &valuesLeft)))
+            }
+            self = .mapping(pairs)
         } else {
             self = .text(node.scalar?.string ?? "")
         }
@@ -34,13 +55,13 @@ struct CatalogueEntry: Sendable {
 
     /// The entries of a catalogue text, section by section.
     static func sections(of text: String, at place: String) throws(OperatorError) -> [(Catalogue.Section, [Self])] {
-        let root: CatalogueValue?
+        let root: Node?
         do {
-            root = try Yams.compose(yaml: text).map(CatalogueValue.init)
+            root = try Yams.compose(yaml: text)
         } catch {
             throw OperatorError("not readable as YAML: \(error)", at: place)
         }
-        guard let mapping = root?.mapping else {
+        guard let root, let mapping = try CatalogueValue(root, at: place).mapping else {
             throw OperatorError("not a catalogue", at: place, remedy: "expected the lists models:, gpus: or engines:")
         }
         var sections: [(Catalogue.Section, [Self])] = []

@@ -29,20 +29,29 @@ struct ScenarioTree {
             throw OperatorError("not readable as YAML: \(error)", at: file)
         }
         guard let root else { throw OperatorError("the scenario is empty", at: file) }
-        self = try ScenarioTree(node: root, file: file)
+        var valuesLeft = Self.valuesMax
+        self = try ScenarioTree(node: root, file: file, &valuesLeft)
         guard case .block = content else {
             throw OperatorError("a scenario is a list of `key: value` lines", at: place)
         }
     }
 
-    private init(node: Node, file: String) throws(OperatorError) {
+    /// The default scenario has some hundred values. A few lines of aliases of aliases can stand for billions.
+    private static let valuesMax = 10_000
+
+    private init(node: Node, file: String, _ valuesLeft: inout Int) throws(OperatorError) {
         place = "\(file):\(node.mark?.line ?? 1)"
+        valuesLeft -= 1
+        guard valuesLeft >= 0 else {
+            throw OperatorError(
+                "a scenario of more than \(Self.valuesMax) values", at: place, remedy: "write no aliases")
+        }
         switch node {
         case .scalar(let scalar):
             content = .word(scalar.string)
         case .sequence(let sequence):
             var items: [ScenarioTree] = []
-            for item in sequence { items.append(try ScenarioTree(node: item, file: file)) }
+            for item in sequence { items.append(try ScenarioTree(node: item, file: file, &valuesLeft)) }
             content = .list(items)
         case .mapping(let mapping):
             var pairs: [(key: String, tree: ScenarioTree)] = []
@@ -53,7 +62,7 @@ struct ScenarioTree {
                 guard !pairs.contains(where: { $0.key == word }) else {
                     throw OperatorError("the key `\(word)` stands here twice", at: "\(file):\(key.mark?.line ?? 1)")
                 }
-                pairs.append((word, try ScenarioTree(node: value, file: file)))
+                pairs.append((word, try ScenarioTree(node: value, file: file, &valuesLeft)))
             }
             content = .block(pairs)
         case .alias:

@@ -72,6 +72,13 @@ import Testing
         #expect(error(of: text).contains(sentence))
     }
 
+    @Test func aliasesOfAliasesAreRefusedBeforeTheyFillTheMemory() {
+        let tens = (1...8).map { number in
+            "k\(number): &a\(number) [\(repeatElement("*a\(number - 1)", count: 10).joined(separator: ", "))]"
+        }
+        #expect(error(of: (["models: &a0 [x, x]"] + tens).joined(separator: "\n")).contains("more than 100000 values"))
+    }
+
     @Test func aRefusedFileChangesNothing() throws {
         var catalogue = Catalogue.builtIn
         #expect(throws: OperatorError.self) {

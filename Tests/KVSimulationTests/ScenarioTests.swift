@@ -76,6 +76,14 @@ private func refusal(_ yaml: String?, _ overrides: [(key: String, value: String)
         #expect(error.description.contains(says), "\(error)")
     }
 
+    @Test func aliasesOfAliasesAreRefusedBeforeTheyFillTheMemory() throws {
+        let tens = (1...8).map { number in
+            "k\(number): &a\(number) [\(repeatElement("*a\(number - 1)", count: 10).joined(separator: ", "))]"
+        }
+        let error = try #require(refusal((["name: &a0 [x, x]"] + tens).joined(separator: "\n")))
+        #expect(error.description.contains("more than 10000 values"), "\(error)")
+    }
+
     @Test func wrongOverrideNamesTheOption() throws {
         let unknown = try #require(refusal(nil, [("tiers.dram.size", "1 TB")]))
         #expect(unknown.place == "--set tiers.dram.size")
