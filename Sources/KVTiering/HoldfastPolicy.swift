@@ -239,6 +239,18 @@ public struct HoldfastPolicy: TierPolicy {
         segments.append(Segment(low: range.lowerBound, high: range.upperBound, family: family))
     }
 
+    /// Whether the next request would begin with a rebuild.
+    public var wantsUpkeep: Bool { isFull && (requestsUntilRebuild <= 1 || statistics.isStale) }
+
+    /// Makes the tables anew, ahead of the next request.
+    public mutating func keepUp() {
+        guard wantsUpkeep else { return }
+        requestsUntilRebuild = 0
+        rebuildIfDue()
+        // The request that need not begin with it counts, too.
+        requestsUntilRebuild += 1
+    }
+
     mutating func rebuildIfDue() {
         requestsUntilRebuild -= 1
         guard requestsUntilRebuild <= 0 || statistics.isStale else { return }

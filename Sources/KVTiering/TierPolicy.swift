@@ -70,6 +70,11 @@ public protocol TierPolicy {
     /// earlier than a time already given.
     mutating func turnEnded(request: UInt32, reason: StopReason, at time: Instant)
 
+    /// Whether it has work that the next access would have to do first.
+    var wantsUpkeep: Bool { get }
+    /// Does that work, in a moment when nobody waits. Optional: without it the access pays.
+    mutating func keepUp()
+
     /// The block must stay until as many `unpin` calls as `pin` calls have been made. It is resident.
     mutating func pin(_ block: BlockNumber)
     /// Takes one pin away.
@@ -126,6 +131,14 @@ extension TierPolicy {
     /// Nothing to them.
     @inlinable
     public mutating func read(_ block: BlockNumber, at time: Instant) {}
+
+    /// Most policies do what is to do at once.
+    @inlinable
+    public var wantsUpkeep: Bool { false }
+
+    /// Nothing to do.
+    @inlinable
+    public mutating func keepUp() {}
 
     /// Most policies learn nothing from the end of a turn.
     @inlinable

@@ -108,7 +108,7 @@ public struct TieringManager: ~Copyable {
     package var knownSize: (blocks: Int, bytes: Int) { (known.count, known.byteCount) }
 
     /// When `handle` should next be called, with `.deadline`, if nothing happens before.
-    public var nextDeadline: Instant { deadlines.first }
+    public var nextDeadline: Instant { policiesWantUpkeep ? now : deadlines.first }
 
     // MARK: Events and commands
 
@@ -140,7 +140,7 @@ public struct TieringManager: ~Copyable {
         case .reserve(let request): reserve(request)
         case .unreserve(let reservation): unreserve(reservation)
         case .released(let number): released(number)
-        case .deadline: break
+        case .deadline: keepPoliciesUp()
         case .deviceLost: deviceLost()
         }
         if isStarved { feedStarved() }
@@ -172,6 +172,16 @@ public struct TieringManager: ~Copyable {
     }
 
     mutating func emit(_ command: Command) { outbox.append(command) }
+
+    // MARK: Upkeep
+
+    /// What policies put off has a turn of its own, when nothing that happened waits.
+    private var policiesWantUpkeep: Bool { dramPolicy?.wantsUpkeep == true || nvmePolicy?.wantsUpkeep == true }
+
+    private mutating func keepPoliciesUp() {
+        dramPolicy?.keepUp()
+        nvmePolicy?.keepUp()
+    }
 
     // MARK: Deadlines
 

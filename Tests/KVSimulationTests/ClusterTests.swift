@@ -235,11 +235,11 @@ private let tight: [(key: String, value: String)] = [
 
     @Test func thresholdDoesNotLoadWhatComputesFaster() async throws {
         let trace = conversations(count: 30, turns: 6, seed: 15)
-        let slow = tight + [("links.hostToGPU", "10 MB/s"), ("engine.hostRegion", "0")]
+        let slow = tight + [("links.hostToGPU", "40 MB/s"), ("engine.hostRegion", "0")]
         let always = try await replay(trace, slow + [("planner.policy", "always")]).systems[0]
         let threshold = try await replay(trace, slow + [("planner.policy", "threshold")]).systems[0]
         #expect(threshold.ledger.recomputeCheaper > 0)
-        #expect(threshold.ledger.dram < always.ledger.dram)
+        #expect(threshold.ledger.dram < always.ledger.dram, "\(threshold.ledger) \(always.ledger)")
         #expect(threshold.ttft.mean < always.ttft.mean)
     }
 

@@ -213,6 +213,35 @@ struct RandomTree {
         }
     }
 
+    /// Tables are made as often whether somebody keeps the policy up between requests or not, and hits are about the same.
+    @Test func keptUpBetweenRequestsNoRequestMakesTables() {
+        let traffic = HoldfastTraffic.chat(pause: 20, turns: 4, requests: 3000, seed: 5)
+        let (alone, _) = replay(traffic, first: 3000, capacity: 700)
+        var policy = HoldfastPolicy(capacity: 700)
+        var evicted: [BlockNumber] = []
+        var (hits, upkeeps, worst) = (0, 0, 0)
+        var sinceUpkeep = 0
+        for (index, path) in traffic.paths.enumerated() {
+            hits += policy.hitRun(path.span)
+            let context = RequestContext(request: UInt32(index), now: traffic.times[index])
+            if index > 0, index % 3 == 0 {
+                policy.turnEnded(request: UInt32(index - 1), reason: .endTurn, at: traffic.times[index - 1])
+            }
+            policy.access(path.span, context, evicted: &evicted)
+            sinceUpkeep += 1
+            guard policy.wantsUpkeep else { continue }
+            policy.keepUp()
+            #expect(!policy.wantsUpkeep)
+            upkeeps += 1
+            worst = max(worst, sinceUpkeep)
+            sinceUpkeep = 0
+        }
+        // Every 8 requests at first, every 19 after 3,000, counted anew where a request brings a class that has no tables yet.
+        #expect((150...400).contains(upkeeps) && worst < 2 * 19, "\(upkeeps) \(worst)")
+        let hitsAlone = alone.reduce(0, +)
+        #expect(abs(hits - hitsAlone) * 50 < hitsAlone, "\(hits) \(hitsAlone)")
+    }
+
     @Test func whereOnlyRecencyPredictsItIsFollowed() {
         let traffic = HoldfastTraffic.chat(pause: 60, turns: 4, requests: 12_000, seed: 4)
         let (_, policy) = replay(traffic, first: 12_000, capacity: traffic.uniqueBlocks / 10)

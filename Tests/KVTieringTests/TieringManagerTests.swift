@@ -251,6 +251,22 @@ import Testing
         #expect(manager.audit() + world.broken == [])
     }
 
+    @Test func whatAPolicyPutsOffHasATurnOfItsOwn() {
+        var manager = TieringManager(smallConfiguration(dramBlocks: 16, policy: .holdfast))
+        var world = ScriptedWorld(WorldScript())
+        var turns = 0
+        for request in 1..<200 {
+            serve(chain(0..<10, of: UInt64(request % 30)), request: RequestNumber(request), &manager, &world)
+            guard manager.nextDeadline <= world.now else { continue }
+            turns += 1
+            manager.handle(.deadline, in: &world)
+            #expect(manager.nextDeadline > world.now)
+        }
+        // `serve` has met most of them, between what it waited for.
+        #expect(turns > 0)
+        #expect(manager.audit() + world.broken == [])
+    }
+
     @Test func pinsAreRefusedWithTheReason() {
         var manager = TieringManager(smallConfiguration())
         var world = ScriptedWorld(WorldScript())
