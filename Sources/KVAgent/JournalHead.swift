@@ -1,5 +1,8 @@
 // What stands in front of a journal: by which settings its decisions were made, and that nothing in it was damaged.
 
+// What `TieringConfiguration` documents is not documented again here.
+// swift-format-ignore-file: AllPublicDeclarationsHaveDocumentation
+
 import Foundation
 import KVModel
 import KVSystem
@@ -9,9 +12,7 @@ import KVTiering
 public struct JournalHead: Codable, Sendable {
     /// A tier's size, and the share of it that no policy fills.
     public struct Tier: Codable, Sendable {
-        /// See `TierConfiguration`.
         public var bytes: Int
-        /// See `bytes`.
         public var stagingShare: Double
     }
 
@@ -20,37 +21,22 @@ public struct JournalHead: Codable, Sendable {
 
     /// The policy of the tiers. Nil: one without a name, of a test.
     public var policy: PolicyName?
-    /// See `TieringConfiguration`, of which these are the parts.
+
     public var blockTokens: Int
-    /// See `blockTokens`.
     public var blockBytes: Int
-    /// See `blockTokens`.
     public var ownership: Ownership
-    /// See `blockTokens`.
     public var hbmBytes: Int
-    /// See `blockTokens`.
     public var dram: Tier?
-    /// See `blockTokens`.
     public var nvme: Tier?
-    /// See `blockTokens`.
     public var inclusion: InclusionMode
-    /// See `blockTokens`.
     public var nvmeWriteBudget: WriteBudgetConfiguration?
-    /// See `blockTokens`.
     public var hasStore: Bool
-    /// See `blockTokens`.
     public var spill: SpillRule
-    /// See `blockTokens`.
     public var directory: DirectoryConfiguration
-    /// See `blockTokens`.
     public var planner: PlannerConfiguration
-    /// See `blockTokens`.
     public var prefetch: PrefetchConfiguration?
-    /// See `blockTokens`.
     public var pinBudgetBytes: [Int]
-    /// See `blockTokens`.
     public var limits: TieringLimits
-    /// See `blockTokens`.
     public var loanShare: Double
 
     init(_ tiering: TieringConfiguration, policy: PolicyName?) {

@@ -32,15 +32,6 @@ struct RequestQueue {
         items.append(request)
     }
 
-    mutating func prepend(_ request: Int32) {
-        if head > 0 {
-            head -= 1
-            items[head] = request
-        } else {
-            items.insert(request, at: 0)
-        }
-    }
-
     mutating func removeFirst() -> Int32 {
         defer { head += 1 }
         return items[head]
