@@ -89,8 +89,6 @@ public struct RankedPolicy: TierPolicy {
         records[Int(block)].touched = second
     }
 
-    public mutating func turnEnded(request: UInt32, reason: StopReason, at time: Instant) {}
-
     public mutating func pin(_ block: BlockNumber) {
         precondition(isResident(block), "a block is pinned that the tier does not hold")
         pins.pin(block)
@@ -106,19 +104,25 @@ public struct RankedPolicy: TierPolicy {
 
     /// Gives up the block of least worth; false when all are pinned.
     private mutating func evictOne(at second: UInt32, _ evicted: inout [BlockNumber]) -> Bool {
-        for _ in 0..<2 {
-            while let block = victims.popLast() {
-                let record = records[Int(block)]
-                // The sweep is a while old: what was used or pinned since stays.
-                guard record.isResident, record.touched <= victimsBefore, !pins.isPinned(block) else { continue }
-                ranking.evicted(after: second &- record.touched)
-                remove(block)
-                evicted.append(block)
-                return true
-            }
+        var victim = takeVictim()
+        if victim == nil {
             sweep(at: second)
+            victim = takeVictim()
         }
-        return false
+        guard let victim else { return false }
+        ranking.evicted(after: second &- records[Int(victim)].touched)
+        remove(victim)
+        evicted.append(victim)
+        return true
+    }
+
+    /// The least worth of the last sweep that was neither used nor pinned since.
+    private mutating func takeVictim() -> BlockNumber? {
+        while let block = victims.popLast() {
+            let record = records[Int(block)]
+            if record.isResident, record.touched <= victimsBefore, !pins.isPinned(block) { return block }
+        }
+        return nil
     }
 
     private mutating func sweep(at second: UInt32) {
