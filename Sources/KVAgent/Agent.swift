@@ -306,7 +306,20 @@ public final class Agent: Sendable {
         var status = core.status()
         status.uptimeSeconds = uptime
         status.store?.reason = inbox.storeReason.withLock { $0 }
-        published.withLock { $0 = status }
+        let before = published.withLock { published in
+            defer { published = status }
+            return published.store
+        }
+        if let store = status.store { tell(store, before: before) }
+    }
+
+    /// Whoever operates it is told once when the store is used, and when it is not any more.
+    private func tell(_ store: AgentStatus.Store, before: AgentStatus.Store?) {
+        let namespace: Logger.Metadata = ["namespace": "\(store.namespace ?? "?")"]
+        if store.isUsable, before?.isUsable != true { return logger.info("the store is used", metadata: namespace) }
+        let isNews = before?.isUsable == true || before?.reason != store.reason
+        guard !store.isUsable, isNews, store.reason != AgentInbox.notConnectedYet else { return }
+        logger.warning("the store is not used: \(store.reason)", metadata: namespace)
     }
 }
 

@@ -9,7 +9,7 @@ extension LiveWorld {
 
     /// Nothing is under way: no transfer, no question, no event, no job.
     var isAtRest: Bool {
-        openFlights == 0 && inquiries.isEmpty && !isOpeningNamespace && urgent.isEmpty && ordinary.isEmpty
+        openFlights == 0 && inquiries.isEmpty && !namespace.isAwaited && urgent.isEmpty && ordinary.isEmpty
             && early.isEmpty && desk.isQuiet
     }
 
@@ -34,6 +34,7 @@ extension LiveWorld {
         // What was put off until there is nothing else to do, a piece at a time.
         guard !desk.names.isBehind else { return desk.names.catchUp(by: Self.namesPerTurn) }
         if isAtRest, backlog.isEmpty, isPublished { tellQuiet() }
+        let deadline = min(deadline, namespaceIsAskedForAt)
         guard !watch(until: deadline) else { return }
         inbox.signal.prepareToSleep()
         guard !hasMail else { return inbox.signal.awake(wasSignalled: false) }

@@ -17,7 +17,7 @@ extension LiveWorld {
     /// Questions wait so long at most for the store's word on any of them before others are not even put.
     private static let silenceMax = Duration(milliseconds: 20)
 
-    var storeIsUsable: Bool { wasConnected && storeHandle != nil }
+    var storeIsUsable: Bool { wasConnected && namespace.handle != nil }
 
     /// Whether questions are open and none was answered for a while. What was asked goes on and is the probe: who asks
     /// meanwhile is answered at once, with what is known here.
@@ -25,7 +25,12 @@ extension LiveWorld {
 
     /// Whether the first connection is still to be made or refused.
     var isWaitingForStore: Bool {
-        client != nil && desk.storeNamespace != nil && storeHandle == nil && counters.storeLost == 0
+        client != nil && desk.storeNamespace != nil && namespace.handle == nil && counters.storeLost == 0
+    }
+
+    /// When the namespace is to be asked for, if nothing happens before.
+    var namespaceIsAskedForAt: Instant {
+        wasConnected && namespace.isShut && desk.storeNamespace != nil ? namespace.asksAt : .distantFuture
     }
 
     /// Opens the namespace when there is a connection and a name for it.
@@ -40,10 +45,43 @@ extension LiveWorld {
         }
         if wasConnected != isConnected { isPublished = false }
         wasConnected = isConnected
-        guard isConnected, storeHandle == nil, !isOpeningNamespace, let name = desk.storeNamespace else { return }
-        let deadline = MonotonicClock.now + (settings.store?.questionLimit ?? Duration(seconds: 1))
-        isOpeningNamespace =
-            client.submit(.openNamespace(name: name), tag: Self.openTag, deadline: deadline) == .accepted
+        guard isConnected, namespace.isShut, let name = desk.storeNamespace else { return }
+        let now = MonotonicClock.now
+        guard now >= namespace.asksAt else { return }
+        guard client.submit(.openNamespace(name: name), tag: Self.openTag, deadline: now + questionLimit) == .accepted
+        else { return namespace.putOff(at: now) }
+        namespace.asked()
+    }
+
+    private var questionLimit: Duration { settings.store?.questionLimit ?? Duration(seconds: 1) }
+
+    /// The namespace is open at the store; the stream of what comes and goes is asked for.
+    private mutating func found(_ handle: NamespaceHandle) {
+        namespace.found(handle)
+        guard settings.isSubscribed, let client else { return subscribed() }
+        let now = MonotonicClock.now
+        let submission = client.submit(.subscribe(handle), tag: Self.subscribeTag, deadline: now + questionLimit)
+        if submission != .accepted { namespace.putOff(at: now) }
+    }
+
+    private mutating func subscribed() {
+        namespace.subscribed()
+        isPublished = false
+    }
+
+    /// The store will not have this agent, or not any more.
+    private mutating func refused(_ response: Response) {
+        guard response.status != .disconnected else { return namespace.unanswered() }
+        let wasOpen = namespace.handle != nil
+        if wasOpen || namespace.refusal == nil { counters.storeLost += 1 }
+        var why = "\(response.status)"
+        if case .text(let text) = response.body, !text.isEmpty { why += ", " + String(decoding: text, as: UTF8.self) }
+        why = "the store refuses namespace `\(desk.storeNamespace ?? "")`: \(why)"
+        namespace.refused(why, at: MonotonicClock.now)
+        inbox.storeReason.withLock { $0 = why }
+        isPublished = false
+        // What is there when it is open again is not known.
+        if wasOpen { streamBroke() }
     }
 
     // MARK: Questions and offers
@@ -68,10 +106,10 @@ extension LiveWorld {
     }
 
     private mutating func inquire(_ tag: UInt64, _ inquiry: Inquiry, _ names: [ObjectName]) -> Submission {
-        guard let client, let handle = storeHandle else { return .full }
+        guard let client, let handle = namespace.handle else { return .full }
         var inquiry = inquiry
         if inquiries.isEmpty { storeHeardAt = now }
-        let deadline = MonotonicClock.now + (settings.store?.questionLimit ?? Duration(seconds: 1))
+        let deadline = MonotonicClock.now + questionLimit
         var start = 0
         while start < names.count {
             let end = min(names.count, start + Self.partMax)
@@ -107,6 +145,8 @@ extension LiveWorld {
             }
         } else {
             inquiries[name]?.isSilent = true
+            // It was deleted, or its tenants were changed.
+            if response.status.deniesNamespace, namespace.handle != nil { refused(response) }
         }
         if inquiries[name]?.partsLeft == 0 { answer(name) }
     }
@@ -183,7 +223,7 @@ extension LiveWorld {
         let number = flights[index].next
         let order = flights[index].order
         let move = order.moves[number]
-        guard let client, let handle = storeHandle, let name = name(of: move, order.request) else {
+        guard let client, let handle = namespace.handle, let name = name(of: move, order.request) else {
             counters.namesMissing += 1
             flights[index].next += 1
             flights[index].outstanding += 1
@@ -206,7 +246,7 @@ extension LiveWorld {
     mutating func beginPut(_ index: Int) -> Bool {
         let move = flights[index].order.moves[flights[index].next]
         let content = slots[move.source]
-        guard let client, let handle = storeHandle, content.name.blockKey == move.key else {
+        guard let client, let handle = namespace.handle, content.name.blockKey == move.key else {
             flights[index].next += 1
             flights[index].outstanding += 1
             moveEnded(index, flights[index].next - 1, .failed)
@@ -242,18 +282,10 @@ extension LiveWorld {
     mutating func take(_ event: StoreEvent) {
         switch event {
         case .completed(Self.openTag, let response, _):
-            isOpeningNamespace = false
-            guard response.status == .ok, case .namespace(let handle) = response.body, let client else {
-                counters.storeLost += 1
-                return
-            }
-            storeHandle = handle
-            isPublished = false
-            guard settings.isSubscribed else { return }
-            _ = client.submit(
-                .subscribe(handle), tag: Self.subscribeTag,
-                deadline: MonotonicClock.now + (settings.store?.questionLimit ?? Duration(seconds: 1)))
-        case .completed(Self.subscribeTag, _, _): break
+            guard response.status == .ok, case .namespace(let handle) = response.body else { return refused(response) }
+            found(handle)
+        case .completed(Self.subscribeTag, let response, _):
+            if response.status == .ok { subscribed() } else { refused(response) }
         case .completed(let tag, let response, _) where tag & Self.inquiryTag != 0: answered(tag, response)
         case .completed(let tag, let response, let slotIsFree): moved(tag, response, slotIsFree)
         case .slotReturned(let tag):
@@ -300,7 +332,8 @@ extension LiveWorld {
     private func put(_ response: Response) -> LostMove.Cause? {
         switch response.status {
         case .ok, .alreadyPresent: nil
-        case .notAdmitted, .overBudget: .refused
+        case .notAdmitted: .refused
+        case .overBudget: .overQuota
         case .corrupt: .corrupt
         default: .failed
         }
@@ -310,9 +343,9 @@ extension LiveWorld {
 
     mutating func take(_ notification: Notification) {
         switch notification {
-        case .added(let handle, let names) where handle == storeHandle: changed(added: names, removed: [])
-        case .removed(let handle, let names) where handle == storeHandle: changed(added: [], removed: names)
-        case .overflow(let handle) where handle == storeHandle: streamBroke()
+        case .added(let handle, let names) where handle == namespace.handle: changed(added: names, removed: [])
+        case .removed(let handle, let names) where handle == namespace.handle: changed(added: [], removed: names)
+        case .overflow(let handle) where handle == namespace.handle: streamBroke()
         default: break
         }
     }
@@ -328,5 +361,15 @@ extension LiveWorld {
     mutating func streamBroke() {
         counters.streamBroken += 1
         ordinary.append(DueEvent(event: .storeForgotten, request: noRequest))
+    }
+}
+
+extension Status {
+    /// Whether a look-up that ends so was asked of a namespace that is not there for who asks.
+    fileprivate var deniesNamespace: Bool {
+        switch self {
+        case .absent, .forbidden, .invalid: true
+        default: false
+        }
     }
 }

@@ -97,7 +97,7 @@ extension LiveWorld {
             case .corrupt: counters.corrupt[path] += 1
             case .failed: counters.failed[path] += 1
             case .absent: counters.absent[path] += 1
-            case .refused: counters.refused[path] += 1
+            case .refused, .overQuota: counters.refused[path] += 1
             }
         } else if copied {
             counters.blocks[path] += 1

@@ -57,8 +57,7 @@ struct LiveWorld: World, ~Copyable {
     var drive: (any Drive)?
     var client: StoreClient?
     var flashIsReadOnly = false
-    var storeHandle: NamespaceHandle?
-    var isOpeningNamespace = false
+    var namespace = StoreNamespace()
 
     // What subscribers are to hear: names that came, and names whose slot got other bytes.
     var arrived: [ObjectName] = []

@@ -267,6 +267,8 @@ public struct LostMove: Sendable, Equatable {
         case refused
         /// The path or device failed for this block.
         case failed
+        /// The destination did not take it, because what its owner may have there is spent.
+        case overQuota
     }
 
     /// A lost move of given parts.

@@ -174,9 +174,13 @@ extension TieringManager {
             var isLost = end.outcome != .done
             if lost < end.lost.endIndex, Int(end.lost[lost].move) == position {
                 isLost = true
+                switch end.lost[lost].cause {
                 // The store takes nothing that does not fit its checksum: then it is our copy that is wrong.
-                if end.lost[lost].cause == .corrupt { distrustDRAM(block) }
-                if end.lost[lost].cause == .refused { noteLoss(block, .refused) }
+                case .corrupt: distrustDRAM(block)
+                case .refused: noteLoss(block, .refused)
+                case .overQuota: noteLoss(block, .quota)
+                case .absent, .failed: break
+                }
                 lost += 1
             }
             known[block].flags.remove(.promised)

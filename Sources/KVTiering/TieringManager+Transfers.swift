@@ -154,7 +154,7 @@ extension TieringManager {
             if source == .nvme { removeFromNVMe(block) }
             if source == .flash { hear(block, isPresent: false) }
             dropDRAM(block, fate: .lost)
-        case .refused, .failed:
+        case .refused, .failed, .overQuota:
             dropDRAM(block, fate: .none)
         }
     }

@@ -237,7 +237,7 @@ struct AgentPicture {
         lines.append(row("dram", tier(agent.dram)))
         if agent.nvme.totalBytes > 0 { lines.append(row("nvme", tier(agent.nvme))) }
         if let store = agent.store {
-            let state = store.isUsable ? "reached" : "not reached\(store.reason.isEmpty ? "" : ": \(store.reason)")"
+            let state = store.isUsable ? "reached" : "not used\(store.reason.isEmpty ? "" : ": \(store.reason)")"
             lines.append(
                 row("store", "\(state), namespace \(store.namespace ?? "?"), \(agent.flash.hitTokens) tokens served"))
         }

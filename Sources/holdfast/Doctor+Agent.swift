@@ -175,13 +175,21 @@ struct AgentChecks {
         } catch let error as OperatorError { return Finding("store", error) } catch {
             return Finding("store", .problem, "\(error)")
         }
+        defer { client.shutDown() }
         let response = await client.call(.stat, within: Self.helloLimit)
-        client.shutDown()
         guard response.status != .ok else {
-            return Finding("store", .ok, "\(settings.store) answers, and takes the key of `\(settings.tenant)`")
+            let keyIsTaken = "\(settings.store) answers, and takes the key of `\(settings.tenant)`"
+            if settings.namespace.isEmpty { return Finding("store", .ok, keyIsTaken) }
+            let opened = await client.call(.openNamespace(name: settings.namespace), within: Self.helloLimit)
+            guard opened.status != .ok else {
+                return Finding("store", .ok, "\(keyIsTaken), and opens namespace `\(settings.namespace)`")
+            }
+            return Finding(
+                "store", .problem,
+                "\(settings.store) refuses namespace `\(settings.namespace)` to `\(settings.tenant)`: \(words(of: opened))",
+                remedy: "`holdfast ctl namespace set \(settings.namespace) --allow \(settings.tenant)` by an operator lets it in")
         }
-        var said = "`\(response.status)`"
-        if case .text(let text) = response.body, !text.isEmpty { said = String(decoding: text, as: UTF8.self) }
+        let said = words(of: response)
         do {
             let (host, port) = try splitEndpoint(settings.store, option: "store")
             try checkCanReach(host, port: port, within: Self.helloLimit)
@@ -193,6 +201,12 @@ struct AgentChecks {
         return Finding(
             "store", .problem, "\(settings.store) is reached, and says no hello to `\(settings.tenant)`: \(said)",
             remedy: "`tenant` and `keys` are those that the store was started with, and TLS is where the store has it")
+    }
+
+    /// Why the store did not do what it was asked.
+    private func words(of response: Response) -> String {
+        if case .text(let text) = response.body, !text.isEmpty { return String(decoding: text, as: UTF8.self) }
+        return "`\(response.status)`"
     }
 
     private func profile(_ settings: AgentConfiguration) -> Finding {

@@ -9,7 +9,8 @@ import KVTransport
 final class StoreBench {
     let folder: Folder
     var configuration = StoreConfiguration()
-    let tenants = Tenants(byName: ["guest": Tenant(secret: Array(repeating: 9, count: 32), isOperator: false)])
+    private let secret = [UInt8](repeating: 9, count: 32)
+    private let tenants: Tenants
     private(set) var store: Store?
     private(set) var port: UInt16 = 0
     /// Its server, when it serves over RDMA alone.
@@ -19,6 +20,10 @@ final class StoreBench {
     init(folder: Folder, bytes: Int = 64 << 20, isOverVerbs: Bool = false) throws {
         self.folder = folder
         self.isOverVerbs = isOverVerbs
+        tenants = Tenants(
+            byName: [
+                "guest": Tenant(secret: secret, isOperator: false), "operator": Tenant(secret: secret, isOperator: true),
+            ])
         configuration.data = [folder.path("store.flash")]
         configuration.size = bytes
         configuration.extent = 64 << 10
@@ -63,12 +68,13 @@ final class StoreBench {
         return .verbs(host: verbs.devicePort.addressText, port: port, place: place)
     }
 
-    var access: StoreAccess {
-        var client = StoreClientConfiguration(
-            routes: [route], tenant: "guest", secret: Array(repeating: 9, count: 32))
+    var access: StoreAccess { StoreAccess(client: client("guest")) }
+
+    func client(_ tenant: String) -> StoreClientConfiguration {
+        var client = StoreClientConfiguration(routes: [route], tenant: tenant, secret: secret)
         client.backoffMax = Duration(milliseconds: 100)
         client.breaker.pause = Duration(milliseconds: 20)
         client.breaker.pauseMax = Duration(milliseconds: 50)
-        return StoreAccess(client: client)
+        return client
     }
 }
