@@ -38,6 +38,13 @@ struct DeadlineQueue<Matter> {
         return true
     }
 
+    /// Drops what nobody waits for any more; the others keep their order.
+    mutating func removeAll(where isStale: (Matter) -> Bool) {
+        heap.removeAll { isStale($0.matter) }
+        // What is sorted is a heap.
+        heap.sort { $0.time != $1.time ? $0.time < $1.time : $0.order < $1.order }
+    }
+
     /// Takes the soonest one if its time has come.
     mutating func pop(at now: Instant) -> Matter? {
         guard let soonest = heap.first, soonest.time <= now else { return nil }

@@ -51,7 +51,7 @@ extension TieringManager {
         }
 
         let matter = Matter.load(request: slot, generation: requests[index].generation)
-        guard deadlines.insert(matter, at: deadline) else {
+        guard setDeadline(matter, at: deadline) else {
             cut(slot, at: choice.first, cause: .late)
             return finishLoad(slot)
         }

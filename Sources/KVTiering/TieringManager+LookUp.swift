@@ -255,7 +255,7 @@ extension TieringManager {
         requests[Int(slot)].asked = true
         let due = now + configuration.directory.askDeadline
         let matter = Matter.question(request: slot, generation: requests[Int(slot)].generation)
-        guard deadlines.insert(matter, at: due) else { return false }
+        guard setDeadline(matter, at: due) else { return false }
         guard let question = takeTransfer() else { return false }
         let blocks = requests[Int(slot)].blocks
         var keys: [BlockKey] = []

@@ -49,7 +49,7 @@ extension TieringManager {
             spillEarly(request)
         }
         let due = now + Duration(seconds: max(0, window.opens - lead(blocks: request.blocks.count)))
-        _ = deadlines.insert(.session(sessionSlot, generation: predictions.sessions[session].generation), at: due)
+        _ = setDeadline(.session(sessionSlot, generation: predictions.sessions[session].generation), at: due)
     }
 
     /// Nothing goes on from here. The blocks that only this turn used lose their places, the deepest first: they go when a slot is
@@ -94,7 +94,7 @@ extension TieringManager {
             // All of it is still here. Look again a few times before the window closes.
             let pause = max(1, (session.window.closes - session.window.opens) / 4)
             let next = now + Duration(seconds: pause)
-            if next < closes { _ = deadlines.insert(.session(slot, generation: generation), at: next) }
+            if next < closes { _ = setDeadline(.session(slot, generation: generation), at: next) }
         }
     }
 
@@ -218,7 +218,7 @@ extension TieringManager {
             predictions.freeHolds.append(hold)
         }
         let generation = predictions.holds[Int(hold)].generation &+ 1
-        guard deadlines.insert(.window(hold, generation: generation), at: closes) else { return nil }
+        guard setDeadline(.window(hold, generation: generation), at: closes) else { return nil }
         predictions.freeHolds.removeLast()
         predictions.holds[Int(hold)] = Hold(
             isOpen: true, reason: reason, probability: probability, generation: generation, blocks: [])

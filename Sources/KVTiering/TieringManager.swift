@@ -194,6 +194,29 @@ public struct TieringManager: ~Copyable {
         case window(Int32, generation: UInt32)
     }
 
+    /// Has something looked at when its time comes; false when there is no room among those that still matter.
+    ///
+    /// Who ends early leaves its deadline behind, and engines say how far away one is: stale ones make room when there is none.
+    mutating func setDeadline(_ matter: Matter, at time: Instant) -> Bool {
+        if deadlines.insert(matter, at: time) { return true }
+        let (requests, sessions, holds) = (requests, predictions.sessions, predictions.holds)
+        let openPins = Set(pins.map(\.number))
+        deadlines.removeAll { matter in
+            switch matter {
+            case .question(let slot, let generation):
+                requests[Int(slot)].generation != generation || requests[Int(slot)].question == nil
+            case .load(let slot, let generation):
+                requests[Int(slot)].generation != generation || requests[Int(slot)].state != .loading
+            case .pin(let pin): !openPins.contains(pin)
+            case .session(let session, let generation):
+                sessions[Int(session)].generation != generation || sessions[Int(session)].state != .waiting
+            case .window(let hold, let generation):
+                holds[Int(hold)].generation != generation || !holds[Int(hold)].isOpen
+            }
+        }
+        return deadlines.insert(matter, at: time)
+    }
+
     private mutating func meetDeadlines() {
         while let matter = deadlines.pop(at: now) {
             switch matter {

@@ -87,6 +87,26 @@ import Testing
         #expect(manager.audit() + world.broken == [])
     }
 
+    /// Engines say when conversations go on, and may say far too much: what waits for long ago ended turns makes room.
+    @Test func deadlinesThatMatterToNobodyMakeRoom() {
+        var manager = TieringManager(predicting([.session]))
+        var world = ScriptedWorld(WorldScript(), store: smallStore(blocks: 100))
+        let keys = chain(0..<4, of: 1)
+        for request in RequestNumber(0)..<10_000 {
+            world.chains[request] = keys
+            let arrival = Arrival(request: request, chain: keys[...], promptTokens: 64, session: 1, turn: 1)
+            manager.handle(.arrived(arrival), in: &world)
+            manager.handle(.computed(Computed(request: request)), in: &world)
+            settle(&manager, &world)
+            let far = Duration(seconds: 1e8)
+            manager.handle(.ended(request: request, reason: .toolUse, resumesAfter: far), in: &world)
+        }
+        #expect(serve(keys, request: 20_000, &manager, &world)?.end == 4)
+        #expect(serve(chain(0..<4, of: 9), request: 20_001, &manager, &world)?.end == 0)
+        #expect(manager.counters.storeQuestions > 0 && manager.counters.loadsCutShort == 0)
+        #expect(manager.audit() + world.broken == [])
+    }
+
     @Test func waitingRequestsAreStagedAndLoadsFindThem() {
         var manager = TieringManager(predicting([.queue]))
         var other = TieringManager(predicting([]))
