@@ -245,7 +245,9 @@ extension WireReader {
         guard Ownership.allCases.indices.contains(Int(owner)) else { throw error(.value("ownership", UInt64(owner))) }
         try zeros(3)
         let blockTokens = try count("block tokens")
-        guard blockTokens > 0 else { throw error(.value("block tokens", 0)) }
+        guard 1...EngineProtocol.blockTokensMax ~= blockTokens else {
+            throw error(.value("block tokens", UInt64(blockTokens)))
+        }
         try zeros(4)
         let blockBytes = try integer(UInt64.self, "block bytes")
         guard blockBytes > 0, blockBytes < 1 << 31 else { throw error(.value("block bytes", blockBytes)) }

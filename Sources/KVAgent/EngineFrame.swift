@@ -30,6 +30,10 @@ public enum EngineProtocol {
     public static let pingBytesMax = 64
     /// The most regions of an engine at once.
     public static let regionCountMax = 64
+    /// The longest region: all of an engine's together can be counted.
+    public static let regionBytesMax = 1 << 56
+    /// The most tokens of a block: those of the longest chain can be counted in 32 bits.
+    public static let blockTokensMax: Int32 = 65_536
     /// The kind of who is no engine and only looks: it asks for numbers and pings, and what its hello says of blocks is compared
     /// with nobody's.
     public static let visitorKind = "visitor"

@@ -219,6 +219,9 @@ public struct EngineSession {
         guard regions.count < limits.regionsMax else {
             throw EngineRefusal(.frame, "more than \(limits.regionsMax) regions")
         }
+        guard byteCount <= EngineProtocol.regionBytesMax else {
+            throw EngineRefusal(.frame, "region \(region) of \(byteCount) bytes: at most \(EngineProtocol.regionBytesMax)")
+        }
         regions[region] = Region(byteCount: byteCount)
         return .map(region: region, byteCount: byteCount)
     }

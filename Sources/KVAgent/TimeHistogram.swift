@@ -47,7 +47,7 @@ public struct TimeHistogram: Sendable, Equatable {
     /// One more.
     public mutating func add(_ time: Duration) {
         counts[Self.bucket(of: time)] += 1
-        sum = sum + time
+        sum = Self.total(sum, time)
     }
 
     /// How many.
@@ -67,6 +67,12 @@ public struct TimeHistogram: Sendable, Equatable {
     /// Adds another's.
     public static func += (left: inout TimeHistogram, right: TimeHistogram) {
         for bucket in 0..<bucketCount { left.counts[bucket] += right.counts[bucket] }
-        left.sum = left.sum + right.sum
+        left.sum = total(left.sum, right.sum)
+    }
+
+    /// Times come from engines: more of them than a sum can hold are as much as it can hold.
+    private static func total(_ left: Duration, _ right: Duration) -> Duration {
+        let (sum, overflows) = left.nanoseconds.addingReportingOverflow(right.nanoseconds)
+        return Duration(nanoseconds: overflows ? .max : sum)
     }
 }

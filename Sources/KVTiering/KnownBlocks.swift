@@ -172,6 +172,9 @@ struct KnownBlocks: ~Copyable {
 
     /// Keeps reads of the table that are only there to wake the memory.
     private var touched: UInt64 = 0
+    /// The numbers of the chain in hand, while it is watched for one that comes twice.
+    private var marked = PositionSet()
+    private var isMarking = false
 
     /// How many blocks a search for a number to recycle looks at before it gives up: more than a long chain has.
     private static let searchLength = 1 << 14
@@ -264,9 +267,9 @@ struct KnownBlocks: ~Copyable {
                 number = name(chain[index], after: parent, mayRecycle: mayRecycle)
                 if let number, parent != BlockRecord.noBlock { table[parent].lastChild = number }
             }
-            guard let number else {
+            guard let number, isFirst(number, after: parent, in: blocks) else {
                 named.isWhole = false
-                return named
+                break
             }
             let (isMet, isInMemory) = table[number].beginUse()
             if isMet, named.metCount == index { named.metCount = index + 1 }
@@ -274,7 +277,34 @@ struct KnownBlocks: ~Copyable {
             blocks.append(number)
             parent = number
         }
+        if isMarking {
+            for block in blocks { marked.remove(Int(block)) }
+            isMarking = false
+        }
         return named
+    }
+
+    /// Whether a number stands in the chain in hand for the first time: a key names all that is before it, so one that comes again
+    /// is no chain's, and would count as many users as places.
+    ///
+    /// Where each block follows the one that it followed when it was named, none comes twice. From the first that does not, as in a
+    /// chain whose tail was named before it, numbers are marked.
+    @inline(__always)
+    private mutating func isFirst(
+        _ number: BlockNumber, after parent: BlockNumber, in blocks: [BlockNumber]
+    ) -> Bool {
+        isMarking || table[number].parent != parent ? mark(number, in: blocks) : true
+    }
+
+    private mutating func mark(_ number: BlockNumber, in blocks: [BlockNumber]) -> Bool {
+        if marked.count < Int(table.numberLimit) { marked.clear(count: countMax) }
+        if !isMarking {
+            isMarking = true
+            for block in blocks { marked.insert(Int(block)) }
+        }
+        guard !marked.contains(Int(number)) else { return false }
+        marked.insert(Int(number))
+        return true
     }
 
     private mutating func name(

@@ -31,8 +31,9 @@ extension TieringManager {
         guard request.expires > now else { return .expired }
         guard pins.count < configuration.limits.pinsMax else { return .tooMany }
         var pin = Pin(number: request.pin, owner: Int(request.owner), dramBlocks: [], nvmeBlocks: [])
+        var seen: Set<BlockNumber> = []
         for key in request.chain {
-            guard let block = known.find(key) else { break }
+            guard let block = known.find(key), seen.insert(block).inserted else { break }
             if known[block].dram == .present, known[block].flags.contains(.keptInDRAM) {
                 pin.dramBlocks.append(block)
             } else if known[block].nvme == .present, known[block].flags.contains(.keptOnNVMe) {
@@ -44,7 +45,7 @@ extension TieringManager {
         guard pin.blocks > 0 else { return .nothingHere }
         let bytes = pin.blocks * configuration.blockBytes
         guard pinnedBytes[pin.owner] + bytes <= configuration.pinBudgetBytes[pin.owner] else { return .overBudget }
-        guard deadlines.insert(.pin(request.pin), at: request.expires) else { return .tooMany }
+        guard setDeadline(.pin(request.pin), at: request.expires) else { return .tooMany }
         for block in pin.dramBlocks { dramPolicy?.pin(block) }
         for block in pin.nvmeBlocks { nvmePolicy?.pin(block) }
         // A pinned number is in use: it is not given to another key, whatever becomes of the bytes.

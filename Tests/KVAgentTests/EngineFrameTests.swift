@@ -195,6 +195,14 @@ import Testing
         #expect(read.deadline == heard + Duration(seconds: 2))
     }
 
+    @Test(arguments: [0, 65_537, 1_500_000_000, Int32.max])
+    func aHelloWithBlocksOfImpossiblyManyTokensIsRefused(blockTokens: Int32) throws {
+        var greeting = try Sample.greeting()
+        #expect(try Self.read(EngineFrame.hello(greeting).bytes()) == .hello(greeting))
+        greeting.hello.blockTokens = blockTokens
+        #expect(throws: FrameError.self) { try Self.read(EngineFrame.hello(greeting).bytes()) }
+    }
+
     @Test func everyTruncationIsRefused() throws {
         for (name, bytes) in try Self.vectors() {
             for count in 16..<max(16, bytes.count) {

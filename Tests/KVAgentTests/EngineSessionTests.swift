@@ -112,6 +112,19 @@ import Testing
         #expect(code { () throws(EngineRefusal) in _ = try other.take(Self.lookUp(9), at: .zero) } == .ticket)
     }
 
+    @Test func whatAnEngineSaysOfSizesAndTimesCanBeAddedUp() throws {
+        var session = try Self.open()
+        let far = Duration(nanoseconds: 1 << 62)
+        for ticket in EngineTicket(50)..<53 {
+            _ = try session.take(.finished(EngineRequestEnd(ticket: ticket, timeToFirstToken: far)), at: .zero)
+        }
+        #expect(session.counters.firstTokenTime.sum == Duration(nanoseconds: .max))
+        #expect(session.counters.firstTokenTime.count == 3)
+        let huge = EngineFrame.addRegion(7, byteCount: .max)
+        #expect(code { () throws(EngineRefusal) in _ = try session.take(huge, at: .zero) } == .frame)
+        #expect(session.regionBytes == 64 * Sample.blockBytes)
+    }
+
     @Test func placesStayInsideTheirRegion() throws {
         var session = try Self.open()
         _ = try session.take(Self.load(1, rows: [63]), at: .zero)

@@ -20,6 +20,40 @@ import Testing
         #expect(manager.audit() == [])
     }
 
+    /// A key names all that is before it. One that stands twice in a chain is no chain, and would be counted once for each.
+    @Test func aChainEndsWhereItNamesAKeyAgain() {
+        var manager = TieringManager(smallConfiguration())
+        var world = ScriptedWorld(WorldScript())
+        let key = chain(0..<1, of: 1)[0]
+        for request in RequestNumber(0)..<5 {
+            let keys = [BlockKey](repeating: key, count: 16_384)
+            manager.handle(.arrived(Arrival(request: request, chain: keys[...], promptTokens: 262_144)), in: &world)
+        }
+        #expect(manager.counters.chainsCut == 5)
+        let keys = chain(0..<6, of: 2)
+        serve(keys, request: 10, &manager, &world)
+        for (request, path, end) in [
+            (RequestNumber(11), [0, 1, 2, 3, 1, 2], Int32(4)), (12, [2, 3, 4, 2, 3], 3), (13, [5, 1, 4, 5], 3), (14, [0, 0], 1),
+            (15, [2, 0, 1, 2, 3], 3), (16, [5, 4, 3, 2, 1, 0], 6), (17, [0, 1, 2, 3, 4, 5], 6),
+        ] {
+            #expect(serve(path.map { keys[$0] }, request: request, &manager, &world)?.end == end, "\(path)")
+        }
+        #expect(manager.audit() + world.broken == [])
+    }
+
+    /// The tail of a conversation may come as a chain of its own before the whole is known, and the other way round.
+    @Test func aChainGoesOnWithBlocksThatWereNamedWithoutWhatIsBeforeThem() {
+        var manager = TieringManager(smallConfiguration())
+        var world = ScriptedWorld(WorldScript())
+        let keys = chain(0..<8, of: 1)
+        serve(Array(keys[5...]), request: 1, &manager, &world)
+        #expect(serve(keys, request: 2, &manager, &world)?.end == 0)
+        #expect(serve(keys, request: 3, &manager, &world)?.end == 8)
+        #expect(serve(Array(keys[2...]), request: 4, &manager, &world)?.end == 6)
+        #expect(manager.counters.chainsCut == 0)
+        #expect(manager.audit() + world.broken == [])
+    }
+
     @Test func anotherNodesBlocksComeFromTheSharedStore() {
         var first = TieringManager(smallConfiguration(hasStore: true))
         var second = TieringManager(smallConfiguration(hasStore: true))
