@@ -67,11 +67,13 @@ extension AgentConfiguration {
         case "ask": ask = try value.number(0...60)
         case "profile": profile = try value.word()
         case "links":
-            let parts = try words.filter { !$0.isEmpty }.map { word throws(OperatorError) in
-                try SettingValue(name: name, words: [word], place: place).number(0...1e15)
+            let given = words.filter { !$0.isEmpty }
+            guard given.isEmpty || given.count == 6 else {
+                throw OperatorError("`links` is six numbers or empty, not \(given.count)", at: place)
             }
-            guard parts.isEmpty || (parts.count == 6 && parts[0] > 0 && parts[2] > 0 && parts[4] > 0) else {
-                throw OperatorError("`links` is six numbers, rates above 0, or empty", at: place)
+            let parts = try given.enumerated().map { index, word throws(OperatorError) in
+                try SettingValue(name: name, words: [word], place: place)
+                    .number(index.isMultiple(of: 2) ? 1e6...1e15 : 0...3600)
             }
             links = parts
         case "subscribe": subscribe = try value.flag()

@@ -44,7 +44,8 @@ public struct EngineMetricsPage: Sendable, Equatable {
                     guard let bound = sample.bound, sample.value >= 0, sample.value < 1e18,
                         buckets.count < Self.boundsMax || buckets[bound] != nil
                     else { continue }
-                    buckets[bound, default: 0] += UInt64(sample.value)
+                    let (sum, overflows) = buckets[bound, default: 0].addingReportingOverflow(UInt64(sample.value))
+                    buckets[bound] = overflows ? .max : sum
                 default: break
                 }
             }

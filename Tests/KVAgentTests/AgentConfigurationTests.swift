@@ -69,6 +69,15 @@ import Testing
         #expect(try settings("numaNode: any", "rdma: auto").memoryNode(gpu: nil, sysfs: root) == nil)
     }
 
+    @Test(arguments: [
+        "links: [1e9, 0, 1e9, 0]", "links: [1e9, 1e12, 1e9, 0, 1e9, 0]", "links: [1e-9, 0, 1e9, 0, 1e9, 0]",
+        "links: [1e9, 0, 1e9, 0, 1e16, 0]",
+    ])
+    func pathsThatNoMachineHasAreRefused(lines: String) {
+        let error = #expect(throws: OperatorError.self) { _ = try settings(lines) }
+        #expect("\(error.map { "\($0)" } ?? "")".contains("links"))
+    }
+
     /// Each would be refused by the first engine's hello, for ever.
     @Test(arguments: [
         ("numaNode", "numaNode: 1000"), ("device", "device: cuda:1000\nhbm: 64MiB"),

@@ -119,6 +119,9 @@ import Testing
             """
         let page = EngineMetricsPage(lines)
         #expect(page.running == 1 && page.waiting == nil && page.firstToken.isEmpty)
+        // So many ranks that their counts are more than there are numbers.
+        let ranks = (0..<40).map { "vllm:time_to_first_token_seconds_bucket{rank=\"\($0)\",le=\"1\"} 9e17" }
+        #expect(EngineMetricsPage(ranks.joined(separator: "\n")).firstToken.map(\.count) == [.max])
         let many = (0..<1000).map { "vllm:time_to_first_token_seconds_bucket{le=\"\($0)\"} 1" }.joined(separator: "\n")
         #expect(EngineMetricsPage(many).firstToken.count == EngineMetricsPage.boundsMax)
         // Cut anywhere, and with any byte changed, it is read without harm.
