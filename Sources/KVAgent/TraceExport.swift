@@ -123,6 +123,7 @@ package final class TraceExport: Sendable {
             signal.prepareToSleep()
             if sightings.isEmpty, !isStopping.load(ordering: .sequentiallyConsistent) {
                 signal.wait(atMost: waiting.isEmpty ? nil : Self.delay)
+                signal.awake()
             } else {
                 signal.awake(wasSignalled: false)
             }
