@@ -204,7 +204,7 @@ func powerOfTen(_ exponent: Int) -> Double {
 
 func grouped(_ value: Int) -> String {
     var text = ""
-    for (index, digit) in String(abs(value)).reversed().enumerated() {
+    for (index, digit) in String(value.magnitude).reversed().enumerated() {
         if index > 0, index % 3 == 0 { text.append(",") }
         text.append(digit)
     }

@@ -212,5 +212,5 @@ extension ComparedRun {
 
 extension TraceSummary {
     /// Tokens in and out.
-    var tokens: Double { Double(inputTokens + outputTokens) }
+    var tokens: Double { Double(inputTokens) + Double(outputTokens) }
 }

@@ -80,7 +80,7 @@ extension TerminalPage {
         var sum = 0.0
         for segment in segments where segment.value > 0 {
             sum += segment.value
-            let end = max(Int((sum / full * Double(width)).rounded()), characters.count + 1)
+            let end = max(Int(min((sum / full * Double(width)).rounded(), Double(width))), characters.count + 1)
             while characters.count < min(end, width) { characters.append((segment.fill.character, segment.fill.style)) }
         }
         if let marker, marker < characters.count { characters[marker] = ("|", nil) }
