@@ -149,6 +149,15 @@ import Testing
         }
     }
 
+    /// What README tells users of an engine to write is what is tested: the command of the page that the engines' tests read.
+    @Test func theEnginesCommandIsThatOfTheirPage() throws {
+        func folded(_ text: some StringProtocol) -> String {
+            text.split(whereSeparator: \.isWhitespace).joined(separator: " ")
+        }
+        let command = try #require(try text("README.md").firstMatch(of: /vllm serve MODEL (?s:.)*?\}\}'/)).output
+        #expect(folded(try text("Tools/python/README.md")).contains(folded(command)))
+    }
+
     /// The names of the folders directly in `parent`.
     private func folders(_ parent: String) throws -> [String] {
         Set(
