@@ -1,4 +1,4 @@
-// One piece of the block index: a sorted run of words with gaps. Only `BlockIndex` uses it.
+// One piece of the block table: a sorted run of words with gaps. Only `BlockTable` uses it.
 
 import KVModel
 
