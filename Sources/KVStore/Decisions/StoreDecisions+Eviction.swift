@@ -11,18 +11,10 @@ import KVTiering
 struct EvictionSweep {
     /// Whose quota is short; nil: the whole store.
     var namespace: UInt16?
+    /// What it found so far.
+    var least: LeastWorth
+    /// The next record to look at.
     var cursor = 0
-    private var least: LeastWorth
-
-    init(namespace: UInt16?, countMax: Int) {
-        self.namespace = namespace
-        least = LeastWorth(countMax: countMax)
-    }
-
-    mutating func offer(_ number: UInt32, worth: UInt64) { least.offer(number, worth: worth) }
-
-    /// The candidates, the least worth last.
-    func victims() -> [UInt32] { least.victims() }
 }
 
 extension StoreDecisions {
@@ -103,7 +95,7 @@ extension StoreDecisions {
     private mutating func startSweep(of namespace: UInt16?) {
         let quota = namespace.map { namespaces[Int($0)].policy.quotaBytes / settings.extentBytes }
         let total = min(quota ?? objects.extentCount, objects.extentCount)
-        sweep = EvictionSweep(namespace: namespace, countMax: StoreRanking.victims(of: total))
+        sweep = EvictionSweep(namespace: namespace, least: LeastWorth(countMax: StoreRanking.victims(of: total)))
         if let namespace {
             namespaces[Int(namespace)].victimsBefore = second
         } else {
@@ -121,13 +113,13 @@ extension StoreDecisions {
             sweep.cursor += 1
             guard isEvictable(number) else { continue }
             if let namespace = sweep.namespace, scopes[Int(objects[number].scope)].namespace != namespace { continue }
-            sweep.offer(number, worth: worth(of: number))
+            sweep.least.offer(number, worth: worth(of: number))
         }
         guard sweep.cursor == objects.extentCount else {
             self.sweep = sweep
             return
         }
-        let found = sweep.victims()
+        let found = sweep.least.victims()
         if let namespace = sweep.namespace {
             namespaces[Int(namespace)].victims = found
             namespaces[Int(namespace)].sweepAgain = now + (found.isEmpty ? Self.sweepPause : .zero)
