@@ -26,12 +26,11 @@ public struct BlockIndex: ~Copyable {
 
     /// An empty index.
     ///
-    /// - Parameters:
-    ///   - expectedCount: Blocks for which it has room from the start; it grows beyond.
-    ///   - hashSeed: A number that those who choose keys cannot know.
-    public init(expectedCount: Int = 0, hashSeed: UInt64 = 0) {
-        table = BlockTable(expectedCount: expectedCount, hashSeed: hashSeed)
-    }
+    /// - Parameter hashSeed: A number that those who choose keys cannot know.
+    public init(hashSeed: UInt64 = 0) { table = BlockTable(hashSeed: hashSeed) }
+
+    /// One with room for some blocks from the start; it grows beyond. For tests of the table below it.
+    package init(expectedCount: Int) { table = BlockTable(expectedCount: expectedCount, hashSeed: 0) }
 
     /// How many blocks it holds.
     public var count: Int { table.count }

@@ -135,8 +135,8 @@ public struct BlockMove: Sendable, Equatable {
     /// Its slot in the tier it enters, likewise.
     public var destination: SlotIndex
 
-    /// A move of given parts.
-    public init(key: BlockKey, block: BlockNumber, position: Int32, source: SlotIndex, destination: SlotIndex) {
+    /// A move of given parts: the decisions make moves, and tests.
+    package init(key: BlockKey, block: BlockNumber, position: Int32, source: SlotIndex, destination: SlotIndex) {
         self.key = key
         self.block = block
         self.position = position
