@@ -18,7 +18,8 @@ extension AgentConfiguration {
                 at: "dram", remedy: "give it at least \(ByteSize.text(16 * slotBytes))")
         }
         func tier(_ bytes: Int, stagingShare: Double) -> TierConfiguration {
-            TierConfiguration(bytes: bytes, stagingShare: stagingShare, deployed: policy)
+            TierConfiguration(
+                bytes: bytes, stagingShare: stagingShare, makePolicy: TierConfiguration.deployed(policy))
         }
         let flashSlots = nvme.isEmpty ? 0 : (nvmeSize ?? 1 << 40) / slotBytes
         // A policy remembers eight times what its tier holds: with fewer numbers than that none would be left for new blocks.
@@ -145,9 +146,9 @@ extension AgentConfiguration {
 }
 
 extension TierConfiguration {
-    /// A tier as an agent runs it, by one of `PolicyName.deployable`.
-    init(bytes: Int, stagingShare: Double, deployed policy: PolicyName) {
-        self.init(bytes: bytes, stagingShare: stagingShare) { capacity in
+    /// Makes a tier's policy as an agent runs it: one of `PolicyName.deployable`.
+    static func deployed(_ policy: PolicyName) -> (_ capacity: Int) -> any TierPolicy {
+        { capacity in
             guard let made = policy.makePolicy(capacity: capacity, reportsForgotten: true, isSteady: true) else {
                 preconditionFailure("a policy that cannot run a tier was let through")
             }

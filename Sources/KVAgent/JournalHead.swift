@@ -1,63 +1,38 @@
 // What stands in front of a journal: by which settings its decisions were made, and that nothing in it was damaged.
 
-// What `TieringConfiguration` documents is not documented again here.
-// swift-format-ignore-file: AllPublicDeclarationsHaveDocumentation
-
 import Foundation
 import KVModel
 import KVSystem
 import KVTiering
 
 /// The settings of the decisions that wrote a journal, as far as decisions depend on them.
-public struct JournalHead: Codable, Sendable {
-    /// A tier's size, and the share of it that no policy fills.
-    public struct Tier: Codable, Sendable {
-        public var bytes: Int
-        public var stagingShare: Double
-    }
-
+public struct JournalHead: Codable {
     /// Tells a journal from other files, and its versions apart.
     static let magic: [UInt8] = Array("HFJRNL05".utf8)
 
     /// The policy of the tiers. Nil: one without a name, of a test.
-    public var policy: PolicyName?
+    public let policy: PolicyName?
+    /// All other settings. Its tiers have no policies: `tiering()` gives them theirs.
+    public let settings: TieringConfiguration
 
-    public var blockTokens: Int
-    public var blockBytes: Int
-    public var ownership: Ownership
-    public var hbmBytes: Int
-    public var dram: Tier?
-    public var nvme: Tier?
-    public var inclusion: InclusionMode
-    public var nvmeWriteBudget: WriteBudgetConfiguration?
-    public var hasStore: Bool
-    public var spill: SpillRule
-    public var directory: DirectoryConfiguration
-    public var planner: PlannerConfiguration
-    public var prefetch: PrefetchConfiguration?
-    public var pinBudgetBytes: [Int]
-    public var limits: TieringLimits
-    public var loanShare: Double
+    private enum CodingKeys: CodingKey { case policy }
 
-    init(_ tiering: TieringConfiguration, policy: PolicyName?) {
-        func tier(_ tier: TierConfiguration) -> Tier { Tier(bytes: tier.bytes, stagingShare: tier.stagingShare) }
+    init(_ settings: TieringConfiguration, policy: PolicyName?) {
         self.policy = policy
-        blockTokens = tiering.blockTokens
-        blockBytes = tiering.blockBytes
-        ownership = tiering.ownership
-        hbmBytes = tiering.hbmBytes
-        dram = tiering.dram.map(tier)
-        nvme = tiering.nvme.map(tier)
-        inclusion = tiering.inclusion
-        nvmeWriteBudget = tiering.nvmeWriteBudget
-        hasStore = tiering.hasStore
-        spill = tiering.spill
-        directory = tiering.directory
-        planner = tiering.planner
-        prefetch = tiering.prefetch
-        pinBudgetBytes = tiering.pinBudgetBytes
-        limits = tiering.limits
-        loanShare = tiering.loanShare
+        self.settings = settings
+    }
+
+    /// A head as it was written down: the settings and the policy's name beside them, in one object.
+    public init(from decoder: any Decoder) throws {
+        policy = try decoder.container(keyedBy: CodingKeys.self).decodeIfPresent(PolicyName.self, forKey: .policy)
+        settings = try TieringConfiguration(from: decoder)
+    }
+
+    /// See `init(from:)`.
+    public func encode(to encoder: any Encoder) throws {
+        try settings.encode(to: encoder)
+        var container = encoder.container(keyedBy: CodingKeys.self)
+        try container.encodeIfPresent(policy, forKey: .policy)
     }
 
     /// The same as settings of fresh decisions. Keys find other places in their tables there, on which nothing depends.
@@ -67,16 +42,9 @@ public struct JournalHead: Codable, Sendable {
         guard let policy, PolicyName.deployable.contains(policy) else {
             throw OperatorError("it does not say by which policy its decisions were made")
         }
-        func tier(_ tier: Tier) -> TierConfiguration {
-            TierConfiguration(bytes: tier.bytes, stagingShare: tier.stagingShare, deployed: policy)
-        }
-        var tiering = TieringConfiguration(
-            blockTokens: blockTokens, blockBytes: blockBytes, ownership: ownership, dram: dram.map(tier),
-            nvme: nvme.map(tier), inclusion: inclusion, nvmeWriteBudget: nvmeWriteBudget, hasStore: hasStore,
-            spill: spill, directory: directory, planner: planner, prefetch: prefetch, pinBudgetBytes: pinBudgetBytes,
-            limits: limits)
-        tiering.hbmBytes = hbmBytes
-        tiering.loanShare = loanShare
+        var tiering = settings
+        tiering.dram?.makePolicy = TierConfiguration.deployed(policy)
+        tiering.nvme?.makePolicy = TierConfiguration.deployed(policy)
         return tiering
     }
 

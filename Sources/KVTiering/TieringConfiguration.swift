@@ -3,7 +3,10 @@
 import KVModel
 
 /// The configuration of one node's decisions.
-public struct TieringConfiguration {
+///
+/// It can be written down and read, as a journal's head is, but for what is no number and no word: `hashSeed`, on which no
+/// decision depends, and the policies of the tiers, which who reads it must give anew (`TierConfiguration.makePolicy`).
+public struct TieringConfiguration: Codable {
     /// Prompt tokens of a full block.
     public var blockTokens: Int
     /// Bytes of a block in every tier.
@@ -43,6 +46,12 @@ public struct TieringConfiguration {
     /// that an engine reads keeps its slot when its policy gives it up; so the rest of the staging slots is always there.
     public var loanShare = 0.5
 
+    /// All but `hashSeed`.
+    private enum CodingKeys: CodingKey {
+        case blockTokens, blockBytes, ownership, hbmBytes, dram, nvme, inclusion, nvmeWriteBudget, hasStore, spill
+        case directory, planner, prefetch, pinBudgetBytes, limits, loanShare
+    }
+
     /// A configuration of given parts.
     public init(
         blockTokens: Int, blockBytes: Int, ownership: Ownership, dram: TierConfiguration?, nvme: TierConfiguration?,
@@ -80,7 +89,7 @@ public enum Ownership: String, Sendable, CaseIterable, Codable {
 }
 
 /// One tier: how many bytes, and which policy.
-public struct TierConfiguration {
+public struct TierConfiguration: Codable {
     /// Never exceeded, transfers in flight included. Whole blocks fit: `bytes / blockBytes`.
     public var bytes: Int
     /// Of those, the share kept out of the policy's hands: for blocks on their way up or out, and for predictions. At
@@ -94,6 +103,16 @@ public struct TierConfiguration {
         self.bytes = bytes
         self.stagingShare = stagingShare
         self.makePolicy = makePolicy
+    }
+
+    private enum CodingKeys: CodingKey { case bytes, stagingShare }
+
+    /// A tier as it was written down: `makePolicy` is still to be given.
+    public init(from decoder: any Decoder) throws {
+        let container = try decoder.container(keyedBy: CodingKeys.self)
+        bytes = try container.decode(Int.self, forKey: .bytes)
+        stagingShare = try container.decode(Double.self, forKey: .stagingShare)
+        makePolicy = { _ in preconditionFailure("a tier that was read has no policy until it is given one") }
     }
 }
 

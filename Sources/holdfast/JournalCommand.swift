@@ -107,11 +107,12 @@ struct JournalCommand: AsyncParsableCommand {
 
         private var settingWords: String {
             let policy = settings.policy?.rawValue ?? "?"
-            var words = ["policy \(policy)", "blocks of \(ByteSize.text(settings.blockBytes))"]
-            if settings.hbmBytes > 0 { words.append("HBM slots of \(ByteSize.text(settings.hbmBytes))") }
-            if let dram = settings.dram { words.append("node memory \(ByteSize.text(dram.bytes))") }
-            if let nvme = settings.nvme { words.append("local flash \(ByteSize.text(nvme.bytes))") }
-            if settings.hasStore { words.append("a shared store") }
+            let tiering = settings.settings
+            var words = ["policy \(policy)", "blocks of \(ByteSize.text(tiering.blockBytes))"]
+            if tiering.hbmBytes > 0 { words.append("HBM slots of \(ByteSize.text(tiering.hbmBytes))") }
+            if let dram = tiering.dram { words.append("node memory \(ByteSize.text(dram.bytes))") }
+            if let nvme = tiering.nvme { words.append("local flash \(ByteSize.text(nvme.bytes))") }
+            if tiering.hasStore { words.append("a shared store") }
             return words.joined(separator: ", ")
         }
 
