@@ -12,23 +12,6 @@ import KVTransport
 import Logging
 import Synchronization
 
-/// What an agent needs that its settings only name: read by the command, which knows where such things lie.
-public struct AgentSurroundings: Sendable {
-    /// The tenant's key at the store.
-    public var storeSecret: [UInt8] = []
-    /// What the planner is told of paths until bytes have moved.
-    public var links: LinkView
-    /// The program, for engines' logs.
-    public var program = "holdfast"
-    /// Whose request traces they are, and what its clock said; nil: as if it were 1970.
-    package var traceResource: TraceResource?
-    /// Makes the device in place of the one that the settings name: tests put a faulty one there.
-    package var device: DeviceAccess?
-
-    /// Surroundings in which paths look as given.
-    public init(links: LinkView) { self.links = links }
-}
-
 /// A door with decisions behind it.
 ///
 /// One agent has blocks of one size. The first engine's hello says which, and the memory of all tiers is cut by it; an engine with
@@ -51,8 +34,8 @@ public final class AgentSidecar: Sendable {
 
     /// The settings.
     public let configuration: AgentConfiguration
-    private let surroundings: AgentSurroundings
-    private let logger: Logger
+    let surroundings: AgentSurroundings
+    let logger: Logger
     private let making = Mutex(Making.none)
     /// Engines that were refused here and have not left, and visitors: the decisions do not know them.
     private let strangers = Mutex(Set<EngineNumber>())
@@ -65,7 +48,7 @@ public final class AgentSidecar: Sendable {
     /// Why the decisions could not be made for the last engine that asked for them.
     private let failed = Mutex<String?>(nil)
     /// The GPU that the HBM slots lie in, if they lie in one.
-    private let gpu: CudaDriver?
+    let gpu: CudaDriver?
     private let started = MonotonicClock.now
 
     /// Opens the door.
@@ -181,8 +164,8 @@ public final class AgentSidecar: Sendable {
         }
     }
 
-    /// Node memory for a host-owned engine to map, or the device's memory where its slots are the agent's. Who only reads gets a descriptor that cannot be mapped for writing: against
-    /// accidents, for a process of the same user could open the file anew.
+    /// Node memory for a host-owned engine to map, or the device's memory where its slots are the agent's. Who only reads gets a
+    /// descriptor that cannot be mapped for writing: against accidents, for a process of the same user could open the file anew.
     private func offerArena(isWritable: Bool) -> EngineArenaOffer? {
         let made = making.withLock { making -> (Agent, MemoryArena)? in
             if case .made(let agent, let arena, _, _) = making { (agent, arena) } else { nil }
@@ -291,54 +274,6 @@ public final class AgentSidecar: Sendable {
         for (engine, _) in waiting { refuse(engine, reason, .room) }
     }
 
-    private func settings(for hello: EngineHello) throws(OperatorError) -> (AgentSettings, MemoryArena) {
-        let slotBytes = (hello.blockBytes + 4095) / 4096 * 4096
-        // Taken at once and made ready behind: engines are served meanwhile.
-        let tiering = try configuration.tiering(
-            slotBytes: slotBytes, blockTokens: hello.blockTokens, ownership: hello.ownership)
-        let logger = logger
-        // Node memory that a GPU does not know is slow to copy.
-        let hooks = gpu.map { [$0.arenaHook] } ?? []
-        let arena = try MemoryArena(configuration.arena(slotBytes: slotBytes, gpu: gpu), hooks: hooks) { status in
-            guard status.isComplete else { return }
-            logger.info(
-                "node memory is ready",
-                metadata: [
-                    "bytes": "\(ByteSize.text(status.readyBytes))", "pinned": "\(ByteSize.text(status.pinnedBytes))",
-                    "pages": "\(status.pages.rawValue)", "failures": "\(status.failures.joined(separator: "; "))",
-                ])
-        }
-        var settings = AgentSettings(
-            tiering: tiering, links: configuration.givenLinks.map { .given($0) } ?? .measured(first: surroundings.links)
-        )
-        settings.clock = configuration.clock == .given ? .given : .monotonic
-        settings.memory = arena.memory
-        if tiering.hbmBytes > 0 { settings.device = surroundings.device ?? gpu.map { .cuda($0) } ?? .emulated }
-        settings.limits.enginesMax = configuration.engines
-        settings.limits.copyWorkers = configuration.copyThreads
-        settings.limits.watch = Duration(seconds: configuration.watch)
-        settings.limits.nice = configuration.nice
-        settings.limits.loanLimit = Duration(seconds: configuration.loan)
-        if !configuration.nvme.isEmpty {
-            let extent = max(64 << 10, min(16 << 20, (slotBytes + 65_535) / 65_536 * 65_536))
-            settings.localFlash = LocalFlash(
-                path: configuration.nvme, byteCount: configuration.nvmeSize, extentBytes: extent)
-        }
-        if !configuration.store.isEmpty {
-            let namespace = configuration.namespace.isEmpty ? hello.storeNamespace : configuration.namespace
-            settings.store = StoreAccess(
-                client: StoreClientConfiguration(
-                    routes: try configuration.routes(), tenant: configuration.tenant,
-                    secret: surroundings.storeSecret), namespace: namespace)
-            settings.store?.transferLimit = Duration(seconds: configuration.storeLimit)
-        }
-        if !configuration.journal.isEmpty {
-            settings.journal = JournalSettings(
-                path: configuration.journal, bytesMax: configuration.journalSize, policy: configuration.policy)
-        }
-        return (settings, arena)
-    }
-
     // MARK: for operators
 
     private var door: EngineDoor? { opened.withLock { $0 } }
@@ -418,26 +353,7 @@ public final class AgentSidecar: Sendable {
         guard let (agent, blockBytes, blockTokens) = made else {
             return [EngineStatistic("engines", UInt64(engines))]
         }
-        let status = agent.status
-        let tiers = (status.hbm.map { [("hbm", $0)] } ?? []) + [("dram", status.dram), ("nvme", status.nvme)]
-        var numbers = tiers.flatMap { name, tier in
-            [
-                EngineStatistic("\(name)_bytes", UInt64(clamping: tier.totalBytes)),
-                EngineStatistic("\(name)_used_bytes", UInt64(clamping: tier.usedBytes)),
-            ]
-        }
-        numbers.append(EngineStatistic("engines", UInt64(engines)))
-        numbers.append(EngineStatistic("block_payload_bytes", UInt64(clamping: blockBytes)))
-        numbers.append(EngineStatistic("block_tokens", UInt64(clamping: blockTokens)))
-        for (name, value) in status.handOver.sorted(by: { $0.key < $1.key }) {
-            numbers.append(EngineStatistic("handover_\(name)", UInt64(clamping: value)))
-        }
-        numbers.append(EngineStatistic("handover_loaned_bytes", UInt64(clamping: status.loanedBytes)))
-        numbers.append(EngineStatistic("handover_reserved_bytes", UInt64(clamping: status.reservedBytes)))
-        for (name, value) in status.totals.sorted(by: { $0.key < $1.key }) {
-            numbers.append(EngineStatistic("\(name)_total", UInt64(clamping: value)))
-        }
-        return numbers
+        return agent.status.statistics(engines: engines, blockBytes: blockBytes, blockTokens: blockTokens)
     }
 
     /// Says farewell to engines, waits until their jobs have ended (at most `limit`), and ends everything. Whether all jobs ended.
