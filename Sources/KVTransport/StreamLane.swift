@@ -26,9 +26,7 @@ package final class StreamLane: Sendable {
     let transport: UInt16
     let host: any SessionHost
     let limits: ServerLimits
-    let signal: WakeSignal
-    let commands: Mailbox<SessionCommand>
-    let notifications: Mailbox<SessionCommand>
+    let inbox: SessionInbox
     let sockets: Mailbox<AcceptedSocket>
     let isStopping = Atomic<Bool>(false)
     let published = Mutex(TransportCounters())
@@ -49,10 +47,8 @@ package final class StreamLane: Sendable {
         self.limits = limits
         self.connectionCount = connectionCount
         self.failedTries = failedTries
-        signal = try WakeSignal()
-        commands = Mailbox(capacity: limits.commandCountMax, waking: signal)
-        notifications = Mailbox(capacity: 4096, waking: signal)
-        sockets = Mailbox(capacity: limits.sessionsMax + limits.unauthenticatedMax, waking: signal)
+        inbox = try SessionInbox(limits: limits)
+        sockets = Mailbox(capacity: limits.sessionsMax + limits.unauthenticatedMax, waking: inbox.signal)
     }
 
     /// Starts the thread. `listener` is polled by this lane, too; what it accepts goes to `distribute`.
@@ -71,7 +67,7 @@ package final class StreamLane: Sendable {
     /// it takes them, gives the buffers back that they bring, and ends by itself after the last.
     package func stop() {
         isStopping.store(true, ordering: .sequentiallyConsistent)
-        signal.wake()
+        inbox.signal.wake()
         let running = thread.withLock { thread -> EngineThread? in
             defer { thread = nil }
             return thread
@@ -84,10 +80,7 @@ package final class StreamLane: Sendable {
     }
 
     /// Takes a command of the store.
-    package func post(_ command: SessionCommand) -> Acceptance {
-        if case .notify = command { return notifications.post(command) }
-        return commands.post(command)
-    }
+    package func post(_ command: SessionCommand) -> Acceptance { inbox.post(command) }
 }
 
 /// A count that several threads change.
@@ -145,7 +138,7 @@ final class LaneLoop {
         self.distribute = distribute
         setting = ServerSetting(host: lane.host, limits: lane.limits, failedTries: lane.failedTries)
         nextNumber = UInt32(lane.index == 0 ? lane.laneCount : lane.index)
-        hf_poller_set(poller, lane.signal.descriptor, 1, Self.wakeTag, 0)
+        hf_poller_set(poller, lane.inbox.signal.descriptor, 1, Self.wakeTag, 0)
         if let listener { hf_poller_set(poller, listener, 1, Self.listenerTag, 0) }
     }
 
@@ -177,13 +170,7 @@ final class LaneLoop {
         for socket in socketBatch { add(socket) }
     }
 
-    private func takeCommands() {
-        lane.commands.drain(into: &commandBatch)
-        for command in commandBatch { perform(command) }
-        lane.notifications.drain(into: &commandBatch)
-        for command in commandBatch { perform(command) }
-        commandBatch.removeAll(keepingCapacity: true)
-    }
+    private func takeCommands() { lane.inbox.drain(through: &commandBatch, perform) }
 
     private func perform(_ command: SessionCommand) {
         // A notification may cross the end of its session.
@@ -291,14 +278,14 @@ final class LaneLoop {
             let retry = Self.retryInterval.nanoseconds
             timeout = timeout < 0 ? retry : min(timeout, retry)
         }
-        lane.signal.prepareToSleep()
-        if !runnable.isEmpty || !lane.commands.isEmpty || !lane.notifications.isEmpty || !lane.sockets.isEmpty
+        lane.inbox.signal.prepareToSleep()
+        if !runnable.isEmpty || !lane.inbox.isEmpty || !lane.sockets.isEmpty
             || (!isEnding && lane.isStopping.load(ordering: .sequentiallyConsistent))
         {
             timeout = 0
         }
         let count = unsafe hf_poller_wait(poller, &tags, &events, 64, timeout)
-        lane.signal.awake(wasSignalled: tags.prefix(max(0, Int(count))).contains(Self.wakeTag))
+        lane.inbox.signal.awake(wasSignalled: tags.prefix(max(0, Int(count))).contains(Self.wakeTag))
         setting.now = MonotonicClock.now
         guard count > 0 else { return }
         for index in 0..<Int(count) { handle(tag: tags[index], events: events[index]) }

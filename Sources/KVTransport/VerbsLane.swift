@@ -51,7 +51,7 @@ final class VerbsLane {
         border = start.border
         setting = ServerSetting(
             host: start.host, limits: start.port.limits, failedTries: FailedTries(limits: start.port.limits))
-        hf_poller_set(start.poller, border.signal.descriptor, 1, Self.wakeTag, 0)
+        hf_poller_set(start.poller, border.inbox.signal.descriptor, 1, Self.wakeTag, 0)
         hf_poller_set(start.poller, start.listener, 1, Self.listenerTag, 0)
         hf_poller_set(start.poller, port.completions.descriptor, 1, Self.completionTag, 0)
         hf_poller_set(start.poller, port.device.eventDescriptor, 1, Self.deviceTag, 0)
@@ -78,13 +78,7 @@ final class VerbsLane {
 
     // MARK: what comes
 
-    private func takeCommands() {
-        border.commands.drain(into: &commandBatch)
-        for command in commandBatch { perform(command) }
-        border.notifications.drain(into: &commandBatch)
-        for command in commandBatch { perform(command) }
-        commandBatch.removeAll(keepingCapacity: true)
-    }
+    private func takeCommands() { border.inbox.drain(through: &commandBatch, perform) }
 
     private func perform(_ command: SessionCommand) {
         // A notification may cross the end of its session.
@@ -239,14 +233,14 @@ final class VerbsLane {
 
     private func look(timeout: Int64) {
         var timeout = timeout
-        border.signal.prepareToSleep()
-        if !runnable.isEmpty || !border.commands.isEmpty || !border.notifications.isEmpty
+        border.inbox.signal.prepareToSleep()
+        if !runnable.isEmpty || !border.inbox.isEmpty
             || (!isEnding && border.isStopping.load(ordering: .sequentiallyConsistent))
         {
             timeout = 0
         }
         let count = unsafe hf_poller_wait(start.poller, &tags, &events, 64, timeout)
-        border.signal.awake()
+        border.inbox.signal.awake()
         setting.now = MonotonicClock.now
         guard count > 0 else { return }
         for index in 0..<Int(count) { handle(tag: tags[index], events: events[index]) }

@@ -71,10 +71,7 @@ public final class VerbsServer: SessionServer {
     }
 
     /// Takes a command of the store.
-    public func post(_ command: SessionCommand) -> Acceptance {
-        if case .notify = command { return border.notifications.post(command) }
-        return border.commands.post(command)
-    }
+    public func post(_ command: SessionCommand) -> Acceptance { border.inbox.post(command) }
 
     /// What it counted so far.
     public var counters: TransportCounters { border.published.withLock { $0.transport } }
@@ -85,7 +82,7 @@ public final class VerbsServer: SessionServer {
     /// Stops accepting, ends all sessions, joins its thread.
     public func shutDown() {
         border.isStopping.store(true, ordering: .sequentiallyConsistent)
-        border.signal.wake()
+        border.inbox.signal.wake()
         let running = thread.withLock { thread -> EngineThread? in
             defer { thread = nil }
             return thread
@@ -97,9 +94,7 @@ public final class VerbsServer: SessionServer {
 
 /// What the server's thread and others share.
 final class VerbsBorder: Sendable {
-    let signal: WakeSignal
-    let commands: Mailbox<SessionCommand>
-    let notifications: Mailbox<SessionCommand>
+    let inbox: SessionInbox
     let isStopping = Atomic<Bool>(false)
     let published = Mutex((transport: TransportCounters(), verbs: VerbsCounters()))
 
@@ -108,9 +103,7 @@ final class VerbsBorder: Sendable {
 
     init(limits: ServerLimits) throws(SystemError) {
         stopLimit = limits.stallLimit + Duration(seconds: 5)
-        signal = try WakeSignal()
-        commands = Mailbox(capacity: limits.commandCountMax, waking: signal)
-        notifications = Mailbox(capacity: 4096, waking: signal)
+        inbox = try SessionInbox(limits: limits)
     }
 }
 
