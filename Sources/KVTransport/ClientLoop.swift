@@ -23,31 +23,22 @@ final class ClientLoop: ClientConnectionOwner {
     private var namespaces: [String] = []
     private var subscriptions: Set<NamespaceHandle> = []
     private var breaker: CircuitBreaker
-    private var backoff: Duration
-    private var connectsAt = Instant.zero
-    private var climbsAt = Instant.distantFuture
-    /// When a second connection may be begun beside one that is silent.
-    private var rescuesAt = Instant.zero
-    private var nextRoute = 0
+    private var routes: RouteSchedule
     /// Why the last try to connect failed, for those whose request it fails.
     private var lastFailure = "none was tried"
-    private var promotedAt = Instant.zero
     private var isStopping = false
     /// Whether a connection began to carry or ended in this turn: what follows from it must not wait for the poller.
     private var hasChanged = false
     private var batch: [ClientOrder] = []
     private var tags = [UInt64](repeating: 0, count: 64)
     private var events = [UInt32](repeating: 0, count: 64)
-    private var random: RandomSource
 
     init(_ shared: ClientShared, poller: Int32) {
         self.shared = shared
         self.poller = poller
         configuration = shared.configuration
         breaker = CircuitBreaker(configuration.breaker)
-        backoff = configuration.backoff
-        var generator = SystemRandomNumberGenerator()
-        random = RandomSource(seed: generator.next())
+        routes = RouteSchedule(configuration, seed: .random(in: .min ... .max))
         hf_poller_set(poller, shared.signal.descriptor, 1, Self.wakeTag, 0)
     }
 
@@ -143,21 +134,12 @@ final class ClientLoop: ClientConnectionOwner {
 
     // MARK: connections
 
-    /// Begins a connection when there is none, when it is time to try a better way, or when the one there is says nothing: it may
-    /// carry nothing any more, or the store may say nothing at all.
+    private var carrying: RouteSchedule.Carrying? { current.map { ($0.routeIndex, $0.isSilent) } }
+
+    /// Begins a connection when it is time.
     private func connect() {
-        guard candidate == nil, !isStopping else { return }
-        if let current, current.isSilent {
-            guard now >= rescuesAt else { return }
-            rescuesAt = now + configuration.connectLimit
-            begin(route: current.routeIndex)
-        } else if let current {
-            guard current.routeIndex > 0, now >= climbsAt else { return }
-            climbsAt = now + configuration.climbInterval
-            begin(route: 0)
-        } else if now >= connectsAt {
-            begin(route: nextRoute)
-        }
+        guard candidate == nil, !isStopping, let route = routes.due(beside: carrying, at: now) else { return }
+        begin(route: route)
     }
 
     private func begin(route: Int) {
@@ -191,32 +173,15 @@ final class ClientLoop: ClientConnectionOwner {
             guard connection === current else { return }
             current = nil
             breaker.failed(at: now)
-            lost(connection)
+            routes.lost(route: connection.routeIndex, isProven: connection.isProven, at: now)
             shared.sink(.lost(reason: reason))
         }
-    }
-
-    /// Where to try next, and when. A way that broke at once may break at once again: the next one gets a chance, and
-    /// the better one is tried again when it is time to climb. A store that welcomes and then answers nothing right
-    /// must not be asked in a loop.
-    private func lost(_ connection: ClientConnection) {
-        let brokeAtOnce = now < promotedAt + configuration.climbInterval
-        let next = connection.routeIndex + 1
-        nextRoute = brokeAtOnce && next < configuration.routes.count ? next : 0
-        if connection.isProven || nextRoute > 0 { connectsAt = now } else { pause() }
-    }
-
-    /// Puts off the next try.
-    private func pause() {
-        // Between half and the whole of the pause, so that many clients do not come back at once.
-        connectsAt = now + Duration(nanoseconds: Int64(Double(backoff.nanoseconds) * (0.5 + 0.5 * random.uniform())))
-        backoff = min(backoff + backoff, configuration.backoffMax)
     }
 
     private func proved(_ connection: ClientConnection) {
         guard !connection.isProven else { return }
         connection.isProven = true
-        backoff = configuration.backoff
+        routes.proved()
     }
 
     /// A connection that stands is kept if there is none as good, or if that one is silent still.
@@ -236,22 +201,17 @@ final class ClientLoop: ClientConnectionOwner {
     private func promote(_ connection: ClientConnection) {
         candidate = nil
         current = connection
-        promotedAt = now
-        climbsAt = now + configuration.climbInterval
+        routes.promoted(at: now)
         // All are counted before the first is sent: requests of the owner wait until everything is as it was.
         connection.openingCount = namespaces.count + subscriptions.count
         for name in namespaces { connection.sendOwn(own(.openNamespace(name: name))) }
         shared.sink(.connected(configuration.routes[connection.routeIndex].carrier))
     }
 
-    /// The next way at once; after the last one a pause.
+    /// The owner is told when every way has failed.
     private func failedToConnect(_ route: Int, _ reason: String) {
         lastFailure = reason
-        guard current == nil else { return }
-        nextRoute = route + 1
-        guard nextRoute == configuration.routes.count else { return }
-        nextRoute = 0
-        pause()
+        guard current == nil, routes.failed(route: route, at: now) else { return }
         shared.sink(.lost(reason: reason))
     }
 
@@ -366,14 +326,7 @@ final class ClientLoop: ClientConnectionOwner {
 
     private func wait() {
         var until = Instant.distantFuture
-        if current == nil, candidate == nil { until = connectsAt }
-        if let current, candidate == nil {
-            if current.isSilent {
-                until = min(until, rescuesAt)
-            } else if current.routeIndex > 0 {
-                until = min(until, climbsAt)
-            }
-        }
+        if candidate == nil { until = routes.nextTime(beside: carrying) }
         for (_, connection) in connections { until = min(until, connection.nextDeadline) }
         for errand in waiting { until = min(until, errand.deadline) }
         var timeout = until == .distantFuture ? -1 : max(0, until.nanoseconds - now.nanoseconds)
