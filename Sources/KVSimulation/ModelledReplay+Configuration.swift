@@ -16,11 +16,11 @@ extension ModelledReplay {
     }
 
     /// The tiers of the configured system, nearest to the GPU first.
-    var tierConfigurations: [KVReport.TierConfiguration] {
+    var recordedTiers: [RecordedTier] {
         let tiers = scenario.tiers
         let nodes = Double(scenario.nodes)
         let hbm = Double(Cluster.hbmBlocks(model, workload) * Cluster.blockBytes(model, workload) * scenario.replicas)
-        var all = [KVReport.TierConfiguration(tier: Tier.hbm.name, bytes: hbm, shared: false)]
+        var all = [RecordedTier(tier: Tier.hbm.name, bytes: hbm, shared: false)]
         if tiers.dram.use { all.append(.init(tier: Tier.dram.name, bytes: tiers.dram.perNode * nodes, shared: false)) }
         if tiers.nvme.use { all.append(.init(tier: Tier.nvme.name, bytes: tiers.nvme.perNode * nodes, shared: false)) }
         if tiers.dram.use, tiers.flash.use {
@@ -36,7 +36,7 @@ extension ModelledReplay {
             scenarioText: scenario.text, overrides: overrides, command: command, model: model.shape.name, gpu: gpu.name,
             weights: scenario.weights, kvType: scenario.kvType, replicas: scenario.replicas,
             tensorParallel: scenario.tensorParallel, gpus: scenario.gpus, ownership: scenario.ownership.rawValue,
-            tiers: tierConfigurations, inclusion: scenario.tiers.inclusion.rawValue,
+            tiers: recordedTiers, inclusion: scenario.tiers.inclusion.rawValue,
             policy: scenario.tiers.policy.rawValue, planner: scenario.planner.policy.rawValue,
             overlap: scenario.engine.overlap.rawValue,
             linkDiscipline: scenario.links.discipline == .fair ? "processor-sharing" : "fifo",

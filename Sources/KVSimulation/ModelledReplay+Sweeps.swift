@@ -121,7 +121,7 @@ extension ModelledReplay {
         }
         var marks: [TierMark] = []
         var bytes = 0.0
-        for tier in tierConfigurations {
+        for tier in recordedTiers {
             bytes += tier.bytes
             marks.append(TierMark(tier: tier.tier, bytes: bytes))
         }

@@ -99,7 +99,7 @@ extension Cluster {
         var started = 0.0
         var displaced = 0.0
         var missed = 0.0
-        for reason in KVTiering.PrefetchReason.allCases {
+        for reason in PrefetchReason.allCases {
             var moved = 0.0
             var used = 0.0
             for node in nodes {
@@ -111,7 +111,7 @@ extension Cluster {
             }
             started += moved
             balance.bytesUsed += used
-            balance.byReason.append(KVReport.PrefetchReason(reason: reason.name, bytesMoved: moved, bytesUsed: used))
+            balance.byReason.append(PrefetchOfReason(reason: reason.name, bytesMoved: moved, bytesUsed: used))
         }
         for node in nodes {
             displaced += Double(node.manager.prefetchSheet.displacedBlocks) * block

@@ -11,7 +11,7 @@ extension Scenario {
         _ model: ServingModel, _ cost: PrefillCost, _ blockBytes: Int, _ workload: Workload
     ) -> TieringConfiguration {
         let policy = tiers.policy
-        func tier(_ bytes: Double, stagingShare: Double) -> KVTiering.TierConfiguration {
+        func tier(_ bytes: Double, stagingShare: Double) -> TierConfiguration {
             let blocks = Self.blocks(bytes, blockBytes, workload)
             return .init(bytes: blocks * blockBytes, stagingShare: stagingShare) { policy.make($0) }
         }

@@ -39,9 +39,9 @@ enum Sample {
             gpus: 16,
             ownership: "full",
             tiers: [
-                TierConfiguration(tier: "hbm", bytes: 0.95e12, shared: false),
-                TierConfiguration(tier: "dram", bytes: 2e12, shared: false),
-                TierConfiguration(tier: "flash", bytes: 16e12, shared: true),
+                RecordedTier(tier: "hbm", bytes: 0.95e12, shared: false),
+                RecordedTier(tier: "dram", bytes: 2e12, shared: false),
+                RecordedTier(tier: "flash", bytes: 16e12, shared: true),
             ], inclusion: "exclusive", policy: "holdfast", planner: "threshold", overlap: "layer by layer",
             linkDiscipline: "processor-sharing", router: "sticky", routerStalenessSeconds: 0.1, prefetch: true,
             arrivals: "open",
@@ -182,10 +182,10 @@ enum Sample {
         balance.ttftSecondsDisplaced = -210
         balance.ttftSecondsContention = -160
         balance.byReason = [
-            PrefetchReason(reason: "session", bytesMoved: 9e12, bytesUsed: 7.9e12),
-            PrefetchReason(reason: "successor", bytesMoved: 2.4e12, bytesUsed: 1.3e12),
-            PrefetchReason(reason: "popularity", bytesMoved: 1.1e12, bytesUsed: 0.7e12),
-            PrefetchReason(reason: "queue", bytesMoved: 0.9e12, bytesUsed: 0.8e12),
+            PrefetchOfReason(reason: "session", bytesMoved: 9e12, bytesUsed: 7.9e12),
+            PrefetchOfReason(reason: "successor", bytesMoved: 2.4e12, bytesUsed: 1.3e12),
+            PrefetchOfReason(reason: "popularity", bytesMoved: 1.1e12, bytesUsed: 0.7e12),
+            PrefetchOfReason(reason: "queue", bytesMoved: 0.9e12, bytesUsed: 0.8e12),
         ]
         return balance
     }

@@ -154,7 +154,7 @@ public struct Configuration: Codable, Sendable, Equatable {
     /// `full`, `host` or `engine`: who owns the HBM and host tiers.
     public var ownership: String
     /// The tiers of system 1, nearest to the GPU first.
-    public var tiers: [TierConfiguration]
+    public var tiers: [RecordedTier]
     /// `exclusive`, `inclusive` or `keep`: whether a block in a nearer tier stays in the farther one.
     public var inclusion: String
     /// The eviction policy of system 1.
@@ -188,7 +188,7 @@ public struct Configuration: Codable, Sendable, Equatable {
     public init(
         seed: UInt64, scenario: String, scenarioSHA256: String, scenarioText: String, overrides: [String: String],
         command: String, model: String, gpu: String, weights: String, kvType: String, replicas: Int,
-        tensorParallel: Int, gpus: Int, ownership: String, tiers: [TierConfiguration], inclusion: String,
+        tensorParallel: Int, gpus: Int, ownership: String, tiers: [RecordedTier], inclusion: String,
         policy: String, planner: String, overlap: String, linkDiscipline: String, router: String,
         routerStalenessSeconds: Double, prefetch: Bool, arrivals: String, warmUpShare: Double,
         requestOverheadSeconds: Double, slo: SLO, kvBytesPerToken: Double, constantsSource: String
@@ -226,7 +226,7 @@ public struct Configuration: Codable, Sendable, Equatable {
 }
 
 /// One tier of the configured system.
-public struct TierConfiguration: Codable, Sendable, Equatable {
+public struct RecordedTier: Codable, Sendable, Equatable {
     /// `hbm`, `dram`, `nvme` or `flash`.
     public var tier: String
     /// Bytes in all, over the cluster.

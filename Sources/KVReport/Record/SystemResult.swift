@@ -332,14 +332,14 @@ public struct PrefetchBalance: Codable, Sendable, Equatable {
     /// False where bytes were counted and no time was told apart, as by live agents; the seconds above then mean nothing.
     public var hasTimes: Bool?
     /// The bytes by reason.
-    public var byReason: [PrefetchReason] = []
+    public var byReason: [PrefetchOfReason] = []
 
     /// All zero.
     public init() {}
 }
 
 /// Prefetch started for one reason.
-public struct PrefetchReason: Codable, Sendable, Equatable {
+public struct PrefetchOfReason: Codable, Sendable, Equatable {
     /// `session`, `successor`, `popularity` or `queue`.
     public var reason: String
     /// Bytes moved for it.

@@ -212,8 +212,8 @@ struct SimulationShape: Sendable {
     /// What each node's manager is made with.
     func configuration(extraBlocks: Int = 0) -> TieringConfiguration {
         let policy = draws.policy
-        func tier(_ blocks: Int, _ staging: Double) -> KVTiering.TierConfiguration {
-            KVTiering.TierConfiguration(bytes: (blocks + extraBlocks) * Self.blockBytes, stagingShare: staging) {
+        func tier(_ blocks: Int, _ staging: Double) -> TierConfiguration {
+            TierConfiguration(bytes: (blocks + extraBlocks) * Self.blockBytes, stagingShare: staging) {
                 PolicyName.makeDeployable(policy, capacity: $0)
             }
         }

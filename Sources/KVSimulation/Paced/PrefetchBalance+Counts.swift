@@ -10,12 +10,12 @@ extension PrefetchBalance {
         self.init()
         func bytes(_ name: String) -> Double { Double(counts[name] ?? 0) * Double(blockBytes) }
         var started = 0.0
-        for reason in KVTiering.PrefetchReason.allCases {
+        for reason in PrefetchReason.allCases {
             let (moved, used) = (bytes("\(reason.name)_started"), bytes("\(reason.name)_used"))
             started += moved
             bytesUsed += used
             bytesLate += bytes("\(reason.name)_late")
-            byReason.append(KVReport.PrefetchReason(reason: reason.name, bytesMoved: moved, bytesUsed: used))
+            byReason.append(PrefetchOfReason(reason: reason.name, bytesMoved: moved, bytesUsed: used))
         }
         // What still waits to be used at the end was not used.
         bytesNeverUsed = max(0, started - bytesUsed - bytesLate)
