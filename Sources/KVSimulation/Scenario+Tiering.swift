@@ -75,7 +75,7 @@ extension Scenario {
         let bytes = tiers.flash.perServer * Double(tiers.flash.servers)
         let blocks = Self.blocks(bytes, blockBytes, workload)
         let policy = tiers.flash.policy
-        var configuration = StoreConfiguration(
+        var configuration = StoreManagerConfiguration(
             blockBytes: blockBytes, bytes: blocks * blockBytes, makePolicy: { policy.make($0) },
             writeBudget: tiers.writesPerDay > 0
                 ? WriteBudgetConfiguration(

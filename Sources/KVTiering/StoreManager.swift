@@ -4,7 +4,7 @@
 import KVModel
 
 /// What the shared store is.
-public struct StoreConfiguration {
+public struct StoreManagerConfiguration {
     /// Bytes of a block.
     public var blockBytes: Int
     /// Never exceeded, promised places included.
@@ -84,7 +84,7 @@ public struct StoreManager: ~Copyable {
     /// An empty store.
     ///
     /// - Parameter tellsChanges: Whether `takeChanges` will be called; without it nothing is collected.
-    public init(_ configuration: StoreConfiguration, tellsChanges: Bool = false) {
+    public init(_ configuration: StoreManagerConfiguration, tellsChanges: Bool = false) {
         precondition(configuration.blockBytes > 0, "blocks of no bytes")
         let count = configuration.bytes / configuration.blockBytes
         precondition(count >= 1, "a store of fewer bytes than a block")

@@ -29,7 +29,7 @@ package protocol ClientLink: AnyObject {
     /// Whether frames wait to be sent.
     var hasOutput: Bool { get }
     /// The next thing that came.
-    func next(payloadBytesMax: Int) throws(FrameError) -> Arrival
+    func next(payloadBytesMax: Int) throws(FrameError) -> StreamArrival
     /// Where the payload goes that comes next, in a stream.
     func receivePayload(into slice: MemorySlice, checksum: BlockChecksum)
     /// Throws the payload away that comes next, in a stream.
@@ -130,7 +130,7 @@ package final class StreamLink: ClientLink {
 
     package func flush(_ sent: (UInt32) -> Void) -> Int32? { stream.flush(sent) }
 
-    package func next(payloadBytesMax: Int) throws(FrameError) -> Arrival {
+    package func next(payloadBytesMax: Int) throws(FrameError) -> StreamArrival {
         try stream.next(bodyBytesMax: WireLimit.bodyBytesMax, payloadBytesMax: payloadBytesMax)
     }
 

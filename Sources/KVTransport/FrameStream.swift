@@ -130,7 +130,7 @@ package final class FrameStream {
     }
 
     /// The next thing that came. Bodies and payloads above the limits are errors.
-    package func next(bodyBytesMax: Int, payloadBytesMax: Int) throws(FrameError) -> Arrival {
+    package func next(bodyBytesMax: Int, payloadBytesMax: Int) throws(FrameError) -> StreamArrival {
         let turnEnd = bytesReceived + UInt64(Self.turnBytes)
         while bytesReceived < turnEnd {
             switch incoming {
@@ -152,7 +152,7 @@ package final class FrameStream {
     }
 
     /// A whole frame from the buffer, if one is there.
-    private func parse(_ bodyBytesMax: Int, _ payloadBytesMax: Int) throws(FrameError) -> Arrival? {
+    private func parse(_ bodyBytesMax: Int, _ payloadBytesMax: Int) throws(FrameError) -> StreamArrival? {
         let there = bufferEnd - bufferStart
         guard there >= WireLimit.headerBytes else { return nil }
         let bodyStart = bufferStart + WireLimit.headerBytes
@@ -196,7 +196,7 @@ package final class FrameStream {
     }
 
     /// Reads what is there for the next frame.
-    private func fill() -> Arrival? {
+    private func fill() -> StreamArrival? {
         if bufferStart == bufferEnd {
             bufferStart = 0
             bufferEnd = 0
@@ -219,7 +219,7 @@ package final class FrameStream {
         }
     }
 
-    private func receivePiece(_ slice: MemorySlice, _ done: Int, _ checksum: BlockChecksum) -> Arrival? {
+    private func receivePiece(_ slice: MemorySlice, _ done: Int, _ checksum: BlockChecksum) -> StreamArrival? {
         let left = slice.count - done
         var checksum = checksum
         let part = MemorySlice(region: slice.region, offset: slice.offset + done, count: min(left, Self.pieceBytes))
@@ -242,7 +242,7 @@ package final class FrameStream {
         }
     }
 
-    private func skipPiece(_ left: Int) -> Arrival? {
+    private func skipPiece(_ left: Int) -> StreamArrival? {
         let ahead = min(bufferEnd - bufferStart, left)
         if ahead > 0 {
             bufferStart += ahead
@@ -262,7 +262,7 @@ package final class FrameStream {
         case empty, end
         case error(Int32)
 
-        func arrival(inTheMiddle: Bool) -> Arrival {
+        func arrival(inTheMiddle: Bool) -> StreamArrival {
             switch self {
             case .empty: .nothing
             case .end: .ended(inTheMiddle ? .cutShort : .closed)

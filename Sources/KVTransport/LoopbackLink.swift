@@ -105,7 +105,7 @@ private final class LoopbackLink: ClientLink {
         return nil
     }
 
-    func next(payloadBytesMax: Int) throws(FrameError) -> Arrival {
+    func next(payloadBytesMax: Int) throws(FrameError) -> StreamArrival {
         if nextIncoming == incoming.count {
             pipe.answers.drain(into: &incoming)
             pipe.takenCount.add(incoming.count, ordering: .relaxed)

@@ -182,7 +182,7 @@ package final class VerbsLink: ClientLink, VerbsChannelUser {
         return takeCompletions()
     }
 
-    package func next(payloadBytesMax: Int) throws(FrameError) -> Arrival {
+    package func next(payloadBytesMax: Int) throws(FrameError) -> StreamArrival {
         if isHandedOut {
             isHandedOut = false
             header = nil
@@ -204,7 +204,7 @@ package final class VerbsLink: ClientLink, VerbsChannelUser {
     }
 
     /// What came over the control connection: frames of the handshake, the answer to `attach`, its end.
-    private func nextOfControl() throws(FrameError) -> Arrival? {
+    private func nextOfControl() throws(FrameError) -> StreamArrival? {
         while stream.isReadable || phase == .handshake {
             switch try stream.next(bodyBytesMax: WireLimit.handshakeBodyBytesMax, payloadBytesMax: 0) {
             case .frame(let header, let body):

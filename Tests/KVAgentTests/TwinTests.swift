@@ -147,7 +147,7 @@ private final class SimulatedNode {
         let node = try SimulatedNode(
             tiering,
             store: StoreManager(
-                StoreConfiguration(
+                StoreManagerConfiguration(
                     blockBytes: blockBytes, bytes: 100_000 * blockBytes,
                     makePolicy: { PolicyName.lru.makePolicy(capacity: $0)! }, writeBudget: nil,
                     knownBlocksMax: 200_000)), links: links)
@@ -201,7 +201,7 @@ private final class SimulatedNode {
         tiering.nvme?.bytes = 256 * blockBytes
         func replay(pieces: Int) throws -> SimulatedNode {
             let store = StoreManager(
-                StoreConfiguration(
+                StoreManagerConfiguration(
                     blockBytes: blockBytes, bytes: blockBytes, makePolicy: { PolicyName.lru.makePolicy(capacity: $0)! },
                     writeBudget: nil, knownBlocksMax: 16))
             let node = try SimulatedNode(tiering, store: store, links: links)

@@ -61,7 +61,7 @@ import Testing
     /// A store that ranks hears of what is offered, asked for and read, and of nothing else of a path.
     @Test func theStoreOfAReplayTellsItsPolicyWhatAStoreSees() {
         var store = StoreManager(
-            StoreConfiguration(
+            StoreManagerConfiguration(
                 blockBytes: 1, bytes: 128, makePolicy: { RankedPolicy(capacity: $0) }, writeBudget: nil,
                 knownBlocksMax: 1024))
         func chain(_ number: Int, _ count: Int) -> [BlockKey] {

@@ -241,7 +241,7 @@ let fastLinks = LinkView(
 
 func smallStore(blocks: Int, policy: PolicyName = .lru) -> StoreManager {
     StoreManager(
-        StoreConfiguration(
+        StoreManagerConfiguration(
             blockBytes: 1000, bytes: blocks * 1000, makePolicy: { policy.makePolicy(capacity: $0)! }, writeBudget: nil,
             knownBlocksMax: 4096))
 }

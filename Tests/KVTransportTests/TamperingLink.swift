@@ -62,7 +62,7 @@ final class TamperingLink: ClientLink {
         showsLife ? LifeSigns(received: arrivals, taken: 0, isTaking: false) : nil
     }
 
-    func next(payloadBytesMax: Int) throws(FrameError) -> Arrival {
+    func next(payloadBytesMax: Int) throws(FrameError) -> StreamArrival {
         if let (header, body) = again {
             again = nil
             return give(header, body)
@@ -83,7 +83,7 @@ final class TamperingLink: ClientLink {
         }
     }
 
-    private func give(_ header: FrameHeader, _ body: [UInt8]) -> Arrival {
+    private func give(_ header: FrameHeader, _ body: [UInt8]) -> StreamArrival {
         arrivals += 1
         var header = header
         header.bodyBytes = UInt32(body.count)

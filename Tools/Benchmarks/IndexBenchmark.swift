@@ -36,7 +36,7 @@ struct IndexBenchmark: Benchmark {
     /// The same table as a manager keeps it, with all it knows of a block, filled by chains of a thousand.
     private func managedRow(blockCount: Int) -> BenchmarkRow {
         var store = StoreManager(
-            StoreConfiguration(
+            StoreManagerConfiguration(
                 blockBytes: 1, bytes: blockCount, makePolicy: { LRUPolicy(capacity: $0) }, writeBudget: nil,
                 knownBlocksMax: blockCount))
         for first in stride(from: 0, to: blockCount, by: 1000) {

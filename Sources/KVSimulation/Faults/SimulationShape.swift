@@ -255,7 +255,7 @@ struct SimulationShape: Sendable {
         guard hasStore else { return nil }
         let policy = storePolicy
         return StoreManager(
-            StoreConfiguration(
+            StoreManagerConfiguration(
                 blockBytes: Self.blockBytes, bytes: storeBlocks * Self.blockBytes,
                 makePolicy: { PolicyName.makeDeployable(policy, capacity: $0) }, writeBudget: nil,
                 knownBlocksMax: storeKnown), tellsChanges: true)

@@ -24,7 +24,7 @@ public final class Store: SessionHost {
     let fromSessions: Mailbox<SessionEvent>
     let fromOthers: Mailbox<StoreInput>
     let servers = Mutex<[UInt16: any SessionServer]>([:])
-    let catalogue: Catalogue
+    let catalogue: StoreCatalogue
     let worker = Mutex<ChecksumWorker?>(nil)
     private let thread = Mutex<EngineThread?>(nil)
     let published: Mutex<StoreStatus>
@@ -73,7 +73,7 @@ public final class Store: SessionHost {
         fromSessions = Mailbox(capacity: configuration.sessionEventsMax, waking: signal)
         fromOthers = Mailbox(
             capacity: 4 * operations + drives.devices.count * (2 * configuration.depth + 2) + 64, waking: signal)
-        catalogue = try Catalogue(path: configuration.cataloguePath, ordersMax: operations + 64)
+        catalogue = try StoreCatalogue(path: configuration.cataloguePath, ordersMax: operations + 64)
 
         let started = MonotonicClock.now
         let contents = try catalogue.contents()

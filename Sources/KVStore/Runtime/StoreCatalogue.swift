@@ -8,7 +8,7 @@ import KVSystem
 import Synchronization
 
 /// The durable part of a store that is not blocks.
-public final class Catalogue: Sendable {
+public final class StoreCatalogue: Sendable {
     /// What it held when it was opened.
     public struct Contents: Sendable {
         /// Names and settings.

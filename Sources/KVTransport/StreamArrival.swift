@@ -4,7 +4,7 @@ import KVModel
 
 /// What came over a stream.
 @safe
-package enum Arrival {
+package enum StreamArrival {
     /// A frame. The body is valid until the next call.
     case frame(FrameHeader, body: UnsafeRawBufferPointer)
     /// The payload is whole; the checksum of what came, begun as the owner said.
