@@ -173,7 +173,8 @@ extension ConformanceCase {
         // Nothing is read from here on. The buffers of the store are its own again when the session has ended.
         #expect(await eventually { stage.host.closedCount == 1 })
         #expect(stage.host.isAccounted)
-        #expect(await eventually { stage.counters.deadlinesPassed == 1 })
+        // The kernel's limit is as long as the store's: where the store's thread is late, the kernel ends the connection.
+        #expect(await eventually { stage.counters.deadlinesPassed + stage.counters.connectionsBroken == 1 })
         raw.close()
         await stage.end()
     }
