@@ -55,7 +55,9 @@ final class LiveCluster {
         scratch = made
         let folder = made.url
         let (blocks, blockBytes) = (settings.blocks, settings.blockBytes)
-        store = blocks.store > 0 ? try StoreProcess(folder: folder, blocks: blocks.store, blockBytes: blockBytes) : nil
+        store =
+            blocks.store > 0
+            ? try StoreProcess(folder: folder, blocks: blocks.store, blockBytes: blockBytes, agents: agents) : nil
         for number in 0..<agents {
             var lines = settings.lines
             if let store { lines += "store: 127.0.0.1:\(store.port)\nkeys: \(store.keys)\n" }

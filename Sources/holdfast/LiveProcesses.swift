@@ -114,14 +114,16 @@ final class StoreProcess {
     /// Whether it is there.
     var isRunning: Bool { child != nil }
 
-    init(folder: URL, blocks: Int, blockBytes: Int) throws {
+    /// - Parameter agents: That come to it.
+    init(folder: URL, blocks: Int, blockBytes: Int, agents: Int) throws {
         self.folder = folder
         let data = folder.appendingPathComponent("store.flash").path
         keys = data + ".tenants"
         let extent = LiveDrive.extentBytes(blockBytes)
+        let memory = LiveDrive.storeMemory(blockBytes, agents: agents)
         arguments = [
             "store", "--data", data, "--size", "\(LiveDrive.byteCount(LiveDrive.storeBlocks(blocks), blockBytes))",
-            "--extent", "\(extent)", "--payload-max", "\(extent)", "--dram", "96MiB", "--http", "",
+            "--extent", "\(extent)", "--payload-max", "\(extent)", "--dram", "\(memory)", "--http", "",
         ]
         try start()
     }
@@ -202,6 +204,13 @@ enum LiveDrive {
     /// Blocks of a store that can keep as many as are asked for: it keeps a 64th of its extents free for puts to come, and two at
     /// least.
     static func storeBlocks(_ blocks: Int) -> Int { blocks + max(2, (blocks + 62) / 63) }
+
+    /// Memory of a store for payloads on their way: twice what its agents may have asked for at once, and no more than was ever
+    /// needed. A scenario's store is flash; memory beyond that would be a tier that no model of it has.
+    static func storeMemory(_ blockBytes: Int, agents: Int) -> Int {
+        let asked = StoreConfiguration().credits * agents * extentBytes(blockBytes)
+        return max(4 * extentBytes(blockBytes), min(2 * asked, 96 << 20))
+    }
 
     /// The smallest drive for exactly so many blocks.
     static func byteCount(_ blocks: Int, _ blockBytes: Int) -> Int {
