@@ -59,8 +59,8 @@ struct LoadRates {
         case dram
         /// On local flash, in a scratch file of this folder.
         case nvme(folder: String)
-        /// In a store: settings of an agent that name it.
-        case store(lines: String)
+        /// In a store: settings of an agent that name it, and its memory, which is not to answer.
+        case store(lines: String, memory: StoreMemory)
 
         var tier: Tier {
             switch self {
@@ -72,12 +72,14 @@ struct LoadRates {
     }
 
     /// Measures loads from one tier; node memory comes first, since all others pass through it.
-    mutating func measure(_ source: Source, plan: LoadPlan) throws {
+    mutating func measure(_ source: Source, plan: LoadPlan) async throws {
         var costs: [LoadCost] = []
         for blockBytes in plan.blockSizes {
             let bench = try LoadBench(source, plan: plan, blockBytes: blockBytes)
             defer { if source.tier == .flash { stored.append(bench.saved) } }
-            let loads = try bench.run()
+            try bench.save()
+            if case .store(_, let memory) = source { try await memory.displace() }
+            let loads = try bench.load()
             points += loads.map {
                 LoadPoint(tier: source.tier.name, blockBytes: blockBytes, blocks: $0.blocks, seconds: $0.seconds)
             }
@@ -115,6 +117,8 @@ private final class LoadBench {
     private var now = Instant.zero
     /// What was saved so far, one chain behind the other.
     private(set) var saved: Range<BlockNumber>
+    /// Those that are to be loaded.
+    private var chains: [[ObjectName]] = []
     /// What a machine does between two loads: other bytes come into the caches.
     private var otherWork = [UInt64](repeating: 1, count: 8 << 20)
 
@@ -147,7 +151,7 @@ private final class LoadBench {
             let drive = "\(place)/holdfast-calibrate-\(UUID().uuidString)"
             folder.removeAtEnd(drive)
             lines += "nvme: \"\(drive)\"\nnvmeSize: \(LiveDrive.byteCount(3 * blocks, blockBytes))\n"
-        case .store(let settings): lines += settings
+        case .store(let settings, _): lines += settings
         }
         agent = try AgentProcess(folder: folder.url, number: 0, settings: lines)
         engine = try LiveEngine(
@@ -158,18 +162,21 @@ private final class LoadBench {
 
     deinit { engine.client.close(within: KVModel.Duration(seconds: 2)) }
 
-    /// Loads of each kind, in turns; medians.
-    func run() throws -> [(blocks: Int, seconds: Double)] {
-        let chains = try (0..<plan.rounds).flatMap { _ in try counts.map { try saveNew($0) } }
-        if tier != .dram {
-            // As much again and a little more pushes what was saved out of node memory.
-            let longest = counts.max()!
-            var left = plan.heldBlocks(of: blockBytes) * 9 / 8
-            while left > 0 {
-                _ = try saveNew(min(longest, left))
-                left -= longest
-            }
+    /// Chains of each kind, in turns, come to lie in the tier and nowhere above it.
+    func save() throws {
+        chains = try (0..<plan.rounds).flatMap { _ in try counts.map { try saveNew($0) } }
+        guard tier != .dram else { return }
+        // As much again and a little more pushes what was saved out of node memory.
+        let longest = counts.max()!
+        var left = plan.heldBlocks(of: blockBytes) * 9 / 8
+        while left > 0 {
+            _ = try saveNew(min(longest, left))
+            left -= longest
         }
+    }
+
+    /// Loads of each kind, in turns; medians.
+    func load() throws -> [(blocks: Int, seconds: Double)] {
         var seconds: [Int: [Double]] = [:]
         for chain in chains {
             for index in stride(from: 0, to: otherWork.count, by: 8) { otherWork[index] &+= 1 }

@@ -24,6 +24,8 @@ struct StorePlan {
 struct StoreRoom {
     let plan: StorePlan
     let loadPlan: LoadPlan
+    /// Objects that push everything out of its memory; nil: it has no room for so many, or does not say.
+    let displacing: Int?
 
     /// Fewer objects and rounds than wanted where room is short.
     ///
@@ -31,7 +33,7 @@ struct StoreRoom {
     init(_ status: StoreStatus, plan: StorePlan, loadPlan: LoadPlan, at store: String) throws(OperatorError) {
         // A tenant who is no operator is not told; what it may take is its quota's business.
         guard !status.drives.isEmpty else {
-            (self.plan, self.loadPlan) = (plan, loadPlan)
+            (self.plan, self.loadPlan, displacing) = (plan, loadPlan, nil)
             return
         }
         let extents = status.drives.reduce(0) { $0 + $1.extents }
@@ -39,11 +41,16 @@ struct StoreRoom {
         let ahead = max(extents / 64, min(extents / 8, 2 * 64))
         let free = status.drives.reduce(0) { $0 + ($1.state == "healthy" ? $1.freeExtents : 0) } - ahead
         let extentBytes = status.extentBytes
-        var rates = plan
-        rates.objectCount = min(plan.objectCount, free / plan.extents(of: extentBytes))
         let smallest = loadPlan.smaller.last ?? loadPlan
         let least = max((plan.depths.max() ?? 1) * plan.extents(of: extentBytes), smallest.extents(of: extentBytes))
-        guard let loads = loadPlan.smaller.first(where: { $0.extents(of: extentBytes) <= free }), free >= least else {
+        // Fewer rounds from the drives say more than many from memory. A buffer is an extent at least, so memory has no more of them.
+        let buffers = status.memoryBytes / extentBytes
+        let isRoomy = free >= least + buffers
+        let left = isRoomy ? free - buffers : free
+        var rates = plan
+        rates.objectCount = min(plan.objectCount, left / plan.extents(of: extentBytes))
+        rates.roundTrips = min(plan.roundTrips, left)
+        guard let loads = loadPlan.smaller.first(where: { $0.extents(of: extentBytes) <= left }), free >= least else {
             throw OperatorError(
                 "calibrating takes \(least) extents of \(ByteSize.text(extentBytes)), \(ByteSize.text(least * extentBytes)), "
                     + "and it has \(max(0, free)) to spare", at: store,
@@ -51,6 +58,7 @@ struct StoreRoom {
         }
         self.plan = rates
         self.loadPlan = loads
+        displacing = isRoomy ? buffers : nil
     }
 }
 
@@ -97,12 +105,12 @@ struct StoreRates {
     var bestGet: Double { points.filter { !$0.isPut }.map(\.bytesPerSecond).max() ?? 0 }
     var bestPut: Double { points.filter(\.isPut).map(\.bytesPerSecond).max() ?? 0 }
 
-    /// Measures over a connection whose memory has room for `depths.max()` blocks.
+    /// Measures over a connection whose memory has room for `depths.max()` blocks; `memory` is the store's.
     static func measured(
-        _ connection: StoreConnection, plan: StorePlan, progress: (Double) -> Void
+        _ connection: StoreConnection, memory: StoreMemory, plan: StorePlan, progress: (Double) -> Void
     ) async throws -> StoreRates {
         let load = StoreLoad(
-            connection: connection, handle: try await connection.namespace("calibrate"), blockBytes: plan.blockBytes,
+            connection: connection, handle: memory.handle, blockBytes: plan.blockBytes,
             seed: UInt64.random(in: 0...(.max)))
         // Content that no device can compress.
         let words = unsafe connection.memory.regions[0].bindMemory(to: UInt64.self)
@@ -116,22 +124,62 @@ struct StoreRates {
             rates.points.append(load.point(plan.objectCount, depth: depth, isPut: true, seconds: put))
             progress(1 / steps)
             for (index, depth) in plan.depths.enumerated() {
+                try await memory.displace()
                 let got = try await load.seconds(plan.objectCount, depth: depth) { try await load.get($0, slot: $1) }
                 rates.points.append(load.point(plan.objectCount, depth: depth, isPut: false, seconds: got))
                 progress(Double(2 + index) / steps)
             }
-            let small = StoreLoad(
-                connection: connection, handle: load.handle, blockBytes: 4096, seed: load.seed &+ 1)
-            try await small.put(0, slot: 0)
-            rates.firstByteSeconds = try await small.median(of: plan.roundTrips) { try await small.get(0, slot: 0) }
-            rates.roundTripSeconds = try await small.median(of: plan.roundTrips) { try await small.lookUp() }
-            try await small.delete(1)
             try await load.delete(plan.objectCount)
         } catch {
             try? await load.delete(plan.objectCount)
             throw error
         }
+        try await rates.measureSmall(connection, memory: memory, plan: plan)
         return rates
+    }
+
+    /// Objects of 4 KiB, one at a time, each from its drive.
+    private mutating func measureSmall(
+        _ connection: StoreConnection, memory: StoreMemory, plan: StorePlan
+    ) async throws {
+        let small = StoreLoad(
+            connection: connection, handle: memory.handle, blockBytes: 4096, seed: UInt64.random(in: 0...(.max)))
+        do {
+            for number in 0..<plan.roundTrips { try await small.put(number, slot: 0) }
+            try await memory.displace()
+            firstByteSeconds = try await small.median(of: plan.roundTrips) { try await small.get($0, slot: 0) }
+            roundTripSeconds = try await small.median(of: plan.roundTrips) { _ in try await small.lookUp() }
+            try await small.delete(plan.roundTrips)
+        } catch {
+            try? await small.delete(plan.roundTrips)
+            throw error
+        }
+    }
+}
+
+/// A store's memory, which answers for what was put or got lately. What is measured of a store is measured of its drives: what
+/// lies in its memory no agent knows, so nothing can be predicted of it.
+struct StoreMemory {
+    let connection: StoreConnection
+    /// The namespace of what is measured.
+    let handle: NamespaceHandle
+    /// Objects that fill it; nil: it is left as it is.
+    let objects: Int?
+    /// Puts under way.
+    let depth: Int
+
+    /// Small objects take the place of whatever lies in it, and are deleted.
+    func displace() async throws {
+        guard let objects else { return }
+        let others = StoreLoad(
+            connection: connection, handle: handle, blockBytes: 4096, seed: UInt64.random(in: 0...(.max)))
+        do {
+            _ = try await others.seconds(objects, depth: depth) { try await others.put($0, slot: $1) }
+        } catch {
+            try? await others.delete(objects)
+            throw error
+        }
+        try await others.delete(objects)
     }
 }
 
@@ -185,11 +233,11 @@ private struct StoreLoad {
         return (MonotonicClock.now - start).seconds
     }
 
-    func median(of count: Int, _ body: () async throws -> Void) async throws -> Double {
+    func median(of count: Int, _ body: (Int) async throws -> Void) async throws -> Double {
         var taken: [Double] = []
-        for _ in 0..<count {
+        for number in 0..<count {
             let start = MonotonicClock.now
-            try await body()
+            try await body(number)
             taken.append((MonotonicClock.now - start).seconds)
         }
         return taken.sorted()[count / 2]

@@ -13,8 +13,8 @@ struct Calibrate: AsyncParsableCommand {
         discussion: """
             Flash is measured through the store's own engine, on a scratch file that is removed at the end: every \
             write is flushed, every read passes the page cache. A store is measured through its client, with objects \
-            of a namespace `calibrate` that are deleted at the end. The rates of the profile are the best that were \
-            reached.
+            of a namespace `calibrate` that are deleted at the end; before they are got, others take their place in \
+            its memory, so that its drives answer. The rates of the profile are the best that were reached.
 
             Loads are measured as an engine sees them, one at a time: an agent of its own process keeps blocks, lets \
             them go to where they are to be measured, and gives them back. They say how long a load takes; rates say \
@@ -62,9 +62,9 @@ struct Calibrate: AsyncParsableCommand {
         var profile = CalibratedProfile(machine: machine, memory: memory)
         let loadPlan = quick ? LoadPlan.quick : .full
         var loads = LoadRates()
-        try loads.measure(.dram, plan: loadPlan)
+        try await loads.measure(.dram, plan: loadPlan)
         if let data {
-            try loads.measure(.nvme(folder: data), plan: loadPlan)
+            try await loads.measure(.nvme(folder: data), plan: loadPlan)
             let plan = quick ? FlashPlan.quick : FlashPlan.full
             let flash = try FlashRates.measured(folder: data, plan: plan) { bar.update($0) }
             profile.nvme = CalibratedProfile.Device(
@@ -76,15 +76,27 @@ struct Calibrate: AsyncParsableCommand {
             let plan = room.plan
             let connection = try storeOptions(store, keys).connect(
                 payloadBytes: plan.blockBytes * (plan.depths.max() ?? 1))
-            let rates = try await StoreRates.measured(connection, plan: plan) { bar.update($0) }
+            let memory = StoreMemory(
+                connection: connection, handle: try await connection.namespace("calibrate"), objects: room.displacing,
+                depth: plan.depths.max() ?? 1)
+            let rates = try await StoreRates.measured(connection, memory: memory, plan: plan) { bar.update($0) }
             profile.take(rates)
             let lines = "store: \(store)\nkeys: \"\(keys)\"\ntenant: \(tenant)\nask: 1\n"
-            let outcome = Result { try loads.measure(.store(lines: lines), plan: room.loadPlan) }
+            do {
+                try await loads.measure(.store(lines: lines, memory: memory), plan: room.loadPlan)
+            } catch {
+                try await forget(loads.stored, connection)
+                throw error
+            }
             try await forget(loads.stored, connection)
-            try outcome.get()
         }
         profile.take(loads)
         bar.finish()
+        if let store, let room, room.displacing == nil {
+            note(
+                "\(store) has no room for as much as its memory holds, or does not say how much that is: "
+                    + "what was got there may have come from its memory, which is faster than its drives")
+        }
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.prettyPrinted, .sortedKeys]
         let text = try encoder.encode(profile) + Data("\n".utf8)

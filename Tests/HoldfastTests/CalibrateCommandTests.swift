@@ -28,6 +28,23 @@ import Testing
         #expect(run.exitCode == 0, "\(run.errors)")
         let status = try store.ctl("status", "--json").object
         #expect(status["objects"] as? Int == 0)
+        let totals = try #require(status["totals"] as? [String: Int])
+        #expect(totals["evicted_total"] == 0, "nothing had to leave")
+        #expect((totals["gets_total"] ?? 0) > 100)
+        #expect(totals["get_memory_hits_total"] == 0, "what is measured of a store is measured of its drives")
+        #expect(!run.errors.contains("may have come from its memory"))
+    }
+
+    @Test func aStoreWithoutRoomForAsMuchAsItsMemoryHoldsIsMeasuredAsItIs() throws {
+        let scratch = try Scratch()
+        let store = try StoreProcess(scratch, ["--size", "256MiB", "--payload-max", "2MiB", "--dram", "128MiB"])
+        let run = try CommandRun.holdfast(
+            ["calibrate", "--quick", "--store", store.address, "--keys", store.keys, "-o", scratch.folder.path + "/p"],
+            seconds: 120)
+        #expect(run.exitCode == 0, "\(run.errors)")
+        #expect(run.errors.contains("may have come from its memory"), "\(run.errors)")
+        let status = try store.ctl("status", "--json").object
+        #expect(status["objects"] as? Int == 0)
         #expect((status["totals"] as? [String: Int])?["evicted_total"] == 0, "nothing had to leave")
     }
 
