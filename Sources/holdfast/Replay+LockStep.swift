@@ -205,8 +205,9 @@ struct LiveReport {
                 let blocks = (
                     dram: Int(found.dramBlocks), nvme: Int(found.nvmeBlocks), flash: Int(found.flashBlocks)
                 )
+                let tiers = [(Tier.dram, blocks.dram), (.nvme, blocks.nvme), (.flash, blocks.flash)].filter { $0.1 > 0 }
                 return PredictedLoad(
-                    tier: blocks.flash > 0 ? .flash : blocks.nvme > 0 ? .nvme : .dram,
+                    tier: tiers.count == 1 ? tiers[0].0 : nil,
                     blocks: blocks.dram + blocks.nvme + blocks.flash,
                     predictedSeconds: links.seconds(of: blocks, blockBytes: blockBytes, sliceBlocks: slice),
                     measuredSeconds: load.seconds)

@@ -140,17 +140,19 @@ import Testing
     }
 
     @Test func loadsAreReportedByTierAndBySize() {
-        func load(_ tier: Tier, _ blocks: Int, _ measured: Double) -> PredictedLoad {
+        func load(_ tier: Tier?, _ blocks: Int, _ measured: Double) -> PredictedLoad {
             PredictedLoad(tier: tier, blocks: blocks, predictedSeconds: 1e-3, measuredSeconds: measured)
         }
         var loads = (0..<5).map { _ in load(.flash, 3, 1e-3) } + (0..<6).map { _ in load(.flash, 20, 3e-3) }
         // Too few to be told apart, but of the whole.
         loads += [load(.flash, 100, 9e-3), load(.dram, 7, 2e-3)]
+        // From two tiers at once: no word on either.
+        loads += [load(nil, 30, 5e-3)]
         let rows = LoadTimes.rows(of: loads)
-        #expect(rows.map(\.tier) == ["dram", "flash", "flash", "flash"])
-        #expect(rows.map(\.count) == [1, 12, 5, 6])
-        #expect(rows.map(\.blocksMin) == [nil, nil, 3, 20])
-        #expect(zip(rows.map(\.ratio), [2.0, 3, 1, 3]).allSatisfy { isClose($0, $1) })
+        #expect(rows.map(\.tier) == ["dram", "flash", "flash", "flash", LoadTimes.several])
+        #expect(rows.map(\.count) == [1, 12, 5, 6, 1])
+        #expect(rows.map(\.blocksMin) == [nil, nil, 3, 20, nil])
+        #expect(zip(rows.map(\.ratio), [2.0, 3, 1, 3, 5]).allSatisfy { isClose($0, $1) })
         #expect(rows[2].words.hasPrefix("5 loads of 3 blocks took 1"))
     }
 }

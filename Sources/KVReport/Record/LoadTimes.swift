@@ -1,11 +1,15 @@
 // How long the loads of a live replay took beside what a device profile says of them: by tier, and within a tier by how many
-// blocks they had, so that a profile that is right of the one and wrong of the other shows.
+// blocks they had, so that a profile that is right of the one and wrong of the other shows. Loads from several tiers stand
+// apart: their price takes it that no path waits for another, which is not the profile's to say.
 
 import KVModel
 
 /// Loads of one tier, one at a time, beside what the device profile says of them.
 public struct LoadTimes: Codable, Sendable, Equatable {
-    /// `dram`, `nvme` or `flash`: the farthest tier that blocks came from.
+    /// What stands in place of a tier for loads that came from more than one.
+    public static let several = "several tiers"
+
+    /// `dram`, `nvme` or `flash`, from which all blocks came, or `several`.
     public var tier: String
     /// Of loads of at least so many blocks, and at most so many. Nil: of all.
     public var blocksMin: Int?
@@ -50,8 +54,8 @@ public struct LoadTimes: Codable, Sendable, Equatable {
 
 /// One load, and what was said of it.
 public struct PredictedLoad: Sendable {
-    /// The farthest tier that blocks came from.
-    public var tier: Tier
+    /// The tier that all blocks came from; nil: from several.
+    public var tier: Tier?
     /// Blocks of it, from whatever tier.
     public var blocks: Int
     /// What it should have taken.
@@ -60,7 +64,7 @@ public struct PredictedLoad: Sendable {
     public var measuredSeconds: Double
 
     /// Each argument is the property of that name.
-    public init(tier: Tier, blocks: Int, predictedSeconds: Double, measuredSeconds: Double) {
+    public init(tier: Tier?, blocks: Int, predictedSeconds: Double, measuredSeconds: Double) {
         self.tier = tier
         self.blocks = blocks
         self.predictedSeconds = predictedSeconds
@@ -72,10 +76,10 @@ extension LoadTimes {
     /// Fewer loads than these are no group of their own.
     private static let groupMin = 5
 
-    /// Loads by tier, each tier's whole first, then its loads by size: up to 4 blocks, 16, 64 and more.
+    /// Loads by tier, those from several last; each tier's whole first, then its loads by size: up to 4 blocks, 16, 64 and more.
     public static func rows(of loads: [PredictedLoad]) -> [LoadTimes] {
         var rows: [LoadTimes] = []
-        for tier in [Tier.dram, .nvme, .flash] {
+        for tier in [Tier.dram, .nvme, .flash, nil] {
             let all = loads.filter { $0.tier == tier && $0.predictedSeconds > 0 }
             guard !all.isEmpty else { continue }
             rows.append(LoadTimes(tier, all))
@@ -92,10 +96,11 @@ extension LoadTimes {
         return rows
     }
 
-    private init(_ tier: Tier, _ loads: [PredictedLoad]) {
+    private init(_ tier: Tier?, _ loads: [PredictedLoad]) {
         func median(_ values: [Double]) -> Double { values.sorted()[values.count / 2] }
         self.init(
-            tier: tier.name, count: loads.count, predictedSeconds: median(loads.map(\.predictedSeconds)),
+            tier: tier?.name ?? Self.several, count: loads.count,
+            predictedSeconds: median(loads.map(\.predictedSeconds)),
             measuredSeconds: median(loads.map(\.measuredSeconds)),
             ratio: median(loads.map { $0.measuredSeconds / $0.predictedSeconds }))
     }
