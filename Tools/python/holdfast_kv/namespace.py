@@ -26,6 +26,10 @@ REQUIRED_FIELDS = (
 )
 
 
+#: Dtypes whose numbers are what they say.
+_PLAIN_DTYPES = frozenset({"", "bf16", "bfloat16", "float", "float16", "float32", "fp16", "half"})
+
+
 class NamespaceError(ValueError):
     """A namespace lacks a field that it must state."""
 
@@ -46,6 +50,12 @@ def namespace_digest(fields: Mapping[str, str]) -> bytes:
     for name in sorted(fields, key=lambda text: text.encode()):
         parts += (_field(name.encode()), _field(fields[name].encode()))
     return hashlib.sha256(b"".join(parts)).digest()
+
+
+def scales_of(kv_dtype: str) -> str:
+    """``kv_scales`` of a dtype, or of several with commas between them: "" where numbers are what they say, else
+    ``checkpoint``: the scales come with the model or lie in the block, and are equal wherever model and dtype are."""
+    return "" if all(name in _PLAIN_DTYPES for name in kv_dtype.replace("torch.", "").split(",")) else "checkpoint"
 
 
 def _begin(digest: bytes, body: bytes) -> list[bytes]:

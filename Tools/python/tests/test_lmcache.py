@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import math
 import mmap
 import os
 import select
@@ -16,6 +17,7 @@ import tempfile
 import threading
 import time
 import unittest
+import unittest.mock
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,6 +36,33 @@ from holdfast_kv.lmcache.l2 import HoldfastL2
 from holdfast_kv.lmcache.storage import HoldfastStorage
 
 SIZE = 8192
+#: A chunk of 16 tokens, as LMCache shapes it: keys and values, layers, tokens, all heads of a token.
+SHAPE = (2, 2, 16, 64)
+
+
+class Shape(tuple[int, ...]):
+    """What plug-ins read of torch's sizes."""
+
+    def numel(self) -> int:
+        return math.prod(self)
+
+
+class Dtype(NamedTuple):
+    """What plug-ins read of torch's dtypes."""
+
+    name: str
+    itemsize: int
+
+    def __str__(self) -> str:
+        return f"torch.{self.name}"
+
+
+BFLOAT16, FLOAT16, UINT8 = Dtype("bfloat16", 2), Dtype("float16", 2), Dtype("uint8", 1)
+
+
+def layout_of(dtype: Dtype = BFLOAT16, shape: tuple[int, ...] = SHAPE) -> dict[int, Any]:
+    """What LMCache says of its one group of objects at a look-up."""
+    return {0: SimpleNamespace(shapes=[Shape(shape)], dtypes=[dtype])}
 
 
 class Key(NamedTuple):
@@ -57,16 +86,17 @@ def keys(text: str, count: int, **more: Any) -> list[Key]:
 class Thing:
     """A buffer of LMCache's."""
 
-    def __init__(self, address: int, size: int = SIZE) -> None:
+    def __init__(self, address: int, size: int = SIZE, dtype: Dtype = BFLOAT16, shape: tuple[int, ...] = SHAPE) -> None:
         self.data_ptr = address
         self.size = size
+        self.metadata = SimpleNamespace(shape=Shape(shape), dtype=dtype, shapes=None, dtypes=None)
         self.references = 1
 
     @classmethod
-    def new(cls, value: int = 0, size: int = SIZE) -> Thing:
+    def new(cls, value: int = 0, size: int = SIZE, **more: Any) -> Thing:
         """One that is full of a byte."""
         memory = ctypes.create_string_buffer(bytes([value]) * size, size)
-        thing = cls(ctypes.addressof(memory), size)
+        thing = cls(ctypes.addressof(memory), size, **more)
         thing.memory = memory  # type: ignore[attr-defined]
         return thing
 
@@ -102,12 +132,11 @@ class Agents(AgentTest):
 
 
 class AdapterTest(Agents):
-    def adapter(self, l1: Any = None, **more: Any) -> HoldfastL2:
-        params = {"socket": self.socket, "staging_bytes": 16 * SIZE, "chunk_tokens": 16, "lookup_deadline": 15.0} | more
+    def adapter(self, l1: Any = None, *, dtype: Dtype = BFLOAT16, shape: tuple[int, ...] = SHAPE, **more: Any) -> HoldfastL2:
+        params = {"socket": self.socket, "staging_bytes": 16 * SIZE, "lookup_deadline": 15.0} | more
         adapter = HoldfastL2(params, l1)
         self.addCleanup(adapter.close)
-        layout = SimpleNamespace(shapes=[SimpleNamespace(numel=lambda: SIZE)], dtypes=[SimpleNamespace(itemsize=1)])
-        adapter.submit_lookup_and_lock_task([], {0: layout})
+        adapter.submit_lookup_and_lock_task([], layout_of(dtype, shape))
         self.wait(adapter.get_lookup_and_lock_event_fd())
         assert adapter._link is not None
         self.assertTrue(adapter._link.client.wait_open(15))
@@ -125,8 +154,8 @@ class AdapterTest(Agents):
         self.assertEqual(adapter.pop_completed_store_tasks(), {}, "an end is told twice")
         return bool(ended[task].is_successful())
 
-    def look_up(self, adapter: HoldfastL2, names: list[Key]) -> list[bool]:
-        task = adapter.submit_lookup_and_lock_task(names, {})
+    def look_up(self, adapter: HoldfastL2, names: list[Key], layout: dict[int, Any] | None = None) -> list[bool]:
+        task = adapter.submit_lookup_and_lock_task(names, layout or {})
         self.wait(adapter.get_lookup_and_lock_event_fd())
         bits = adapter.query_lookup_and_lock_result(task)
         self.assertIsNone(adapter.query_lookup_and_lock_result(task), "an answer is given twice")
@@ -211,6 +240,51 @@ class AdapterTest(Agents):
             self.assertTrue(self.store(adapter, [name], [Thing.new(number + 1)]))
         self.assertEqual(self.load(adapter, names), [1, 2, 3, 4, 5])
 
+    def test_the_same_bytes_in_another_dtype_or_shape_do_not_meet(self) -> None:
+        names = keys("a", 2)
+        self.assertTrue(self.store(self.adapter(), names, things(2)))
+        for more in ({"dtype": FLOAT16}, {"shape": (1, 4, 16, 64)}, {"dtype": UINT8, "shape": (2, 2, 16, 128)}):
+            # The same server: what it says at a look-up counts, and what its buffers say.
+            adapter = self.adapter()
+            self.assertEqual(self.look_up(adapter, names, layout_of()), [True] * 2)
+            self.assertEqual(self.look_up(adapter, names, layout_of(**more)), [False] * 2)
+            self.assertEqual(self.load(adapter, names, [Thing.new(**more) for _ in names]), [None] * 2)
+            # Another server with the same model's name.
+            other = self.adapter(**more)
+            self.assertEqual(self.look_up(other, names), [False] * 2)
+            self.assertEqual(self.load(other, names, [Thing.new(**more) for _ in names]), [None] * 2)
+        self.assertEqual(self.load(self.adapter(), names), [1, 2])
+
+    def test_the_namespace_is_what_lmcache_says_of_its_objects(self) -> None:
+        self.adapter()
+        fields = dict(self.agent.hellos[-1].fields)
+        said = {"kv_dtype": "bfloat16", "kv_scales": "", "layers": "2", "block_tokens": "16", "shapes": "bfloat16:2x2x16x64"}
+        self.assertEqual({name: fields[name] for name in said}, said)
+        self.adapter(dtype=UINT8, shape=(2, 2, 16, 128), kv_dtype="fp8_e5m2", tokenizer="t", revision="r", chunk_tokens=32)
+        fields = dict(self.agent.hellos[-1].fields)
+        said = {"kv_dtype": "fp8_e5m2", "kv_scales": "checkpoint", "tokenizer": "t", "revision": "r", "block_tokens": "32"}
+        self.assertEqual({name: fields[name] for name in said}, said)
+
+    def test_bytes_of_which_nobody_says_the_dtype_are_of_use_to_their_process_alone(self) -> None:
+        opaque: dict[str, Any] = {"dtype": UINT8, "shape": (2, 2, 16, 128)}
+        names = keys("a", 2)
+
+        def keeps(**more: Any) -> list[int | None]:
+            self.assertTrue(self.store(self.adapter(**opaque, **more), names, [Thing.new(n + 1, **opaque) for n in range(2)]))
+            return finds(**more)
+
+        def finds(**more: Any) -> list[int | None]:
+            return self.load(self.adapter(**opaque, **more), names, [Thing.new(**opaque) for _ in names])
+
+        self.assertEqual(keeps(), [1, 2])
+        self.assertEqual(finds(kv_dtype="fp8_e4m3"), [None] * 2)
+        self.assertEqual(keeps(kv_dtype="fp8_e4m3"), [1, 2])
+        with unittest.mock.patch("holdfast_kv.lmcache.link._PROCESS", "another"):
+            self.assertEqual(finds(), [None] * 2)
+            self.assertEqual(finds(kv_dtype="fp8_e5m2"), [None] * 2)
+            self.assertEqual(finds(kv_dtype="fp8_e4m3", kv_scales="of another calibration"), [None] * 2)
+            self.assertEqual(finds(kv_dtype="fp8_e4m3"), [1, 2])
+
     def test_what_is_found_is_looked_after_until_it_is_unlocked(self) -> None:
         adapter, names = self.adapter(), keys("a", 3)
         self.store(adapter, names, things(3))
@@ -291,13 +365,19 @@ class StorageTest(Agents):
             self.given.append(Thing.new())
             return self.given[-1]
 
-        cpu = SimpleNamespace(get_full_chunk_size_bytes=lambda: SIZE, allocate=allocate)
-        extra = {"holdfast.socket": self.socket, "holdfast.staging_bytes": 16 * SIZE, "holdfast.lookup_deadline": 15.0}
+        self.cpu = SimpleNamespace(get_full_chunk_size_bytes=lambda: SIZE, allocate=allocate)
+        self.storage = self.engine()
+
+    def engine(self, dtype: Dtype = BFLOAT16, heads: int = 4, **more: Any) -> HoldfastStorage:
+        extra = {"holdfast.socket": self.socket, "holdfast.staging_bytes": 16 * SIZE, "holdfast.lookup_deadline": 15.0} | more
         config = SimpleNamespace(extra_config=extra, chunk_size=16, use_layerwise=False)
-        metadata = SimpleNamespace(get_shapes=list, get_dtypes=list)
-        self.storage = HoldfastStorage(config, metadata, cpu, asyncio.new_event_loop())
-        self.addCleanup(self.storage.close)
-        self.assertTrue(self.storage._link.client.wait_open(15))
+        metadata = SimpleNamespace(
+            get_shapes=lambda: [Shape(SHAPE)], get_dtypes=lambda: [dtype], kv_shape=(2, 2, 16, heads, 64 // heads)
+        )
+        storage = HoldfastStorage(config, metadata, self.cpu, asyncio.new_event_loop())
+        self.addCleanup(storage.close)
+        self.assertTrue(storage._link.client.wait_open(15))
+        return storage
 
     def put(self, names: list[Key], objects: list[Thing]) -> list[Key]:
         """The keys that LMCache is told of."""
@@ -337,6 +417,17 @@ class StorageTest(Agents):
             self.assertEqual(self.storage.batched_contains(name), 0, variants[number])
             self.put(name, [Thing.new(number + 1)])
         self.assertEqual([self.storage.get_blocking(name[0]).byte for name in names], [1, 2, 3, 4])
+
+    def test_the_same_bytes_in_another_dtype_or_with_other_heads_do_not_meet(self) -> None:
+        names = keys("a", 2)
+        self.put(names, things(2))
+        for other in (
+            self.engine(FLOAT16), self.engine(heads=2), self.engine(**{"holdfast.kv_scales": "of another calibration"}),
+            self.engine(**{"holdfast.revision": "r"}), self.engine(**{"holdfast.tokenizer": "t"}),
+        ):  # fmt: skip
+            self.assertEqual(other.batched_contains(names), 0)
+            self.assertEqual(other.batched_get_blocking(names), [None] * 2)
+        self.assertEqual(self.engine().batched_contains(names), 2)
 
     def test_parts_of_chunks_are_not_kept(self) -> None:
         self.assertEqual(self.put(keys("a", 1), [Thing.new(1, SIZE // 2)]), [])

@@ -16,7 +16,7 @@ import functools
 import logging
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -28,7 +28,8 @@ from lmcache.v1.distributed.l2_adapters.base import L2AdapterInterface
 
 from ..namespace import EngineKeys, namespace_digest
 from ..protocol import Chain, Found, Saved
-from .link import Link, namespace_fields
+from .layout import Described, Layout, described
+from .link import Link
 
 if TYPE_CHECKING:
     from lmcache.v1.distributed.api import MemoryLayoutDesc, ObjectKey
@@ -84,7 +85,7 @@ class HoldfastL2(L2AdapterInterface):
         self._loaded: dict[int, Bitmap] = {}
         #: Look-ups that hold their blocks until they are unlocked, by their first key.
         self._held: dict[ObjectKey, list[int]] = {}
-        self._keys: dict[tuple[str, int, str], EngineKeys] = {}
+        self._keys: dict[tuple[str, int, str, Layout], EngineKeys] = {}
         self._link: Link | None = None
         self._is_closed = False
 
@@ -107,7 +108,7 @@ class HoldfastL2(L2AdapterInterface):
     def submit_store_task(self, keys: list[ObjectKey], objects: list[MemoryObj]) -> int:
         """Offers objects; their buffers stay LMCache's, unchanged until the task has ended."""
         number, task = self._begin(len(keys))
-        link = self._attach(objects[0].get_size() if objects else 0)
+        link = self._attach(_described(objects))
 
         def end() -> None:
             # Under the lock: whoever asks for results takes the table away.
@@ -117,7 +118,7 @@ class HoldfastL2(L2AdapterInterface):
                 kept = sorted(task.done)
                 self._notify_keys_stored([keys[at] for at in kept], [objects[at].get_size() for at in kept])
 
-        groups = self._groups(keys) if link and link.takes(objects) else []
+        groups = self._groups(link, keys, map(Layout.of_object, objects)) if link and link.takes(objects) else []
         self._run(number, task, groups, 0, end, link, objects, self._save)
         return number
 
@@ -140,8 +141,13 @@ class HoldfastL2(L2AdapterInterface):
     def submit_lookup_and_lock_task(self, keys: list[ObjectKey], group_layout_descs: dict[int, MemoryLayoutDesc]) -> int:
         """Asks which objects can be loaded. What is found stays looked after until it is unlocked; a load may still miss."""
         number, task = self._begin(len(keys))
-        link = self._attach(_layout_bytes(group_layout_descs))
-        groups = self._groups(keys) if link else []
+        said = described(group_layout_descs)
+        link = self._attach(said[min(said)] if said else Described())
+        groups: list[_Group] = []
+        if link:
+            # Of a group of which LMCache says nothing the first objects' layout is the guess: no load believes it.
+            layouts = (said[key.object_group_id].layout if key.object_group_id in said else link.layout for key in keys)
+            groups = self._groups(link, keys, layouts)
 
         def end() -> None:
             with self._lock:
@@ -182,7 +188,7 @@ class HoldfastL2(L2AdapterInterface):
     def submit_load_task(self, keys: list[ObjectKey], objects: list[MemoryObj]) -> int:
         """Fills LMCache's buffers, as far as the agent has the objects."""
         number, task = self._begin(len(keys))
-        link = self._attach(objects[0].get_size() if objects else 0)
+        link = self._attach(_described(objects))
 
         def end() -> None:
             with self._lock:
@@ -190,7 +196,7 @@ class HoldfastL2(L2AdapterInterface):
             if task.done:
                 self._notify_keys_accessed([keys[at] for at in sorted(task.done)])
 
-        groups = self._groups(keys) if link and link.takes(objects) else []
+        groups = self._groups(link, keys, map(Layout.of_object, objects)) if link and link.takes(objects) else []
         self._run(number, task, groups, 2, end, link, objects, self._load)
         return number
 
@@ -238,11 +244,11 @@ class HoldfastL2(L2AdapterInterface):
             self._number += 1
             return self._number, _Task(count)
 
-    def _attach(self, block_bytes: int) -> Link | None:
+    def _attach(self, first: Described) -> Link | None:
         """The link to the agent, made when the size of objects is first known."""
         with self._lock:
-            if self._link is None and block_bytes > 0 and not self._is_closed:
-                self._link = Link(self._params, block_bytes, self._staging_bytes, self._l1)
+            if self._link is None and first.size > 0 and not self._is_closed:
+                self._link = Link(self._params, first.size, first.layout, self._staging_bytes, self._l1)
             return self._link
 
     def _run(
@@ -286,23 +292,22 @@ class HoldfastL2(L2AdapterInterface):
         if not self._is_closed:
             os.eventfd_write(self._events[event], 1)
 
-    def _groups(self, keys: Sequence[ObjectKey]) -> list[_Group]:
-        groups: dict[tuple[str, int, str, int], list[int]] = {}
-        for at, key in enumerate(keys):
-            groups.setdefault((key.model_name, key.kv_rank, key.cache_salt, key.object_group_id), []).append(at)
+    def _groups(self, link: Link, keys: Sequence[ObjectKey], layouts: Iterable[Layout]) -> list[_Group]:
+        groups: dict[tuple[str, int, str, int, Layout], list[int]] = {}
+        for at, (key, layout) in enumerate(zip(keys, layouts, strict=True)):
+            groups.setdefault((key.model_name, key.kv_rank, key.cache_salt, key.object_group_id, layout), []).append(at)
         found: list[_Group] = []
-        for (model, rank, salt, group), members in groups.items():
-            make = self._key_maker(model, rank, salt)
+        for (model, rank, salt, group, layout), members in groups.items():
+            make = self._key_maker(link, model, rank, salt, layout)
             chain = Chain(tuple(make(keys[at].chunk_hash) for at in members), group)
             found.append(_Group(chain, members))
         return found
 
-    def _key_maker(self, model: str, rank: int, salt: str) -> EngineKeys:
-        name = (model, rank, salt)
+    def _key_maker(self, link: Link, model: str, rank: int, salt: str, layout: Layout) -> EngineKeys:
+        name = (model, rank, salt, layout)
         maker = self._keys.get(name)
         if maker is None:
-            fields = namespace_fields(self._params, self._link.block_bytes if self._link else 0)
-            fields |= {"model": model, "lmcache_kv_rank": f"{rank:08x}", "tenant_salt": salt}
+            fields = link.namespace(layout, model=model, lmcache_kv_rank=f"{rank:08x}", tenant_salt=salt)
             maker = self._keys[name] = EngineKeys(namespace_digest(fields))
         return maker
 
@@ -314,11 +319,8 @@ def _up_to(chain: Chain, end: int) -> Chain:
     return Chain(chain.keys[:end], chain.group, chain.shard, chain.shards)
 
 
-def _layout_bytes(layouts: dict[int, MemoryLayoutDesc]) -> int:
-    """Bytes of an object of the first group, 0 when nobody says."""
-    for layout in layouts.values():
-        return sum(int(shape.numel()) * dtype.itemsize for shape, dtype in zip(layout.shapes, layout.dtypes, strict=True))
-    return 0
+def _described(objects: Sequence[MemoryObj]) -> Described:
+    return Described(Layout.of_object(objects[0]), objects[0].get_size()) if objects else Described()
 
 
 def _bitmap(task: _Task) -> Bitmap:

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, Final
 from ..arena import Lease, Reservation
 from ..client import DEFAULT_SOCKET, Client, Settings
 from ..mover import shared_mapping
-from ..namespace import REQUIRED_FIELDS
 from ..protocol import Chain, Loaded, Ownership, Places, Saved
 from ..regions import StagingRegion
+from .layout import Layout, namespace_fields
 
 if TYPE_CHECKING:
     from lmcache.v1.distributed.internal_api import L1MemoryDesc
@@ -31,6 +31,8 @@ _log = logging.getLogger("holdfast_kv.lmcache")
 #: Bytes of a job, as many as are copied before the agent starts on them: few enough for its checksums to keep up with our
 #: copies, and for it to have the slots.
 _JOB_BYTES: Final = 16 << 20
+#: A name that no other process has, the same one's next life included.
+_PROCESS: Final = os.urandom(16).hex()
 
 
 @dataclass(slots=True)
@@ -49,20 +51,27 @@ class Link:
     staging region.
     """
 
-    def __init__(self, params: dict[str, Any], block_bytes: int, staging_bytes: int, l1: L1MemoryDesc | None = None) -> None:
+    def __init__(
+        self, params: dict[str, Any], block_bytes: int, layout: Layout, staging_bytes: int, l1: L1MemoryDesc | None = None
+    ) -> None:
         self.block_bytes = block_bytes
+        #: That of the objects which were seen first.
+        self.layout = layout
+        self._params = params
+        self._is_warned = False
         #: Blocks of a job.
         self.piece = max(1, min(512, _JOB_BYTES // block_bytes))
         #: Blocks that were written, and read, in the agent's arena.
         self.written_in_place = self.read_in_place = 0
-        self.block_tokens = int(params.get("chunk_tokens", 256))
+        fields = namespace_fields(params, layout, block_bytes)
+        self.block_tokens = int(fields["block_tokens"])
         shared = _shared_arena(l1) if l1 is not None and params.get("in_place", True) else None
         hands_over = shared is None and bool(params.get("hand_over", True))
         self.client = Client(
             str(params.get("socket", DEFAULT_SOCKET)),
             kind="lmcache",
             store_namespace=str(params.get("store_namespace", "default")),
-            fields=namespace_fields(params, block_bytes),
+            fields=fields,
             block_bytes=block_bytes,
             ownership=Ownership.HOST if hands_over else Ownership.ENGINE,
             arena="writing" if hands_over else None,
@@ -104,6 +113,20 @@ class Link:
             return True
         _log.warning("objects of another size than %d bytes are not kept: one agent serves one layout", self.block_bytes)
         return False
+
+    def namespace(self, layout: Layout, **more: str) -> dict[str, str]:
+        """The namespace of objects with a layout. Where their dtypes leave open what the bytes are and nobody said it, it is
+        this process's alone."""
+        fields = namespace_fields(self._params, layout, self.block_bytes) | more
+        if not layout.is_opaque or self._params.get("kv_dtype"):
+            return fields
+        if not self._is_warned:
+            self._is_warned = True
+            _log.warning(
+                "LMCache hands KV over as %s, which several dtypes are: what is kept is of use to this process alone; "
+                "give kv_dtype, as fp8_e4m3", fields["kv_dtype"],
+            )  # fmt: skip
+        return fields | {"process": _PROCESS}
 
     # ---- saves
 
@@ -279,16 +302,3 @@ def _work(orders: queue.SimpleQueue[Callable[[], None] | None]) -> None:
         except Exception:
             _log.exception("a copy failed")
 
-
-def namespace_fields(params: dict[str, Any], block_bytes: int) -> dict[str, str]:
-    """The namespace of the server as a whole; each model, rank and salt has its own below it."""
-    fields = dict.fromkeys(REQUIRED_FIELDS, "")
-    fields |= {
-        "block_tokens": str(int(params.get("chunk_tokens", 256))),
-        "engine": "lmcache",
-        "hash_scheme": str(params.get("hash_scheme", "lmcache")),
-        "hash_seed": str(params.get("hash_seed", "")),
-        "memory_order": str(params.get("memory_order", "")),
-        "row_bytes": str(block_bytes),
-    }
-    return fields

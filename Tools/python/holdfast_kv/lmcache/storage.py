@@ -25,7 +25,8 @@ from lmcache.v1.storage_backend.abstract_backend import StoragePluginInterface
 
 from ..namespace import EngineKeys, namespace_digest
 from ..protocol import Chain, Saved
-from .link import Link, namespace_fields
+from .layout import Layout
+from .link import Link
 
 if TYPE_CHECKING:
     from lmcache.utils import CacheEngineKey
@@ -56,9 +57,11 @@ class HoldfastStorage(StoragePluginInterface):
         }
         self._params |= {"chunk_tokens": config.chunk_size, "memory_order": "layerwise" if config.use_layerwise else ""}
         self._deadline = float(self._params.get("transfer_deadline", 5.0))
+        self._heads = _heads(metadata)
         self._link = Link(
             self._params,
             int(local_cpu_backend.get_full_chunk_size_bytes()),
+            Layout.of(metadata.get_shapes(), metadata.get_dtypes()),
             int(self._params.get("staging_bytes", 256 << 20)),
         )
         self._lock = threading.Lock()
@@ -257,15 +260,24 @@ class HoldfastStorage(StoragePluginInterface):
         name = (key.model_name, key.world_size, key.worker_id, str(key.dtype), key.tags)
         maker = self._makers.get(name)
         if maker is None:
-            fields = namespace_fields(self._params, self._link.block_bytes)
-            fields |= {
-                "model": key.model_name,
-                "kv_dtype": str(key.dtype),
-                "tenant_salt": "" if key.tags is None else repr(key.tags),
-                "lmcache_rank": f"{key.worker_id} of {key.world_size}",
-            }
+            fields = self._link.namespace(
+                self._link.layout,
+                model=key.model_name,
+                tenant_salt="" if key.tags is None else repr(key.tags),
+                lmcache_dtype=str(key.dtype),
+                lmcache_rank=f"{key.worker_id} of {key.world_size}",
+                **self._heads,
+            )
             maker = self._makers[name] = EngineKeys(namespace_digest(fields))
         return maker
+
+
+def _heads(metadata: Any) -> dict[str, str]:
+    """The geometry of heads, where LMCache says it: its shape is layers, 2, tokens, heads, head size."""
+    shape = tuple(getattr(metadata, "kv_shape", None) or ())
+    if len(shape) != 5:
+        return {}
+    return {"layers": str(shape[0]), "kv_heads": str(shape[3]), "head_size": str(shape[4])}
 
 
 def _hash_bytes(chunk_hash: int | bytes) -> bytes:
