@@ -10,7 +10,9 @@ import ctypes
 import hashlib
 import sys
 import unittest
+import unittest.mock
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
@@ -76,14 +78,18 @@ def indices(pages: range) -> Any:
 
 
 class HiCacheTest(AgentTest):
-    def backend(self, pool: HostPool, *, rank: int = 0, ranks: int = 1, mla: bool = False, shares: bool = True, **extra: Any) -> HoldfastHiCache:
+    def backend(
+        self, pool: HostPool, *, rank: int = 0, ranks: int = 1, mla: bool = False, shares: bool = True,
+        facts: dict[str, str] | None = None, **extra: Any,
+    ) -> HoldfastHiCache:  # fmt: skip
         config = HiCacheStorageConfig(
             tp_rank=rank, tp_size=ranks, pp_rank=0, pp_size=1, attn_cp_rank=0, attn_cp_size=1, is_mla_model=mla,
             enable_storage_metrics=False, is_page_first_layout=True, model_name="m/m",
             extra_config={"socket": self.socket, "lookup_deadline": 15.0, "attach_seconds": 15.0, **extra},
         )  # fmt: skip
         backend = HoldfastHiCache(config, {})
-        backend.register_mem_pool_host(pool)
+        with unittest.mock.patch("holdfast_kv.sglang.hicache.engine_facts", lambda: facts or {}):
+            backend.register_mem_pool_host(pool)
         self.addCleanup(backend.close)
         if shares:
             assert backend._mover is not None
@@ -165,6 +171,60 @@ class HiCacheTest(AgentTest):
             self.assertEqual(second.batch_set_v1(keys, indices(range(3))), [True] * 3)
             # Of replicated pages one rank's are kept, of sharded ones each rank's.
             self.assertEqual(len(self.agent.blocks) - stored, 0 if mla else 3)
+
+    def test_the_same_bytes_in_another_dtype_or_geometry_do_not_meet(self) -> None:
+        pool, keys = HostPool(), names("d", 2)
+        pool.fill(range(2), 1)
+        self.assertEqual(self.backend(pool).batch_set_v1(keys, indices(range(2))), [True] * 2)
+        for change in ({"dtype": "float16"}, {"head_num": 4, "head_dim": 8}, {"layer_num": 1, "v_head_dim": 32}, {"layout": "page_head"}):
+            other = HostPool()
+            vars(other).update(change)
+            backend = self.backend(other)
+            self.assertEqual(backend.batch_exists(keys), 0, change)
+            self.assertEqual(backend.batch_get_v1(keys, indices(range(2))), [False] * 2, change)
+        for facts in ({"model_path": "/m"}, {"revision": "r"}, {"tokenizer_path": "/t"}):
+            self.assertEqual(self.backend(HostPool(), facts=facts).batch_exists(keys), 0, facts)
+        self.assertEqual(self.backend(HostPool()).batch_exists(keys), 2)
+
+    def test_the_kinds_of_fp8_do_not_meet(self) -> None:
+        keys, scales = names("f", 2), Path(self.socket).with_name("scales.json")
+        scales.write_bytes(b"some")
+
+        def backend(kind: str, device: str = "", path: str = "", **extra: Any) -> tuple[HoldfastHiCache, HostPool]:
+            pool = HostPool()
+            # What a host pool of SGLang's says, whichever fp8 its device's pool has.
+            pool.dtype = "torch.uint8"
+            if device:
+                pool.device_pool = SimpleNamespace(dtype=device)  # type: ignore[attr-defined]
+            facts = {"kv_cache_dtype": kind} | ({"quantization_param_path": path} if path else {})
+            return self.backend(pool, facts=facts if kind else {}, **extra), pool
+
+        first, pool = backend("fp8_e4m3")
+        pool.fill(range(2), 1)
+        self.assertEqual(first.batch_set_v1(keys, indices(range(2))), [True] * 2)
+        self.assertEqual(backend("fp8_e4m3")[0].batch_exists(keys), 2)
+        for kind, device, path, extra in (
+            ("fp8_e5m2", "", "", {}), ("mxfp8", "", "", {}), ("auto", "", "", {}), ("fp8_e4m3", "torch.float8_e4m3fnuz", "", {}),
+            ("fp8_e4m3", "", str(scales), {}), ("fp8_e4m3", "", "", {"kv_scales": "mine"}), ("", "", "", {"kv_dtype": "fp8_e5m2"}),
+        ):  # fmt: skip
+            self.assertEqual(backend(kind, device, path, **extra)[0].batch_exists(keys), 0, (kind, device, path, extra))
+        # Scales are what their file says.
+        backend("fp8_e4m3", "", str(scales))[0].batch_set_v1(keys, indices(range(2)))
+        self.assertEqual(backend("fp8_e4m3", "", str(scales))[0].batch_exists(keys), 2)
+        scales.write_bytes(b"others")
+        self.assertEqual(backend("fp8_e4m3", "", str(scales))[0].batch_exists(keys), 0)
+        with self.assertRaisesRegex(ValueError, "kv_dtype"):
+            backend("")
+
+    def test_a_further_pool_in_another_dtype_does_not_meet(self) -> None:
+        keys = names("m", 1)
+        for dtype in ("bfloat16", "float16"):
+            backend, window = self.backend(HostPool()), HostPool(4096)
+            window.dtype = dtype
+            backend.register_mem_host_pool_v2(window, PoolName.SWA)
+            transfer = PoolTransfer(PoolName.SWA, host_indices=indices(range(1)), keys=keys)
+            self.assertEqual(backend.batch_get_v2([transfer])[PoolName.SWA], [False], dtype)
+            self.assertEqual(backend.batch_set_v2([transfer])[PoolName.SWA], [True], dtype)
 
     def test_copying_calls_of_older_versions(self) -> None:
         pool = HostPool(64)

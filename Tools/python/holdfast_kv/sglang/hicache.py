@@ -28,10 +28,9 @@ from sglang.srt.mem_cache.hicache_storage import (
 
 from ..client import DEFAULT_SOCKET, Client, Settings
 from ..mover import Mover, Piece
-from ..namespace import EngineKeys, namespace_digest
 from ..protocol import Chain, Ownership
-from .identity import namespace_fields, shard_of
-from .pools import Pool, group_of, is_chain, restorable_by
+from .identity import engine_facts, namespace_fields, pool_fields, shard_of
+from .pools import Pool, group_of, is_chain, page_size_of, payloads_of, restorable_by
 
 if TYPE_CHECKING:
     from sglang.srt.mem_cache.pool_host import HostKVCache
@@ -57,7 +56,8 @@ class HoldfastHiCache(HiCacheStorage):
         self._attach_seconds = float(extra.get("attach_seconds", 2.0))
         self._pools: dict[str, Pool] = {}
         self._mover: Mover | None = None
-        self._digest = b""
+        #: The namespace of KV's pages.
+        self._fields: dict[str, str] = {}
         self._shard, self._shards = shard_of(storage_config)
         self._counts = {"pages_found": 0, "pages_loaded": 0, "pages_saved": 0}
         self._counts_lock = threading.Lock()
@@ -67,15 +67,15 @@ class HoldfastHiCache(HiCacheStorage):
     def register_mem_pool_host(self, mem_pool_host: HostKVCache) -> None:
         """The pool of KV pages: connects, and hands the pool's memory over if it can be shared."""
         super().register_mem_pool_host(mem_pool_host)
-        anchor = Pool(mem_pool_host, 0, not self._config.is_mla_model)
-        self._pools[PoolName.KV] = anchor
-        probe = anchor.payloads(torch.zeros(anchor.page_size, dtype=torch.int64), 1)
+        probe = payloads_of(mem_pool_host, torch.zeros(page_size_of(mem_pool_host), dtype=torch.int64), 1)
         if probe is None:
             raise ValueError("this host pool does not say where its pages lie; use --hicache-mem-layout page_first")
         page_bytes = sum(length for _, length in probe[0])
-        fields = namespace_fields(self._config, mem_pool_host, page_bytes, self._tenant_salt)
-        self._digest = namespace_digest(fields)
-        self._keys = EngineKeys(self._digest)
+        fields = namespace_fields(
+            self._config, mem_pool_host, page_bytes, self._tenant_salt, self._config.extra_config, engine_facts()
+        )
+        self._fields = fields
+        self._pools[PoolName.KV] = Pool(mem_pool_host, 0, not self._config.is_mla_model, fields)
         client = Client(
             self._socket,
             kind="sglang",
@@ -98,7 +98,7 @@ class HoldfastHiCache(HiCacheStorage):
         if name in self._pools:
             return
         is_sharded = name == PoolName.MAMBA or not self._config.is_mla_model
-        self._pools[name] = Pool(host_pool, group_of(name), is_sharded)
+        self._pools[name] = Pool(host_pool, group_of(name), is_sharded, self._fields | pool_fields(name, host_pool))
         self._share(host_pool)
 
     def _share(self, pool: HostKVCache) -> None:
@@ -114,7 +114,7 @@ class HoldfastHiCache(HiCacheStorage):
     # ---- keys
 
     def _chain(self, keys: Sequence[str], before: Sequence[str], pool: Pool) -> Chain:
-        names = tuple(self._keys(_raw(key)) for key in (*before, *keys))
+        names = tuple(pool.keys(_raw(key)) for key in (*before, *keys))
         shard, shards = (self._shard, self._shards) if pool.is_sharded else self._replicated()
         return Chain(names, pool.group, shard, shards)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from sglang.srt.mem_cache.hicache_storage import PoolHitPolicy, PoolName, PoolTransfer
 
 from ..mover import Piece
+from ..namespace import EngineKeys, namespace_digest
 
 if TYPE_CHECKING:
     import torch
@@ -16,22 +17,33 @@ if TYPE_CHECKING:
 
 
 class Pool:
-    """A host pool: its pages' bytes and its number among the groups of objects."""
+    """A host pool: its pages' bytes, its number among the groups of objects, and the fields of its namespace."""
 
-    def __init__(self, pool: HostKVCache, group: int, is_sharded: bool) -> None:
+    def __init__(self, pool: HostKVCache, group: int, is_sharded: bool, fields: Mapping[str, str]) -> None:
         self.pool = pool
+        self.keys = EngineKeys(namespace_digest(fields))
         self.group = group
         self.is_sharded = is_sharded
-        self.page_size = int(getattr(pool, "page_size", 1) or 1)
+        self.page_size = page_size_of(pool)
 
     def payloads(self, indices: torch.Tensor, count: int) -> list[list[Piece]] | None:
         """Where pages lie: their pieces in the order of their bytes; None where the pool does not say."""
-        pointers, sizes = self.pool.get_page_buffer_meta(indices)
-        if count == 0 or len(pointers) % count:
-            return None
-        each = len(pointers) // count
-        pieces = [(int(at), int(size)) for at, size in zip(pointers, sizes, strict=True)]
-        return [pieces[page * each : (page + 1) * each] for page in range(count)]
+        return payloads_of(self.pool, indices, count)
+
+
+def page_size_of(pool: HostKVCache) -> int:
+    """Tokens of a pool's page."""
+    return int(getattr(pool, "page_size", 1) or 1)
+
+
+def payloads_of(pool: HostKVCache, indices: torch.Tensor, count: int) -> list[list[Piece]] | None:
+    """``Pool.payloads`` of a host pool."""
+    pointers, sizes = pool.get_page_buffer_meta(indices)
+    if count == 0 or len(pointers) % count:
+        return None
+    each = len(pointers) // count
+    pieces = [(int(at), int(size)) for at, size in zip(pointers, sizes, strict=True)]
+    return [pieces[page * each : (page + 1) * each] for page in range(count)]
 
 
 def group_of(name: str) -> int:

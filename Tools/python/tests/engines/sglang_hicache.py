@@ -18,6 +18,7 @@ sys.path[:0] = [os.path.join(os.path.dirname(__file__), ".."), os.path.join(os.p
 import readme
 import torch
 from memory_agent import MemoryAgent
+from sglang.srt.arg_groups.arg_utils import namespace_of
 from sglang.srt.mem_cache.hicache_storage import (
     HiCacheStorageConfig,
     HiCacheStorageExtraInfo,
@@ -28,8 +29,10 @@ from sglang.srt.mem_cache.hicache_storage import (
 from sglang.srt.mem_cache.pool_host import common
 from sglang.srt.mem_cache.pool_host.mha import MHATokenToKVPoolHost
 from sglang.srt.mem_cache.storage.backend_factory import StorageBackendFactory
+from sglang.srt.server_args import ServerArgs
 
 from holdfast_kv.protocol import Refusal, Refused
+from holdfast_kv.sglang.identity import engine_facts
 
 PAGE, SIZE = 4, 256
 
@@ -96,6 +99,13 @@ class HiCacheTest(unittest.TestCase):
         self.assertTrue(torch.equal(after, before.index_select(token, torch.arange(0, 80))))
         self.assertEqual(backend.batch_get_v1([*keys[:2], "ee" * 32], torch.arange(0, 12)), [True, True, False])
         return backend.counts
+
+    def test_what_the_namespace_reads_of_sglangs_settings_is_where_it_reads_it(self) -> None:
+        where = namespace_of(ServerArgs)
+        names = ("kv_cache_dtype", "model_path", "quantization_param_path", "revision", "tokenizer_path")
+        self.assertEqual([where[name] for name in names], ["model"] * 4 + ["serving"])
+        # Nothing was published in this process.
+        self.assertEqual(engine_facts(), {})
 
     def test_pages_of_a_memfd_pool_move_without_a_copy(self) -> None:
         counts = self.round_trip(pool_of())
