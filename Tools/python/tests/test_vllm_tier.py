@@ -47,7 +47,7 @@ HIT, MISS, RETRY = LookupResult.HIT, LookupResult.MISS, LookupResult.RETRY
 
 def spec_of(
     *, model: str = "m/m", dtype: str = "bfloat16", tokens: int = 16, per_chunk: int = 1, layers: int = 2, groups: int = 1,
-    ranks: int = 1, stages: int = 1, canonical: bool = False, events: bool = True,
+    ranks: int = 1, stages: int = 1, canonical: bool = False, order: str | None = None, events: bool = True,
 ) -> Any:  # fmt: skip
     """What a tier reads of an ``OffloadingSpec``."""
     names = tuple(f"l{number}" for number in range(layers))
@@ -59,7 +59,7 @@ def spec_of(
             rank=0, world_size=ranks * stages, tp_size=ranks, pp_size=stages, pcp_size=1, dcp_size=1,
             is_parallelism_agnostic=False,
         ),
-        replicated_layout=False, canonical_layout=canonical, kv_cache_layout="LBNHC" if canonical else None,
+        replicated_layout=False, canonical_layout=canonical, kv_cache_layout="LBNHC" if canonical else order,
     )  # fmt: skip
     return SimpleNamespace(config=config, kv_events_config=SimpleNamespace(enable_kv_cache_events=events))
 
@@ -397,14 +397,29 @@ class RulesTest(unittest.TestCase):
 
     # ---- identity
 
+    def test_the_same_bytes_in_another_dtype_or_order_are_no_hit(self) -> None:
+        names = keys("a", 3)
+        tier = self.tier(spec_of(dtype="fp8_e4m3", order="LBNHC"))
+        self.store(tier, names, self.begin(tier, "r"))
+        for change in ({"dtype": "fp8_e5m2"}, {"order": "LBHNC"}):
+            other = self.tier(spec_of(**({"dtype": "fp8_e4m3", "order": "LBNHC"} | change)))
+            self.assertEqual(self.settle(other, names, self.begin(other, "r")), [MISS] * 3, change)
+        same = self.tier(spec_of(dtype="fp8_e4m3", order="LBNHC"))
+        self.assertEqual(self.settle(same, names, self.begin(same, "r")), [HIT] * 3)
+
     def test_whatever_changes_the_bytes_of_a_block_is_another_namespace(self) -> None:
         variants: list[dict[str, Any]] = [
             {}, {"model": "m/n"}, {"dtype": "float16"}, {"tokens": 32}, {"per_chunk": 2}, {"layers": 3}, {"groups": 2},
-            {"ranks": 2}, {"stages": 2}, {"canonical": True},
+            {"ranks": 2}, {"stages": 2}, {"canonical": True}, {"order": "LBNHC"}, {"order": "LBHNC"}, {"dtype": "fp8_e4m3"},
+            {"dtype": "fp8_e5m2"},
         ]  # fmt: skip
         digests = {namespace_digest(namespace_fields(spec_of(**each), ROW, "")) for each in variants}
         digests |= {namespace_digest(namespace_fields(spec_of(), size, salt)) for size, salt in ((2 * ROW, ""), (ROW, "t"))}
-        self.assertEqual(len(digests), len(variants) + 2)
+        said = [{"revision": "r"}, {"tokenizer": "t"}, {"kv_scales": "s"}]
+        digests |= {namespace_digest(namespace_fields(spec_of(), ROW, "", **each)) for each in said}
+        self.assertEqual(len(digests), len(variants) + 2 + len(said))
+        scales = {dtype: namespace_fields(spec_of(dtype=dtype), ROW, "")["kv_scales"] for dtype in ("bfloat16", "fp8_e4m3")}
+        self.assertEqual(scales, {"bfloat16": "", "fp8_e4m3": "checkpoint"})
         # Names do not depend on what else a process has: the same fields give the same digest.
         self.assertEqual(namespace_fields(spec_of(), ROW, ""), namespace_fields(spec_of(), ROW, ""))
 

@@ -32,6 +32,15 @@ def hash_scheme() -> tuple[str, str]:
     return "vllm-chain", bytes(seed).hex()
 
 
+def kv_dtype(name: str) -> str:
+    """vLLM's name of a KV dtype, with the platform behind it where it has other numbers under that name."""
+    if not name.startswith("fp8"):
+        return name
+    from vllm.platforms import current_platform
+
+    return f"{name} (fnuz)" if current_platform.is_fp8_fnuz() else name
+
+
 def session_of(parameters: Mapping[str, Any] | None) -> tuple[int, int]:
     """A request's conversation and its turn, from ``kv_transfer_params`` (``session``, ``turn``); 0, −1 without."""
     if not parameters or "session" not in parameters:

@@ -32,10 +32,10 @@ from vllm.v1.kv_offload.file_mapper import FileMapper
 from vllm.v1.kv_offload.tiering.base import JobResult, SecondaryTierManager, TransferJob
 
 from ..client import DEFAULT_SOCKET, Client, Settings
-from ..namespace import EngineKeys, namespace_digest
+from ..namespace import EngineKeys, namespace_digest, scales_of
 from ..protocol import Changed, Ownership
 from ..tier import Block, JobEnd, Tier
-from .compat import check_version, hash_scheme, session_of
+from .compat import check_version, hash_scheme, kv_dtype, session_of
 
 if TYPE_CHECKING:
     from vllm.v1.kv_offload.base import OffloadingSpec
@@ -61,6 +61,9 @@ class HoldfastTier(SecondaryTierManager):
         socket: str = DEFAULT_SOCKET,
         store_namespace: str = "default",
         tenant_salt: str = "",
+        revision: str = "",
+        tokenizer: str = "",
+        kv_scales: str = "",
         lookup_deadline: float = 0.05,
         load_deadline: float = 5.0,
         store_deadline: float = 30.0,
@@ -77,7 +80,7 @@ class HoldfastTier(SecondaryTierManager):
             _log.warning("enable_kv_events: vLLM publishes no events; give it --kv-events-config")
             enable_kv_events = False
         self._row = self.block_size_bytes
-        fields = namespace_fields(offloading_spec, self._row, tenant_salt)
+        fields = namespace_fields(offloading_spec, self._row, tenant_salt, revision, tokenizer, kv_scales)
         self._client = Client(
             socket,
             kind="vllm-tier",
@@ -208,28 +211,36 @@ class HoldfastTier(SecondaryTierManager):
             _log.warning("the agent still holds rows of the region; it lets go of them when this process ends")
 
 
-def namespace_fields(spec: OffloadingSpec, row: int, tenant_salt: str) -> dict[str, str]:
-    """What must be equal for two engines to share blocks: vLLM's own storage fields, the row, the hash's seed."""
+def namespace_fields(
+    spec: OffloadingSpec, row: int, tenant_salt: str, revision: str = "", tokenizer: str = "", kv_scales: str = ""
+) -> dict[str, str]:
+    """What must be equal for two engines to share blocks: vLLM's own storage fields, the row, the hash's seed.
+
+    vLLM tells a tier the KV's dtype by name and its layers, and nothing of heads, revision, tokenizer and scales.
+    """
     config = spec.config
     run = FileMapper.from_offloading_spec(
         root_dir="", offloading_spec=spec, blocks_per_file=config.cache.blocks_per_chunk, parallel_agnostic=True
     ).get_run_config()
     scheme, seed = hash_scheme()
     layers = [name for group in config.groups for name in group.layer_names]
+    dtype = kv_dtype(str(config.model.dtype).removeprefix("torch."))
+    order = "canonical" if config.canonical_layout else "rows"
     return {
         "block_tokens": str(config.cache.tokens_per_hash * config.cache.blocks_per_chunk),
         "engine": "vllm",
         "hash_scheme": scheme,
         "hash_seed": seed,
         "head_size": "",
-        "kv_dtype": str(config.model.dtype),
+        "kv_dtype": dtype,
         "kv_heads": "",
-        "kv_scales": "",
+        "kv_scales": kv_scales or scales_of(dtype),
         "layers": str(len(layers)),
-        "memory_order": "canonical" if config.canonical_layout else "rows",
+        "memory_order": f"{order} {getattr(config, 'kv_cache_layout', None) or ''}".strip(),
         "model": config.model.name,
         "tenant_salt": tenant_salt,
-        "tokenizer": "",
+        "tokenizer": tokenizer,
+        "revision": revision,
         "row_bytes": str(row),
         "vllm_storage": json.dumps(run, sort_keys=True, separators=(",", ":")),
     }

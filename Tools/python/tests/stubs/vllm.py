@@ -1,4 +1,4 @@
-"""vLLM's interface of secondary tiers, as of 0.33: what ``holdfast_kv.vllm.tier`` imports."""
+"""vLLM's interfaces, as of 0.33: what ``holdfast_kv.vllm.tier`` and the scheduler's half of the connector import."""
 
 from __future__ import annotations
 
@@ -140,12 +140,50 @@ class FileMapper:
         return dict(self.fields)
 
 
+@dataclass
+class KVConnectorMetadata:
+    pass
+
+
+class AttentionSpec:
+    """A group's layers; tests bring the numbers."""
+
+
+class MLAAttentionSpec(AttentionSpec):
+    pass
+
+
+@dataclass
+class BlockStored:
+    block_hashes: list[Any]
+    parent_block_hash: Any
+    token_ids: list[int]
+    block_size: int
+    lora_id: int | None
+    medium: str | None
+    lora_name: str | None
+    group_idx: int | None = None
+
+
+@dataclass
+class BlockRemoved:
+    block_hashes: list[Any]
+    medium: str | None
+
+
+class _Platform:
+    @staticmethod
+    def is_fp8_fnuz() -> bool:
+        return False
+
+
 def install() -> None:
     """Makes ``import vllm`` find this."""
     here = globals()
     made = modules(
         "vllm", "vllm.v1.kv_offload.base", "vllm.v1.kv_offload.file_mapper", "vllm.v1.kv_offload.tiering.base",
-        "vllm.v1.core.kv_cache_utils",
+        "vllm.v1.core.kv_cache_utils", "vllm.v1.kv_cache_interface", "vllm.platforms", "vllm.distributed.kv_events",
+        "vllm.distributed.kv_transfer.kv_connector.v1.base",
     )  # fmt: skip
     made["vllm"].__version__ = "0.33.0"  # type: ignore[attr-defined]
     made["vllm.v1.core.kv_cache_utils"].NONE_HASH = bytes(32)  # type: ignore[attr-defined]
@@ -156,8 +194,13 @@ def install() -> None:
         ),
         "vllm.v1.kv_offload.file_mapper": ("FileMapper",),
         "vllm.v1.kv_offload.tiering.base": ("JobResult", "SecondaryTierManager", "TransferJob"),
+        "vllm.v1.kv_cache_interface": ("AttentionSpec", "MLAAttentionSpec"),
+        "vllm.distributed.kv_events": ("BlockRemoved", "BlockStored"),
+        "vllm.distributed.kv_transfer.kv_connector.v1.base": ("KVConnectorMetadata",),
     }.items():  # fmt: skip
         for name in names:
             setattr(made[path], name, here[name])
-    # A type in annotations alone.
+    made["vllm.platforms"].current_platform = _Platform()  # type: ignore[attr-defined]
+    # Types in annotations alone.
     made["vllm.v1.kv_offload.base"].OffloadKey = bytes  # type: ignore[attr-defined]
+    made["vllm.distributed.kv_events"].KVCacheEvent = object  # type: ignore[attr-defined]
