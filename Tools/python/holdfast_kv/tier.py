@@ -234,9 +234,11 @@ class Tier:
 
     def _ask(self, request: _Request, chain: _Chain, end: int) -> None:
         first, chain.asked = chain.asked, end
+        # A request's first look-up carries its tokens; groups and later pieces are parts of the same prompt.
+        is_part = any(other.tickets for other in request.chains.values())
         ticket, answer = self.client.lookup(
             self._wire(chain, end),
-            prompt_tokens=end * self._block_tokens,
+            prompt_tokens=0 if is_part else end * self._block_tokens,
             session=request.session,
             turn=request.turn,
         )
@@ -271,16 +273,18 @@ class Tier:
         self._unasked.pop(request, None)
         if self._latest == request:
             self._latest = ""
-        for chain in owner.chains.values():
-            for ticket in chain.tickets:
-                self.client.finished(
-                    ticket,
-                    reason=reason,
-                    cached_tokens=cached_tokens,
-                    time_to_first_token=time_to_first_token,
-                    resumes_after=resumes_after,
-                    answer_tokens=answer_tokens,
-                )
+        # Counted once, like the prompt's tokens; the reason is that of every part.
+        first, *others = sorted(ticket for chain in owner.chains.values() for ticket in chain.tickets) or [0]
+        self.client.finished(
+            first,
+            reason=reason,
+            cached_tokens=cached_tokens,
+            time_to_first_token=time_to_first_token,
+            resumes_after=resumes_after,
+            answer_tokens=answer_tokens,
+        )
+        for ticket in others:
+            self.client.finished(ticket, reason=reason, resumes_after=resumes_after)
         self._over.keep(request, owner)
 
     def touch(self, names: Sequence[bytes]) -> None:
@@ -364,7 +368,7 @@ class Tier:
         return chain.naming.chain(end, chain.group, self._shard, self._shards)
 
     def _owner(self, name: str) -> _Request:
-        """The request of a job. One that nobody began, or that was over long ago, gets no place among those that are open."""
+        """The request of a job. One that nobody began, or that was over long ago, gets no place among the open ones."""
         owner = self._requests.get(name)
         if owner is None:
             owner = self._over.get(name)

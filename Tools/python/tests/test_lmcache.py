@@ -240,6 +240,12 @@ class AdapterTest(Agents):
             self.assertTrue(self.store(adapter, [name], [Thing.new(number + 1)]))
         self.assertEqual(self.load(adapter, names), [1, 2, 3, 4, 5])
 
+    def test_a_prompt_of_many_ranks_is_one_prompt(self) -> None:
+        adapter = self.adapter()
+        self.look_up(adapter, [*keys("a", 3, kv_rank=0x02000200), *keys("a", 3, kv_rank=0x02010201)])
+        asked = [frame.prompt_tokens for frame in self.agent.heard if isinstance(frame, p.LookUp)]
+        self.assertEqual(asked[-2:], [48, 0])
+
     def test_the_same_bytes_in_another_dtype_or_shape_do_not_meet(self) -> None:
         names = keys("a", 2)
         self.assertTrue(self.store(self.adapter(), names, things(2)))
@@ -417,6 +423,11 @@ class StorageTest(Agents):
             self.assertEqual(self.storage.batched_contains(name), 0, variants[number])
             self.put(name, [Thing.new(number + 1)])
         self.assertEqual([self.storage.get_blocking(name[0]).byte for name in names], [1, 2, 3, 4])
+
+    def test_a_prompt_of_many_workers_is_one_prompt(self) -> None:
+        for worker in range(3):
+            self.storage.batched_contains(keys("a", 2, world_size=3, worker_id=worker))
+        self.assertEqual([frame.prompt_tokens for frame in self.agent.heard if isinstance(frame, p.LookUp)][-3:], [32, 0, 0])
 
     def test_the_same_bytes_in_another_dtype_or_with_other_heads_do_not_meet(self) -> None:
         names = keys("a", 2)

@@ -32,7 +32,7 @@ from sglang.srt.mem_cache.hicache_storage import (
     PoolTransfer,
 )
 
-from holdfast_kv.protocol import Refusal, Refused
+from holdfast_kv.protocol import LookUp, Refusal, Refused
 from holdfast_kv.regions import SharedMemory
 from holdfast_kv.sglang.hicache import HoldfastHiCache
 from holdfast_kv.sglang.pools import group_of, restorable_by
@@ -171,6 +171,16 @@ class HiCacheTest(AgentTest):
             self.assertEqual(second.batch_set_v1(keys, indices(range(3))), [True] * 3)
             # Of replicated pages one rank's are kept, of sharded ones each rank's.
             self.assertEqual(len(self.agent.blocks) - stored, 0 if mla else 3)
+
+    def test_a_prompt_of_many_ranks_and_pools_is_one_prompt(self) -> None:
+        for rank in range(2):
+            backend = self.backend(HostPool(), rank=rank, ranks=2)
+            backend.register_mem_host_pool_v2(HostPool(4096), PoolName.INDEXER)
+            backend.batch_set_v1(names("p", 3), indices(range(3)))
+            backend.batch_exists_v2(names("p", 3), [PoolTransfer(PoolName.INDEXER)])
+        asked = [(frame.chain.shard, frame.prompt_tokens) for frame in self.agent.heard if isinstance(frame, LookUp)]
+        self.assertEqual([each for each in asked if each[1]], [(0, 3 * PAGE)])
+        self.assertEqual(len(asked), 4)
 
     def test_the_same_bytes_in_another_dtype_or_geometry_do_not_meet(self) -> None:
         pool, keys = HostPool(), names("d", 2)

@@ -23,6 +23,7 @@ if not stubs.is_installed("vllm"):
 
 from vllm.v1.kv_cache_interface import AttentionSpec
 
+from holdfast_kv import protocol as p
 from holdfast_kv.namespace import EngineKeys, namespace_digest
 from holdfast_kv.vllm.plan import Shape
 from holdfast_kv.vllm.scheduler import Scheduler
@@ -113,6 +114,21 @@ class SchedulerTest(AgentTest):
         self.assertIn("scales", shape.reason)
         self.keep(shape, 3)
         self.assertEqual(self.matched(shape), 0)
+
+    # ---- one prompt
+
+    def test_a_prompt_of_many_parts_is_one_prompt(self) -> None:
+        scheduler = self.scheduler(shape_of(ranks=2, groups=2))
+        request = request_of("r", 3, kv_transfer_params={"session": "s", "turn": 1}, num_cached_tokens=48)
+        scheduler.match(request, 0)
+        scheduler.end(request)
+        self.assertTrue(scheduler.client.ping().result(15))
+        asked = [frame for frame in self.agent.heard if isinstance(frame, p.LookUp)]
+        self.assertEqual({(each.chain.group, each.chain.shard) for each in asked}, {(0, 0), (0, 1), (1, 0), (1, 1)})
+        self.assertEqual([each.prompt_tokens for each in asked], [49, 0, 0, 0])
+        self.assertEqual({(len(each.chain.keys), each.turn) for each in asked}, {(3, 1)})
+        self.assertEqual([end.cached_tokens for end in self.agent.ends], [48, -1, -1, -1])
+        self.assertEqual([end.ticket for end in self.agent.ends], [each.ticket for each in asked])
 
 
 if __name__ == "__main__":

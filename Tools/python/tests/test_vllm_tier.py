@@ -181,6 +181,16 @@ class RulesTest(unittest.TestCase):
         self.assertTrue(self.ends(tier)[0].success)
         self.assertEqual((self.row(20), self.row(21)), (10, 4))
 
+    def test_a_prompt_of_many_groups_is_one_prompt(self) -> None:
+        tier = self.tier(spec_of(groups=2))
+        context = self.begin(tier, "r")
+        names = [name for pair in zip(keys("a", 4), keys("a", 4, group=1), strict=True) for name in pair]
+        self.settle(tier, names, context)
+        self.settle(tier, [*names, *keys("b", 2)], context)
+        self.assertEqual([(frame.chain.group, frame.prompt_tokens) for frame in self.asked()], [(0, 64), (1, 0), (0, 0)])
+        self.settle(tier, keys("c", 1), self.begin(tier, "s"))
+        self.assertEqual(self.asked()[-1].prompt_tokens, 16)
+
     def test_a_conversation_is_named_to_the_agent(self) -> None:
         tier, names = self.tier(), keys("a", 2)
         self.settle(tier, names, self.begin(tier, "r1", session="c", turn=3))

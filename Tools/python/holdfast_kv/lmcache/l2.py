@@ -155,9 +155,11 @@ class HoldfastL2(L2AdapterInterface):
 
         with self._lock:
             task.open = len(groups)
-        for group in groups:
+        for place, group in enumerate(groups):
             assert link is not None
-            ticket, answer = link.client.lookup(group.chain, prompt_tokens=len(group.chain.keys) * link.block_tokens)
+            # Ranks and groups of objects are parts of one prompt, whose tokens are counted once.
+            tokens = 0 if place else len(group.chain.keys) * link.block_tokens
+            ticket, answer = link.client.lookup(group.chain, prompt_tokens=tokens)
             with self._lock:
                 self._held.setdefault(keys[group.members[0]], []).append(ticket)
 

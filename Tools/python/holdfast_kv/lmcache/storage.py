@@ -82,7 +82,9 @@ class HoldfastStorage(StoragePluginInterface):
         """How many chunks from the first on can be loaded. Waits for the agent as long as a look-up may take."""
         if not keys or not self._link.client.is_open:
             return 0
-        ticket, answer = self._link.client.lookup(self._chain(keys), prompt_tokens=len(keys) * self._link.block_tokens)
+        # Each worker asks for its own part of the prompt, whose tokens are counted once.
+        tokens = 0 if keys[0].worker_id else len(keys) * self._link.block_tokens
+        ticket, answer = self._link.client.lookup(self._chain(keys), prompt_tokens=tokens)
         hits = min(len(keys), answer.result().hit_blocks)
         self._link.client.finished(ticket)
         if pin:

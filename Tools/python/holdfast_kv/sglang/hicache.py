@@ -142,7 +142,9 @@ class HoldfastHiCache(HiCacheStorage):
         if self._mover is None or pool is None or not keys:
             return 0
         chain = self._chain(keys, before, pool)
-        found = self._mover.look_up(chain, prompt_tokens=len(chain.keys) * self._pools[PoolName.KV].page_size)
+        # Ranks and further pools ask for parts of one prompt, whose tokens are counted once.
+        tokens = 0 if self._shard or pool.group else len(chain.keys) * pool.page_size
+        found = self._mover.look_up(chain, prompt_tokens=tokens)
         hits = max(0, min(found, len(chain.keys)) - len(before))
         self._count("pages_found", hits)
         return hits

@@ -63,7 +63,8 @@ class Scheduler:
         self._known: OrderedDict[bytes, tuple[Any, Any, list[int]]] = OrderedDict()
 
     def begin(self, request: Request) -> None:
-        """A request's look-up: each group and each shard that its workers need."""
+        """A request's look-up: each group and each shard that its workers need. The first carries the prompt's tokens, or
+        the agent would count the prompt once for each."""
         asked = _Asked(Naming(self._keys))
         self._requests[request.request_id] = (request, asked)
         if self._shape.reason or not self.client.is_open:
@@ -77,7 +78,7 @@ class Scheduler:
             for shard in range(self._shape.shards):
                 ticket, answer = self.client.lookup(
                     asked.naming.chain(count, group, shard, self._shape.shards),
-                    prompt_tokens=request.num_tokens,
+                    prompt_tokens=0 if asked.tickets else request.num_tokens,
                     session=session,
                     turn=turn,
                 )
@@ -186,8 +187,10 @@ class Scheduler:
         entry = self._requests.pop(request.request_id, None)
         if entry is None:
             return
-        for ticket in entry[1].tickets:
-            self.client.finished(ticket, cached_tokens=max(-1, getattr(request, "num_cached_tokens", -1)))
+        first, *others = entry[1].tickets or [0]
+        self.client.finished(first, cached_tokens=max(-1, getattr(request, "num_cached_tokens", -1)))
+        for ticket in others:
+            self.client.finished(ticket)
 
     def _changed(self, changed: Changed) -> None:
         """On the client's thread."""
