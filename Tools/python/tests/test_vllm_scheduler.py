@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import time
 import unittest
+import unittest.mock
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -68,6 +69,18 @@ def request_of(name: str, blocks: int, **more: Any) -> Any:
     return SimpleNamespace(**about | more)
 
 
+def step_of(request: Any, *, computed: int = 0, is_new: bool = True) -> Any:
+    """A step of vLLM's scheduler with one request, new or running."""
+    blocks = tuple(range(1, len(request.block_hashes) + 1))
+    new = SimpleNamespace(req_id=request.request_id, block_ids=[blocks], num_computed_tokens=computed)
+    running = SimpleNamespace(req_ids=[request.request_id], new_block_ids=[None], num_computed_tokens=[request.num_tokens])
+    return SimpleNamespace(
+        scheduled_new_reqs=[new] if is_new else [],
+        scheduled_cached_reqs=SimpleNamespace(req_ids=[]) if is_new else running,
+        num_scheduled_tokens={request.request_id: request.num_tokens - computed if is_new else 1},
+    )
+
+
 class SchedulerTest(AgentTest):
     def scheduler(self, shape: Shape) -> Scheduler:
         scheduler = Scheduler(shape, {"socket": self.socket, "lookup_deadline": 15.0, "lookup_wait": 15.0})
@@ -119,8 +132,9 @@ class SchedulerTest(AgentTest):
 
     def test_a_prompt_of_many_parts_is_one_prompt(self) -> None:
         scheduler = self.scheduler(shape_of(ranks=2, groups=2))
-        request = request_of("r", 3, kv_transfer_params={"session": "s", "turn": 1}, num_cached_tokens=48)
+        request = request_of("r", 3, kv_transfer_params={"session": "s", "turn": 1, "ends": "branch"})
         scheduler.match(request, 0)
+        scheduler.plan(step_of(request, computed=48))
         scheduler.end(request)
         self.assertTrue(scheduler.client.ping().result(15))
         asked = [frame for frame in self.agent.heard if isinstance(frame, p.LookUp)]
@@ -129,6 +143,46 @@ class SchedulerTest(AgentTest):
         self.assertEqual({(len(each.chain.keys), each.turn) for each in asked}, {(3, 1)})
         self.assertEqual([end.cached_tokens for end in self.agent.ends], [48, -1, -1, -1])
         self.assertEqual([end.ticket for end in self.agent.ends], [each.ticket for each in asked])
+        self.assertEqual({end.reason for end in self.agent.ends}, {p.StopReason.BRANCH_ENDED})
+
+    # ---- ends
+
+    def end(self, request: Any, *steps: Any, output: int = 0) -> p.Finished:
+        """What the agent is told of a request that ends behind these steps, with so many tokens of an answer."""
+        scheduler = self.scheduler(shape_of())
+        scheduler.match(request, 0)
+        for step in steps:
+            scheduler.plan(step)
+            request.num_output_tokens += 1
+        request.num_output_tokens = output or request.num_output_tokens
+        scheduler.end(request)
+        self.assertTrue(scheduler.client.ping().result(15))
+        return self.agent.ends[-1]
+
+    def test_an_end_tells_what_the_scheduler_knows_of_its_request(self) -> None:
+        request = request_of("r", 3, arrival_time=time.time() - 100)
+        with unittest.mock.patch("holdfast_kv.vllm.compat.time.time", side_effect=[request.arrival_time + 2.5, 1e12]):
+            end = self.end(request, step_of(request, computed=32), step_of(request, is_new=False), step_of(request, is_new=False))
+        self.assertEqual((end.cached_tokens, end.answer_tokens, end.reason), (32, 3, p.StopReason.UNKNOWN))
+        # The time of the first step behind the first token, not that of the last.
+        self.assertAlmostEqual(end.time_to_first_token / 1e9, 2.5, places=3)
+
+    def test_the_first_token_of_an_answer_of_one_is_seen_at_the_end(self) -> None:
+        request = request_of("r", 3)
+        with unittest.mock.patch("holdfast_kv.vllm.compat.time.time", return_value=request.arrival_time + 0.25):
+            end = self.end(request, step_of(request))
+        self.assertAlmostEqual(end.time_to_first_token / 1e9, 0.25, places=3)
+
+    def test_of_a_request_that_was_never_scheduled_nothing_is_said(self) -> None:
+        end = self.end(request_of("r", 3, kv_transfer_params={"ends": "what", "resumes_after": "soon"}))
+        self.assertEqual(
+            (end.cached_tokens, end.answer_tokens, end.time_to_first_token, end.reason, end.resumes_after),
+            (-1, 0, 0, p.StopReason.UNKNOWN, 0),
+        )
+
+    def test_what_a_caller_says_of_the_end_is_told(self) -> None:
+        end = self.end(request_of("r", 3, kv_transfer_params={"ends": "tool", "resumes_after": 1.5}))
+        self.assertEqual((end.reason, end.resumes_after), (p.StopReason.TOOL_USE, 1_500_000_000))
 
 
 if __name__ == "__main__":

@@ -215,6 +215,13 @@ class RulesTest(unittest.TestCase):
         self.assertEqual(tier._tier._requests, {})
         self.assertEqual(tier._client._ledger.requests, {})
 
+    def test_what_a_caller_says_of_the_end_is_told(self) -> None:
+        tier = self.tier()
+        context = self.begin(tier, "r", ends="branch")
+        self.settle(tier, keys("a", 1), context)
+        tier.on_request_finished(context)
+        self.until(lambda: [end.reason for end in self.agent.ends] == [p.StopReason.BRANCH_ENDED])
+
     # ---- jobs
 
     def test_what_was_stored_comes_back_where_the_engine_wants_it(self) -> None:

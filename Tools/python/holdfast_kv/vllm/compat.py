@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import vllm
+
+from ..protocol import StopReason
 
 #: Minor versions that the tests run.
 TESTED = ("0.32", "0.33")
 _log = logging.getLogger("holdfast_kv.vllm")
+_ENDS: Final = {"tool": StopReason.TOOL_USE, "turn": StopReason.END_TURN, "branch": StopReason.BRANCH_ENDED}
 
 
 def check_version() -> None:
@@ -39,6 +43,24 @@ def kv_dtype(name: str) -> str:
     from vllm.platforms import current_platform
 
     return f"{name} (fnuz)" if current_platform.is_fp8_fnuz() else name
+
+
+def end_of(parameters: Mapping[str, Any] | None) -> tuple[StopReason, float]:
+    """How a request's caller said that it would end, in ``kv_transfer_params`` (``ends``: tool, turn or branch;
+    ``resumes_after``, seconds): vLLM knows that an answer stopped, and not whether it calls a tool or ends a turn."""
+    said = parameters or {}
+    try:
+        resumes = float(said.get("resumes_after", 0.0))
+    except (TypeError, ValueError):
+        resumes = 0.0
+    return _ENDS.get(str(said.get("ends", "")), StopReason.UNKNOWN), resumes if 0.0 < resumes < 1e9 else 0.0
+
+
+def first_token_seconds(request: Any) -> float:
+    """Seconds since a request came, by the frontend's clock on this machine, where it has a token; else 0."""
+    if getattr(request, "num_output_tokens", 0) == 0:
+        return 0.0
+    return max(1e-9, time.time() - float(request.arrival_time))
 
 
 def session_of(parameters: Mapping[str, Any] | None) -> tuple[int, int]:

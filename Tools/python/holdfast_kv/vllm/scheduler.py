@@ -19,7 +19,7 @@ from vllm.distributed.kv_events import BlockRemoved, BlockStored, KVCacheEvent
 from ..namespace import EngineKeys, namespace_digest
 from ..naming import Naming
 from ..protocol import KEYS_MAX, Changed, Found
-from .compat import session_of
+from .compat import end_of, first_token_seconds, session_of
 from .plan import HoldfastMetadata, Move, Shape, client_of
 
 if TYPE_CHECKING:
@@ -44,6 +44,10 @@ class _Asked:
     #: Leading blocks that need no save.
     saved: int = 0
     has_waited: bool = False
+    #: Tokens that were there when it was first scheduled; −1: it was not.
+    cached: int = -1
+    #: Seconds to its first token, seen at the step behind it; 0: it has none.
+    first_token: float = 0.0
     #: Its match was used; should the load fail, the prompt is computed and not asked for again.
     is_spent: bool = False
 
@@ -140,6 +144,7 @@ class Scheduler:
             if entry is None:
                 continue
             entry[1].blocks = [list(ids) for ids in new.block_ids]
+            entry[1].cached = new.num_computed_tokens
             entry[1].saved = max(entry[1].saved, self._shape.blocks(new.num_computed_tokens))
             self._save(plan, new.req_id, new.num_computed_tokens + output.num_scheduled_tokens[new.req_id])
         cached = output.scheduled_cached_reqs
@@ -148,6 +153,7 @@ class Scheduler:
             entry = self._requests.get(name)
             if entry is None:
                 continue
+            entry[1].first_token = entry[1].first_token or first_token_seconds(entry[0])
             added = cached.new_block_ids[index]
             if name in resumed:
                 entry[1].blocks = [list(ids) for ids in added or ()]
@@ -187,10 +193,19 @@ class Scheduler:
         entry = self._requests.pop(request.request_id, None)
         if entry is None:
             return
-        first, *others = entry[1].tickets or [0]
-        self.client.finished(first, cached_tokens=max(-1, getattr(request, "num_cached_tokens", -1)))
+        asked = entry[1]
+        reason, resumes = end_of(request.kv_transfer_params)
+        first, *others = asked.tickets or [0]
+        self.client.finished(
+            first,
+            reason=reason,
+            cached_tokens=min(asked.cached, getattr(request, "num_prompt_tokens", asked.cached)),
+            time_to_first_token=asked.first_token or first_token_seconds(request),
+            resumes_after=resumes,
+            answer_tokens=getattr(request, "num_output_tokens", 0),
+        )
         for ticket in others:
-            self.client.finished(ticket)
+            self.client.finished(ticket, reason=reason, resumes_after=resumes)
 
     def _changed(self, changed: Changed) -> None:
         """On the client's thread."""

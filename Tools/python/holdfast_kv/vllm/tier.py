@@ -35,7 +35,7 @@ from ..client import DEFAULT_SOCKET, Client, Settings
 from ..namespace import EngineKeys, namespace_digest, scales_of
 from ..protocol import Changed, Ownership
 from ..tier import Block, JobEnd, Tier
-from .compat import check_version, hash_scheme, kv_dtype, session_of
+from .compat import check_version, end_of, hash_scheme, kv_dtype, session_of
 
 if TYPE_CHECKING:
     from vllm.v1.kv_offload.base import OffloadingSpec
@@ -134,7 +134,8 @@ class HoldfastTier(SecondaryTierManager):
 
     def on_request_finished(self, req_context: ReqContext) -> None:
         """A request's end; its jobs go on to theirs."""
-        self._tier.finished(req_context.req_id)
+        reason, resumes = end_of(req_context.kv_transfer_params)
+        self._tier.finished(req_context.req_id, reason=reason, resumes_after=resumes)
 
     # ---- jobs
 

@@ -126,6 +126,25 @@ class EngineTest(unittest.TestCase):
         self.assertGreater(self.worker.counts["lent"], 0)
         print(f"blocks: {self.worker.counts}")
 
+    def test_1a_an_end_tells_what_vllm_knows_of_its_request(self) -> None:
+        if self.agent is None:
+            self.skipTest("needs an agent in memory")
+        scheduler = self.engine.llm_engine.engine_core.engine_core.scheduler.connector.scheduler
+        # The ends of the requests before are on their way.
+        self.assertTrue(scheduler.client.ping().result(30))
+        saved, ends = self.worker.counts["saved"], len(self.agent.ends)
+        began = time.monotonic()
+        for _ in range(2):
+            self.tokens(31)
+            self.saved(saved + 9)
+            self.reset()
+        took = time.monotonic() - began
+        self.assertTrue(scheduler.client.ping().result(30))
+        first, second = self.agent.ends[ends:]
+        self.assertEqual([(end.cached_tokens, end.answer_tokens) for end in (first, second)], [(0, 16), (9 * 32, 16)])
+        for end in (first, second):
+            self.assertTrue(0 < end.time_to_first_token / 1e9 < took, end)
+
     def test_1b_a_prompt_with_another_salt_is_another_prompt(self) -> None:
         saved, loaded = self.worker.counts["saved"], self.worker.counts["loaded"]
         computed = self.tokens(30, cache_salt="one")
