@@ -127,6 +127,7 @@ extension EngineDesk {
         records[Int(number)].names = lookUp.names
         records[Int(number)].session = lookUp.session
         records[Int(number)].turn = lookUp.turn
+        records[Int(number)].isPart = lookUp.promptTokens == 0
         arrive(
             number, promptTokens: max(lookUp.promptTokens, Int32(lookUp.names.count - 1) * blockTokens + 1),
             engineBlocks: max(0, lookUp.engineBlocks))
@@ -151,7 +152,7 @@ extension EngineDesk {
             !records[Int(number)].isEnding
         else { return }
         if records[Int(number)].job != nil { cut(number) }
-        var parts: Computed.Parts = [.booked]
+        var parts: Computed.Parts = records[Int(number)].isPart ? [] : [.booked]
         if !records[Int(number)].wasSaved { parts.insert(.kept) }
         let count = Int32(truncatingIfNeeded: records[Int(number)].names.count)
         records[Int(number)].isBooked = true
@@ -283,7 +284,7 @@ extension EngineDesk {
             // The prompt is booked before its own blocks are here and would count as found.
             if !records[Int(asked)].isBooked, !records[Int(asked)].isEnding, records[Int(asked)].job == nil {
                 records[Int(asked)].isBooked = true
-                events.append(.computed(Computed(request: asked, parts: [.booked])))
+                if !records[Int(asked)].isPart { events.append(.computed(Computed(request: asked, parts: [.booked]))) }
             }
         }
         begin(job, on: number)

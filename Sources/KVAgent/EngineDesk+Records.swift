@@ -36,6 +36,8 @@ extension EngineDesk {
         var wasLoaded = false
         /// Whether its prompt is in the ledger.
         var isBooked = false
+        /// Whether it looked a part of a prompt up, whose tokens another look-up carries: it is not in the ledger.
+        var isPart = false
         /// Whether blocks of it were saved piece by piece.
         var wasSaved = false
         /// Whether its last event is on its way to the decisions, and whether they have had it.

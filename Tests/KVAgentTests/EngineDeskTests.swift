@@ -41,6 +41,18 @@ import Testing
         #expect(settle(&desk) == [])
     }
 
+    @Test func aPromptThatIsLookedUpInPartsIsInTheLedgerOnce() throws {
+        var desk = try Self.desk()
+        for (ticket, tokens) in [(7, 49), (8, 0)] as [(EngineTicket, Int32)] {
+            let lookUp = EngineLookUp(ticket: ticket, names: Sample.names(1, 3), promptTokens: tokens)
+            desk.take(.lookUp(1, lookUp), links: fastLinks, at: .zero)
+            desk.take(.finished(1, EngineRequestEnd(ticket: ticket)), links: fastLinks, at: .zero)
+        }
+        let computed = desk.events.compactMap { event in if case .computed(let part) = event { part } else { nil } }
+        #expect(computed.map { $0.parts.contains(.booked) } == [true, false])
+        #expect(computed.allSatisfy { $0.parts.contains(.kept) }, "both parts' blocks are the policies' to see")
+    }
+
     @Test func aCancelledRequestIsOverWhenItsSavesAre() throws {
         var desk = try Self.desk()
         let names = Sample.names(1, 3)
