@@ -21,6 +21,12 @@ final class MemoryHost: SessionHost {
         var refusesPuts = false
         /// Cancels are not answered until `releaseHeld`.
         var holdsCancels = false
+        /// Payloads of no bytes are refused, as the store does it.
+        var refusesEmptyPuts = false
+        /// Requests of this operation are not answered until `releaseHeld`.
+        var heldOperation: Operation?
+        /// As many sessions are opened at a time.
+        var sessionsMax = Int.max
         /// Subscribing ends with this, as long as it is there.
         var subscribeStatus = Status.ok
     }
@@ -49,6 +55,7 @@ final class MemoryHost: SessionHost {
         case get(RequestID, NamespaceHandle, ObjectName)
         case put(RequestID, into: MemorySlice)
         case cancel(RequestID)
+        case any(RequestID, Request)
     }
 
     private struct State {
@@ -127,6 +134,7 @@ final class MemoryHost: SessionHost {
             state.faults.holdsGets = false
             state.faults.holdsPuts = false
             state.faults.holdsCancels = false
+            state.faults.heldOperation = nil
             return state.held
         }
         for one in held {
@@ -134,6 +142,7 @@ final class MemoryHost: SessionHost {
             case .get(let request, let namespace, let name): get(request, namespace, name)
             case .put(let request, let slice): post(.receive(request, into: slice))
             case .cancel(let request): post(.reply(request, Response(.ok)))
+            case .any(let request, let wish): answer(request, wish)
             }
         }
     }
@@ -163,11 +172,14 @@ final class MemoryHost: SessionHost {
     func deliver(_ event: SessionEvent) -> Acceptance {
         switch event {
         case .opened(let id, let peer):
-            state.withLock {
-                $0.sessions[id] = Session(peer: peer)
-                $0.openedCount += 1
-                $0.peers.append(peer)
+            let isFull = state.withLock { state in
+                guard state.sessions.count < state.faults.sessionsMax else { return true }
+                state.sessions[id] = Session(peer: peer)
+                state.openedCount += 1
+                state.peers.append(peer)
+                return false
             }
+            if isFull { return .full }
         case .closed(let id):
             state.withLock {
                 $0.sessions[id] = nil
@@ -183,8 +195,13 @@ final class MemoryHost: SessionHost {
                 return true
             }
             if isFull { return .full }
-            state.withLock { $0.requests.append(request.label) }
-            answer(id, request)
+            let isHeld = state.withLock { state in
+                state.requests.append(request.label)
+                guard state.faults.heldOperation == request.operation else { return false }
+                state.held.append(.any(id, request))
+                return true
+            }
+            if !isHeld { answer(id, request) }
         case .received(let id, let outcome): received(id, outcome)
         case .sent(let id, let outcome):
             state.withLock { state in
@@ -329,6 +346,7 @@ final class MemoryHost: SessionHost {
     ) {
         guard let place = place(id, namespace, name), payloadBytes <= slotBytes else { return refuse(id) }
         let answer = state.withLock { state -> SessionCommand? in
+            if state.faults.refusesEmptyPuts, payloadBytes == 0 { return .reply(id, Response(.invalid)) }
             if state.faults.refusesPuts { return .reply(id, Response(.notAdmitted)) }
             if state.objects[place] != nil { return .reply(id, Response(.alreadyPresent)) }
             guard let slot = state.free.popLast() else { return .reply(id, Response(.busy)) }
@@ -366,7 +384,7 @@ final class MemoryHost: SessionHost {
 extension MemoryHost.Held {
     var request: RequestID {
         switch self {
-        case .get(let request, _, _), .put(let request, _), .cancel(let request): request
+        case .get(let request, _, _), .put(let request, _), .cancel(let request), .any(let request, _): request
         }
     }
 }

@@ -80,12 +80,17 @@ final class RawSession {
 
     /// A request as the client would send it.
     func send(_ request: Request, number: UInt32, slot: MemorySlice? = nil) {
+        queue(request, number: number, slot: slot)
+        turn()
+    }
+
+    /// The same, to go with what is sent next.
+    func queue(_ request: Request, number: UInt32, slot: MemorySlice? = nil) {
         let isPut = if case .put = request { true } else { false }
         let header = request.header(
             number: number, namespace: request.namespace, payloadIsInSlot: link.isOneSided && isPut)
         let remote = slot.map { link.remoteSlot($0) } ?? .none
         link.queue(header, payload: isPut ? slot : nil) { request.writeBody(to: &$0, slot: remote) }
-        turn()
     }
 
     /// Proves who it is and sets up what payloads travel by. The refusal's text when it is refused.
