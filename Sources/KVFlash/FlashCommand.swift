@@ -132,7 +132,8 @@ public enum FlashEvent: Sendable {
 
 /// What the owner of a drive sees of it; `FaultyDrive` decorates it with seeded faults.
 public protocol Drive: AnyObject, Sendable {
-    /// Hands a command over. `full` when the drive's queue has no room.
+    /// Hands a command over. `full` when the drive's queue has no room: for a `discard`, when too many were left at once,
+    /// whatever else it has.
     func post(_ command: FlashCommand) -> Acceptance
     /// Ends after what was accepted has ended (bounded by the device's own timeouts).
     func shutDown()

@@ -25,6 +25,9 @@ public final class FlashDrive: Drive {
     private let isStopping = Atomic<Bool>(false)
     /// Commands accepted and not answered.
     private let unansweredCount = Atomic<Int>(0)
+    /// Hints accepted that the thread has not taken. They have room of their own: an end may free many blocks before the
+    /// thread looks here again, and a command that its owner counts must never find its room taken by hints.
+    private let hintCount = Atomic<Int>(0)
     private let published = Mutex(FlashCounters())
     private let thread = Mutex<EngineThread?>(nil)
 
@@ -42,7 +45,7 @@ public final class FlashDrive: Drive {
         self.sink = sink
         let signal = try system(WakeSignal())
         self.signal = signal
-        inbox = Mailbox(capacity: configuration.commandCountMax, waking: signal)
+        inbox = Mailbox(capacity: 2 * configuration.commandCountMax, waking: signal)
         let transferMemory = try system(TransferMemory(memory, headerCount: configuration.commandCountMax))
         // Room for all requests and the wake-up in one turn.
         let ring = try Ring(
@@ -56,16 +59,20 @@ public final class FlashDrive: Drive {
         thread.withLock { $0 = started }
     }
 
-    /// Hands a command over, from any thread.
+    /// Hands a command over, from any thread. Hints are as many at most as commands; those beyond are `full`, too.
     public func post(_ command: FlashCommand) -> Acceptance {
-        let before = unansweredCount.wrappingAdd(1, ordering: .relaxed).oldValue
-        guard before < configuration.commandCountMax, !isStopping.load(ordering: .relaxed) else {
-            unansweredCount.wrappingSubtract(1, ordering: .relaxed)
-            return .full
-        }
+        guard !isStopping.load(ordering: .relaxed) else { return .full }
+        let hasRoom = if case .discard = command { takeRoom(in: hintCount) } else { takeRoom(in: unansweredCount) }
+        guard hasRoom else { return .full }
         let posted = inbox.post(command)
         precondition(posted == .accepted, "a mailbox smaller than the commands that may be under way")
         return .accepted
+    }
+
+    private func takeRoom(in count: borrowing Atomic<Int>) -> Bool {
+        if count.wrappingAdd(1, ordering: .relaxed).oldValue < configuration.commandCountMax { return true }
+        count.wrappingSubtract(1, ordering: .relaxed)
+        return false
     }
 
     /// Takes no more commands, and ends the thread after what was accepted has ended or has been given up. Called once.
@@ -126,8 +133,7 @@ public final class FlashDrive: Drive {
         inbox.drain(into: &batch)
         for command in batch {
             work.scheduler.accept(command, at: now)
-            // A hint is not answered.
-            if case .discard = command { unansweredCount.wrappingSubtract(1, ordering: .relaxed) }
+            if case .discard = command { hintCount.wrappingSubtract(1, ordering: .relaxed) }
         }
     }
 

@@ -148,6 +148,35 @@ import Testing
         #expect(drive.counters.reads + drive.counters.writes == accepted)
     }
 
+    /// An owner that hears of ends on the drive's own thread frees blocks and sends commands before the drive takes any.
+    @Test func hintsTakeNoCommandsRoom() throws {
+        let memory = try BlockMemory(byteCount: 1 << 20)
+        let box = EventBox()
+        let commandCountMax = testConfiguration.commandCountMax
+        let owner = Mutex<FlashDrive?>(nil)
+        let accepted = Mutex((hints: 0, commands: 0))
+        @Sendable func read(_ tag: Int) -> FlashCommand {
+            .read(tag: UInt64(tag), ExtentList([1]), into: MemorySlice(offset: 0, count: 4096))
+        }
+        let drive = try FlashDrive(FlashDevice(path: path), memory: memory, configuration: testConfiguration) { event in
+            if case .read(0, _) = event, let drive = owner.withLock({ $0 }) {
+                for extent in 0..<UInt32(2 * commandCountMax) {
+                    if drive.post(.discard(ExtentList([extent]))) == .accepted { accepted.withLock { $0.hints += 1 } }
+                }
+                for tag in 1...2 * commandCountMax where drive.post(read(tag)) == .accepted {
+                    accepted.withLock { $0.commands += 1 }
+                }
+            }
+            box.sink(event)
+        }
+        owner.withLock { $0 = drive }
+        #expect(drive.post(read(0)) == .accepted)
+        for _ in 0...commandCountMax { _ = try box.next() }
+        #expect(accepted.withLock { $0 } == (commandCountMax, commandCountMax))
+        owner.withLock { $0 = nil }
+        drive.shutDown()
+    }
+
     @Test func regionsBeyondTheFirstAreReached() throws {
         let first = try PageMemory(byteCount: 4096)
         let second = try PageMemory(byteCount: 65536)
