@@ -21,6 +21,10 @@ extension ServerPeer {
         precondition(exchange.stage == .pulls, "a payload that nobody asked for")
         exchange.stage = .waits
         exchanges[number] = exchange
+        received(number, exchange, checksum: checksum)
+    }
+
+    private func received(_ number: UInt32, _ exchange: Exchange, checksum: UInt64) {
         let isRight = checksum == exchange.checksum
         if isRight { setting.counters.payloadsReceived += 1 } else { setting.counters.payloadsCorrupt += 1 }
         _ = setting.host.deliver(.received(RequestID(session: id, number: number), isRight ? .whole : .corrupt))
@@ -37,17 +41,18 @@ extension ServerPeer {
 
     private func receive(_ number: UInt32, _ slice: MemorySlice) {
         guard let exchange = exchanges[number] else { preconditionFailure("the store receives for no request") }
-        precondition(exchange.stage == .awaitsPayload, "the store receives a payload that is not awaited")
         precondition(slice.count == exchange.payloadBytes, "the store receives into a slice of another length")
+        let checksum = BlockChecksum.begin(exchange.name, payloadBytes: exchange.payloadBytes)
+        // Nothing comes for a payload of no bytes: the carrier is not asked for it.
+        if exchange.payloadBytes == 0 { return received(number, exchange, checksum: checksum.value) }
+        precondition(exchange.stage == .awaitsPayload, "the store receives a payload that is not awaited")
         if connectionIsGone {
             exchanges.change(number) { $0.stage = .waits }
             _ = setting.host.deliver(.received(RequestID(session: id, number: number), .aborted))
             return
         }
         exchanges.change(number) { $0.stage = .pulls }
-        carrier.pull(
-            into: slice, from: exchange.slot,
-            checksum: .begin(exchange.name, payloadBytes: exchange.payloadBytes), number: number)
+        carrier.pull(into: slice, from: exchange.slot, checksum: checksum, number: number)
     }
 
     private func reply(_ number: UInt32, _ response: Response) {

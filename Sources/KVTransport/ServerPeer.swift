@@ -212,7 +212,7 @@ package final class ServerPeer {
         var exchange = Exchange(operation: header.operation, stage: .waits, slot: slot)
         switch request {
         case .put(_, let name, _, let payloadBytes, let checksum):
-            exchange.stage = .awaitsPayload
+            if payloadBytes > 0 { exchange.stage = .awaitsPayload }
             exchange.name = name
             exchange.payloadBytes = payloadBytes
             exchange.checksum = checksum

@@ -181,7 +181,6 @@ final class VerbsConnection: ServerCarrier, VerbsChannelUser {
 
     func pull(into slice: MemorySlice, from slot: RemoteSlot, checksum: BlockChecksum, number: UInt32) {
         guard let channel, !isClosed else { return }
-        guard slice.count > 0 else { return peer.pulled(number, checksum: checksum.value) }
         pulls[number] = (slice, checksum)
         channel.pull(into: port.buffer(slice), from: slot, number: number)
     }

@@ -15,12 +15,39 @@ extension ConformanceCase {
         ConformanceCase("a payload longer than told ends the session", longPayloadsEndTheSession),
         ConformanceCase("a batch longer than the protocol's ends the session", longBatchesEndTheSession),
         ConformanceCase("answers and set-up frames from a client end the session", onlyRequestsAreTaken),
+        ConformanceCase("a put of no bytes takes none of the next one's", emptyPutsTakeNothing),
         ConformanceCase("a payload that fails its checksum is refused and counted", corruptPutsAreRefused),
         ConformanceCase("bytes that are no frame end the connection", for: \.isStream, garbageEndsTheConnection),
         ConformanceCase("a frame cut short is counted as broken", for: \.isStream, cutFramesAreCounted),
         ConformanceCase("a frame that does not go on ends at its limit", for: \.isStream, halfFramesEnd),
         ConformanceCase("a payload that does not go on ends at its limit", for: \.isStream, halfPayloadsEnd),
     ]
+
+    private static func emptyPutsTakeNothing(_ carrier: TestCarrier) async throws {
+        let stage = try ConformanceStage(carrier)
+        let raw = try stage.raw()
+        #expect(try raw.open() == nil)
+        raw.send(.openNamespace(name: "n"), number: 1)
+        #expect(try raw.reply(to: 1)?.status == .ok)
+        let slot = MemorySlice(offset: 0, count: 65_536)
+        for (round, refuses) in [(0, true), (2, false)] {
+            stage.host.set { $0.refusesEmptyPuts = refuses }
+            let names = [TestClient.name(round), TestClient.name(round + 1)]
+            let empty = BlockChecksum.begin(names[0], payloadBytes: 0).value
+            let whole = unsafe BlockChecksum.of(names[1], UnsafeRawBufferPointer(raw.memory[slot]))
+            let first = UInt32(10 + round)
+            raw.queue(
+                .put(1, names[0], ObjectMetadata(), payloadBytes: 0, checksum: empty), number: first,
+                slot: slot.prefix(0))
+            raw.send(
+                .put(1, names[1], ObjectMetadata(), payloadBytes: slot.count, checksum: whole), number: first + 1,
+                slot: slot)
+            #expect(try raw.reply(to: first)?.status == (refuses ? .invalid : .ok))
+            #expect(try raw.reply(to: first + 1)?.status == .ok)
+        }
+        raw.close()
+        await stage.end()
+    }
 
     private static func otherVersionsAreTold(_ carrier: TestCarrier) async throws {
         let stage = try ConformanceStage(carrier)
