@@ -4,7 +4,8 @@ import KVModel
 
 /// The bounds of one server transport.
 public struct ServerLimits: Sendable {
-    /// The most sessions at a time; further connections are closed at once.
+    /// The most sessions that the host opens at a time, for whose answers there is room; connections beyond these and the
+    /// unknown ones are closed at once.
     public var sessionsMax: Int
     /// The most connections that have not proved who they are; the oldest of them makes room for a new one.
     public var unauthenticatedMax: Int

@@ -115,11 +115,14 @@ package final class ServerPeer {
         return (WireLimit.handshakeBodyBytesMax, 0)
     }
 
-    /// Whether the next frame may be read: not while the store has no room, nor while answers pile up.
+    /// Whether the next frame may be read: not while the store has no room, nor while answers pile up. On a one-sided
+    /// carrier those on their way hold no credit, and are no more than the credits all the same.
     package var takesFrames: Bool {
         switch phase {
         case .handshake: return true
-        case .open: return refusedByHost == nil && carrier.queuedBytes <= setting.limits.outputBytesMax
+        case .open:
+            guard refusedByHost == nil, carrier.queuedBytes <= setting.limits.outputBytesMax else { return false }
+            return !carrier.isOneSided || pushingCount < setting.limits.credits
         case .refused, .ending, .over: return false
         }
     }
@@ -175,11 +178,15 @@ package final class ServerPeer {
         switch try handshake.take(header, body, secret: { host.secret(ofTenant: $0) }) {
         case .challenge(let body): carrier.transmit(FrameHeader(.challenge)) { $0.raw(body) }
         case .welcome(let tenant, let body):
+            let peer = Peer(tenant: tenant, carrier: kind, address: address)
+            guard host.deliver(.opened(id, peer)) == .accepted else {
+                setting.counters.connectionsRefused += 1
+                return refuse(.busy, "the store has as many sessions as it takes")
+            }
             carrier.transmit(FrameHeader(.welcome)) { $0.raw(body) }
             phase = .open
             wasOpened = true
             setting.counters.sessionsOpened += 1
-            _ = host.deliver(.opened(id, Peer(tenant: tenant, carrier: kind, address: address)))
         case .refuseProof(let tenant):
             setting.counters.authenticationFailures += 1
             phase = .refused(at: setting.now + setting.failedTries.add(address, tenant: tenant, at: setting.now))

@@ -105,7 +105,8 @@ public protocol SessionHost: AnyObject, Sendable {
     var memory: BlockMemory { get }
     /// The secret of a tenant, or `nil`. Must take the same time for known and unknown ones.
     func secret(ofTenant tenant: String) -> [UInt8]?
-    /// Takes an event. `full` only for `request`: the transport then stops reading from that session for a while.
+    /// Takes an event. `full` only for `request`: the transport then stops reading from that session for a while; and for
+    /// `opened`, when there are as many sessions as the host takes, over all transports: the client is told so.
     func deliver(_ event: SessionEvent) -> Acceptance
 }
 

@@ -139,6 +139,25 @@ private func name(_ number: UInt64) -> ObjectName {
         #expect(status.namespaces.reduce(0) { $0 + $1.objects } == Int(8 * blocks))
     }
 
+    /// Over all transports together: a client beyond them is refused, and comes in when another has gone.
+    @Test func noMoreSessionsAreOpenedThanTheStoreHasRoomFor() async throws {
+        let bench = try StoreBench { $0.sessions = 3 }
+        let first = try bench.client()
+        #expect(await first.ask(.stat).status == .ok)
+        let store = try #require(bench.store)
+        let others = (1...3).map { SessionID(transport: 9, number: $0) }
+        let peer = Peer(tenant: "guest", carrier: .verbs, address: "elsewhere")
+        #expect(others.map { store.deliver(.opened($0, peer)) } == [.accepted, .accepted, .full])
+        let late = try bench.client()
+        #expect(await late.ask(.stat, within: KVModel.Duration(milliseconds: 100)).status != .ok)
+        #expect(store.deliver(.closed(others[0])) == .accepted)
+        var last = Status.disconnected
+        while last == .disconnected || last == .unavailable { last = await late.ask(.stat).status }
+        #expect(last == .ok)
+        #expect(store.deliver(.opened(others[2], peer)) == .full)
+        #expect(store.deliver(.closed(others[1])) == .accepted)
+    }
+
     @Test func aTenantCannotSeeAnothersBlocks() async throws {
         let bench = try StoreBench()
         let admin = try bench.client()

@@ -12,6 +12,7 @@ extension ConformanceCase {
         ConformanceCase("a client that vanishes while the store has no room leaves nothing", clientsVanishWhenFull),
         ConformanceCase("who says nothing is put out in time", silentPeersArePutOut),
         ConformanceCase("who fills the places keeps nobody out", crowdsKeepNobodyOut),
+        ConformanceCase("a session beyond those that the store takes is told so", sessionsBeyondAreRefused),
         ConformanceCase("guessing keys gets slower", guessingGetsSlower),
         ConformanceCase("a slow subscriber loses the stream and hears so", slowSubscribersHearSo),
         ConformanceCase("a reader that stops is put out", for: \.isStream, stoppedReadersArePutOut),
@@ -115,6 +116,25 @@ extension ConformanceCase {
         let client = try await stage.openClient()
         #expect(try await client.ask(.stat).status == .ok)
         for raw in crowd { raw.close() }
+        await stage.end()
+    }
+
+    private static func sessionsBeyondAreRefused(_ carrier: TestCarrier) async throws {
+        let stage = try ConformanceStage(carrier)
+        stage.host.set { $0.sessionsMax = 1 }
+        let first = try stage.raw()
+        #expect(try first.open() == nil)
+        for count in 1...3 {
+            #expect(try stage.raw().open() == "the store has as many sessions as it takes")
+            #expect(await eventually { stage.counters.connectionsRefused == count })
+        }
+        first.send(.stat, number: 1)
+        #expect(try first.reply(to: 1)?.status == .ok)
+        first.close()
+        #expect(await eventually { stage.host.closedCount == 1 })
+        let next = try stage.raw()
+        #expect(try next.open() == nil)
+        next.close()
         await stage.end()
     }
 

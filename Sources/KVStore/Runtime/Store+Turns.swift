@@ -89,6 +89,7 @@ extension Store {
         fromSessions.drain(into: &desk.sessionEvents)
         for event in desk.sessionEvents {
             desk.decisions.handle(.session(event), at: MonotonicClock.now, into: &desk.commands)
+            if case .closed = event { sessionCount.wrappingSubtract(1, ordering: .relaxed) }
             if desk.commands.count > 64 { obey() }
         }
         let now = MonotonicClock.now

@@ -32,6 +32,8 @@ public final class Store: SessionHost {
     let wantsStop = Atomic<Bool>(false)
     private let wasShutDown = Atomic<Bool>(false)
     let isQuiet = Atomic<Bool>(false)
+    /// Sessions of all transports.
+    let sessionCount = Atomic<Int>(0)
     /// The decisions and what a turn needs, touched by whoever found `isDeciding` false and made it true.
     let desk: StoreDesk
     /// Taken until the store's thread runs, and again after it has ended.
@@ -124,9 +126,21 @@ public final class Store: SessionHost {
 
     /// Takes an event of a session, from any thread. What follows from it has mostly been said when this returns.
     public func deliver(_ event: SessionEvent) -> Acceptance {
+        if case .opened = event, !takeSession() { return .full }
         let acceptance = fromSessions.leave(event)
-        if acceptance == .accepted { decide() }
-        return acceptance
+        guard acceptance == .accepted else {
+            guard case .request = event else { preconditionFailure("more events than the sessions may give") }
+            return .full
+        }
+        decide()
+        return .accepted
+    }
+
+    /// A session counts from here until its end was decided on: the mailboxes have room for what so many may say.
+    private func takeSession() -> Bool {
+        if sessionCount.wrappingAdd(1, ordering: .relaxed).oldValue < configuration.sessions { return true }
+        sessionCount.wrappingSubtract(1, ordering: .relaxed)
+        return false
     }
 
     /// Adds a transport. Its number is that of its sessions.

@@ -43,7 +43,7 @@ public struct StoreConfiguration: NamedSettings, Sendable, Equatable {
     public var writePerDay = 0
     /// Bytes a second that the scrubber reads; 0 turns it off.
     public var scrub = 20_000_000
-    /// Sessions at once.
+    /// Sessions at once, over all transports.
     public var sessions = 256
     /// Requests that each session may have under way.
     public var credits = 32
@@ -102,7 +102,7 @@ public struct StoreConfiguration: NamedSettings, Sendable, Equatable {
             "writePerDay", "Bytes that may be written to flash in a day: capacity x rated drive writes. 0: no limit.",
             "0"),
         Setting("scrub", "Bytes a second at which blocks are read again now and then. 0: never.", "20MB"),
-        Setting("sessions", "Sessions at once.", "256"),
+        Setting("sessions", "Sessions at once, over all transports; a client beyond them is refused.", "256"),
         Setting("credits", "Requests that each session may have under way.", "32"),
         Setting("depth", "Commands that a drive may have unanswered.", "128"),
         Setting("wait", "Seconds that a request may wait for room.", "2"),
