@@ -31,6 +31,7 @@ struct ScriptedStore: ~Copyable {
     let session = SessionID(transport: 1, number: 1)
     let driveExtents: Int
     let driveCount: Int
+    private let commandCountMax: Int
     var faults: StoreFaults
     var random: RandomSource
     var now = Instant.zero
@@ -43,6 +44,8 @@ struct ScriptedStore: ~Copyable {
     private var events: [(time: Instant, order: Int, input: StoreInput, effect: Effect)] = []
     private var order = 0
     private var buffers: [Int: UInt64] = [:]
+    /// Commands that a drive has a place for: until it answers, or lets go of what it was late with.
+    private var places: [Int: Int] = [:]
     /// Extents that a drive reads now, by tag.
     private var reading: [UInt64: (drive: Int, extents: Set<UInt32>)] = [:]
     private var requestNumber: UInt32 = 0
@@ -73,7 +76,9 @@ struct ScriptedStore: ~Copyable {
         self.configure = configure
         random = RandomSource(seed: seed)
         drives = Array(repeating: ScriptedDrive(), count: driveCount)
-        store = try StoreDecisions(Self.settings(driveCount, driveExtents, configure), at: .zero)
+        let settings = Self.settings(driveCount, driveExtents, configure)
+        commandCountMax = settings.driveCommandCountMax
+        store = try StoreDecisions(settings, at: .zero)
         start()
     }
 
@@ -121,6 +126,7 @@ struct ScriptedStore: ~Copyable {
         }
         events = []
         reading = [:]
+        places = [:]
         puts = [:]
         responses = [:]
         received = [:]
@@ -200,6 +206,12 @@ struct ScriptedStore: ~Copyable {
     }
 
     private mutating func hand(_ input: StoreInput) {
+        if case .drive(let drive, let event) = input {
+            switch event {
+            case .becameReadOnly, .read(_, .overdue), .written(_, .overdue), .erased(_, .overdue): break
+            case .read, .written, .erased, .released: places[drive, default: 0] -= 1
+            }
+        }
         var commands: [StoreOutput] = []
         store.handle(input, at: now, into: &commands)
         while store.work(at: now, into: &commands) {}
@@ -253,6 +265,9 @@ struct ScriptedStore: ~Copyable {
     }
 
     private mutating func perform(_ command: FlashCommand, _ drive: Int) {
+        if case .discard = command { return }
+        places[drive, default: 0] += 1
+        if places[drive, default: 0] > commandCountMax { complain("more commands at a drive than it takes") }
         switch command {
         case .write(let tag, let object, let slice, let isVolatile):
             for place in 0..<object.extents.count {

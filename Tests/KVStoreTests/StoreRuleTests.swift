@@ -94,6 +94,18 @@ import Testing
         #expect(words[0] == (1 << 10) - 1)
     }
 
+    /// A drive has a place for each of its commands until it lets go of it. One that holds them all for ever is given up,
+    /// and what waited for a place is answered.
+    @Test func aDriveThatHoldsEveryPlaceIsGivenUp() throws {
+        var world = try ScriptedStore(seed: 33, faults: StoreFaults(overdue: 1)) { $0.driveCommandCountMax = 4 }
+        let handle = world.open("n")
+        let puts = (0..<12).map { world.put(handle, name($0), token: UInt64($0)) }
+        world.runUntilQuiet()
+        for put in puts { #expect(world.responses[put]?.status == .failed) }
+        #expect(world.store.status().totals["drive_failures_total"] == 1)
+        #expect(world.complaint == nil)
+    }
+
     @Test func noPutWaitsWhileTheStoreTurnsOver() throws {
         var world = try ScriptedStore(seed: 5, driveExtents: 64)
         let handle = world.open("n")

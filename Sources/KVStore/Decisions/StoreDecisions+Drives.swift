@@ -26,17 +26,43 @@ extension StoreDecisions {
         output.append(.drive(drive, command(tag)))
     }
 
-    private mutating func answered(by drive: Int) {
+    /// A command that is overdue keeps its place: the drive has none for another until it lets go of it.
+    private mutating func answered(by drive: Int, _ outcome: FlashOutcome) {
+        if outcome == .overdue { drives[drive].overdue += 1 } else { cameFree(at: drive) }
+        judge(outcome, drive)
+    }
+
+    private mutating func cameFree(at drive: Int) {
         drives[drive].unanswered -= 1
-        guard drives[drive].queueHead < drives[drive].queue.count else { return }
+        guard let tag = nextQueued(at: drive) else { return }
+        drives[drive].unanswered += 1
+        output.append(.drive(drive, command(tag)))
+    }
+
+    private mutating func nextQueued(at drive: Int) -> UInt64? {
+        guard drives[drive].queueHead < drives[drive].queue.count else { return nil }
         let tag = drives[drive].queue[drives[drive].queueHead]
         drives[drive].queueHead += 1
         if drives[drive].queueHead == drives[drive].queue.count {
             drives[drive].queue.removeAll(keepingCapacity: true)
             drives[drive].queueHead = 0
         }
-        drives[drive].unanswered += 1
-        output.append(.drive(drive, command(tag)))
+        return tag
+    }
+
+    /// What waits for a place at a drive that was given up may wait for ever: nothing of it is sent.
+    mutating func endQueuesOfFailedDrives() {
+        for drive in drives.indices where drives[drive].isFailed {
+            while let tag = nextQueued(at: drive) {
+                if tag & Self.erasureBit != 0 {
+                    erased(UInt32(truncatingIfNeeded: tag), .readOnly)
+                } else if operations[Int(operation(of: tag))].kind == .put {
+                    written(operation(of: tag), .readOnly)
+                } else {
+                    read(operation(of: tag), .readOnly)
+                }
+            }
+        }
     }
 
     private mutating func command(_ tag: UInt64) -> FlashCommand {
@@ -67,16 +93,13 @@ extension StoreDecisions {
     mutating func take(_ event: FlashEvent, from drive: Int) {
         switch event {
         case .written(let tag, let outcome):
-            answered(by: drive)
-            judge(outcome, drive)
+            answered(by: drive, outcome)
             written(operation(of: tag), outcome)
         case .read(let tag, let outcome):
-            answered(by: drive)
-            judge(outcome, drive)
+            answered(by: drive, outcome)
             read(operation(of: tag), outcome)
         case .erased(let tag, let outcome):
-            answered(by: drive)
-            judge(outcome, drive)
+            answered(by: drive, outcome)
             erased(UInt32(truncatingIfNeeded: tag), outcome)
         case .becameReadOnly(let number):
             drives[drive].isReadOnly = true
@@ -84,6 +107,8 @@ extension StoreDecisions {
             note("drive \(drive) failed a flush (error \(number)) and takes no more writes; its blocks can be read")
             roomCameFree = true
         case .released(let tag):
+            drives[drive].overdue -= 1
+            cameFree(at: drive)
             if tag & Self.erasureBit != 0 {
                 // The tombstone may or may not be there: the extents wait for the next start's scan.
                 quarantine(UInt32(truncatingIfNeeded: tag))
@@ -100,11 +125,13 @@ extension StoreDecisions {
         case .readOnly: break
         case .failed, .overdue:
             drives[drive].failuresInRow += 1
-            guard drives[drive].failuresInRow >= Self.failuresMax, !drives[drive].isFailed else { return }
+            let hasNoPlace = drives[drive].overdue == settings.driveCommandCountMax
+            guard drives[drive].failuresInRow >= Self.failuresMax || hasNoPlace, !drives[drive].isFailed else { return }
             drives[drive].isFailed = true
             totals.driveFailures += 1
             roomCameFree = true
-            note("drive \(drive) failed \(Self.failuresMax) times in a row and is given up; its blocks are misses now")
+            let count = drives[drive].failuresInRow
+            note("drive \(drive) failed \(count) times in a row and is given up; its blocks are misses now")
         }
     }
 

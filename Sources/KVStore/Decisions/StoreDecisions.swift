@@ -51,8 +51,9 @@ struct DriveState {
     var extents: ExtentAllocator
     var isReadOnly = false
     var isFailed = false
-    /// Commands it has not answered.
+    /// Commands it has not answered, and those that it answered as overdue and still holds: places it has none for.
     var unanswered = 0
+    var overdue = 0
     /// Tags of commands that wait for a place, and how many of them were taken out.
     var queue: [UInt64] = []
     var queueHead = 0
@@ -212,6 +213,7 @@ public struct StoreDecisions: ~Copyable {
             isDraining = true
             scrub.stopHurrying()
         }
+        endQueuesOfFailedDrives()
         if roomCameFree { resumeWaiting() }
         commands.append(contentsOf: output)
         output.removeAll(keepingCapacity: true)
@@ -226,6 +228,7 @@ public struct StoreDecisions: ~Copyable {
         var hasMore = evictAhead()
         if advanceClearing() { hasMore = true }
         if startScrub() { hasMore = true }
+        endQueuesOfFailedDrives()
         if roomCameFree { resumeWaiting() }
         tellSubscribers()
         commands.append(contentsOf: output)
