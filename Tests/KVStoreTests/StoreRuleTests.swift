@@ -94,6 +94,17 @@ import Testing
         #expect(words[0] == (1 << 10) - 1)
     }
 
+    @Test func aCursorBehindTheLastIsAnEmptyPage() throws {
+        var world = try ScriptedStore(seed: 31)
+        for verb in ["pins", "namespaces"] {
+            for cursor in [Int.max, .max - 1, 1 << 40, -1, .min] {
+                let id = world.request(
+                    .administer(verb: verb, arguments: Array(#"{"cursor": \#(cursor)}"#.utf8)))
+                #expect(world.responses[id]?.status == .ok, "\(verb) from \(cursor)")
+            }
+        }
+    }
+
     /// A drive has a place for each of its commands until it lets go of it. One that holds them all for ever is given up,
     /// and what waited for a place is answered.
     @Test func aDriveThatHoldsEveryPlaceIsGivenUp() throws {

@@ -50,7 +50,8 @@ extension StoreDecisions {
         var page: [PinStatus] = []
         var bytes = 0
         var place = max(0, order.cursor ?? 0)
-        let end = min(objects.extentCount, place + Self.recordsAListing)
+        // A cursor is the asker's word: it may stand anywhere behind the last.
+        let end = place + min(Self.recordsAListing, max(0, objects.extentCount - place))
         while place < end, page.count < Self.entriesAPage, bytes < Self.bytesAPage {
             if let held = pins[UInt32(place)] {
                 let namespace = scopes[Int(objects[UInt32(place)].scope)].namespace
