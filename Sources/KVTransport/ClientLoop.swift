@@ -191,8 +191,6 @@ final class ClientLoop: ClientConnectionOwner {
             candidate = nil
             return
         }
-        // What failed failed over the old one.
-        breaker = CircuitBreaker(configuration.breaker)
         promote(connection)
         old.end("it is silent, and the store welcomes another one")
     }
@@ -200,6 +198,8 @@ final class ClientLoop: ClientConnectionOwner {
     /// New requests go over this connection; an older one ends when its last request has.
     private func promote(_ connection: ClientConnection) {
         candidate = nil
+        // What failed failed over the old one, and its probe may never be judged.
+        if current != nil { breaker = CircuitBreaker(configuration.breaker) }
         current = connection
         routes.promoted(at: now)
         // All are counted before the first is sent: requests of the owner wait until everything is as it was.
@@ -221,16 +221,16 @@ final class ClientLoop: ClientConnectionOwner {
         // What the client asks by itself says nothing about its owner's requests: a store may acknowledge every cancel
         // and answer nothing else.
         if case .client = errand.owner { return reopened(errand, response, over: connection) }
-        switch response.status {
-        case .deadlinePassed: breaker.failed(at: now)
-        // Counted once, where the connection is judged.
-        case .disconnected: break
-        default: breaker.succeeded()
-        }
+        // What an earlier connection still brings says nothing of the way that requests take now.
+        if connection === current { judge(response.status) }
         var response = response
         switch errand.request {
-        case .openNamespace(let name): response = remember(name, response, over: connection)
-        case .subscribe(let namespace) where response.status == .ok: subscriptions.insert(namespace)
+        case .openNamespace(let name):
+            let isNew = !namespaces.contains(name)
+            response = remember(name, response, over: connection)
+            if isNew, response.status == .ok { open(errand.request, besides: connection) }
+        case .subscribe(let namespace) where response.status == .ok:
+            if subscriptions.insert(namespace).inserted { open(errand.request, besides: connection) }
         default: break
         }
         switch response.status {
@@ -238,6 +238,24 @@ final class ClientLoop: ClientConnectionOwner {
         default: proved(connection)
         }
         report(errand, response, slotIsFree: slotIsFree)
+    }
+
+    private func judge(_ status: Status) {
+        switch status {
+        case .deadlinePassed: breaker.failed(at: now)
+        // Counted once, where the connection is judged.
+        case .disconnected: break
+        default: breaker.succeeded()
+        }
+    }
+
+    /// Opens over the current connection what an earlier one was given after that had been promoted.
+    private func open(_ request: Request, besides connection: ClientConnection) {
+        guard let current, current !== connection else { return }
+        current.openingCount += 1
+        // A subscription follows its namespace where that is still being opened.
+        if case .subscribe(let ours) = request, current.handles[ours] == nil, current.refusals[ours] == nil { return }
+        current.sendOwn(own(request))
     }
 
     /// Gives a namespace the client's own handle, which outlives the connection.

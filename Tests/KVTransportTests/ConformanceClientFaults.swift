@@ -19,6 +19,8 @@ extension ConformanceCase {
         ConformanceCase("an answer of another kind ends the connection", answersOfAnotherKind),
         ConformanceCase("a store that only talks nonsense is not asked in a loop", nonsenseIsNotAskedForInALoop),
         ConformanceCase("a sick store is left alone for a while", sickStoresAreLeftAlone),
+        ConformanceCase("what is opened while a better way is found is open there, too", openedWhileClimbing),
+        ConformanceCase("a sick way says nothing of a better one", betterWaysBeginWell),
         ConformanceCase("a client that ends hands back everything", endedClientsHandBack),
     ]
 
@@ -234,6 +236,73 @@ extension ConformanceCase {
         stage.host.releaseHeld()
         #expect(try await client.persist(.stat).status == .ok)
         #expect(try await client.get(1, client.slot(1)).status == .ok)
+        await stage.end()
+    }
+
+    /// Two ways to one store, of which the first is there when the flag says so.
+    private static func climber(
+        _ stage: ConformanceStage, _ isUp: SharedFlag, _ change: (inout StoreClientConfiguration) -> Void = { _ in }
+    ) throws -> TestClient {
+        let route = try stage.route()
+        let better = StoreRoute(carrier: route.carrier, address: route.address) { memory, signal throws(SystemError) in
+            guard isUp.isSet else { throw SystemError(number: KernelError.connectionRefused, doing: "connect") }
+            return try route.connect(memory, signal)
+        }
+        return try stage.client(routes: [better, route]) {
+            $0.climbInterval = Duration(milliseconds: 5)
+            change(&$0)
+        }
+    }
+
+    private static func openedWhileClimbing(_ carrier: TestCarrier) async throws {
+        let stage = try ConformanceStage(carrier)
+        for (operation, request) in [
+            (Operation.openNamespace, Request.openNamespace(name: "m")), (.subscribe, .subscribe(1)),
+        ] {
+            let isUp = SharedFlag()
+            let client = try climber(stage, isUp)
+            try await client.open("n")
+            stage.host.set { $0.heldOperation = operation }
+            let late = try client.submit(request)
+            #expect(await eventually { stage.host.heldCount == 1 })
+            isUp.isSet = true
+            #expect(await eventually { client.connections.count == 2 })
+            stage.host.releaseHeld()
+            #expect(try await client.end(of: late).status == .ok)
+            if operation == .openNamespace {
+                #expect(try await client.ask(.list(2, cursor: 0, countMax: 1)).status == .ok)
+            } else {
+                #expect(try await client.put(1, client.slot(0)) == .ok)
+                #expect(
+                    await eventually {
+                        if case .added(1, [TestClient.name(1)])? = client.notifications.last { true } else { false }
+                    })
+            }
+        }
+        await stage.end()
+    }
+
+    private static func betterWaysBeginWell(_ carrier: TestCarrier) async throws {
+        let stage = try ConformanceStage(carrier)
+        let isUp = SharedFlag()
+        let client = try climber(stage, isUp) {
+            $0.breaker = .init(
+                failureCountMax: 1, pause: Duration(milliseconds: 1), pauseMax: Duration(milliseconds: 1))
+        }
+        try await client.open("n")
+        #expect(try await client.put(1, client.slot(0)) == .ok)
+        stage.host.set { $0.holdsGets = true }
+        let get = Request.get(1, TestClient.name(1))
+        #expect(try await client.ask(get, slot: client.slot(1), within: 0.05).status == .deadlinePassed)
+        #expect(await eventually { stage.host.heldCount == 0 })
+        // After the pause one request probes, and is not answered before another way carries the requests.
+        while stage.host.heldCount == 0 {
+            let probe = try client.submit(get, slot: client.slot(2))
+            #expect(await eventually { client.end(of: probe) != nil || stage.host.heldCount == 1 })
+        }
+        isUp.isSet = true
+        #expect(await eventually { client.connections.count == 2 })
+        #expect(try await client.ask(.stat).status == .ok)
         await stage.end()
     }
 
