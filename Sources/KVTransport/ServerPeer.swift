@@ -214,6 +214,10 @@ package final class ServerPeer {
         guard !isInSlot || slot.byteCount >= header.payloadBytes else {
             throw FrameError(.value("slot length", UInt64(slot.byteCount)), at: 24)
         }
+        let wraps = slot.address.addingReportingOverflow(UInt64(slot.byteCount)).overflow
+        guard !wraps || !carrier.isOneSided else {
+            throw FrameError(.value("slot address", slot.address), at: 24)
+        }
         let number = header.requestNumber
         guard exchanges[number] == nil else { throw FrameError(.value("request number", UInt64(number)), at: 8) }
         var exchange = Exchange(operation: header.operation, stage: .waits, slot: slot)

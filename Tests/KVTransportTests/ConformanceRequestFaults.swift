@@ -15,6 +15,7 @@ extension ConformanceCase {
         ConformanceCase("a payload longer than told ends the session", longPayloadsEndTheSession),
         ConformanceCase("a batch longer than the protocol's ends the session", longBatchesEndTheSession),
         ConformanceCase("answers and set-up frames from a client end the session", onlyRequestsAreTaken),
+        ConformanceCase("a slot past the end of memory ends the session", for: { !$0.isStream }, wrappingSlotsEnd),
         ConformanceCase("a put of no bytes takes none of the next one's", emptyPutsTakeNothing),
         ConformanceCase("a payload that fails its checksum is refused and counted", corruptPutsAreRefused),
         ConformanceCase("bytes that are no frame end the connection", for: \.isStream, garbageEndsTheConnection),
@@ -22,6 +23,26 @@ extension ConformanceCase {
         ConformanceCase("a frame that does not go on ends at its limit", for: \.isStream, halfFramesEnd),
         ConformanceCase("a payload that does not go on ends at its limit", for: \.isStream, halfPayloadsEnd),
     ]
+
+    private static func wrappingSlotsEnd(_ carrier: TestCarrier) async throws {
+        let stage = try ConformanceStage(carrier)
+        let slot = RemoteSlot(address: .max - 100, key: 0, byteCount: 4096)
+        let name = TestClient.name(1)
+        let put = Request.put(1, name, ObjectMetadata(), payloadBytes: 4096, checksum: 0)
+        for request in [put, .get(1, name)] {
+            let raw = try stage.raw()
+            #expect(try raw.open() == nil)
+            raw.send(.openNamespace(name: "n"), number: 1)
+            #expect(try raw.reply(to: 1)?.status == .ok)
+            let isPut = request.operation == .put
+            raw.link.queue(request.header(number: 2, namespace: 1, payloadIsInSlot: isPut), payload: nil) {
+                request.writeBody(to: &$0, slot: slot)
+            }
+            #expect(raw.ends(), "\(request.operation)")
+        }
+        #expect(await eventually { stage.counters.framesMalformed == 2 })
+        await stage.end()
+    }
 
     private static func emptyPutsTakeNothing(_ carrier: TestCarrier) async throws {
         let stage = try ConformanceStage(carrier)
