@@ -22,6 +22,8 @@ package enum BlockHeader {
     private static let objectKind: UInt32 = 1
     private static let tombstoneKind: UInt32 = 2
     private static let extentsOffset = 152
+    /// No store counts so far: a header that says more was not written by one, and counting on from it would overflow.
+    static let generationMax = UInt64(Int64.max)
 
     /// Writes the header of an object as a page of 4 KiB.
     package static func encode(_ object: FlashObject, drive: FlashUUID, into bytes: UnsafeMutableRawBufferPointer) {
@@ -77,6 +79,7 @@ package enum BlockHeader {
         guard isOurs else { return .blank }
         guard page.get(UInt32.self, at: 12) == extent else { return .damaged }
         let generation = page.get(UInt64.self, at: 32)
+        guard generation <= generationMax else { return .damaged }
         switch page.get(UInt32.self, at: 8) {
         case tombstoneKind: return .tombstone(generation: generation)
         case objectKind: return object(page, extent: extent, generation: generation, geometry: geometry)

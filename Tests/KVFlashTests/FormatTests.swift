@@ -98,6 +98,19 @@ func fail(_ what: Comment) { Issue.record(what) }
         }
     }
 
+    /// What counts on from a generation must not overflow, nor be the highest for ever.
+    @Test(arguments: [.max, .max - 1, 1 << 63] as [UInt64])
+    func aGenerationThatNoStoreReachesIsDamage(_ generation: UInt64) {
+        var (page, _) = headerPage()
+        for index in 0..<8 { page.bytes[32 + index] = UInt8(truncatingIfNeeded: generation >> UInt64(8 * index)) }
+        page.reseal()
+        guard case .damaged = page.header(9, drive: Self.drive, Self.geometry) else { return fail("believed") }
+        unsafe page.fill {
+            unsafe BlockHeader.encodeTombstone(extent: 9, drive: Self.drive, generation: generation, into: $0)
+        }
+        guard case .damaged = page.header(9, drive: Self.drive, Self.geometry) else { return fail("believed") }
+    }
+
     @Test func randomBytesAreNeverAnObject() {
         var source = RandomSource(seed: 8)
         let (whole, _) = headerPage()

@@ -105,6 +105,28 @@ import Testing
         }
     }
 
+    @Test func aPinThatEndsInAnotherAgeIsAPin() throws {
+        var world = try ScriptedStore(seed: 32)
+        var policy = NamespacePolicy()
+        policy.pinQuotaBytes = ScriptedStore.extentBytes
+        world.set("n", policy)
+        let handle = world.open("n")
+        _ = world.put(handle, name(1), token: 1)
+        world.runUntilQuiet()
+        for (owner, expires) in [("a", Int64.max), ("b", 1 << 60)] {
+            _ = world.request(.pin(handle, [name(1)], owner: owner, lifetimeSeconds: 60))
+            world.runUntilQuiet()
+            var pin = try #require(world.cataloguePins.first { $0.owner == owner })
+            world.cataloguePins.remove(pin)
+            pin.expires = expires
+            world.cataloguePins.insert(pin)
+        }
+        try world.crash()
+        world.runUntilQuiet()
+        #expect(world.store.status().pins == 2)
+        #expect(world.complaint == nil)
+    }
+
     /// A drive has a place for each of its commands until it lets go of it. One that holds them all for ever is given up,
     /// and what waited for a place is answered.
     @Test func aDriveThatHoldsEveryPlaceIsGivenUp() throws {

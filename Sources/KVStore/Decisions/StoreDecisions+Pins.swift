@@ -229,8 +229,10 @@ extension StoreDecisions {
         nextPinExpiry = min(nextPinExpiry, instant(ofWall: pin.expires))
     }
 
+    /// What a catalogue says may be any number; the clock's nanoseconds end some 290 years on.
     private func instant(ofWall second: Int64) -> Instant {
-        Instant(nanoseconds: max(0, second - settings.wallSecondsAtOrigin) * 1_000_000_000)
+        guard second < 1 << 33 else { return .distantFuture }
+        return Instant(nanoseconds: max(0, second - settings.wallSecondsAtOrigin) * 1_000_000_000)
     }
 
     mutating func expirePins() {
