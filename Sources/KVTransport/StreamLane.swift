@@ -103,13 +103,12 @@ package final class SharedCount: Sendable {
 /// The loop of a lane. Lives on its thread only.
 final class LaneLoop {
     private static let wakeTag: UInt64 = 0
-    private static let listenerTag = UInt64.max
     /// How often a request is offered again that the store had no room for.
     private static let retryInterval = Duration(milliseconds: 1)
 
     private let lane: StreamLane
     private let poller: Int32
-    private let listener: Int32?
+    private var listener: Listener?
     private let distribute: (AcceptedSocket) -> Void
     private let setting: ServerSetting
     private var connections: [UInt32: StreamConnection] = [:]
@@ -123,8 +122,6 @@ final class LaneLoop {
     private var nextNumber: UInt32
     private var nextSweep = Instant.distantFuture
     private var isEnding = false
-    /// Set while there are no descriptors left: accepting would fail at once, again and again.
-    private var acceptsAgainAt: Instant?
     private var tags = [UInt64](repeating: 0, count: 64)
     private var events = [UInt32](repeating: 0, count: 64)
     private var lastPublished = TransportCounters()
@@ -134,17 +131,16 @@ final class LaneLoop {
     ) {
         self.lane = lane
         self.poller = poller
-        self.listener = listener
         self.distribute = distribute
         setting = ServerSetting(host: lane.host, limits: lane.limits, failedTries: lane.failedTries)
         nextNumber = UInt32(lane.index == 0 ? lane.laneCount : lane.index)
         hf_poller_set(poller, lane.inbox.signal.descriptor, 1, Self.wakeTag, 0)
-        if let listener { hf_poller_set(poller, listener, 1, Self.listenerTag, 0) }
+        self.listener = listener.map { Listener($0, on: poller) }
     }
 
     deinit {
         hf_close(poller)
-        if let listener { hf_close(listener) }
+        listener?.close()
     }
 
     func run() {
@@ -257,10 +253,7 @@ final class LaneLoop {
 
     /// Ends what has lasted too long, and finds the next time to look.
     private func sweep() {
-        if let time = acceptsAgainAt, setting.now >= time, let listener {
-            acceptsAgainAt = nil
-            hf_poller_set(poller, listener, 1, Self.listenerTag, 0)
-        }
+        listener?.tick(at: setting.now)
         guard setting.now >= nextSweep else { return }
         nextSweep = .distantFuture
         for connection in Array(connections.values) {
@@ -272,8 +265,8 @@ final class LaneLoop {
     // MARK: waiting
 
     private func wait() {
-        var timeout = max(0, min(nextSweep, acceptsAgainAt ?? .distantFuture).nanoseconds - setting.now.nanoseconds)
-        if nextSweep == .distantFuture, acceptsAgainAt == nil { timeout = -1 }
+        let next = min(nextSweep, listener?.opensAt ?? .distantFuture)
+        var timeout = next == .distantFuture ? -1 : max(0, next.nanoseconds - setting.now.nanoseconds)
         if !blocked.isEmpty {
             let retry = Self.retryInterval.nanoseconds
             timeout = timeout < 0 ? retry : min(timeout, retry)
@@ -294,7 +287,7 @@ final class LaneLoop {
     private func handle(tag: UInt64, events: UInt32) {
         switch tag {
         case Self.wakeTag: break
-        case Self.listenerTag: accept()
+        case Listener.tag: accept()
         default:
             guard let connection = connections[UInt32(truncatingIfNeeded: tag)] else { return }
             connection.stream.polled(events)
@@ -303,28 +296,16 @@ final class LaneLoop {
     }
 
     private func accept() {
-        guard let listener, !isEnding else { return }
-        var name = [CChar](repeating: 0, count: 80)
+        guard !isEnding else { return }
         for _ in 0..<64 {
-            let descriptor = unsafe hf_accept(listener, &name, name.count)
-            if descriptor < 0 {
-                if KernelError.isOutOfDescriptors(Int(-descriptor)) {
-                    hf_poller_set(poller, listener, 0, Self.listenerTag, 0)
-                    acceptsAgainAt = setting.now + Duration(milliseconds: 100)
-                }
-                if -descriptor == KernelError.connectionAborted { continue }
-                return
-            }
+            guard let (descriptor, address) = listener?.accept(at: setting.now) else { return }
             let limit = setting.limits.sessionsMax + setting.limits.unauthenticatedMax
             guard lane.connectionCount.increment(max: limit) else {
                 setting.counters.connectionsRefused += 1
                 hf_close(descriptor)
                 continue
             }
-            let text = name.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }
-            distribute(
-                AcceptedSocket(
-                    descriptor: descriptor, carrier: .tcp, address: String(decoding: text, as: UTF8.self)))
+            distribute(AcceptedSocket(descriptor: descriptor, carrier: .tcp, address: address))
         }
     }
 
@@ -334,8 +315,7 @@ final class LaneLoop {
     private func stop() -> Bool {
         if !isEnding {
             isEnding = true
-            if let listener, acceptsAgainAt == nil { hf_poller_set(poller, listener, 0, Self.listenerTag, 0) }
-            acceptsAgainAt = nil
+            listener?.stop()
             for connection in Array(connections.values) {
                 connection.end()
                 settle(connection)

@@ -20,7 +20,6 @@ struct VerbsLaneStart: Sendable {
 /// The loop. Lives on its thread only.
 final class VerbsLane {
     private static let wakeTag: UInt64 = 0
-    private static let listenerTag = UInt64.max
     private static let completionTag = UInt64.max - 1
     private static let deviceTag = UInt64.max - 2
     /// How long it looks for completions before it sleeps.
@@ -32,6 +31,7 @@ final class VerbsLane {
     private let port: VerbsServerPort
     private let border: VerbsBorder
     private let setting: ServerSetting
+    private var listener: Listener
     private var connections: [UInt32: VerbsConnection] = [:]
     private var runnable: [VerbsConnection] = []
     private var blocked: [VerbsConnection] = []
@@ -52,14 +52,14 @@ final class VerbsLane {
         setting = ServerSetting(
             host: start.host, limits: start.port.limits, failedTries: FailedTries(limits: start.port.limits))
         hf_poller_set(start.poller, border.inbox.signal.descriptor, 1, Self.wakeTag, 0)
-        hf_poller_set(start.poller, start.listener, 1, Self.listenerTag, 0)
+        listener = Listener(start.listener, on: start.poller)
         hf_poller_set(start.poller, port.completions.descriptor, 1, Self.completionTag, 0)
         hf_poller_set(start.poller, port.device.eventDescriptor, 1, Self.deviceTag, 0)
     }
 
     deinit {
         hf_close(start.poller)
-        hf_close(start.listener)
+        listener.close()
     }
 
     func run() {
@@ -116,20 +116,15 @@ final class VerbsLane {
 
     private func accept() {
         guard !isEnding else { return }
-        var name = [CChar](repeating: 0, count: 80)
         for _ in 0..<64 {
-            let descriptor = unsafe hf_accept(start.listener, &name, name.count)
-            if descriptor < 0 { return }
+            guard let (descriptor, address) = listener.accept(at: setting.now) else { return }
             guard connections.count < setting.limits.sessionsMax + setting.limits.unauthenticatedMax else {
                 setting.counters.connectionsRefused += 1
                 hf_close(descriptor)
                 continue
             }
             hf_tcp_configure(descriptor, UInt32(clamping: setting.limits.stallLimit.nanoseconds / 1_000_000), 0)
-            let text = name.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }
-            add(
-                AcceptedSocket(
-                    descriptor: descriptor, carrier: .verbs, address: String(decoding: text, as: UTF8.self)))
+            add(AcceptedSocket(descriptor: descriptor, carrier: .verbs, address: address))
         }
     }
 
@@ -202,6 +197,7 @@ final class VerbsLane {
 
     /// Ends what has lasted too long, and finds the next time to look.
     private func sweep() {
+        listener.tick(at: setting.now)
         guard setting.now >= nextSweep else { return }
         nextSweep = .distantFuture
         for connection in Array(connections.values) {
@@ -219,9 +215,15 @@ final class VerbsLane {
             try port.completions.arm()
             if takeCompletions() { return look(timeout: 0) }
         } catch {
-            preconditionFailure("\(error)")
+            // Nobody would say that something has completed. Clients go on over another carrier; one that comes again finds
+            // the queue as it then is.
+            for connection in Array(connections.values) {
+                connection.end("\(error)")
+                settle(connection)
+            }
         }
-        var timeout = nextSweep == .distantFuture ? -1 : max(0, nextSweep.nanoseconds - setting.now.nanoseconds)
+        let next = min(nextSweep, listener.opensAt ?? .distantFuture)
+        var timeout = next == .distantFuture ? -1 : max(0, next.nanoseconds - setting.now.nanoseconds)
         let retry = Self.retryInterval.nanoseconds
         if !blocked.isEmpty { timeout = timeout < 0 ? retry : min(timeout, retry) }
         port.counters.sleeps += 1
@@ -249,7 +251,7 @@ final class VerbsLane {
     private func handle(tag: UInt64, events: UInt32) {
         switch tag {
         case Self.wakeTag, Self.completionTag: break
-        case Self.listenerTag: accept()
+        case Listener.tag: accept()
         case Self.deviceTag: takeDeviceEvents()
         default:
             guard let connection = connections[UInt32(truncatingIfNeeded: tag)] else { return }
@@ -264,7 +266,7 @@ final class VerbsLane {
     private func stop() -> Bool {
         if !isEnding {
             isEnding = true
-            hf_poller_set(start.poller, start.listener, 0, Self.listenerTag, 0)
+            listener.stop()
             for connection in Array(connections.values) {
                 connection.end("the store shuts down")
                 settle(connection)
