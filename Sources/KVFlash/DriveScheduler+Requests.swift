@@ -38,10 +38,11 @@ extension DriveScheduler {
         return nextDiscard(at: now)
     }
 
-    /// The write whose turn it is, unless the device is just discarding its extents.
+    /// The write whose turn it is. One whose extents the device is just discarding waits, to its deadline if need be, and
+    /// holds up no other.
     private var firstWrite: UInt32? {
-        guard let number = writes.first, !discards.isUnderWay(operations[Int(number)].extents) else { return nil }
-        return number
+        guard discards.isUnderWay else { return writes.first }
+        return writes.first { !discards.isUnderWay(operations[Int($0)].extents) }
     }
 
     private mutating func nextFlush(at now: Instant) -> DeviceRequest? {
@@ -74,7 +75,7 @@ extension DriveScheduler {
         let kind: DeviceRequest.Kind = operation.kind == .read ? .read : .write
         operations[Int(number)].bytesSent += count
         if operation.bytesSent + count == operation.byteCount {
-            if kind == .read { reads.removeFirst() } else { writes.removeFirst() }
+            if kind == .read { reads.removeFirst() } else { writes.remove(number) }
         }
         let slice = MemorySlice(region: operation.memory.region, offset: place, count: count)
         return send(kind, number, offset: offset, slice)

@@ -25,8 +25,18 @@ struct SlotQueue {
         count -= 1
     }
 
-    /// Takes one out of the line, wherever it stands. It walks the line: for commands that failed.
+    /// The first of those that it holds for.
+    func first(where holds: (UInt32) -> Bool) -> UInt32? {
+        for place in 0..<count {
+            let slot = slots[(head + place) % slots.count]
+            if holds(slot) { return slot }
+        }
+        return nil
+    }
+
+    /// Takes one out of the line. Unless it is the first it walks the line: for commands that failed or overtake.
     mutating func remove(_ slot: UInt32) {
+        if first == slot { return removeFirst() }
         let waiting = count
         for _ in 0..<waiting {
             let front = slots[head]

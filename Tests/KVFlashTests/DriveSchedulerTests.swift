@@ -233,6 +233,23 @@ import Testing
         #expect(requests(&drive).isEmpty)
     }
 
+    @Test func aTrimThatNeverEndsHoldsUpItsOwnExtentsOnly() throws {
+        var drive = try scheduler(canDiscard: true)
+        drive.accept(.discard(ExtentList([4])), at: .zero)
+        #expect(requests(&drive).map(\.kind) == [.discard])
+        drive.accept(write(1, [4], isVolatile: true), at: .zero)
+        // More than one transfer each: what overtakes goes on before the next begins.
+        drive.accept(write(2, [20, 21, 22, 23], isVolatile: true), at: .zero)
+        drive.accept(write(3, [30], isVolatile: true), at: .zero)
+        for request in requests(&drive) { complete(&drive, request) }
+        let written = drive.events.compactMap { if case .written(let tag, .done) = $0 { tag } else { nil } }
+        #expect(written == [2, 3])
+        drive.events = []
+        drive.expire(at: Instant(seconds: 11))
+        guard case .written(1, .failed) = drive.events.first else { return fail("the first write is not given up") }
+        #expect(drive.hasOnlyOverdue)
+    }
+
     @Test func aDeviceThatKnowsNoTrimIsAskedTwiceAndNeverAgain() throws {
         var drive = try scheduler(canDiscard: true)
         drive.accept(.discard(ExtentList([4])), at: .zero)
