@@ -8,6 +8,8 @@ package enum KernelError {
     package static func isOutOfDescriptors(_ number: Int) -> Bool { number == 24 || number == 23 }
     /// Nobody listens there.
     package static let connectionRefused: Int32 = 111
+    /// No such host, as far as is known (EADDRNOTAVAIL).
+    package static let addressNotAvailable: Int32 = 99
     /// The peer gave up before it was accepted.
     package static let connectionAborted = 103
 }

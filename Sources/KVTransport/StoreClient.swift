@@ -85,11 +85,13 @@ public final class StoreClient: Sendable {
 }
 
 extension StoreRoute {
-    /// Over TCP. A host's name is looked up at each try.
+    /// Over TCP. A host's name is looked up here, and again beside each connection.
     public static func tcp(host: String, port: UInt16, socketBufferBytes: Int = 0) -> StoreRoute {
         let address = "tcp \(host):\(port)"
+        let store = StoreHost(host)
         return StoreRoute(carrier: .tcp, address: address) { memory, _ throws(SystemError) in
-            let descriptor = unsafe try checked(hf_tcp_connect(host, port), "connect to \(address)")
+            let place = try store.address()
+            let descriptor = unsafe try checked(hf_tcp_connect(place, port), "connect to \(address)")
             hf_tcp_configure(descriptor, 10_000, UInt32(clamping: socketBufferBytes))
             return StreamLink(descriptor, memory: memory, isConnected: false)
         }

@@ -298,8 +298,9 @@ extension StoreRoute {
         host: String, port: UInt16,
         client: @escaping @Sendable (BlockMemory) throws(SystemError) -> VerbsClientPort
     ) -> StoreRoute {
-        StoreRoute(carrier: .verbs, address: "verbs \(host):\(port)") { memory, _ throws(SystemError) in
-            try VerbsLink(try client(memory), host: host, tcpPort: port)
+        let store = StoreHost(host)
+        return StoreRoute(carrier: .verbs, address: "verbs \(host):\(port)") { memory, _ throws(SystemError) in
+            try VerbsLink(try client(memory), host: try store.address(), tcpPort: port)
         }
     }
 }

@@ -1,0 +1,43 @@
+// A store's host by name: whatever the resolver does, nobody waits for it.
+
+import Foundation
+import KVModel
+import KVSystem
+import KVTransport
+import Synchronization
+import Testing
+
+@Suite struct StoreHostTests {
+    @Test func aResolverThatHangsHoldsUpNobody() async throws {
+        let count = SharedCount()
+        let answers = DispatchSemaphore(value: 0)
+        let host = StoreHost("store") { _ in
+            // The first answer comes at once, all others when the test says so.
+            if count.next() == 1 { return "10.0.0.1" }
+            answers.wait()
+            return "10.0.0.2"
+        }
+        for _ in 0..<100 { #expect(try host.address() == "10.0.0.1") }
+        #expect(await eventually { count.value == 2 })
+        answers.signal()
+        #expect(await eventually { (try? host.address()) == "10.0.0.2" })
+        for _ in 0..<2 { answers.signal() }
+    }
+
+    @Test func anAddressIsNotLookedUp() throws {
+        for text in ["127.0.0.1", "::1"] {
+            let host = StoreHost(text) { _ in
+                Issue.record("an address was looked up")
+                return nil
+            }
+            #expect(try host.address() == text)
+        }
+    }
+
+    @Test func aHostThatNobodyKnowsIsAnErrorUntilItIsKnown() async throws {
+        let count = SharedCount()
+        let host = StoreHost("store") { _ in count.next() < 3 ? nil : "10.0.0.3" }
+        #expect(throws: SystemError.self) { try host.address() }
+        #expect(await eventually { (try? host.address()) == "10.0.0.3" })
+    }
+}
