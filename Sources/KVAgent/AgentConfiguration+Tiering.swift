@@ -140,8 +140,20 @@ extension AgentConfiguration {
         }
         guard !rdma.isEmpty else { return [.tcp(host: host, port: port)] }
         let (rdmaHost, rdmaPort) = try splitEndpoint(rdmaStore, option: "--rdma-store")
-        let place = VerbsPlace(device: rdma == "auto" ? nil : rdma)
-        return [.verbs(host: rdmaHost, port: rdmaPort, place: place), .tcp(host: host, port: port)]
+        return [
+            .verbs(host: rdmaHost, port: rdmaPort, place: rdmaPlace, settings: rdmaSettings),
+            .tcp(host: host, port: port),
+        ]
+    }
+
+    /// The device and port of RDMA.
+    private var rdmaPlace: VerbsPlace {
+        VerbsPlace(device: rdma == "auto" ? nil : rdma, address: rdmaAddress.isEmpty ? nil : rdmaAddress)
+    }
+
+    /// How its queue pairs are set up.
+    private var rdmaSettings: VerbsSettings {
+        .standard(timeout: rdmaTimeout, retryCount: rdmaRetries, trafficClass: rdmaTrafficClass)
     }
 }
 

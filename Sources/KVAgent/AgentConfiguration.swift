@@ -3,6 +3,7 @@
 import KVModel
 import KVSettings
 import KVTiering
+import KVTransport
 
 /// The settings of `holdfast agent`, with their defaults.
 public struct AgentConfiguration: NamedSettings, Sendable, Equatable {
@@ -42,6 +43,14 @@ public struct AgentConfiguration: NamedSettings, Sendable, Equatable {
     public var rdma = ""
     /// Where the store accepts RDMA sessions.
     public var rdmaStore = ""
+    /// The address of its port, where it has several; empty for the best it has.
+    public var rdmaAddress = ""
+    /// An unacknowledged packet is sent again after 4.096 µs × 2^`rdmaTimeout`.
+    public var rdmaTimeout = VerbsSettings.standard.timeout
+    /// So often, then the connection fails.
+    public var rdmaRetries = VerbsSettings.standard.retryCount
+    /// The traffic class of the packets (DSCP × 4).
+    public var rdmaTrafficClass = VerbsSettings.standard.trafficClass
     /// PEM file of who signed the store's certificate; with it the way to the store is TLS.
     public var tlsAuthority = ""
     /// The name in the store's certificate; empty: the address that is connected to.
@@ -168,6 +177,10 @@ public struct AgentConfiguration: NamedSettings, Sendable, Equatable {
         Setting("keys", "The file with the tenant's key, as the store made it.", "\"\""),
         Setting("rdma", "RDMA device on the way to the store (mlx5_0), auto, or empty for TCP.", "\"\""),
         Setting("rdmaStore", "Where the store accepts RDMA sessions, address:port (its `rdmaListen`).", "\"\""),
+        Setting("rdmaAddress", "The address of its port, where it has several; empty for the best it has.", "\"\""),
+        Setting("rdmaTimeout", "An unacknowledged packet is sent again after 4.096 µs × 2^this, 1 to 31.", "14"),
+        Setting("rdmaRetries", "So often, 0 to 7; then the connection fails and is made anew.", "7"),
+        Setting("rdmaTrafficClass", "Traffic class of RDMA packets (DSCP × 4): what switches classify by.", "0"),
         Setting(
             "tlsAuthority", "PEM file of who signed the store's certificate. With it the way to the store is TLS.",
             "\"\""

@@ -220,7 +220,8 @@ public struct EngineSession {
             throw EngineRefusal(.frame, "more than \(limits.regionsMax) regions")
         }
         guard byteCount <= EngineProtocol.regionBytesMax else {
-            throw EngineRefusal(.frame, "region \(region) of \(byteCount) bytes: at most \(EngineProtocol.regionBytesMax)")
+            throw EngineRefusal(
+                .frame, "region \(region) of \(byteCount) bytes: at most \(EngineProtocol.regionBytesMax)")
         }
         regions[region] = Region(byteCount: byteCount)
         return .map(region: region, byteCount: byteCount)

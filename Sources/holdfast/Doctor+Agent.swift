@@ -187,7 +187,8 @@ struct AgentChecks {
             return Finding(
                 "store", .problem,
                 "\(settings.store) refuses namespace `\(settings.namespace)` to `\(settings.tenant)`: \(words(of: opened))",
-                remedy: "`holdfast ctl namespace set \(settings.namespace) --allow \(settings.tenant)` by an operator lets it in")
+                remedy: "an operator lets it in: `holdfast ctl namespace set \(settings.namespace) --allow "
+                    + "\(settings.tenant)`")
         }
         let said = words(of: response)
         do {

@@ -22,7 +22,8 @@ final class StoreBench {
         self.isOverVerbs = isOverVerbs
         tenants = Tenants(
             byName: [
-                "guest": Tenant(secret: secret, isOperator: false), "operator": Tenant(secret: secret, isOperator: true),
+                "guest": Tenant(secret: secret, isOperator: false),
+                "operator": Tenant(secret: secret, isOperator: true),
             ])
         configuration.data = [folder.path("store.flash")]
         configuration.size = bytes

@@ -33,7 +33,8 @@ import Testing
         let keys = chain(0..<6, of: 2)
         serve(keys, request: 10, &manager, &world)
         for (request, path, end) in [
-            (RequestNumber(11), [0, 1, 2, 3, 1, 2], Int32(4)), (12, [2, 3, 4, 2, 3], 3), (13, [5, 1, 4, 5], 3), (14, [0, 0], 1),
+            (RequestNumber(11), [0, 1, 2, 3, 1, 2], Int32(4)), (12, [2, 3, 4, 2, 3], 3), (13, [5, 1, 4, 5], 3),
+            (14, [0, 0], 1),
             (15, [2, 0, 1, 2, 3], 3), (16, [5, 4, 3, 2, 1, 0], 6), (17, [0, 1, 2, 3, 4, 5], 6),
         ] {
             #expect(serve(path.map { keys[$0] }, request: request, &manager, &world)?.end == end, "\(path)")

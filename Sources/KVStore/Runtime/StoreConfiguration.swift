@@ -4,6 +4,7 @@ import Foundation
 import KVFlash
 import KVModel
 import KVSettings
+import KVTransport
 
 /// The settings of `holdfast store`, with their defaults.
 public struct StoreConfiguration: NamedSettings, Sendable, Equatable {
@@ -31,6 +32,14 @@ public struct StoreConfiguration: NamedSettings, Sendable, Equatable {
     public var rdma = ""
     /// Where control connections of RDMA sessions are accepted.
     public var rdmaListen = "0.0.0.0:9462"
+    /// The address of its port, where it has several; empty for the best it has.
+    public var rdmaAddress = ""
+    /// An unacknowledged packet is sent again after 4.096 µs × 2^`rdmaTimeout`.
+    public var rdmaTimeout = VerbsSettings.standard.timeout
+    /// So often, then the connection fails.
+    public var rdmaRetries = VerbsSettings.standard.retryCount
+    /// The traffic class of the packets (DSCP × 4).
+    public var rdmaTrafficClass = VerbsSettings.standard.trafficClass
     /// Where /metrics, /healthz and /readyz are served; empty for nowhere.
     public var http = "127.0.0.1:9461"
     /// Memory for payloads on their way and for hot objects.
@@ -91,6 +100,10 @@ public struct StoreConfiguration: NamedSettings, Sendable, Equatable {
             "tlsClientAuthority", "PEM file of who signs clients' certificates. Empty: clients need none.", "\"\""),
         Setting("rdma", "RDMA device (mlx5_0), auto for any, or empty for none.", "\"\""),
         Setting("rdmaListen", "Where control connections of RDMA sessions are accepted.", "0.0.0.0:9462"),
+        Setting("rdmaAddress", "The address of its port, where it has several; empty for the best it has.", "\"\""),
+        Setting("rdmaTimeout", "An unacknowledged packet is sent again after 4.096 µs × 2^this, 1 to 31.", "14"),
+        Setting("rdmaRetries", "So often, 0 to 7; then the connection fails and is made anew.", "7"),
+        Setting("rdmaTrafficClass", "Traffic class of RDMA packets (DSCP × 4): what switches classify by.", "0"),
         Setting("http", "Where /metrics, /healthz and /readyz are served. Empty: nowhere.", "127.0.0.1:9461"),
         Setting("dram", "Memory for payloads on their way, and for hot objects.", "256MiB"),
         Setting(
@@ -133,6 +146,10 @@ public struct StoreConfiguration: NamedSettings, Sendable, Equatable {
         case "tlsClientAuthority": tlsClientAuthority = try value.word()
         case "rdma": rdma = try value.word()
         case "rdmaListen": rdmaListen = try value.word()
+        case "rdmaAddress": rdmaAddress = try value.word()
+        case "rdmaTimeout": rdmaTimeout = try value.whole(1...31)
+        case "rdmaRetries": rdmaRetries = try value.whole(0...7)
+        case "rdmaTrafficClass": rdmaTrafficClass = try value.whole(0...255)
         case "http": http = try value.word()
         case "dram": dram = try value.bytes((1 << 20)...(1 << 46))
         case "catalogue": catalogue = try value.word()
@@ -205,5 +222,17 @@ public struct StoreConfiguration: NamedSettings, Sendable, Equatable {
         let first = data.first ?? "store"
         guard first.hasPrefix("/dev/") else { return "\(first).\(kind)" }
         return "/var/lib/holdfast/\(first.dropFirst(5).replacingOccurrences(of: "/", with: "-")).\(kind)"
+    }
+}
+
+extension StoreConfiguration {
+    /// The device and port of RDMA.
+    var rdmaPlace: VerbsPlace {
+        VerbsPlace(device: rdma == "auto" ? nil : rdma, address: rdmaAddress.isEmpty ? nil : rdmaAddress)
+    }
+
+    /// How its queue pairs are set up.
+    var rdmaSettings: VerbsSettings {
+        .standard(timeout: rdmaTimeout, retryCount: rdmaRetries, trafficClass: rdmaTrafficClass)
     }
 }

@@ -64,10 +64,10 @@ public struct StoreService: Service {
         }
         if !configuration.rdma.isEmpty {
             let (host, port) = try splitEndpoint(configuration.rdmaListen, option: "--rdma-listen")
-            let device = configuration.rdma == "auto" ? nil : configuration.rdma
             let server = try VerbsServer(
                 VerbsServerConfiguration(
-                    place: VerbsPlace(device: device), address: host, port: port, settings: .standard, limits: limits),
+                    place: configuration.rdmaPlace, address: host, port: port, settings: configuration.rdmaSettings,
+                    limits: limits),
                 transport: 3, host: store)
             store.serve(server, transport: 3)
         }
