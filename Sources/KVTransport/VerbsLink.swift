@@ -17,6 +17,10 @@ package final class VerbsClientPort: @unchecked Sendable {
     let settings: VerbsSettings
     let memory: BlockMemory
     let regions: [VerbsRegion]
+    /// Whose queue pairs complete here, by pair: while one is set up another may still be in use.
+    private var ends: [UInt32: VerbsEnd] = [:]
+    /// Under which tags connections hear that something completed; the first is the poller's.
+    private var watchers: [(poller: Int32, tag: UInt64)] = []
 
     /// Opens the device and registers the memory, which takes about a second per 10 GB the first time.
     package init(_ place: VerbsPlace, memory: BlockMemory, settings: VerbsSettings) throws(OperatorError) {
@@ -42,12 +46,46 @@ package final class VerbsClientPort: @unchecked Sendable {
         }
     }
 
+    fileprivate func add(_ end: VerbsEnd) { ends[end.channel.pair.number] = end }
+
+    fileprivate func remove(_ channel: VerbsChannel) { ends[channel.pair.number] = nil }
+
+    /// Gives what has completed to the connections that it is of. Whether there was anything.
+    fileprivate func takeCompletions() -> Bool {
+        let count = try? completions.take { completion in
+            guard let end = ends[completion.pair] else { return }
+            end.channel.complete(completion)
+            end.link?.wasCompleted = true
+        }
+        return count ?? 0 > 0
+    }
+
+    /// Completions wake the poller under the tag of a connection that lives: all of them look when one is woken.
+    fileprivate func watch(with poller: Int32, tag: UInt64) {
+        if watchers.isEmpty { hf_poller_set(poller, completions.descriptor, 1, tag, 0) }
+        watchers.append((poller, tag))
+    }
+
+    fileprivate func unwatch(_ poller: Int32, tag: UInt64) {
+        guard let place = watchers.firstIndex(where: { $0 == (poller, tag) }) else { return }
+        watchers.remove(at: place)
+        guard place == 0 else { return }
+        hf_poller_set(poller, completions.descriptor, 0, 0, 0)
+        if let next = watchers.first { hf_poller_set(next.poller, completions.descriptor, 1, next.tag, 0) }
+    }
+
     /// A part of the client's memory, as the store names it.
     package func slot(_ slice: MemorySlice) -> RemoteSlot {
         RemoteSlot(
             address: UInt64(UInt(bitPattern: unsafe memory[slice].baseAddress)),
             key: regions[Int(slice.region)].remoteKey, byteCount: UInt32(slice.count))
     }
+}
+
+/// A channel, and the connection that is to look at it.
+private struct VerbsEnd {
+    let channel: VerbsChannel
+    weak var link: VerbsLink?
 }
 
 /// One connection. Belongs to the client's thread.
@@ -67,7 +105,9 @@ package final class VerbsLink: ClientLink, VerbsChannelUser {
     private let stream: FrameStream
     private var phase = Phase.connecting
     private var sawWritable = false
-    private var poller: Int32?
+    private var watched: (poller: Int32, tag: UInt64)?
+    /// Whether something of it completed since it looked last, whoever found it.
+    fileprivate var wasCompleted = false
     private var channel: VerbsChannel?
     private var lastWork = Instant.zero
     /// The frame that `next` hands out; its body is at the start of `body`, kept from frame to frame.
@@ -98,9 +138,9 @@ package final class VerbsLink: ClientLink, VerbsChannelUser {
     // MARK: set-up
 
     package func register(with poller: Int32, tag: UInt64) {
-        self.poller = poller
+        watched = (poller, tag)
         hf_poller_set(poller, stream.descriptor, 1 | 2 | 4, tag, 0)
-        hf_poller_set(poller, port.completions.descriptor, 1, tag, 0)
+        port.watch(with: poller, tag: tag)
     }
 
     /// Which of the two descriptors it was is not said; looking at both costs little.
@@ -128,6 +168,7 @@ package final class VerbsLink: ClientLink, VerbsChannelUser {
             domain: port.domain, completions: port.completions, settings: port.settings, payload: port.regions,
             peerAccess: [.peerReads, .peerWrites], packetNumber: random, user: self)
         self.channel = channel
+        port.add(VerbsEnd(channel: channel, link: self))
         stream.queue(FrameHeader(.attach)) { channel.parameters.write(to: &$0) }
         phase = .attaching
     }
@@ -175,7 +216,7 @@ package final class VerbsLink: ClientLink, VerbsChannelUser {
         if phase == .closed { return false }
         if stream.isReadable || (stream.isWritable && stream.hasOutput) || header != nil { return true }
         guard let channel, phase == .ready else { return false }
-        if channel.failure != nil || controlEnd != nil { return true }
+        if channel.failure != nil || controlEnd != nil || wasCompleted { return true }
         if MonotonicClock.now < lastWork + Self.pollingTime { return true }
         // What completed before the queue was armed makes no event, so it is looked at once more.
         guard (try? port.completions.arm()) != nil else { return true }
@@ -183,6 +224,7 @@ package final class VerbsLink: ClientLink, VerbsChannelUser {
     }
 
     package func next(payloadBytesMax: Int) throws(FrameError) -> StreamArrival {
+        wasCompleted = false
         if isHandedOut {
             isHandedOut = false
             header = nil
@@ -225,12 +267,7 @@ package final class VerbsLink: ClientLink, VerbsChannelUser {
     }
 
     private func takeCompletions() -> Bool {
-        let count = try? port.completions.take { completion in
-            // Others are of a pair before this one.
-            guard let channel, completion.pair == channel.pair.number else { return }
-            channel.complete(completion)
-        }
-        guard let count, count > 0 else { return false }
+        guard port.takeCompletions() else { return false }
         lastWork = MonotonicClock.now
         return true
     }
@@ -262,12 +299,13 @@ package final class VerbsLink: ClientLink, VerbsChannelUser {
         guard phase != .closed else { return }
         phase = .closed
         hf_shut_down(stream.descriptor)
-        // The completion queue outlives this connection: the next one registers it under its own tag.
-        if let poller { hf_poller_set(poller, port.completions.descriptor, 0, 0, 0) }
+        // The completion queue outlives this connection.
+        if let watched { port.unwatch(watched.poller, tag: watched.tag) }
         guard let channel else { return }
         channel.fail("closed")
         let limit = MonotonicClock.now + Self.drainLimit
         while !channel.isDrained, MonotonicClock.now < limit { _ = takeCompletions() }
+        port.remove(channel)
         self.channel = nil
     }
 }

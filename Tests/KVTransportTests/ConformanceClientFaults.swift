@@ -268,7 +268,8 @@ extension ConformanceCase {
             isUp.isSet = true
             #expect(await eventually { client.connections.count == 2 })
             stage.host.releaseHeld()
-            #expect(try await client.end(of: late).status == .ok)
+            let response = try await client.end(of: late)
+            #expect(response.status == .ok, "\(response) \(client.losses)")
             if operation == .openNamespace {
                 #expect(try await client.ask(.list(2, cursor: 0, countMax: 1)).status == .ok)
             } else {
