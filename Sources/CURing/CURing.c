@@ -22,6 +22,22 @@ struct hf_ring {
     int mode;
 };
 
+// liburing maps and unmaps by its own system calls, which the thread sanitizer does not see: to it a ring made where another
+// thread's had been would be that thread's memory still. It is told that a place is made after it was let go of.
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+void __tsan_acquire(void *address);
+void __tsan_release(void *address);
+static char mappings;
+#define MAPPED() __tsan_acquire(&mappings)
+#define UNMAPPING() __tsan_release(&mappings)
+#endif
+#endif
+#ifndef MAPPED
+#define MAPPED() ((void)0)
+#define UNMAPPING() ((void)0)
+#endif
+
 int hf_ring_create(uint32_t entries, hf_ring **out) {
     static const unsigned modes[] = {
         0, IORING_SETUP_COOP_TASKRUN, IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN};
@@ -36,6 +52,7 @@ int hf_ring_create(uint32_t entries, hf_ring **out) {
         free(made);
         return error;
     }
+    MAPPED();
     *out = made;
     return 0;
 }
@@ -53,6 +70,7 @@ void hf_ring_destroy(hf_ring *ring) {
     // to whoever opens it next.
     io_uring_unregister_files(&ring->ring);
     io_uring_unregister_buffers(&ring->ring);
+    UNMAPPING();
     io_uring_queue_exit(&ring->ring);
     free(ring);
 }
