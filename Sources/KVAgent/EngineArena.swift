@@ -95,6 +95,34 @@ public final class EngineLease: Sendable {
         } ?? false
     }
 
+    /// Reads all blocks in place, layer by layer: who computes a model so can begin before its last layer is there. Only of a
+    /// lease whose blocks the agent compared with their checksums (`isVerified`): no part of a block has one of its own.
+    ///
+    /// - Parameters:
+    ///   - layers: For each layer, in the order of reading, where its bytes lie in a block, from the block's first byte.
+    ///   - read: Gets one such part: the layer, the block's index, and its bytes. Nothing may be computed with them yet.
+    ///   - isRead: Called when all of a layer was read while it was lent: now it may be computed with.
+    /// - Returns: For how many leading layers that was so; fewer than all when the lease ended meanwhile.
+    public func readLayers(
+        _ layers: [[Range<Int>]], read: (_ layer: Int, _ block: Int, UnsafeRawBufferPointer) throws -> Void,
+        isRead: (_ layer: Int) throws -> Void
+    ) rethrows -> Int {
+        for (number, parts) in layers.enumerated() {
+            for index in taken.blocks.indices {
+                let wasLent: Void? = unsafe try self.read(index) { block in
+                    for part in parts {
+                        precondition(part.lowerBound >= 0 && part.upperBound <= block.count, "a layer out of its block")
+                        unsafe try read(number, index, UnsafeRawBufferPointer(rebasing: block[part]))
+                    }
+                }
+                guard wasLent != nil else { return number }
+            }
+            guard isInForce else { return number }
+            try isRead(number)
+        }
+        return layers.count
+    }
+
     /// Gives it back. `done` hears whether it was in force until then; nil without an agent.
     public func release(done: @escaping @Sendable (Bool?) -> Void = { _ in }) { client.release(taken.loan, done: done) }
 }

@@ -100,6 +100,51 @@ import Testing
         }
     }
 
+    @Test func aLeaseIsReadLayerByLayer() throws {
+        try withSidecar { sidecar in
+            let client = try engine(sidecar)
+            defer { client.close() }
+            let names = Sample.names(7, 3)
+            let reservation = try #require(reserve(client, 3))
+            // Two layers: keys in the first half of a block, values in the second. Their bytes say block and layer.
+            let quarter = Sample.blockBytes / 4
+            for index in 0..<3 {
+                _ = unsafe reservation.fill(index) { block in
+                    for part in 0..<4 {
+                        unsafe UnsafeMutableRawBufferPointer(rebasing: block[part * quarter..<(part + 1) * quarter])
+                            .initializeMemory(as: UInt8.self, repeating: UInt8(index * 2 + part % 2))
+                    }
+                }
+            }
+            #expect(commit(reservation, 0..<3, names)?.keptCount == 3)
+            let layers = (0..<2).map { layer in [0, 2].map { ($0 + layer) * quarter..<($0 + layer + 1) * quarter } }
+
+            let lease = try #require(take(client, names))
+            var order: [String] = []
+            let count = unsafe lease.readLayers(layers) { layer, block, bytes in
+                let isRight = unsafe bytes.count == quarter && bytes.allSatisfy { $0 == UInt8(block * 2 + layer) }
+                order.append("\(layer).\(block)\(isRight ? "" : " is wrong")")
+            } isRead: {
+                order.append("\($0) is read")
+            }
+            #expect(count == 2)
+            #expect(
+                order == [
+                    "0.0", "0.0", "0.1", "0.1", "0.2", "0.2", "0 is read", "1.0", "1.0", "1.1", "1.1", "1.2", "1.2",
+                    "1 is read",
+                ])
+            // A lease that ends behind the first layer leaves the second unread, though its bytes were looked at.
+            var read: [Int] = []
+            let one = unsafe lease.readLayers(layers) { layer, block, _ in
+                if layer == 1, block == 2, lease.isInForce { #expect(release(lease) == true) }
+            } isRead: {
+                read.append($0)
+            }
+            #expect(one == 1 && read == [0])
+            #expect(unsafe lease.readLayers(layers, read: { _, _, _ in }, isRead: { _ in }) == 0)
+        }
+    }
+
     @Test func aLeaseEndsWithItsRequest() throws {
         try withSidecar { sidecar in
             let client = try engine(sidecar)

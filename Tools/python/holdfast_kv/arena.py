@@ -15,7 +15,7 @@ import platform
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Final
 
@@ -127,6 +127,39 @@ class Lease(_Loaned):
     def __getitem__(self, index: int) -> memoryview:
         """A block's bytes in place: to read only, whatever the mapping allows."""
         return self._arena.slot(self.taken.blocks[index][0], self._block_bytes).toreadonly()
+
+    def read_layers(
+        self,
+        layers: Sequence[Sequence[tuple[int, int]]],
+        read: Callable[[int, int, memoryview], object],
+        is_read: Callable[[int], object],
+    ) -> int:
+        """Reads all blocks in place, layer by layer, and gives the lease back; for how many leading layers it was in force.
+
+        For each layer, in the order of reading, ``layers`` says where its bytes lie in a block: offsets and lengths.
+        ``read`` gets the layer, the block's index and such a part; ``is_read`` is called when the layer may be computed with.
+        Only of a lease whose blocks the agent compared with their checksums: no part of a block has one of its own.
+        """
+        for offset, length in (part for parts in layers for part in parts):
+            if offset < 0 or length < 0 or offset + length > self._block_bytes:
+                raise ValueError(f"a layer at {offset} + {length} lies outside a block of {self._block_bytes} bytes")
+        with self:
+            for number, parts in enumerate(layers):
+                for index in range(len(self)):
+                    block = self[index]
+                    for offset, length in parts:
+                        read(number, index, block[offset : offset + length])
+                if LOADS_KEEP_ORDER:
+                    if not self.in_force:
+                        return number
+                    is_read(number)
+            if not LOADS_KEEP_ORDER:
+                # Only the agent knows whether the bytes were read before the word was raised, and it is asked once.
+                if not self.settle():
+                    return 0
+                for number in range(len(layers)):
+                    is_read(number)
+        return len(layers)
 
     def settle(self) -> bool:
         """Behind the last byte that was read: gives the lease back, and says whether what was read may be believed.

@@ -270,6 +270,53 @@ class ClientTest(unittest.TestCase):
         self.assertFalse(lease.in_force)
         self.assertTrue(lease.release().result(30), "given back once, however often it is said")
 
+    def test_a_lease_is_read_layer_by_layer(self) -> None:
+        client = self.host()
+        self.assertTrue(client.wait_open(30))
+        half = BLOCK // 2
+        layers = [[(0, half // 2), (half, half // 2)], [(half // 2, half // 2), (half + half // 2, half // 2)]]
+        reservation = client.reserve(2).result(30)
+        assert reservation is not None
+        for index in range(2):
+            block = bytearray(BLOCK)
+            for layer, parts in enumerate(layers):
+                for offset, length in parts:
+                    block[offset : offset + length] = bytes([index * 2 + layer]) * length
+            reservation[index][:] = block
+        reservation.commit(keys_of("l", 2)).result(30)
+        for keeps_order in (True, False):
+            with self.subTest(keeps_order=keeps_order), mock.patch("holdfast_kv.arena.LOADS_KEEP_ORDER", keeps_order):
+                lease = client.take(keys_of("l", 2), 0, 2).result(30)
+                assert lease is not None
+                seen: list[object] = []
+                count = lease.read_layers(
+                    layers,
+                    lambda layer, index, part: seen.append((layer, index, set(part), len(part))),
+                    lambda layer: seen.append(layer),
+                )
+                self.assertEqual(count, 2)
+                reads = [[(n, i, {i * 2 + n}, half // 2) for i in (0, 1) for _ in (0, 1)] for n in (0, 1)]
+                between = [*reads[0], 0, *reads[1], 1] if keeps_order else [*reads[0], *reads[1], 0, 1]
+                self.assertEqual(seen, between)
+                self.assertTrue(lease.release().result(30), "it was given back, which is said once")
+                self.assertFalse(lease.in_force)
+                # Recalled while the second layer is read: at most the first may be believed.
+                lease = client.take(keys_of("l", 2), 0, 2).result(30)
+                assert lease is not None
+                believed: list[int] = []
+
+                def recall(layer: int, *_: object, loan: p.Loan = lease.loan) -> None:
+                    if layer == 1:
+                        self.agent.recall(loan)
+
+                count = lease.read_layers(layers, recall, believed.append)
+                self.assertEqual((count, believed), (1, [0]) if keeps_order else (0, []))
+        lease = client.take(keys_of("l", 2), 0, 2).result(30)
+        assert lease is not None
+        with self.assertRaisesRegex(ValueError, "outside a block"):
+            lease.read_layers([[(BLOCK - 1, 2)]], lambda *_: None, lambda _: None)
+        lease.release()
+
     def test_what_was_read_is_believed_by_the_word_or_by_the_agents_answer(self) -> None:
         client = self.host()
         self.assertTrue(client.wait_open(30))
