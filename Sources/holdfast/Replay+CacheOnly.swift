@@ -32,9 +32,6 @@ struct CacheOnlyOptions: ParsableArguments {
     @Option(help: ArgumentHelp("Two tiers: exclusive, inclusive, keep, or a comma list.", valueName: "names"))
     var inclusion: String?
 
-    @Flag(help: "Print one JSON object.")
-    var json = false
-
     /// What was asked for, checked before the trace is read.
     func question() throws(OperatorError) -> CacheOnlyQuestion {
         if dram != nil || flash != nil || inclusion != nil { return try twoTierQuestion() }
@@ -84,7 +81,7 @@ struct CacheOnlyOptions: ParsableArguments {
     }
 
     /// Answers the question about a trace on standard output.
-    func run(_ question: CacheOnlyQuestion, _ trace: Trace, progress isForced: Bool) throws {
+    func run(_ question: CacheOnlyQuestion, _ trace: Trace, json: Bool, progress isForced: Bool) throws {
         var replay = try CacheOnlyReplay(trace)
         let bar = ProgressBar("replaying", forced: isForced)
         switch question {

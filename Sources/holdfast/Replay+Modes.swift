@@ -21,16 +21,16 @@ extension Replay {
             ("--threads", modelled.scenario.threads != nil),
         ]
         let nodes = [
-            ("--agents", lockStep.agents != nil), ("--route", lockStep.route != nil),
-            ("--block-bytes", lockStep.blockBytes != nil),
+            ("--agents", live.agents != nil), ("--route", live.route != nil),
+            ("--block-bytes", live.blockBytes != nil),
         ]
         if cacheOnly.isAsked {
-            let modes = [("--lockstep", lockStep.isAsked), ("--live", lockStep.live)]
+            let modes = [("--lockstep", live.isLockStep), ("--live", live.isLive)]
             try refuse(modes + cluster + systems + nodes, "has no part in --cache-only: leave out one of them.")
             return
         }
         try refuse(cache, "is for --cache-only: give that, too, or set the tiers of a scenario (--set tiers.…).")
-        if lockStep.isAsked || lockStep.live {
+        if live.isLockStep || live.isLive {
             try refuse(systems, "is for a modelled replay, not for --lockstep or --live.")
         } else {
             try refuse(nodes, "is for --lockstep or --live: give one of them, too.")

@@ -8,7 +8,7 @@ import KVSimulation
 import KVSystem
 import KVTiering
 
-extension LockStepOptions {
+extension LiveOptions {
     /// Bytes of blocks a second that a processor is trusted to make, move, keep and compare.
     private static let bytesPerSecondAndCore = 25e6
 

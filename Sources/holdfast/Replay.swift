@@ -34,8 +34,11 @@ struct Replay: AsyncParsableCommand {
     @OptionGroup(title: "Modelled replay")
     var modelled: ModelledOptions
 
-    @OptionGroup(title: "Lock step")
-    var lockStep: LockStepOptions
+    @OptionGroup(title: "Lock step and live")
+    var live: LiveOptions
+
+    @Flag(help: "Print one JSON object.")
+    var json = false
 
     @OptionGroup var terminal: TerminalOptions
 
@@ -46,17 +49,17 @@ struct Replay: AsyncParsableCommand {
 
     func run() async throws {
         guard cacheOnly.isAsked else {
-            if lockStep.isAsked {
-                return try lockStep.run(input, modelled, json: cacheOnly.json, terminal: terminal)
+            if live.isLockStep {
+                return try live.run(input, modelled, json: json, terminal: terminal)
             }
-            if lockStep.live {
-                return try lockStep.runPaced(input, modelled, json: cacheOnly.json, terminal: terminal)
+            if live.isLive {
+                return try live.runPaced(input, modelled, json: json, terminal: terminal)
             }
-            try await modelled.run(input, json: cacheOnly.json, terminal: terminal)
+            try await modelled.run(input, json: json, terminal: terminal)
             return
         }
         // The question first: a typing mistake must not cost the reading of a large file.
         let question = try cacheOnly.question()
-        try cacheOnly.run(question, try input.read(), progress: input.progress)
+        try cacheOnly.run(question, try input.read(), json: json, progress: input.progress)
     }
 }

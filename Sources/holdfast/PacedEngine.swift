@@ -1,5 +1,5 @@
-// A paced live replay: real agents and a real store, requests at their times, several of them under way at each engine. One
-// thread drives it; what agents answer comes to it through an inbox. Every byte of every block that a load brings is compared.
+// An engine of a paced live replay: several requests under way, rows of memory lent to them, and every byte of every block that
+// a load brings compared. One thread drives it; what its agent answers comes to that thread through an inbox.
 
 import Foundation
 import KVAgent
@@ -7,7 +7,6 @@ import KVModel
 import KVReport
 import KVSimulation
 import KVSystem
-import KVTiering
 import Synchronization
 
 /// What an agent answered, with the engine of which life was asked.
@@ -43,34 +42,6 @@ final class PacedInbox: Sendable {
         return entries.withLock { entries in
             defer { entries = [] }
             return entries
-        }
-    }
-}
-
-/// Rows of an engine's memory, lent as runs.
-struct RowPool {
-    private var free: [Range<Int>]
-
-    init(count: Int) { free = [0..<count] }
-
-    /// The first run that is long enough; nil when there is none now.
-    mutating func take(_ count: Int) -> Range<Int>? {
-        guard let place = free.firstIndex(where: { $0.count >= count }) else { return nil }
-        let run = free[place].lowerBound..<free[place].lowerBound + count
-        free[place] = run.upperBound..<free[place].upperBound
-        if free[place].isEmpty { free.remove(at: place) }
-        return run
-    }
-
-    mutating func giveBack(_ run: Range<Int>) {
-        guard !run.isEmpty else { return }
-        let place = free.firstIndex { $0.lowerBound > run.lowerBound } ?? free.count
-        free.insert(run, at: place)
-        if place + 1 < free.count, free[place].upperBound == free[place + 1].lowerBound {
-            free[place] = free[place].lowerBound..<free.remove(at: place + 1).upperBound
-        }
-        if place > 0, free[place - 1].upperBound == free[place].lowerBound {
-            free[place - 1] = free[place - 1].lowerBound..<free.remove(at: place).upperBound
         }
     }
 }
@@ -120,21 +91,21 @@ final class PacedEngine {
 
     var isQuiet: Bool { open.isEmpty }
 
-    private func poster(_ index: Int, _ event: @escaping @Sendable (Instant) -> PacedEvent) -> @Sendable () -> Void {
+    /// Leaves an answer, and when it came, in the inbox, as one to this life of the engine.
+    private func poster<Answer>(
+        _ event: @escaping @Sendable (Answer, Instant) -> PacedEvent
+    ) -> @Sendable (Answer) -> Void {
         let (inbox, life, name) = (inbox, life, ObjectIdentifier(self))
-        return { inbox.post(PacedInbox.Entry(engine: name, life: life, event: event(MonotonicClock.now))) }
+        return { inbox.post(PacedInbox.Entry(engine: name, life: life, event: event($0, MonotonicClock.now))) }
     }
 
     func lookUp(_ request: LockStepRequest) {
         let index = request.index
-        let (inbox, life, name) = (inbox, life, ObjectIdentifier(self))
         var entry = Open(request: request, ticket: 0, asked: MonotonicClock.now)
         entry.ticket = engine.client.lookUp(
             request.path.map(LiveBlocks.name), promptTokens: request.promptTokens, engineBlocks: request.engineBlocks,
-            session: UInt64(UInt32(bitPattern: request.session)) + 1, turn: request.turn
-        ) {
-            inbox.post(.init(engine: name, life: life, event: .found(index, $0, at: MonotonicClock.now)))
-        }
+            session: UInt64(UInt32(bitPattern: request.session)) + 1, turn: request.turn,
+            done: poster { .found(index, $0, at: $1) })
         open[index] = entry
     }
 
@@ -182,42 +153,36 @@ final class PacedEngine {
 
     private func beginLoad(_ index: Int, _ entry: Open, _ rows: Range<Int>, _ end: Int32) {
         engine.clear(rows)
-        let (inbox, life, name) = (inbox, life, ObjectIdentifier(self))
         engine.client.load(
-            first: entry.request.engineBlocks, places: engine.places(rows), request: entry.ticket
-        ) {
-            inbox.post(.init(engine: name, life: life, event: .loaded(index, $0, at: MonotonicClock.now)))
-        }
+            first: entry.request.engineBlocks, places: engine.places(rows), request: entry.ticket,
+            done: poster { .loaded(index, $0, at: $1) })
     }
 
     private func beginSave(_ index: Int, _ entry: Open, _ rows: Range<Int>) {
         let names = entry.request.path.map(LiveBlocks.name)
         for (place, block) in names.enumerated() { engine.fill(block, row: rows.lowerBound + place) }
         counts.bytesOffered += names.count * engine.blockBytes
-        let done = poster(index) { .saved(index, at: $0) }
-        engine.client.save(names, first: 0, places: engine.places(rows), request: entry.ticket) { _ in done() }
+        engine.client.save(
+            names, first: 0, places: engine.places(rows), request: entry.ticket,
+            done: poster { _, time in .saved(index, at: time) })
     }
 
     /// Asks for blocks where they lie on the device. They stay there until the request ends.
     private func beginTake(_ index: Int, _ end: Int32) {
         guard let entry = open[index] else { return }
-        let (inbox, life, name) = (inbox, life, ObjectIdentifier(self))
-        engine.client.take(first: 0, count: Int(end), request: entry.ticket) {
-            inbox.post(.init(engine: name, life: life, event: .taken(index, $0, at: MonotonicClock.now)))
-        }
+        engine.client.take(
+            first: 0, count: Int(end), request: entry.ticket, done: poster { .taken(index, $0, at: $1) })
     }
 
     /// Asks for slots of the device for what was computed.
     private func beginReserve(_ request: LockStepRequest) {
-        let (index, inbox, life, name) = (request.index, inbox, life, ObjectIdentifier(self))
+        let index = request.index
         let left = request.path.count - Int(open[index]?.takenEnd ?? 0)
         guard left > 0 else {
             open[index]?.isSaved = true
             return
         }
-        engine.client.reserve(left) {
-            inbox.post(.init(engine: name, life: life, event: .reserved(index, $0)))
-        }
+        engine.client.reserve(left, done: poster { reservation, _ in .reserved(index, reservation) })
     }
 
     /// Writes blocks into the slots that were granted, and has them kept.
@@ -236,8 +201,8 @@ final class PacedEngine {
             _ = unsafe reservation.fill(offset) { unsafe LiveBlocks.fill($0, as: block) }
         }
         counts.bytesOffered += count * engine.blockBytes
-        let done = poster(index) { .saved(index, at: $0) }
-        reservation.commit(0..<count, as: names, request: entry.ticket) { _ in done() }
+        reservation.commit(
+            0..<count, as: names, request: entry.ticket, done: poster { _, time in .saved(index, at: time) })
     }
 
     /// Compares what came where it lies; one past the last block that was this engine's while it was read.
@@ -334,39 +299,4 @@ final class PacedEngine {
     }
 
     func close() { engine.client.close(within: KVModel.Duration(seconds: 2)) }
-}
-
-/// A live node of a paced replay.
-final class PacedNode {
-    let agent: AgentProcess
-    let engines: [PacedEngine]
-    /// Books of agents that died.
-    private var buried = Ledger()
-    private var buriedPrefetch: [String: Int] = [:]
-
-    init(_ agent: AgentProcess, engines: [PacedEngine]) { (self.agent, self.engines) = (agent, engines) }
-
-    /// Kills the agent, with its books read just before, and starts another, with nothing.
-    func replaceAgent() throws {
-        buried = try ledger()
-        buriedPrefetch = prefetch()
-        agent.kill()
-        try agent.start()
-        for engine in engines { try engine.waitUntilOpen() }
-    }
-
-    /// Where tokens came from, by the books of the agents that this node had.
-    func ledger() throws -> Ledger {
-        var sum = buried
-        guard let status = agent.status() else { return sum }
-        for tokenClass in TokenClass.allCases { sum.add(status.ledger["\(tokenClass)"] ?? 0, to: tokenClass) }
-        return sum
-    }
-
-    /// Blocks brought up early, by the names of the agents' counts, of all agents that this node had.
-    func prefetch() -> [String: Int] {
-        buriedPrefetch.merging(agent.status()?.prefetch ?? [:], uniquingKeysWith: +)
-    }
-
-    func end() { for engine in engines { engine.close() } }
 }
