@@ -44,8 +44,6 @@ struct BlockNames {
     private var movedCount = 0
     private var entries: [ObjectName]
     private let mask: UInt64
-    /// Names pushed out by others.
-    private(set) var forgottenCount = 0
 
     /// Room for at least `count` names.
     init(countMax count: Int) {
@@ -137,7 +135,6 @@ struct BlockNames {
         let first = start(of: name.blockKey)
         var way = first
         while way < first + Self.ways - 1, entries[way] != name, entries[way].shardCount != 0 { way += 1 }
-        if entries[way].shardCount != 0, entries[way] != name { forgottenCount += 1 }
         while way > first {
             entries[way] = entries[way - 1]
             way -= 1

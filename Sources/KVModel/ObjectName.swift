@@ -68,8 +68,12 @@ public struct ObjectMetadata: Hashable, Sendable {
     public var parent: FullKey
     /// Its place in the chain, from 0.
     public var indexInChain: UInt32
-    /// The eviction class its writer gave it: 0 = per-user state, 1 = shared prefix; others as namespaces define them.
+    /// The eviction class its writer gave it: `perUserClass`, `sharedPrefixClass`, others as namespaces define them.
     public var evictionClass: UInt8
+    /// One conversation's own state.
+    public static let perUserClass: UInt8 = 0
+    /// A prefix that many share: a system prompt, a template, a document.
+    public static let sharedPrefixClass: UInt8 = 1
     /// The session that wrote it, 0 when unknown.
     public var session: UInt64
 

@@ -72,8 +72,9 @@ extension ServingModel {
         var compute = linearPerToken * rows + headPerSequence * (sequences + Double(prefill.chunks))
         var memory = denseWeights + activationsPerToken * rows
         if untouchedExperts > 0 {
-            // Few rows per expert fill no matrix unit; at most four times slower.
-            compute += expertsPerToken * rows * min(4, 1 + 300 / (rows * rowsPerExpert))
+            // Few rows per expert fill no matrix unit.
+            let slowdown = 1 + Self.expertRowsOfFullRate / (rows * rowsPerExpert)
+            compute += expertsPerToken * rows * min(Self.expertSlowdownMax, slowdown)
             memory += expertWeights * (1 - power(untouchedExperts, rows))
         }
         let windowed = window > 0 ? min(context, sequences * Double(window)) : 0
@@ -97,14 +98,6 @@ extension ServingModel {
             done += chunk
         }
         return seconds
-    }
-
-    /// The position from which on loading a token's KV at `loadBytesPerSecond` is cheaper than computing it: x* of
-    /// (kvB/B − 2·Plin/Pc − comm)·Pa/(4·L·H·dh). At 0 or below, loading always is.
-    public func breakEvenPosition(loadBytesPerSecond: Double) -> Double {
-        let load = kvBytesPerToken / loadBytesPerSecond
-        return (load - linearPerToken - expertsPerToken - communicationPerToken)
-            / (attentionPerPair + windowAttentionPerPair)
     }
 }
 

@@ -15,9 +15,17 @@ import KVModel
 ///     Tcomm = 2·L·(α + 2·M·d / allReduceRate), with more than one GPU
 ///
 /// with Pc, Pm, Pa, Pkv the reached rates of all GPUs together. Where prefill runs on a mixture of experts, what it
-/// adds to the iteration is multiplied by the engine's measured factor. Roofline form and constants: see
-/// `Sources/README.md`; FLOPs as in Mooncake (FAST 2025) eq. 1, with the causal half and the true feed-forward width.
+/// adds to the iteration is multiplied by the engine's measured factor. FLOPs as in Mooncake (FAST 2025) eq. 1, with the causal half and the true feed-forward width.
 public struct ServingModel: Sendable {
+    /// Bytes of activations that go through memory for a token, a layer and a hidden unit: what projections and feed-forward
+    /// write and read again in two-byte numbers. Fitted with the rest of the model.
+    static let activationBytes = 20.0
+    /// Rows of a batch from which on an expert's matrices run at full rate, and by how much fewer rows can slow them. Fitted
+    /// to mixtures of experts on H100.
+    static let expertRowsOfFullRate = 300.0
+    /// See `expertRowsOfFullRate`.
+    static let expertSlowdownMax = 4.0
+
     /// The model served.
     public let shape: ModelShape
     /// The GPU of the replica.
@@ -120,7 +128,7 @@ public struct ServingModel: Sendable {
         expertWeights = weights.bytes * shape.expertParameters * experts / memoryRate
         rowsPerExpert = perToken / experts
         untouchedExperts = shape.isMixtureOfExperts ? 1 - rowsPerExpert : 0
-        activationsPerToken = 20 * layers * d / memoryRate
+        activationsPerToken = Self.activationBytes * layers * d / memoryRate
 
         let heads = Double(shape.attentionHeads)
         if let latent = shape.latent {

@@ -15,8 +15,6 @@ package struct PrefixCache {
     package private(set) var privateCount = 0
     /// Blocks of the table, readers or not.
     package private(set) var residentCount = 0
-    /// Blocks evicted so far.
-    package private(set) var evictionCount = 0
 
     private var slots: [Slot] = []
     private var freeSlot: Int32 = -1
@@ -169,7 +167,6 @@ package struct PrefixCache {
         precondition(idle.count > 0, "KV memory is full of blocks that are being read")
         let slot = Int(idle.oldest)
         evicted.append(slots[slot].block)
-        evictionCount += 1
         idle.remove(slot, from: &slots)
         Self.drop(slot, from: &slots, &pages, &freeSlot)
         residentCount -= 1

@@ -82,12 +82,6 @@ public struct ARCPolicy: TierPolicy, LinkedPolicy {
         Int(block) < states.count && states[Int(block)].place.rawValue <= Place.seenAgain.rawValue
     }
 
-    public func hitRun(_ path: Span<BlockNumber>) -> Int {
-        var length = 0
-        while length < path.count, isResident(path[length]) { length += 1 }
-        return length
-    }
-
     public mutating func access(
         _ path: Span<BlockNumber>, _ context: RequestContext, evicted: inout [BlockNumber]
     ) {

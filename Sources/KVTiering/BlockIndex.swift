@@ -1,5 +1,5 @@
-// Which blocks are known, by key, and where they are: the block table with one word of location a block. It does not
-// decide what is kept, and it knows nothing of tiers.
+// Which blocks are known, by key, and where they are: the block table with one word of location a block, as small as an index
+// can be that says so. What tests and benchmarks hold the table to; a node knows more of a block (`KnownBlocks`).
 
 import KVModel
 

@@ -78,13 +78,13 @@ struct BlockTable<Record: KeyedRecord>: ~Copyable {
             unsafe (segments + index).initialize(
                 to: IndexSegment(capacity: places, lent: firstSlots + index * slotCount))
         }
-        firstChunkCount = (expectedCount + 1 << Self.chunkShift - 1) >> Self.chunkShift
+        firstChunkCount = (expectedCount + (1 << Self.chunkShift) - 1) >> Self.chunkShift
         unsafe firstRecords = LargeRoom.allocate(firstChunkCount << Self.chunkShift)
         chunkCount = firstChunkCount
         chunkRoom = max(1, chunkCount)
         unsafe chunks = .allocate(capacity: chunkRoom)
         for index in 0..<chunkCount {
-            unsafe (chunks + index).initialize(to: firstRecords + index << Self.chunkShift)
+            unsafe (chunks + index).initialize(to: firstRecords + (index << Self.chunkShift))
         }
     }
 
@@ -324,6 +324,6 @@ struct BlockTable<Record: KeyedRecord>: ~Copyable {
     @inline(__always)
     private func record(_ number: BlockNumber) -> UnsafeMutablePointer<Record> {
         let chunk = unsafe chunks[Int(number) >> Self.chunkShift]
-        return unsafe chunk + Int(number) & (1 << Self.chunkShift - 1)
+        return unsafe chunk + (Int(number) & ((1 << Self.chunkShift) - 1))
     }
 }

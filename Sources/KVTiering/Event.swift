@@ -250,6 +250,26 @@ public struct TransferEnd: Sendable {
     }
 }
 
+/// What became of each move of a transfer, asked for in the order of the moves.
+struct MoveFates {
+    private let lost: [LostMove]
+    private let causeOfOthers: LostMove.Cause?
+    private var next = 0
+
+    /// - Parameter isVoid: Whether nothing came through, whatever the transfer says.
+    init(_ end: TransferEnd, isVoid: Bool = false) {
+        lost = end.lost
+        causeOfOthers = end.outcome == .done && !isVoid ? nil : .failed
+    }
+
+    /// Why the move at `position` did not come through; `nil` if it did.
+    mutating func cause(of position: Int) -> LostMove.Cause? {
+        guard next < lost.count, Int(lost[next].move) == position else { return causeOfOthers }
+        next += 1
+        return lost[next - 1].cause
+    }
+}
+
 /// One block of a transfer that did not come through.
 public struct LostMove: Sendable, Equatable {
     /// Its index in the order's `moves`.

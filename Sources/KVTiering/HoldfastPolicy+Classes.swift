@@ -95,6 +95,8 @@ struct RequestNature {
     /// 0–4: continues another, at turn 2, 3–4, 5–8, 9–31, 32 and more. 5: starts from a known template. 6, 7: fresh,
     /// shorter or longer than usual.
     var chain: Int
+    /// The `chain` of what starts from a known template.
+    static let template = 5
     /// 0–2: how slowly its conversation goes on, in thirds of all that do; 3–5: the same where the turn added far more than
     /// turns do. 0 otherwise.
     var rhythm: Int
@@ -175,7 +177,7 @@ struct HoldfastTraffic {
             let chain = turn <= 2 ? 0 : turn <= 4 ? 1 : turn <= 8 ? 2 : turn <= 31 ? 3 : 4
             return RequestNature(chain: chain, rhythm: rhythm, turn: turn, pace: pace)
         }
-        if past.seen >= 3 { return RequestNature(chain: 5, rhythm: 0, turn: 1) }
+        if past.seen >= 3 { return RequestNature(chain: RequestNature.template, rhythm: 0, turn: 1) }
         return RequestNature(chain: Double(length) <= meanLength ? 6 : 7, rhythm: 0, turn: 1)
     }
 

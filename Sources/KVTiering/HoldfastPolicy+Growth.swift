@@ -96,7 +96,9 @@ extension HoldfastPolicy {
     /// The class of what a turn adds: used once, in a conversation like that of the blocks before it.
     private mutating func familyOfGrowth(behind tail: Int32) -> Int32 {
         let number = statistics.family(of: tails[Int(tail)].cell)
-        guard statistics.turnMatters(to: number) else { return statistics.family(level: 0, chain: 5, rhythm: 0) }
+        guard statistics.turnMatters(to: number) else {
+            return statistics.family(level: 0, chain: RequestNature.template, rhythm: 0)
+        }
         let family = statistics.families[Int(number)]
         return statistics.family(level: 0, chain: family.chain, rhythm: family.rhythm)
     }

@@ -235,7 +235,7 @@ public struct HoldfastPolicy: TierPolicy {
     private mutating func append(_ range: Range<Int>, level: Int, nature: RequestNature) {
         let isOwn = level < Popularity.ownLevels
         let family = statistics.family(
-            level: level, chain: isOwn ? nature.chain : 5, rhythm: isOwn ? nature.rhythm : 0)
+            level: level, chain: isOwn ? nature.chain : RequestNature.template, rhythm: isOwn ? nature.rhythm : 0)
         segments.append(Segment(low: range.lowerBound, high: range.upperBound, family: family))
     }
 

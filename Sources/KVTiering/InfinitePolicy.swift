@@ -18,12 +18,6 @@ public struct InfinitePolicy: TierPolicy {
 
     public func isResident(_ block: BlockNumber) -> Bool { Int(block) < seen.count && seen[Int(block)] }
 
-    public func hitRun(_ path: Span<BlockNumber>) -> Int {
-        var length = 0
-        while length < path.count, isResident(path[length]) { length += 1 }
-        return length
-    }
-
     public mutating func access(
         _ path: Span<BlockNumber>, _ context: RequestContext, evicted: inout [BlockNumber]
     ) {

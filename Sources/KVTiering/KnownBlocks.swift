@@ -167,8 +167,6 @@ struct KnownBlocks: ~Copyable {
     private var hand: BlockNumber = 0
     /// The parent of the block whose number was recycled last: often nobody uses it either.
     private var upwards = BlockRecord.noBlock
-    /// Numbers taken from one key for another.
-    private(set) var recycledCount = 0
 
     /// Keeps reads of the table that are only there to wake the memory.
     private var touched: UInt64 = 0
@@ -355,7 +353,6 @@ struct KnownBlocks: ~Copyable {
         guard block != BlockRecord.noBlock, block != parent, isIdle(block), mayRecycle(block) else { return false }
         upwards = table[block].parent
         forget(block)
-        recycledCount += 1
         return true
     }
 

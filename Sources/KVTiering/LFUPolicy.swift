@@ -51,12 +51,6 @@ public struct LFUPolicy: TierPolicy {
         Int(block) < nodes.count && nodes[Int(block)].bucket != Self.none
     }
 
-    public func hitRun(_ path: Span<BlockNumber>) -> Int {
-        var length = 0
-        while length < path.count, isResident(path[length]) { length += 1 }
-        return length
-    }
-
     public mutating func access(
         _ path: Span<BlockNumber>, _ context: RequestContext, evicted: inout [BlockNumber]
     ) {

@@ -63,12 +63,6 @@ public struct S3FIFOPolicy: TierPolicy, LinkedPolicy {
         Int(block) < states.count && states[Int(block)].queue.rawValue < Queue.ghost.rawValue
     }
 
-    public func hitRun(_ path: Span<BlockNumber>) -> Int {
-        var length = 0
-        while length < path.count, isResident(path[length]) { length += 1 }
-        return length
-    }
-
     public mutating func access(
         _ path: Span<BlockNumber>, _ context: RequestContext, evicted: inout [BlockNumber]
     ) {

@@ -31,12 +31,6 @@ public struct SIEVEPolicy: TierPolicy {
         return node < links.count && links[node].older != BlockLink.absent
     }
 
-    public func hitRun(_ path: Span<BlockNumber>) -> Int {
-        var length = 0
-        while length < path.count, isResident(path[length]) { length += 1 }
-        return length
-    }
-
     public mutating func access(
         _ path: Span<BlockNumber>, _ context: RequestContext, evicted: inout [BlockNumber]
     ) {

@@ -32,23 +32,15 @@ public struct StoreManagerConfiguration {
 }
 
 /// What happened in the store, counted.
-public struct StoreCounters: Sendable, Equatable {
+public struct StoreManagerCounters: Sendable, Equatable {
     /// Blocks offered that the store lacked.
     public internal(set) var offered = 0
     /// Of those: given a place.
     public internal(set) var accepted = 0
-    /// Of those: not worth a place, by the policy.
-    public internal(set) var refusedByPolicy = 0
-    /// Of those: over the write budget.
-    public internal(set) var refusedByBudget = 0
-    /// Of those: no place free, because readers still hold what was evicted, or no number.
-    public internal(set) var refusedForRoom = 0
     /// Blocks written.
     public internal(set) var written = 0
     /// Blocks that left.
     public internal(set) var evicted = 0
-    /// The most places in use at once.
-    public internal(set) var slotsPeak = 0
 
     /// Nothing happened yet.
     public init() {}
@@ -60,7 +52,7 @@ public struct StoreCounters: Sendable, Equatable {
 /// A block that is being read keeps its place until the read ends, whatever the policy decided.
 public struct StoreManager: ~Copyable {
     /// What happened so far.
-    public private(set) var counters = StoreCounters()
+    public private(set) var counters = StoreManagerCounters()
     /// Blocks it can hold.
     public var capacity: Int { slots.count }
     /// Blocks that can be found.
@@ -158,20 +150,12 @@ public struct StoreManager: ~Copyable {
     ) -> Bool {
         guard known[block].dram == .absent else { return true }
         counters.offered += 1
-        guard known[block].flags.contains(.keptInDRAM) else {
-            counters.refusedByPolicy += 1
-            return false
-        }
-        guard slots.freeCount > 0 else {
-            counters.refusedForRoom += 1
-            return false
-        }
-        guard budget.take(blockBytes, at: now), let slot = slots.take(for: block) else {
-            counters.refusedByBudget += 1
+        guard known[block].flags.contains(.keptInDRAM) else { return false }
+        // The budget is asked last: what finds no slot is not written.
+        guard slots.freeCount > 0, budget.take(blockBytes, at: now), let slot = slots.take(for: block) else {
             return false
         }
         counters.accepted += 1
-        counters.slotsPeak = slots.usedPeak
         known[block].dram = .filling
         known[block].dramSlot = slot
         let start = Int32(truncatingIfNeeded: position)

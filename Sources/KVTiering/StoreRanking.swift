@@ -18,7 +18,7 @@ public struct StoreRanking: Sendable {
 
     /// The second of a time, later than any bonus or discount is long.
     public static func second(of time: Instant) -> UInt32 {
-        UInt32(truncatingIfNeeded: time.nanoseconds / 1_000_000_000) &+ 1 << 20
+        UInt32(truncatingIfNeeded: time.nanoseconds / 1_000_000_000) &+ (1 << 20)
     }
 
     /// Places of `count` to keep free for puts to come: a 64th, and enough for two blocks of `largest` places.

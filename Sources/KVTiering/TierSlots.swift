@@ -8,8 +8,6 @@ struct TierSlots {
     let count: Int
     private(set) var usedCount = 0
     private(set) var idleCount = 0
-    /// The most slots that were ever used at once.
-    private(set) var usedPeak = 0
     /// What is known of a slot lies together: slots are taken up in any order.
     private struct Slot {
         var owner = BlockRecord.noBlock
@@ -39,7 +37,6 @@ struct TierSlots {
         guard let slot = free.popLast() else { return nil }
         slots[Int(slot)].owner = block
         usedCount += 1
-        usedPeak = max(usedPeak, usedCount)
         return slot
     }
 

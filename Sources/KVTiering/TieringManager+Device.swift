@@ -27,9 +27,7 @@ extension TieringManager {
             counters.hbmEvictions += 1
             noteLoss(idle, .evicted)
         }
-        let slot = device.slots.take(for: block)
-        counters.hbmSlotsPeak = device.slots.usedPeak
-        return slot
+        return device.slots.take(for: block)
     }
 
     /// Writes down what only the device has before its place is needed, the oldest first, as far as node memory has idle slots.
@@ -252,14 +250,9 @@ extension TieringManager {
         let moves = transfers[transfer].moves
         let slot = transfers[transfer].requestSlot
         let isWaiting = isCurrent(slot, transfers[transfer].generation) && requests[Int(slot)].state == .loading
-        var lost = end.lost.startIndex
+        var fates = MoveFates(end, isVoid: device.isLost)
         for (position, move) in moves.enumerated() {
-            var cause: LostMove.Cause? = end.outcome == .done && !device.isLost ? nil : .failed
-            if lost < end.lost.endIndex, Int(end.lost[lost].move) == position {
-                cause = end.lost[lost].cause
-                lost += 1
-            }
-            if let cause {
+            if let cause = fates.cause(of: position) {
                 if cause == .corrupt { distrustDRAM(move.block) }
                 device.spoil(move.block)
                 if isWaiting { cut(slot, at: move.position, cause: cause == .corrupt ? .corrupt : .late) }

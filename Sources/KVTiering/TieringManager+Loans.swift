@@ -46,7 +46,6 @@ extension TieringManager {
             guard let slot else { break }
             slots.append(slot)
         }
-        if slots.count < request.count { counters.reservationsShort += 1 }
         counters.slotsReserved += slots.count
         loans.count += slots.count
         loans.reservedCount += slots.count
@@ -128,7 +127,6 @@ extension TieringManager {
         let count = Int(requests[index].end - requests[index].first)
         loans.count -= requests[index].loanedSlots - count
         requests[index].loanedSlots = count
-        if requests[index].state == .ready { counters.blocksLeased += count }
     }
 
     /// The engine of a request reads no more.

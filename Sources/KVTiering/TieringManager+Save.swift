@@ -234,7 +234,6 @@ extension TieringManager {
                 counters.demotionsDropped += 1
                 continue
             }
-            counters.nvmeSlotsPeak = nvme.usedPeak
             known[block].nvme = .filling
             known[block].nvmeSlot = place
             known[block].dramReaders += 1

@@ -168,26 +168,22 @@ extension TieringManager {
 
     mutating func spillArrived(_ index: Int, _ end: TransferEnd) {
         let moves = transfers[index].moves
-        var lost = end.lost.startIndex
+        var fates = MoveFates(end)
         for position in moves.indices {
             let block = moves[position].block
-            var isLost = end.outcome != .done
-            if lost < end.lost.endIndex, Int(end.lost[lost].move) == position {
-                isLost = true
-                switch end.lost[lost].cause {
-                // The store takes nothing that does not fit its checksum: then it is our copy that is wrong.
-                case .corrupt: distrustDRAM(block)
-                case .refused: noteLoss(block, .refused)
-                case .overQuota: noteLoss(block, .quota)
-                case .absent, .failed: break
-                }
-                lost += 1
+            let cause = fates.cause(of: position)
+            switch cause {
+            // The store takes nothing that does not fit its checksum: then it is our copy that is wrong.
+            case .corrupt: distrustDRAM(block)
+            case .refused: noteLoss(block, .refused)
+            case .overQuota: noteLoss(block, .quota)
+            case .absent, .failed, nil: break
             }
             known[block].flags.remove(.promised)
-            if isLost {
-                counters.spillsDropped += 1
-            } else {
+            if cause == nil {
                 hear(block, isPresent: true)
+            } else {
+                counters.spillsDropped += 1
             }
             endDRAMRead(block)
         }

@@ -109,18 +109,14 @@ extension TieringManager {
         let source = transfers[index].from
         var spilled: [BlockNumber] = []
         var isAwaited = false
-        var lost = end.lost.startIndex
+        var fates = MoveFates(end)
         for position in moves.indices {
             let block = moves[position].block
             if known[block].flags.contains(.awaited) {
                 known[block].flags.remove(.awaited)
                 isAwaited = true
             }
-            var cause: LostMove.Cause? = end.outcome == .done ? nil : .failed
-            if lost < end.lost.endIndex, Int(end.lost[lost].move) == position {
-                cause = end.lost[lost].cause
-                lost += 1
-            }
+            let cause = fates.cause(of: position)
             if source == .nvme { endNVMeRead(block) }
             if cause != nil, known[block].flags.contains(.predicted) {
                 endPrediction(block, transfers[index].isCancelled ? .cancelled : .failed)
@@ -165,14 +161,10 @@ extension TieringManager {
         var throughNVMe: [BlockNumber] = []
         var spilled: [BlockNumber] = []
         var isAwaited = false
-        var lost = end.lost.startIndex
+        var fates = MoveFates(end)
         for position in moves.indices {
             let block = moves[position].block
-            var failed = end.outcome != .done
-            if lost < end.lost.endIndex, Int(end.lost[lost].move) == position {
-                failed = true
-                lost += 1
-            }
+            let failed = fates.cause(of: position) != nil
             if known[block].flags.contains(.awaited) {
                 known[block].flags.remove(.awaited)
                 isAwaited = true
@@ -198,14 +190,10 @@ extension TieringManager {
 
     private mutating func demotionArrived(_ index: Int, _ end: TransferEnd) {
         let moves = transfers[index].moves
-        var lost = end.lost.startIndex
+        var fates = MoveFates(end)
         for position in moves.indices {
             let block = moves[position].block
-            var failed = end.outcome != .done
-            if lost < end.lost.endIndex, Int(end.lost[lost].move) == position {
-                failed = true
-                lost += 1
-            }
+            let failed = fates.cause(of: position) != nil
             if failed {
                 nvme.release(known[block].nvmeSlot)
                 known[block].nvme = .absent
@@ -229,9 +217,7 @@ extension TieringManager {
             dram.setHeld(known[idle].dramSlot)
             dropDRAM(idle, fate: .evicted)
         }
-        let slot = dram.take(for: block)
-        counters.dramSlotsPeak = dram.usedPeak
-        return slot
+        return dram.take(for: block)
     }
 
     /// A block's slot is held while its policy keeps it or somebody reads it, and idle otherwise.

@@ -280,20 +280,10 @@ public struct TieringCounters: Sendable, Equatable {
     public internal(set) var storeQuestions = 0
     /// See `storeQuestions`.
     public internal(set) var storeQuestionsLate = 0
-    /// Slots that engines reserved, of those adopted as blocks, and those that were asked for in vain.
+    /// Slots that engines reserved, and of those adopted as blocks.
     public internal(set) var slotsReserved = 0
     /// See `slotsReserved`.
     public internal(set) var slotsAdopted = 0
-    /// See `slotsReserved`.
-    public internal(set) var reservationsShort = 0
-    /// Blocks that engines were lent where they lie.
-    public internal(set) var blocksLeased = 0
-    /// The most slots of node memory and of local flash that were in use at once.
-    public internal(set) var dramSlotsPeak = 0
-    /// See `dramSlotsPeak`.
-    public internal(set) var nvmeSlotsPeak = 0
-    /// See `dramSlotsPeak`; of the device.
-    public internal(set) var hbmSlotsPeak = 0
 
     /// Nothing happened yet.
     public init() {}

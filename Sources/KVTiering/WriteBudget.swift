@@ -8,8 +8,6 @@ package struct WriteBudget {
     private let burst: Double
     private var level: Double
     private var filledAt: Instant?
-    /// Bytes granted so far.
-    package private(set) var grantedBytes = 0
     /// Bytes refused so far.
     package private(set) var refusedBytes = 0
 
@@ -34,7 +32,6 @@ package struct WriteBudget {
             return false
         }
         level -= Double(bytes)
-        grantedBytes += bytes
         return true
     }
 }

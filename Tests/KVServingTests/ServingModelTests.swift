@@ -122,19 +122,6 @@ private func isNear(_ value: Double, _ expected: Double, within share: Double) -
         #expect(model.prefillSeconds(tokens: 0, after: 100) == 0)
     }
 
-    @Test func loadingBeatsComputingBehindTheBreakEvenPosition() throws {
-        let model = try servingModel("Llama-3.1-70B", on: "H100", 8)
-        // At 10 GB/s a token loads in 33 µs and computes in about 30 at the front, more behind.
-        let position = model.breakEvenPosition(loadBytesPerSecond: 10e9)
-        let load = model.kvBytesPerToken / 10e9
-        let perToken = { (start: Double) in
-            2 * model.shape.linearParameters / (8 * 1979e12 * 0.57) + 2 * 80 * 2 * 8192 / 142e9
-                + 4 * 80 * 64 * 128 * start / (8 * 989e12 * 0.72)
-        }
-        #expect(isNear(perToken(position), load, within: 1e-9))
-        #expect(model.breakEvenPosition(loadBytesPerSecond: 1e12) < 0)
-    }
-
     @Test func mixturesPayTheirFactorOnPrefillOnly() throws {
         let model = try servingModel("Qwen3-30B-A3B", on: "H100", 2)
         var load = PrefillLoad()

@@ -70,7 +70,7 @@ import Testing
 
     @Test func alertsAndDashboardNameOnlyMetricsThatAStoreHas() throws {
         let code =
-            try text("Sources/KVStore/Decisions/StoreCounters.swift")
+            try text("Sources/KVStore/Decisions/StoreTotals.swift")
             + text("Sources/KVStore/Runtime/StoreMetrics.swift")
         for path in ["Tools/deploy/alerts.yml", "Tools/deploy/grafana-dashboard.json"] {
             let names = try text(path).matches(of: /holdfast_store_(\w+)/)

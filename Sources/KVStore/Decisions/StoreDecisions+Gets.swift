@@ -94,7 +94,9 @@ extension StoreDecisions {
         let checksum = checksums.objectChecksum(
             of: read.name, payloadBytes: read.payloadBytes, payloadChecksum: record.payloadChecksum)
         let metadata = ObjectMetadata(
-            indexInChain: UInt32(record.depth), evictionClass: record.flags.contains(.isShared) ? 1 : 0)
+            indexInChain: UInt32(record.depth),
+            evictionClass: record.flags.contains(.isShared)
+                ? ObjectMetadata.sharedPrefixClass : ObjectMetadata.perUserClass)
         let response = Response(.ok, .object(payloadBytes: read.payloadBytes, checksum: checksum, metadata))
         output.append(.session(.send(read.request, response, from: buffers.slice(buffer, read.payloadBytes))))
     }

@@ -80,7 +80,7 @@ extension StoreDecisions {
         switch namespaces[Int(namespace)].policy.evictionClass {
         case .shared: true
         case .perUser: false
-        case .mixed: metadata.evictionClass == 1
+        case .mixed: metadata.evictionClass == ObjectMetadata.sharedPrefixClass
         }
     }
 

@@ -12,8 +12,6 @@ public struct RecoverySummary: Sendable, Equatable {
     public var payloadBytes = 0
     /// Older twins, headers whose data a newer object has, and damaged headers: erased before their extents are used.
     public var erased = 0
-    /// Namespaces that only headers know.
-    public var unnamedNamespaces = 0
 }
 
 extension StoreDecisions {
@@ -67,7 +65,6 @@ extension StoreDecisions {
             namespaces.append(
                 StoreNamespace(number: namespace, name: "", digest: object.namespace, policy: NamespacePolicy()))
             namespaceByDigest[object.namespace] = namespace
-            recovery.unnamedNamespaces += 1
         }
         guard let scope = scope(namespace, object.name, makes: true), object.payloadBytes > 0,
             extentCount(object.payloadBytes) == object.extents.count
