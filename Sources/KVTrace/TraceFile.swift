@@ -73,9 +73,11 @@ extension TraceFormat {
     }
 }
 
-/// A file that appears under its name when it is complete, and never otherwise.
+/// A file that appears under its name when it is complete, and never otherwise. What is no file (a device, a pipe) is written
+/// as it is, and a link leads to the file that is meant.
 private struct OutputFile: ~Copyable {
     private let path: String
+    /// Where the bytes go until they are complete; the name itself where nothing can be put in its place.
     private let partialPath: String
     private let descriptor: CInt
     private var filter: FilterProcess?
@@ -89,10 +91,13 @@ private struct OutputFile: ~Copyable {
             case .zstd: try FilterProcess.start(["zstd", "-19qc"], place: path)
             case nil: nil
             }
-        let partial = path + ".partial"
+        var status = stat()
+        let isFile = unsafe stat(path, &status) != 0 || status.st_mode & S_IFMT == S_IFREG
+        let target = isFile ? Self.resolved(path) : path
+        let partial = isFile ? target + ".partial" : path
         let opened = path == "-" ? STDOUT_FILENO : unsafe open(partial, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o666)
         if opened < 0 { throw OperatorError("cannot be written (\(systemMessage(errno)))", at: path) }
-        self.path = path
+        self.path = path == "-" ? path : target
         partialPath = partial
         descriptor = opened
         self.filter = filter
@@ -101,7 +106,7 @@ private struct OutputFile: ~Copyable {
     deinit {
         if path == "-" { return }
         close(descriptor)
-        if !isFinished { unsafe unlink(partialPath) }
+        if !isFinished, partialPath != path { unsafe unlink(partialPath) }
     }
 
     mutating func write(_ bytes: [UInt8]) throws(OperatorError) {
@@ -119,11 +124,18 @@ private struct OutputFile: ~Copyable {
             if fsync(descriptor) != 0, errno != EINVAL {
                 throw OperatorError("cannot be written (\(systemMessage(errno)))", at: path)
             }
-            if unsafe rename(partialPath, path) != 0 {
+            if partialPath != path, unsafe rename(partialPath, path) != 0 {
                 throw OperatorError("cannot be put in place (\(systemMessage(errno)))", at: path)
             }
         }
         isFinished = true
+    }
+
+    /// The file that a link leads to; the name itself where there is none.
+    private static func resolved(_ path: String) -> String {
+        guard let real = unsafe realpath(path, nil) else { return path }
+        defer { unsafe free(real) }
+        return unsafe String(cString: real)
     }
 
     /// One step of the compressing command. False when it has ended.

@@ -1,6 +1,7 @@
 // Compressed traces: told apart by their first bytes, streamed through a child process, never trusted.
 
 import Foundation
+import Glibc
 import KVModel
 import KVTrace
 import Testing
@@ -32,6 +33,26 @@ import Testing
         #expect(trace.contentDigest == (try read(text(Self.large, .holdfast)).contentDigest))
         #expect(trace.requests.count == Self.large.requests.count)
         #expect(!FileManager.default.fileExists(atPath: path + ".partial"))
+    }
+
+    @Test func aPipeIsWrittenAsItIsAndALinkLeadsToItsFile() throws {
+        let folder = try TemporaryFolder()
+        let (pipe, link, file) = (folder.path + "/pipe", folder.path + "/link", folder.path + "/file")
+        #expect(unsafe mkfifo(pipe, 0o600) == 0)
+        let reader = unsafe open(pipe, O_RDWR | O_NONBLOCK)
+        defer { _ = close(reader) }
+        let small = try read(#"{"timestamp": 0, "input_length": 3, "output_length": 2, "hash_ids": [4]}"#)
+        try small.write(to: pipe)
+        var status = stat()
+        #expect(unsafe lstat(pipe, &status) == 0 && status.st_mode & S_IFMT == S_IFIFO)
+        var bytes = [UInt8](repeating: 0, count: 4096)
+        #expect(unsafe bytes.withUnsafeMutableBytes { unsafe Glibc.read(reader, $0.baseAddress!, $0.count) } > 0)
+
+        #expect(FileManager.default.createFile(atPath: file, contents: nil))
+        try FileManager.default.createSymbolicLink(atPath: link, withDestinationPath: file)
+        try small.write(to: link)
+        #expect(unsafe lstat(link, &status) == 0 && status.st_mode & S_IFMT == S_IFLNK)
+        #expect(try Trace.read(from: file).contentDigest == small.contentDigest)
     }
 
     @Test(arguments: [".gz", ".zst"])
