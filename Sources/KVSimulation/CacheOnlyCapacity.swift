@@ -55,7 +55,15 @@ public enum CacheOnlyCapacity: Sendable, Equatable {
     public func blocks(of uniqueBlockCount: Int) -> Int {
         switch self {
         case .blocks(let count): count
-        case .percent(let percent): max(1, Int((percent * Double(uniqueBlockCount) / 100).rounded(.down)))
+        case .percent(let percent): max(1, Self.floor(percent, of: uniqueBlockCount))
         }
+    }
+
+    /// As the decimal says it that was written: 2.3 % of 3,000 are 69, though no binary fraction is 2.3. To a millionth of a
+    /// per cent.
+    private static func floor(_ percent: Double, of count: Int) -> Int {
+        let millionths = UInt64((percent * 1e6).rounded())
+        let (high, low) = millionths.multipliedFullWidth(by: UInt64(count))
+        return Int(UInt64(100_000_000).dividingFullWidth((high, low)).quotient)
     }
 }

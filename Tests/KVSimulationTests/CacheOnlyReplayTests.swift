@@ -134,4 +134,12 @@ private func trace(_ paths: [[BlockNumber]], inputTokens: [Int32]? = nil, format
         #expect(CacheOnlyCapacity.percent(0.5).blocks(of: 100) == 1)
         #expect(CacheOnlyCapacity.percent(29).blocks(of: 100) == 29)
     }
+
+    @Test(arguments: [1000, 3000, 182_790, 1_000_000])
+    func aShareIsTheDecimalThatWasWritten(_ unique: Int) throws {
+        for tenths in 1...1000 {
+            let capacity = try CacheOnlyCapacity(parsing: "\(tenths / 10).\(tenths % 10)%", option: "--capacity")
+            #expect(capacity.blocks(of: unique) == max(1, tenths * unique / 1000), "\(tenths) tenths of a per cent")
+        }
+    }
 }
