@@ -187,29 +187,61 @@ package struct Link {
     }
 }
 
-/// Bytes that crossed a link, second by second.
+/// What a link carried, by time.
 package struct LinkUsage {
-    /// Bytes in each second of the run.
-    package private(set) var seconds: [Double] = []
+    /// Bytes in each stretch of the run, `width` seconds long.
+    package private(set) var stretches: [Double] = []
+    /// Seconds of a stretch: 1, and twice as many whenever a run is too long for them.
+    package private(set) var width: Int64 = 1
+    /// All of them.
     package private(set) var bytes = 0.0
 
+    /// Twelve days of seconds.
+    package static let stretchesMax = 1 << 20
+
     package init() {}
+
+    private var unit: Int64 { width * 1_000_000_000 }
 
     /// Adds bytes that passed evenly between two moments.
     package mutating func add(bytes: Double, from start: Int64, to end: Int64) {
         self.bytes += bytes
-        let first = Int(start / 1_000_000_000)
-        let last = Int(max(start, end - 1) / 1_000_000_000)
-        while seconds.count <= last { seconds.append(0) }
+        widen(for: end)
+        let first = Int(start / unit)
+        let last = Int(max(start, end - 1) / unit)
+        while stretches.count <= last { stretches.append(0) }
         if first == last {
-            seconds[first] += bytes
+            stretches[first] += bytes
             return
         }
         let rate = bytes / Double(end - start)
-        for second in first...last {
-            let from = max(start, Int64(second) * 1_000_000_000)
-            let to = min(end, Int64(second + 1) * 1_000_000_000)
-            seconds[second] += rate * Double(to - from)
+        for stretch in first...last {
+            let from = max(start, Int64(stretch) * unit)
+            let to = min(end, Int64(stretch + 1) * unit)
+            stretches[stretch] += rate * Double(to - from)
+        }
+    }
+
+    /// Makes stretches so long that those up to a moment are few enough.
+    package mutating func widen(for end: Int64) {
+        while end / unit >= Int64(Self.stretchesMax) {
+            width *= 2
+            for index in 0..<(stretches.count + 1) / 2 {
+                let second = 2 * index + 1 < stretches.count ? stretches[2 * index + 1] : 0
+                stretches[index] = stretches[2 * index] + second
+            }
+            stretches.removeLast(stretches.count / 2)
+        }
+    }
+
+    /// Bytes a second in each stretch between two moments, at least one.
+    package func rates(from start: Int64, to end: Int64) -> [Double] {
+        var usage = self
+        usage.widen(for: end)
+        let first = Int(start / usage.unit)
+        let last = max(first + 1, Int((end + usage.unit - 1) / usage.unit))
+        return (first..<last).map { index in
+            index < usage.stretches.count ? usage.stretches[index] / Double(usage.width) : 0
         }
     }
 }

@@ -231,10 +231,7 @@ extension Link {
     /// What the link carried between two moments.
     func result(name: String, from start: Int64, to end: Int64) -> LinkResult {
         let practical = max(readRate, writeRate)
-        let first = Int(start / 1_000_000_000)
-        let last = max(first + 1, Int((end + 999_999_999) / 1_000_000_000))
-        var seconds: [Double] = []
-        for second in first..<last { seconds.append(second < usage.seconds.count ? usage.seconds[second] : 0) }
+        let seconds = usage.rates(from: start, to: end)
         let sorted = seconds.sorted()
         let binCount = min(240, seconds.count)
         var series: [Double] = []

@@ -128,8 +128,22 @@ private func meanSojourn(_ discipline: LinkDiscipline, load: Double, count: Int,
     @Test func usageFillsTheSecondsItSpans() {
         var usage = LinkUsage()
         usage.add(bytes: 300, from: 500_000_000, to: 3_500_000_000)
-        #expect(usage.seconds.map { $0.rounded() } == [50, 100, 100, 50])
+        #expect(usage.stretches.map { $0.rounded() } == [50, 100, 100, 50])
+        #expect(usage.rates(from: 1_000_000_000, to: 5_000_000_000).map { $0.rounded() } == [100, 100, 50, 0])
         #expect(usage.bytes == 300)
+    }
+
+    @Test func usageOfYearsTakesNoMoreRoomThanThatOfDays() {
+        var usage = LinkUsage()
+        let second: Int64 = 1_000_000_000
+        for time in [0, 5, 11, 86_400 * 365 * 50] as [Int64] {
+            usage.add(bytes: 100, from: time * second, to: (time + 2) * second)
+        }
+        #expect(usage.stretches.count <= LinkUsage.stretchesMax && usage.width > 1)
+        #expect(abs(usage.stretches.reduce(0, +) - 400) < 1e-6)
+        #expect(usage.stretches[0] == 300)
+        let rates = usage.rates(from: 0, to: 86_400 * 365 * 100 * second)
+        #expect(rates.count <= LinkUsage.stretchesMax && rates[0] > 0)
     }
 }
 
