@@ -172,6 +172,9 @@ extension Cluster {
         let path = blocks.span.extracting(start..<start + Int(workload.requests[request].blockCount))
         let run = known.run(path)
         table.states[request].knownBlocks = Int32(run)
+        var computed = run
+        while computed > 0, !table.states[Int(firstComputers[Int(path[computed - 1])])].isComputed { computed -= 1 }
+        table.states[request].computedBlocks = Int32(computed)
         if run > Int(table.states[request].hbmBlocks) {
             // Other replicas' HBM is asked directly. What other nodes' DRAM holds was also in one of them before, and is
             // asked of their managers.
@@ -182,6 +185,7 @@ extension Cluster {
             table.states[request].elsewhereBlocks = Int32(elsewhere)
         }
         known.insert(path, from: run)
+        for depth in run..<path.count { firstComputers[Int(path[depth])] = Int32(request) }
     }
 
     func firstToken(_ request: Int, on replica: Int) {

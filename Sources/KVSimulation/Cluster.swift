@@ -25,6 +25,8 @@ final class Cluster {
     var accounts: RunAccounts
     /// Blocks computed before, anywhere in the cluster.
     var known: BlockSet
+    /// Of each known block the request that was the first to compute it.
+    var firstComputers: [Int32]
     /// For a router that looks for prefixes: where each block went.
     var takers: BlockTakers
 
@@ -87,6 +89,7 @@ final class Cluster {
             scenario.router, replicas: scenario.replicas, replicasPerNode: scenario.replicasPerNode,
             seed: scenario.seed)
         known = BlockSet(count: workload.uniqueBlockCount)
+        firstComputers = Array(repeating: 0, count: workload.uniqueBlockCount)
         takers = BlockTakers(
             blockCount: router.looksForPrefixes ? workload.uniqueBlockCount : 0,
             nodeOfReplica: paths.nodeOfReplica, nodes: scenario.nodes)

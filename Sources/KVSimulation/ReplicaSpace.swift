@@ -48,11 +48,12 @@ struct ReplicaSpace: KVSpace {
         return filled
     }
 
-    /// The KV of these blocks has been loaded.
+    /// The KV of these blocks has been loaded. Without shared blocks none of them is named: they are private.
     mutating func fill(_ request: Int, _ range: Range<Int>) {
         let blocks = table.workload.blocks
         let start = table.workload.requests[request].firstReference
-        cache.fill(blocks.span.extracting(start..<start + pathCount(request)), range)
+        let path = blocks.span.extracting(start..<start + pathCount(request))
+        cache.fill(path, range.clamped(to: 0..<path.count))
     }
 
     /// All KV of a request has come back from host memory.

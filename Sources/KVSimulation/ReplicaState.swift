@@ -158,9 +158,11 @@ struct ReplicaState {
             let request = Int(chunk.request)
             let flops = model.prefillFLOPs(tokens: chunk.count, after: chunk.start)
             all += flops
+            // The last token of a prompt is computed whatever is known: its logits are the answer's first token.
+            let prompt = Int(table.workload.requests[request].inputTokens)
             let knownTokens =
                 table.states[request].isComputed
-                ? Int.max : Int(table.states[request].knownBlocks) * table.workload.blockTokens
+                ? Int.max : min(Int(table.states[request].knownBlocks) * table.workload.blockTokens, prompt - 1)
             let tokens = min(chunk.count, knownTokens - chunk.start)
             if tokens == chunk.count {
                 again += flops

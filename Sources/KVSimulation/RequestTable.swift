@@ -39,6 +39,8 @@ struct RequestState {
     var hbmBlocks: Int32 = 0
     /// Leading prompt blocks that had been computed before anywhere in the cluster.
     var knownBlocks: Int32 = 0
+    /// Of those, the ones behind which nothing was being computed for the first time just then.
+    var computedBlocks: Int32 = 0
     /// Leading blocks that the rest of the cluster holds, where this replica cannot reach them.
     var elsewhereBlocks: Int32 = 0
     /// Blocks of KV beyond the path's: the answer, and tokens behind the last named block.

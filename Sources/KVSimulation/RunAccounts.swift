@@ -88,11 +88,14 @@ struct RunAccounts {
         let again = max(0, min(known, input - always) - served)
         let elsewhere = min(again, max(0, min(Int(state.elsewhereBlocks) * blockTokens, input) - served))
         ledger.heldElsewhere += elsewhere
+        let reached = max(served + elsewhere, Int(state.computedBlocks) * blockTokens)
+        let underWay = max(0, min(known, input - always) - reached)
         if cluster.scenario.engine.prefixCaching {
             if case .infinite = cluster.oracle {
                 ledger.late += again - elsewhere
             } else {
-                ledger.evicted += again - elsewhere
+                ledger.late += underWay
+                ledger.evicted += again - elsewhere - underWay
             }
         } else {
             ledger.noTier += again - elsewhere
@@ -102,17 +105,22 @@ struct RunAccounts {
     }
 
     /// Books a prompt by what its node's manager found out about each of its tokens. A manager cannot see other nodes:
-    /// what it calls evicted is held elsewhere where another replica or node has it.
+    /// what it calls evicted is held elsewhere where another replica or node has it, and late where another request was still
+    /// computing it.
     mutating func bookTiers(_ request: Int, cluster: Cluster, booked: [BookedRun]) {
         let state = cluster.table.states[request]
         let elsewhere = Int(state.elsewhereBlocks) * cluster.workload.blockTokens
+        let computed = Int(state.computedBlocks) * cluster.workload.blockTokens
         for run in booked {
             var tokens = Int(run.tokens)
             if run.tokenClass == .evicted || run.tokenClass == .heldElsewhere {
                 let reachable = max(0, min(tokens, elsewhere - Int(run.firstToken)))
                 ledger.heldElsewhere += reachable
                 tokens -= reachable
-                ledger.evicted += tokens
+                let first = Int(run.firstToken) + reachable
+                let underWay = max(0, first + tokens - max(first, computed))
+                ledger.late += underWay
+                ledger.evicted += tokens - underWay
                 continue
             }
             if run.tokenClass == .hbm {

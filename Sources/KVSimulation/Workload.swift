@@ -174,7 +174,8 @@ extension Workload {
         for session in 0..<highest where last[session] >= 0 {
             alive += Double(requests[Int(last[session])].arrival - first[session]) + meanGap
         }
-        liveSessions = span > 0 ? alive / Double(span) : Double(sessionCount)
+        // Of a trace shorter than a pause no more are alive at once than there are.
+        liveSessions = span > 0 ? min(alive / Double(span), Double(sessionCount)) : Double(sessionCount)
         blocksPerSession = sessionCount > 0 ? Double(distinct) / Double(sessionCount) : 0
     }
 

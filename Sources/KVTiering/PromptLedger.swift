@@ -23,7 +23,7 @@ public enum TokenClass: UInt8, Sendable, CaseIterable {
     case heldElsewhere
     /// Computed: it was there at look-up and gone when it was to be loaded.
     case lostAfterLookUp
-    /// Computed: it was on its way and did not come in time.
+    /// Computed: it was on its way, or another request was still computing it, and did not come in time.
     case late
     /// Computed: its bytes could not be proven right.
     case corrupt

@@ -45,9 +45,9 @@ struct TraceInput: ParsableArguments {
         return trace
     }
 
-    /// The words of a command that read the same.
+    /// The words of a command that read the same, in the trace's folder: where that is says nothing of the trace.
     var words: [String] {
-        var words = [file]
+        var words = [file.split(separator: "/").last.map(String.init) ?? file]
         if let format { words += ["--format", format] }
         if let blockTokens { words += ["--block-tokens", "\(blockTokens)"] }
         if skipBad { words.append("--skip-bad") }

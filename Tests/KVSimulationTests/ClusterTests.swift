@@ -137,6 +137,49 @@ private let tight: [(key: String, value: String)] = [
         #expect(carried.left > 0)
     }
 
+    @Test func everySystemRunsWithoutPrefixCaching() async throws {
+        let changes = tight + [("engine.prefixCaching", "false")]
+        let record = try await replay(conversations(count: 30, turns: 5, seed: 5), changes, keys: all)
+        #expect(record.systems.count > 4)
+        #expect(record.checks.filter { !$0.passed }.isEmpty)
+        #expect(try #require(record.systems.first { $0.key == "Z" }).ledger.served > 0)
+    }
+
+    @Test func aPromptsLastTokenIsNotComputedTwice() async throws {
+        // One prompt of whole blocks, again and again: all that is computed of it later is the token before its answer.
+        let path = Array(0..<BlockNumber(16))
+        let requests = (0..<20).map {
+            TraceRequest(
+                arrival: Instant(seconds: Double($0) * 30), inputTokens: 16 * 64, outputTokens: 4,
+                firstReference: $0 * path.count, blockCount: Int32(path.count))
+        }
+        let trace = Trace(
+            name: "again", format: .holdfast, sha256: "", blockTokens: 64, requests: requests,
+            blocks: Array(repeating: path, count: 20).flatMap { $0 }, uniqueBlockCount: path.count)
+        let run = try #require(try await replay(trace, []).systems.first)
+        #expect(run.ledger.served == 19 * (16 * 64 - 1) && run.ledger.alwaysComputed == 19)
+        #expect(run.gpuSeconds.prefillRecomputed == 0 && run.gpuSeconds.prefillUseful > 0)
+    }
+
+    @Test func whatIsJustBeingComputedWasNotEvicted() async throws {
+        // The second comes while the first is computed: nothing has left any memory.
+        let path = Array(0..<BlockNumber(200))
+        let requests = (0..<2).map {
+            TraceRequest(
+                arrival: Instant(seconds: Double($0) * 0.01), inputTokens: 200 * 64, outputTokens: 4,
+                firstReference: $0 * path.count, blockCount: Int32(path.count))
+        }
+        let trace = Trace(
+            name: "together", format: .holdfast, sha256: "", blockTokens: 64, requests: requests, blocks: path + path,
+            uniqueBlockCount: path.count)
+        let record = try await replay(trace, [("replicas", "1")], keys: all)
+        for system in record.systems {
+            #expect(system.ledger.evicted == 0, "\(system.key)")
+            // Without a cache there is no tier; ceilings have it at once.
+            #expect(system.ledger.late > 0 || ["A", "Y", "Z"].contains(system.key), "\(system.key)")
+        }
+    }
+
     @Test func firstSeenIsTheSameForEverySystem() async throws {
         let record = try await replay(conversations(count: 50, turns: 6, seed: 5), tight, keys: all)
         let firstSeen = Set(record.systems.map { $0.ledger.firstSeen })
