@@ -90,7 +90,9 @@ let package = Package(
 
         // 2: engines. None of them knows another, nor any decision.
         floor("KVFlash", ["KVModel", "KVSystem", "CKernel", "CURing"]),
-        floor("KVTransport", ["KVModel", "KVSystem", "CKernel", "CVerbs", crypto, nio, nioPosix, nioTLS, nioSSL]),
+        floor(
+            "KVTransport",
+            ["KVModel", "KVSettings", "KVSystem", "CKernel", "CVerbs", crypto, nio, nioPosix, nioTLS, nioSSL]),
         floor("KVMemory", ["KVModel", "KVSystem", "CKernel", "CNuma", "CCuda"]),
 
         // 3: decisions, the serving model, traces, results. None of them knows another.
@@ -161,7 +163,7 @@ let package = Package(
         tests("KVIdentity", ["KVModel"], resources: [.embedInCode("identity-vectors.json")]),
         tests("KVSystem", ["KVModel", "CChecksum"]),
         tests("KVFlash", ["KVModel", "KVSystem"]),
-        tests("KVTransport", ["KVModel", "KVSystem"], resources: [.embedInCode("frame-vectors.json")]),
+        tests("KVTransport", ["KVModel", "KVSettings", "KVSystem"], resources: [.embedInCode("frame-vectors.json")]),
         tests("KVMemory", ["KVModel", "KVSystem"]),
         tests(
             "KVStore",

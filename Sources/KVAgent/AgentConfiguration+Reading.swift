@@ -35,12 +35,7 @@ extension AgentConfiguration {
         case "namespace": namespace = try value.word()
         case "tenant": tenant = try value.word()
         case "keys": keys = try value.word()
-        case "rdma": rdma = try value.word()
         case "rdmaStore": rdmaStore = try value.word()
-        case "rdmaAddress": rdmaAddress = try value.word()
-        case "rdmaTimeout": rdmaTimeout = try value.whole(1...31)
-        case "rdmaRetries": rdmaRetries = try value.whole(0...7)
-        case "rdmaTrafficClass": rdmaTrafficClass = try value.whole(0...255)
         case "tlsAuthority": tlsAuthority = try value.word()
         case "tlsName": tlsName = try value.word()
         case "tlsCertificate": tlsCertificate = try value.word()
@@ -95,7 +90,9 @@ extension AgentConfiguration {
         case "journalSize": journalSize = try value.bytes((1 << 20)...(1 << 46))
         case "traces": traces = try value.word()
         case "tracesSize": tracesSize = try value.bytes((1 << 20)...(1 << 46))
-        default: preconditionFailure("the setting `\(name)` is documented and not read")
+        default:
+            let isOfRDMA = try rdma.take(value)
+            precondition(isOfRDMA, "the setting `\(name)` is documented and not read")
         }
     }
 
@@ -132,7 +129,7 @@ extension AgentConfiguration {
         }
         if store.isEmpty {
             let named = [
-                ("keys", keys), ("namespace", namespace), ("rdma", rdma), ("tlsAuthority", tlsAuthority),
+                ("keys", keys), ("namespace", namespace), ("rdma", rdma.device), ("tlsAuthority", tlsAuthority),
             ]
             for (name, value) in named where !value.isEmpty {
                 throw OperatorError("`\(name)` without a store", at: "--\(name)", remedy: "name one with --store")
@@ -143,11 +140,11 @@ extension AgentConfiguration {
                 throw OperatorError(
                     "the store asks for a key", at: "--keys", remedy: "name the file of keys that the store made")
             }
-            guard rdma.isEmpty || !rdmaStore.isEmpty else {
+            guard !rdma.isOn || !rdmaStore.isEmpty else {
                 throw OperatorError(
                     "RDMA to an unknown place", at: "--rdma-store", remedy: "name the store's `rdmaListen`")
             }
-            guard rdma.isEmpty || tlsAuthority.isEmpty else {
+            guard !rdma.isOn || tlsAuthority.isEmpty else {
                 throw OperatorError("RDMA is not encrypted, and TLS is asked for", at: "--rdma")
             }
             guard tlsCertificate.isEmpty == tlsKey.isEmpty else {

@@ -108,9 +108,9 @@ extension AgentConfiguration {
     public func memoryNode(gpu: CudaDriver?, sysfs: String = "/sys") -> Int? {
         guard numaNode == "auto" else { return Int(numaNode) }
         if let node = gpu?.memoryNode(sysfs: sysfs) { return node }
-        guard !rdma.isEmpty else { return nil }
+        guard rdma.isOn else { return nil }
         let folder = "\(sysfs)/class/infiniband"
-        guard rdma == "auto" else { return Numa.node(ofDevice: "\(folder)/\(rdma)") }
+        guard rdma.takesAnyDevice else { return Numa.node(ofDevice: "\(folder)/\(rdma.device)") }
         // The first device, as the way to the store takes it.
         let names = (try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? []
         return names.sorted().first.flatMap { Numa.node(ofDevice: "\(folder)/\($0)") }
@@ -138,22 +138,12 @@ extension AgentConfiguration {
                         privateKey: tlsKey.isEmpty ? nil : tlsKey))
             ]
         }
-        guard !rdma.isEmpty else { return [.tcp(host: host, port: port)] }
+        guard rdma.isOn else { return [.tcp(host: host, port: port)] }
         let (rdmaHost, rdmaPort) = try splitEndpoint(rdmaStore, option: "--rdma-store")
         return [
-            .verbs(host: rdmaHost, port: rdmaPort, place: rdmaPlace, settings: rdmaSettings),
+            .verbs(host: rdmaHost, port: rdmaPort, place: rdma.place, settings: rdma.settings),
             .tcp(host: host, port: port),
         ]
-    }
-
-    /// The device and port of RDMA.
-    private var rdmaPlace: VerbsPlace {
-        VerbsPlace(device: rdma == "auto" ? nil : rdma, address: rdmaAddress.isEmpty ? nil : rdmaAddress)
-    }
-
-    /// How its queue pairs are set up.
-    private var rdmaSettings: VerbsSettings {
-        .standard(timeout: rdmaTimeout, retryCount: rdmaRetries, trafficClass: rdmaTrafficClass)
     }
 }
 

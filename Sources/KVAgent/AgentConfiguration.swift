@@ -39,18 +39,10 @@ public struct AgentConfiguration: NamedSettings, Sendable, Equatable {
     public var tenant = "local"
     /// The file with the tenant's key.
     public var keys = ""
-    /// RDMA device on the way to the store (`mlx5_0`), `auto`, or empty for none.
-    public var rdma = ""
+    /// The device of RDMA on the way to the store, if any, and how it is used.
+    public var rdma = VerbsConfiguration()
     /// Where the store accepts RDMA sessions.
     public var rdmaStore = ""
-    /// The address of its port, where it has several; empty for the best it has.
-    public var rdmaAddress = ""
-    /// An unacknowledged packet is sent again after 4.096 µs × 2^`rdmaTimeout`.
-    public var rdmaTimeout = VerbsSettings.standard.timeout
-    /// So often, then the connection fails.
-    public var rdmaRetries = VerbsSettings.standard.retryCount
-    /// The traffic class of the packets (DSCP × 4).
-    public var rdmaTrafficClass = VerbsSettings.standard.trafficClass
     /// PEM file of who signed the store's certificate; with it the way to the store is TLS.
     public var tlsAuthority = ""
     /// The name in the store's certificate; empty: the address that is connected to.
@@ -141,7 +133,9 @@ public struct AgentConfiguration: NamedSettings, Sendable, Equatable {
     public init() {}
 
     /// Every setting, in the order of the documented file.
-    public static let all: [Setting] = [
+    public static let all: [Setting] = tiersAndStore + VerbsConfiguration.all + rest
+
+    private static let tiersAndStore = [
         Setting(
             "socket", "Where engines come: a path of at most 107 bytes, in a folder that engine and agent share.",
             "/run/holdfast/agent.sock"
@@ -175,12 +169,10 @@ public struct AgentConfiguration: NamedSettings, Sendable, Equatable {
         Setting("namespace", "The store's namespace. Empty: the one that engines name.", "\"\""),
         Setting("tenant", "Who the agent is at the store.", "local"),
         Setting("keys", "The file with the tenant's key, as the store made it.", "\"\""),
-        Setting("rdma", "RDMA device on the way to the store (mlx5_0), auto, or empty for TCP.", "\"\""),
+    ]
+
+    private static let rest = [
         Setting("rdmaStore", "Where the store accepts RDMA sessions, address:port (its `rdmaListen`).", "\"\""),
-        Setting("rdmaAddress", "The address of its port, where it has several; empty for the best it has.", "\"\""),
-        Setting("rdmaTimeout", "An unacknowledged packet is sent again after 4.096 µs × 2^this, 1 to 31.", "14"),
-        Setting("rdmaRetries", "So often, 0 to 7; then the connection fails and is made anew.", "7"),
-        Setting("rdmaTrafficClass", "Traffic class of RDMA packets (DSCP × 4): what switches classify by.", "0"),
         Setting(
             "tlsAuthority", "PEM file of who signed the store's certificate. With it the way to the store is TLS.",
             "\"\""

@@ -112,13 +112,6 @@ public struct VerbsSettings: Sendable, Equatable {
         receiveCount: 64, receiveBytes: 4096, sendDepth: 128, readsMax: 16, messageBytesMax: 16 << 20, timeout: 14,
         retryCount: 7, hopLimit: 64, trafficClass: 0)
 
-    /// The standard settings on a fabric that asks for others than adapters of today do.
-    public static func standard(timeout: Int, retryCount: Int, trafficClass: Int) -> VerbsSettings {
-        var settings = standard
-        (settings.timeout, settings.retryCount, settings.trafficClass) = (timeout, retryCount, trafficClass)
-        return settings
-    }
-
     /// Settings of their parts.
     public init(
         receiveCount: Int, receiveBytes: Int, sendDepth: Int, readsMax: Int, messageBytesMax: Int, timeout: Int,

@@ -62,9 +62,9 @@ struct MachineChecks {
         let words = "\(ByteSize.text(limit)) may be locked, the \(owner)'s buffers are \(ByteSize.text(settings.dram))"
         if limit >= settings.dram { return Finding("locked memory", .ok, words) }
         let remedy = "set LimitMEMLOCK=infinity in the unit, or `ulimit -l unlimited`"
-        return settings.rdma.isEmpty
-            ? Finding("locked memory", .warning, words + ": each transfer costs more processor time", remedy: remedy)
-            : Finding("locked memory", .problem, words + ": RDMA cannot register them", remedy: remedy)
+        return settings.rdma.isOn
+            ? Finding("locked memory", .problem, words + ": RDMA cannot register them", remedy: remedy)
+            : Finding("locked memory", .warning, words + ": each transfer costs more processor time", remedy: remedy)
     }
 
     private var hugePages: Finding {
@@ -110,20 +110,20 @@ struct MachineChecks {
         let folder = "/sys/class/infiniband"
         let devices = ((try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? []).sorted()
         let listed = devices.joined(separator: ", ")
-        if settings.rdma.isEmpty {
+        if !settings.rdma.isOn {
             return Finding(
                 "RDMA", .ok, devices.isEmpty ? "no device, and none is asked for" : "not asked for; there is \(listed)")
         }
-        guard settings.rdma == "auto" ? !devices.isEmpty : devices.contains(settings.rdma) else {
+        guard settings.rdma.takesAnyDevice ? !devices.isEmpty : devices.contains(settings.rdma.device) else {
             return Finding(
-                "RDMA", .problem, devices.isEmpty ? "no device" : "no `\(settings.rdma)`; there is \(listed)",
+                "RDMA", .problem, devices.isEmpty ? "no device" : "no `\(settings.rdma.device)`; there is \(listed)",
                 remedy: "load its driver, or leave out `rdma`")
         }
         let active = devices.filter { device in
             let ports = (try? FileManager.default.contentsOfDirectory(atPath: "\(folder)/\(device)/ports")) ?? []
             return ports.contains { text("\(folder)/\(device)/ports/\($0)/state")?.contains("ACTIVE") == true }
         }
-        return active.contains(settings.rdma) || (settings.rdma == "auto" && !active.isEmpty)
+        return active.contains(settings.rdma.device) || (settings.rdma.takesAnyDevice && !active.isEmpty)
             ? Finding("RDMA", .ok, "\(active.joined(separator: ", ")) is active")
             : Finding("RDMA", .problem, "no port of \(listed) is active", remedy: "look at cable and switch")
     }
@@ -131,7 +131,7 @@ struct MachineChecks {
     private var ports: [Finding] {
         let named = [
             ("listen", settings.listen), ("tlsListen", settings.tlsListen), ("http", settings.http),
-            ("rdmaListen", settings.rdma.isEmpty ? "" : settings.rdmaListen),
+            ("rdmaListen", settings.rdma.isOn ? settings.rdmaListen : ""),
         ]
         return named.filter { !$0.1.isEmpty }.map { name, endpoint in
             do throws(OperatorError) {

@@ -95,7 +95,7 @@ struct StoreConnectionOptions: ParsableArguments {
             return try .tls(host: host, port: port, configuration)
         }
         guard let rdma else { return .tcp(host: host, port: port) }
-        return .verbs(host: host, port: port, place: VerbsPlace(device: rdma == "auto" ? nil : rdma))
+        return .verbs(host: host, port: port, place: VerbsConfiguration(device: rdma).place)
     }
 }
 

@@ -5,6 +5,7 @@ import KVAgent
 import KVModel
 import KVSettings
 import KVTiering
+import KVTransport
 import Testing
 
 @Suite struct AgentConfigurationTests {
@@ -37,6 +38,18 @@ import Testing
         #expect(try refusal(store, "tlsName: flash").contains("without TLS"))
         #expect(try refusal("tlsAuthority: a").contains("without a store"))
         #expect(try refusal(store, "tlsAuthority: a", "tlsName: n", "tlsCertificate: c", "tlsKey: k").isEmpty)
+    }
+
+    @Test func settingsOfRDMAAreTheTransportsOwn() throws {
+        let given = try settings("rdma: mlx5_0", "rdmaAddress: 10.0.0.1", "rdmaRetries: 2", "rdmaStore: 10.0.0.2:9462")
+        #expect(given.rdma.place == VerbsPlace(device: "mlx5_0", address: "10.0.0.1"))
+        #expect(given.rdma.settings.retryCount == 2)
+        #expect(given.rdmaStore == "10.0.0.2:9462")
+        #expect(throws: OperatorError.self) { _ = try settings("rdmaTimeout: 0") }
+        let store = ["store: 127.0.0.1:9460", "keys: k"].joined(separator: "\n")
+        #expect(try refusal("rdma: auto").contains("`rdma` without a store"))
+        #expect(try refusal(store, "rdma: auto").hasPrefix("--rdma-store: "))
+        #expect(try refusal(store, "rdma: auto", "rdmaStore: a:1", "tlsAuthority: a").hasPrefix("--rdma: "))
     }
 
     @Test func theGraceOfALoadIsWhatTheSettingsSay() throws {

@@ -12,6 +12,16 @@ import Testing
         #expect(settings == StoreConfiguration())
     }
 
+    @Test func settingsOfRDMAAreTheTransportsOwn() throws {
+        var settings = StoreConfiguration()
+        try settings.read(yaml: "rdma: auto\nrdmaTimeout: 20\nrdmaListen: 10.0.0.1:1\n", file: "s.yaml")
+        #expect(settings.rdma.isOn)
+        #expect(settings.rdma.settings.timeout == 20)
+        #expect(settings.rdmaListen == "10.0.0.1:1")
+        let error = #expect(throws: OperatorError.self) { try settings.read(yaml: "rdmaRetries: 8", file: "s.yaml") }
+        #expect(error?.place == "s.yaml:1")
+    }
+
     @Test func anUnknownSettingIsRefusedWithTheNearest() {
         var settings = StoreConfiguration()
         let error = #expect(throws: OperatorError.self) {

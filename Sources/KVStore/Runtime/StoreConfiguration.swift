@@ -28,18 +28,10 @@ public struct StoreConfiguration: NamedSettings, Sendable, Equatable {
     public var tlsKey = ""
     /// PEM file of who signs clients' certificates; empty: clients need none.
     public var tlsClientAuthority = ""
-    /// RDMA device (`mlx5_0`), `auto` for any, or empty for none.
-    public var rdma = ""
+    /// The device of RDMA sessions, if any, and how it is used.
+    public var rdma = VerbsConfiguration()
     /// Where control connections of RDMA sessions are accepted.
     public var rdmaListen = "0.0.0.0:9462"
-    /// The address of its port, where it has several; empty for the best it has.
-    public var rdmaAddress = ""
-    /// An unacknowledged packet is sent again after 4.096 µs × 2^`rdmaTimeout`.
-    public var rdmaTimeout = VerbsSettings.standard.timeout
-    /// So often, then the connection fails.
-    public var rdmaRetries = VerbsSettings.standard.retryCount
-    /// The traffic class of the packets (DSCP × 4).
-    public var rdmaTrafficClass = VerbsSettings.standard.trafficClass
     /// Where /metrics, /healthz and /readyz are served; empty for nowhere.
     public var http = "127.0.0.1:9461"
     /// Memory for payloads on their way and for hot objects.
@@ -83,7 +75,9 @@ public struct StoreConfiguration: NamedSettings, Sendable, Equatable {
     public init() {}
 
     /// Every setting, in the order of the documented file.
-    public static let all: [Setting] = [
+    public static let all: [Setting] = drivesAndSockets + VerbsConfiguration.all + rest
+
+    private static let drivesAndSockets = [
         Setting("data", "Whole block devices, or files; one store takes all of them.", "[]"),
         Setting(
             "size", "Bytes of each file that does not exist yet. A block device is taken whole unless this says less.",
@@ -98,12 +92,10 @@ public struct StoreConfiguration: NamedSettings, Sendable, Equatable {
         Setting("tlsKey", "PEM file of the certificate's key.", "\"\""),
         Setting(
             "tlsClientAuthority", "PEM file of who signs clients' certificates. Empty: clients need none.", "\"\""),
-        Setting("rdma", "RDMA device (mlx5_0), auto for any, or empty for none.", "\"\""),
+    ]
+
+    private static let rest = [
         Setting("rdmaListen", "Where control connections of RDMA sessions are accepted.", "0.0.0.0:9462"),
-        Setting("rdmaAddress", "The address of its port, where it has several; empty for the best it has.", "\"\""),
-        Setting("rdmaTimeout", "An unacknowledged packet is sent again after 4.096 µs × 2^this, 1 to 31.", "14"),
-        Setting("rdmaRetries", "So often, 0 to 7; then the connection fails and is made anew.", "7"),
-        Setting("rdmaTrafficClass", "Traffic class of RDMA packets (DSCP × 4): what switches classify by.", "0"),
         Setting("http", "Where /metrics, /healthz and /readyz are served. Empty: nowhere.", "127.0.0.1:9461"),
         Setting("dram", "Memory for payloads on their way, and for hot objects.", "256MiB"),
         Setting(
@@ -144,12 +136,7 @@ public struct StoreConfiguration: NamedSettings, Sendable, Equatable {
         case "tlsCertificate": tlsCertificate = try value.word()
         case "tlsKey": tlsKey = try value.word()
         case "tlsClientAuthority": tlsClientAuthority = try value.word()
-        case "rdma": rdma = try value.word()
         case "rdmaListen": rdmaListen = try value.word()
-        case "rdmaAddress": rdmaAddress = try value.word()
-        case "rdmaTimeout": rdmaTimeout = try value.whole(1...31)
-        case "rdmaRetries": rdmaRetries = try value.whole(0...7)
-        case "rdmaTrafficClass": rdmaTrafficClass = try value.whole(0...255)
         case "http": http = try value.word()
         case "dram": dram = try value.bytes((1 << 20)...(1 << 46))
         case "catalogue": catalogue = try value.word()
@@ -163,7 +150,9 @@ public struct StoreConfiguration: NamedSettings, Sendable, Equatable {
         case "drain": drain = try value.number(0...3600)
         case "missing": missing = try value.choice(MissingDrives.allCases)
         case "makesNamespaces": makesNamespaces = try value.flag()
-        default: preconditionFailure("the setting `\(name)` is documented and not read")
+        default:
+            let isOfRDMA = try rdma.take(value)
+            precondition(isOfRDMA, "the setting `\(name)` is documented and not read")
         }
     }
 
@@ -182,7 +171,7 @@ public struct StoreConfiguration: NamedSettings, Sendable, Equatable {
                 at: "--payload-max")
         }
         try checkMemory(extentBytes: extent)
-        guard !(listen.isEmpty && tlsListen.isEmpty && rdma.isEmpty) else {
+        guard !listen.isEmpty || !tlsListen.isEmpty || rdma.isOn else {
             throw OperatorError(
                 "the store listens nowhere", at: "--listen", remedy: "give `listen`, `tlsListen` or `rdma`")
         }
@@ -222,17 +211,5 @@ public struct StoreConfiguration: NamedSettings, Sendable, Equatable {
         let first = data.first ?? "store"
         guard first.hasPrefix("/dev/") else { return "\(first).\(kind)" }
         return "/var/lib/holdfast/\(first.dropFirst(5).replacingOccurrences(of: "/", with: "-")).\(kind)"
-    }
-}
-
-extension StoreConfiguration {
-    /// The device and port of RDMA.
-    var rdmaPlace: VerbsPlace {
-        VerbsPlace(device: rdma == "auto" ? nil : rdma, address: rdmaAddress.isEmpty ? nil : rdmaAddress)
-    }
-
-    /// How its queue pairs are set up.
-    var rdmaSettings: VerbsSettings {
-        .standard(timeout: rdmaTimeout, retryCount: rdmaRetries, trafficClass: rdmaTrafficClass)
     }
 }

@@ -62,11 +62,11 @@ public struct StoreService: Service {
                     laneCount: configuration.lanes, limits: limits), transport: 2, host: store)
             store.serve(server, transport: 2)
         }
-        if !configuration.rdma.isEmpty {
+        if configuration.rdma.isOn {
             let (host, port) = try splitEndpoint(configuration.rdmaListen, option: "--rdma-listen")
             let server = try VerbsServer(
                 VerbsServerConfiguration(
-                    place: configuration.rdmaPlace, address: host, port: port, settings: configuration.rdmaSettings,
+                    place: configuration.rdma.place, address: host, port: port, settings: configuration.rdma.settings,
                     limits: limits),
                 transport: 3, host: store)
             store.serve(server, transport: 3)
