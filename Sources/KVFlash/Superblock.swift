@@ -39,6 +39,9 @@ public struct FlashUUID: Hashable, Sendable, CustomStringConvertible {
 
 /// Who a drive is.
 public struct DriveIdentity: Sendable, Equatable {
+    /// The most drives that a store may have.
+    public static let countMax = 255
+
     /// The drive: new at every formatting, and in every header, so that what an earlier formatting left is not taken
     /// for ours, nor what belongs to another drive.
     public var drive: FlashUUID
@@ -119,7 +122,9 @@ public struct Superblock: Sendable, Equatable {
             drive: FlashUUID(page.get(UInt64.self, at: 16), page.get(UInt64.self, at: 24)),
             store: FlashUUID(page.get(UInt64.self, at: 32), page.get(UInt64.self, at: 40)),
             number: Int(page.get(UInt32.self, at: 48)), count: Int(page.get(UInt32.self, at: 52)))
-        guard identity.number < identity.count else { return .damaged("drive \(identity.number) of \(identity.count)") }
+        guard identity.number < identity.count, identity.count <= DriveIdentity.countMax else {
+            return .damaged("drive \(identity.number) of \(identity.count)")
+        }
         let geometry: FlashGeometry
         do {
             geometry = try FlashGeometry(

@@ -140,7 +140,9 @@ func fail(_ what: Comment) { Issue.record(what) }
             if case .superblock = damaged.superblock { return fail("bit \(bit) flipped unseen") }
         }
         // Sealed, but from a later format, or with a layout that does not follow from its size.
-        for (offset, words) in [(8, "version 2"), (60, "64 KiB"), (64, "layout"), (48, "drive"), (91, "layout")] {
+        for (offset, words) in [
+            (8, "version 2"), (60, "64 KiB"), (64, "layout"), (48, "drive"), (55, "16 million drives"), (91, "layout"),
+        ] {
             var changed = page
             changed.bytes[offset] &+= 1
             changed.reseal()

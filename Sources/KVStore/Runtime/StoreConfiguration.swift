@@ -161,7 +161,9 @@ public struct StoreConfiguration: NamedSettings, Sendable, Equatable {
         guard !data.isEmpty else {
             throw OperatorError("no drive is named", at: "--data", remedy: "name a block device or a file")
         }
-        guard data.count <= 255 else { throw OperatorError("more than 255 drives", at: "--data") }
+        guard data.count <= DriveIdentity.countMax else {
+            throw OperatorError("more than \(DriveIdentity.countMax) drives", at: "--data")
+        }
         guard extent % (64 << 10) == 0 else {
             throw OperatorError("`extent` is \(extent) bytes, not a multiple of 64 KiB", at: "--extent")
         }
