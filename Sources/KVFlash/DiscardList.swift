@@ -6,6 +6,9 @@ import KVModel
 struct DiscardList {
     private var bits: [UInt64]
     private let extentCount: Int
+    /// The longest run of one request. A write to what is being discarded waits for all of it, and devices differ by a thousand in
+    /// how fast they discard.
+    private let runMax: Int
     /// How many wait.
     private(set) var count = 0
     private var cursor = 0
@@ -16,10 +19,12 @@ struct DiscardList {
     /// Which way of discarding the device is believed to know; there are two.
     private(set) var way: Int32 = 0
     private static let wayCount: Int32 = 2
+    private static let bytesMax = 1 << 30
 
     /// None. A device that takes no hints has room for none.
-    init(extentCount: Int) {
+    init(extentCount: Int, extentBytes: Int) {
         self.extentCount = extentCount
+        runMax = max(1, Self.bytesMax / extentBytes)
         bits = [UInt64](repeating: 0, count: (extentCount + 63) / 64)
     }
 
@@ -68,7 +73,7 @@ struct DiscardList {
         while bits[cursor / 64] == 0 { cursor = (cursor / 64 + 1) % bits.count * 64 }
         var extent = cursor / 64 * 64 + bits[cursor / 64].trailingZeroBitCount
         let first = extent
-        while extent < extentCount, bits[extent / 64] >> UInt64(extent % 64) & 1 == 1 {
+        while extent < extentCount, extent - first < runMax, bits[extent / 64] >> UInt64(extent % 64) & 1 == 1 {
             remove(extent)
             extent += 1
         }

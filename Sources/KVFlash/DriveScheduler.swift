@@ -119,7 +119,8 @@ package struct DriveScheduler {
         reads = SlotQueue(capacity: count)
         writes = SlotQueue(capacity: count)
         headers = SlotQueue(capacity: count)
-        discards = DiscardList(extentCount: device.canDiscard ? device.geometry.extentCount : 0)
+        discards = DiscardList(
+            extentCount: device.canDiscard ? device.geometry.extentCount : 0, extentBytes: device.geometry.extentBytes)
         retries.reserveCapacity(configuration.transferCountMax)
         awaitingFlush.reserveCapacity(count)
         inFlush.reserveCapacity(count)

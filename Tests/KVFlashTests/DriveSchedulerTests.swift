@@ -14,10 +14,12 @@ import Testing
 
     init() throws { memory = try BlockMemory(byteCount: 8 << 20) }
 
-    private func scheduler(canDiscard: Bool = false, hasCache: Bool = true) throws -> DriveScheduler {
+    private func scheduler(
+        _ geometry: FlashGeometry = Self.geometry, canDiscard: Bool = false, hasCache: Bool = true
+    ) throws -> DriveScheduler {
         DriveScheduler(
             device: DriveScheduler.Device(
-                geometry: Self.geometry, drive: FlashUUID(1, 1), hasVolatileCache: hasCache, canDiscard: canDiscard),
+                geometry: geometry, drive: FlashUUID(1, 1), hasVolatileCache: hasCache, canDiscard: canDiscard),
             configuration: configuration, memory: try TransferMemory(memory, headerCount: 64))
     }
 
@@ -219,6 +221,22 @@ import Testing
             complete(&drive, request, 0)
         }
         #expect(rest == [7, 90].map { Self.geometry.offset(ofExtent: $0) })
+    }
+
+    /// A write waits for the trim of its extents, and must not wait for that of all that its neighbours were.
+    @Test func aTrimIsAGibibyteAtMost() throws {
+        let geometry = try FlashGeometry(totalBytes: 4 << 30, extentBytes: 16 << 20)
+        var drive = try scheduler(geometry, canDiscard: true)
+        for first in stride(from: UInt32(0), to: 192, by: 64) {
+            drive.accept(.discard(ExtentList(first..<(first + 64))), at: .zero)
+        }
+        var trimmed: [Int] = []
+        while let request = drive.nextRequest(at: .zero) {
+            #expect(request.byteCount == 1 << 30)
+            trimmed.append(request.offset)
+            complete(&drive, request, 0)
+        }
+        #expect(trimmed == [0, 64, 128].map { geometry.offset(ofExtent: $0) })
     }
 
     /// A drive that is shut down waits for a trim as for any other request, and not for ever.
