@@ -167,7 +167,7 @@ let package = Package(
         tests("KVMemory", ["KVModel", "KVSystem"]),
         tests(
             "KVStore",
-            ["KVModel", "KVSettings", "KVSystem", "KVTiering", "KVFlash", "KVTransport", "KVMemory", logging]),
+            ["KVModel", "KVSettings", "KVSystem", "KVTiering", "KVFlash", "KVTransport", "KVMemory", grdb, logging]),
         tests(
             "KVAgent",
             [

@@ -152,4 +152,17 @@ public struct PinRecord: Sendable, Hashable, Codable {
     public var owner: String
     /// Wall-clock seconds at which it ends, 0 = when it is taken away.
     public var expires: Int64
+
+    /// A record of its parts.
+    public init(
+        namespace: String, key: String, group: UInt16, shard: UInt16, shardCount: UInt16, owner: String, expires: Int64
+    ) {
+        self.namespace = namespace
+        self.key = key
+        self.group = group
+        self.shard = shard
+        self.shardCount = shardCount
+        self.owner = owner
+        self.expires = expires
+    }
 }

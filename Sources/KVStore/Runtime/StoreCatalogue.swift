@@ -72,13 +72,15 @@ public final class StoreCatalogue: Sendable {
                 let namespaces = try Row.fetchAll(database, sql: "SELECT name, policy FROM namespaces ORDER BY name")
                     .map { row in
                         let policy = try decoder.decode(
-                            NamespacePolicy.self, from: Data((row["policy"] as String).utf8))
-                        return (name: row["name"] as String, policy: policy)
+                            NamespacePolicy.self, from: Data(try row.value("policy", as: String.self).utf8))
+                        return (name: try row.value("name", as: String.self), policy: policy)
                     }
                 let pins = try Row.fetchAll(database, sql: "SELECT * FROM pins").map { row in
                     PinRecord(
-                        namespace: row["namespace"], key: row["key"], group: row["layerGroup"], shard: row["shard"],
-                        shardCount: row["shardCount"], owner: row["owner"], expires: row["expires"])
+                        namespace: try row.value("namespace"), key: try row.value("key"),
+                        group: try row.value("layerGroup"), shard: try row.value("shard"),
+                        shardCount: try row.value("shardCount"), owner: try row.value("owner"),
+                        expires: try row.value("expires"))
                 }
                 return Contents(namespaces: namespaces, pins: pins)
             }
@@ -155,4 +157,24 @@ public final class StoreCatalogue: Sendable {
             }
         }
     }
+}
+
+extension Row {
+    /// A column's value. SQLite keeps no checksums: a number may be out of its range, a text no text, and taking it by its type
+    /// alone would end the process.
+    fileprivate func value<Value: DatabaseValueConvertible>(
+        _ column: String, as: Value.Type = Value.self
+    ) throws -> Value {
+        let kept: DatabaseValue = self[column]
+        guard let value = Value.fromDatabaseValue(kept) else { throw DamagedCatalogue(column: column, kept: kept) }
+        return value
+    }
+}
+
+/// A column holds what nobody wrote there.
+private struct DamagedCatalogue: Error, CustomStringConvertible {
+    let column: String
+    let kept: DatabaseValue
+
+    var description: String { "`\(column)` holds \(kept)" }
 }
