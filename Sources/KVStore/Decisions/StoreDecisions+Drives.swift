@@ -243,7 +243,7 @@ extension StoreDecisions {
         namespaces[namespace].leavingBytes -= count * settings.extentBytes
     }
 
-    private mutating func uncount(_ record: ObjectRecord, _ count: Int) {
+    mutating func uncount(_ record: ObjectRecord, _ count: Int) {
         if record.flags.contains(.isShared) { sharedExtents -= count }
         namespaces[Int(scopes[Int(record.scope)].namespace)].usedBytes -= count * settings.extentBytes
     }

@@ -30,16 +30,18 @@ extension StoreDecisions {
     /// One thing that the scan of a drive met.
     public mutating func recover(_ event: ScanEvent, from drive: Int) {
         switch event {
-        case .object(let object): recover(object, from: drive)
+        case .object(let object):
+            if !recover(object, from: drive) { contested.append((object, drive)) }
         case .void(let first):
             recovery.erased += 1
+            contested.removeAll { $0.drive == drive && $0.object.extents[0] == first }
             let number = drives[drive].base + first
             guard objects[number].state == .present else {
                 eraseUnknown(number)
                 return
             }
-            // Its extents but the first belong to a newer object, or will: only the first is this header's.
             forgetRecovered(number)
+            keepFirstExtent(of: number)
         case .damaged(let extent):
             recovery.erased += 1
             let number = drives[drive].base + extent
@@ -49,7 +51,10 @@ extension StoreDecisions {
         }
     }
 
-    private mutating func recover(_ object: FlashObject, from drive: Int) {
+    /// Enters an object, or has its header erased.
+    ///
+    /// - Returns: False, and nothing done, while another object has one of its extents.
+    private mutating func recover(_ object: FlashObject, from drive: Int) -> Bool {
         if generations.isEmpty { generations = Array(repeating: 0, count: objects.extentCount) }
         nextGeneration = max(nextGeneration, object.generation + 1)
         oldestGeneration = min(oldestGeneration, object.generation)
@@ -59,7 +64,7 @@ extension StoreDecisions {
         } else {
             guard namespaces.count < Self.namespacesMax else {
                 dropRecovered(object.extents, drive)
-                return
+                return true
             }
             namespace = UInt16(namespaces.count)
             namespaces.append(
@@ -70,21 +75,18 @@ extension StoreDecisions {
             extentCount(object.payloadBytes) == object.extents.count
         else {
             dropRecovered(object.extents, drive)
-            return
+            return true
         }
         if let twin = objects.find(object.name.key.short, scope: scope) {
             recovery.erased += 1
             // The later put was acknowledged after the earlier one's tombstone was asked for: the higher one wins.
             guard generations[Int(twin)] < object.generation else {
                 dropRecovered(object.extents, drive)
-                return
+                return true
             }
             forgetRecovered(twin)
         }
-        guard drives[drive].extents.claim(object.extents) else {
-            dropRecovered(object.extents, drive)
-            return
-        }
+        guard drives[drive].extents.claim(object.extents) else { return false }
         let number = enter(object.extents, on: drive, key: object.name.key.short, scope: scope)
         generations[Int(number)] = object.generation
         objects[number].state = .present
@@ -99,6 +101,7 @@ extension StoreDecisions {
             sharedExtents += object.extents.count
         }
         count(number, isPresent: true)
+        return true
     }
 
     /// A valid header whose object is not wanted: its first extent is kept until a tombstone is there.
@@ -115,6 +118,19 @@ extension StoreDecisions {
         objects[number].state = .leaving
         generations[Int(number)] = 0
         toErase.append(number)
+    }
+
+    /// Of an object that is void only the first extent is its header's: the others belong to a newer one, or to nobody.
+    private mutating func keepFirstExtent(of number: UInt32) {
+        let drive = drive(of: number)
+        let list = extents(of: number)
+        for place in 1..<max(1, list.count) {
+            objects[drives[drive].base + list[place]].state = .free
+            drives[drive].extents.release(list[place])
+        }
+        uncount(objects[number], list.count - 1)
+        objects[number].next = ObjectRecord.none
+        objects[number].payloadBytes = 1
     }
 
     /// A header without an object: its extent is taken until the header is erased. It is the store's own.
@@ -142,10 +158,9 @@ extension StoreDecisions {
             namespaces.append(StoreNamespace(number: namespace, name: "", digest: digest, policy: NamespacePolicy()))
             namespaceByDigest[digest] = namespace
         }
-        guard let scope = scope(namespace, ObjectName(.none), makes: true) else {
-            preconditionFailure("no room for the first scope")
-        }
-        return scope
+        // There is room for it beyond all that peers' names may take.
+        let scope = ObjectScope(namespace: namespace, ObjectName(.none))
+        return scopeNumbers[scope] ?? enter(scope)
     }
 
     /// The scans are done: recency is guessed from generations, pins are put back, and what must go is erased.
@@ -155,6 +170,8 @@ extension StoreDecisions {
         now = max(now, time)
         startedAt = now
         nextGeneration = max(nextGeneration, generationMax + 1)
+        for (object, drive) in contested where !recover(object, from: drive) { dropRecovered(object.extents, drive) }
+        contested = []
         // Older writes count as older uses, spread over the hour before the start.
         let span = Double(max(1, nextGeneration - min(oldestGeneration, nextGeneration)))
         for number in generations.indices where generations[number] > 0 {

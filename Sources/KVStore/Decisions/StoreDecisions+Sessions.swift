@@ -103,6 +103,11 @@ extension StoreDecisions {
         let scope = ObjectScope(namespace: namespace, name)
         if let known = scopeNumbers[scope] { return known }
         guard makes, scopes.count < Self.scopesMax else { return nil }
+        return enter(scope)
+    }
+
+    /// Gives a scope its number.
+    mutating func enter(_ scope: ObjectScope) -> UInt32 {
         let number = UInt32(scopes.count)
         scopes.append(scope)
         scopeNumbers[scope] = number

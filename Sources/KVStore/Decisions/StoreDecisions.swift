@@ -156,6 +156,9 @@ public struct StoreDecisions: ~Copyable {
     /// While the drives are scanned: the generation of each object found, by its number, and what must be erased
     /// afterwards. Both are given back at the end.
     var generations: [UInt64] = []
+    /// Objects of which an extent is claimed by an older header that came first: they come again when the scan has named the
+    /// older ones void.
+    var contested: [(object: FlashObject, drive: Int)] = []
     var oldestGeneration = UInt64.max
     var toErase: [UInt32] = []
     var recovery = RecoverySummary()
