@@ -113,8 +113,7 @@ final class VerbsConnection: ServerCarrier, VerbsChannelUser {
         let client = try VerbsParameters(&reader)
         var header = FrameHeader(.attached)
         do throws(SystemError) {
-            let channel = try port.makeChannel(for: self)
-            try channel.connect(to: client)
+            let channel = try port.makeChannel(for: self, to: client)
             stream.queue(header) { channel.parameters.write(to: &$0) }
             self.channel = channel
             port.counters.pairsOpened += 1

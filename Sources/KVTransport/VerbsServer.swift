@@ -142,8 +142,10 @@ final class VerbsServerPort: @unchecked Sendable {
         self.regions = regions
     }
 
-    /// A queue pair over which the peer may touch nothing.
-    func makeChannel(for connection: VerbsConnection) throws(SystemError) -> VerbsChannel {
+    /// A queue pair with a client, over which the peer may touch nothing.
+    func makeChannel(
+        for connection: VerbsConnection, to client: VerbsParameters
+    ) throws(SystemError) -> VerbsChannel {
         guard connections.count < pairsMax else {
             throw SystemError(number: 12, doing: "make more than \(pairsMax) queue pairs")
         }
@@ -155,6 +157,8 @@ final class VerbsServerPort: @unchecked Sendable {
         connections[channel.pair.number] = connection
         return channel
     }
+        // A client that cannot be reached leaves no trace here.
+        try channel.connect(to: client)
 
     /// Keeps what a channel counted, and forgets it.
     func forget(_ channel: VerbsChannel) {

@@ -62,6 +62,8 @@ final class ScriptedClient {
     init(bytes: Int = 4 << 20, settings: VerbsSettings = .lab) throws {
         memory = try BlockMemory(byteCount: bytes)
         port = try VerbsClientPort(VerbsPlace(device: VerbsDevice.names.first!), memory: memory, settings: settings)
+    /// What it tells of its queue pair in place of the truth.
+    var claimed: VerbsParameters?
         poller = hf_poller_create()
     }
 
@@ -127,7 +129,12 @@ final class ScriptedClient {
         }
         switch unsafe try handshake.take(header, [UInt8](body)) {
         case .proof(let body): link.queue(FrameHeader(.proof), payload: nil) { $0.raw(body) }
-        case .open: try link.welcomed()
+        case .open:
+            if let claimed {
+                link.queue(FrameHeader(.attach), payload: nil) { claimed.write(to: &$0) }
+            } else {
+                try link.welcomed()
+            }
         case .refused(let why): end("refused: \(why)")
         }
         _ = link.flush { _ in }

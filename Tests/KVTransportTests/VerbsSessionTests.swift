@@ -193,6 +193,31 @@ extension VerbsTests {
             session.end()
         }
 
+        @Test func aClientThatCannotBeReachedTakesNobodysPlace() throws {
+            var limits = ServerLimits.standard
+            limits.sessionsMax = 2
+            let session = try VerbsSession(limits: limits)
+            let before = VerbsLiveObjects.now
+            // An address for documentation, to which no route leads (RFC 5737).
+            let nowhere: [UInt8] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 203, 0, 113, 7]
+            session.client.claimed = VerbsParameters(
+                pair: 0x11, packetNumber: 1, address: nowhere, localIdentifier: 0, mtuBytes: 1024,
+                messageBytesMax: 1 << 20, readsAsInitiator: 16, readsAsResponder: 16, receiveCount: 64,
+                receiveBytes: 4096)
+            for round in 1...4 {
+                try session.client.connect(to: session.server)
+                #expect(session.run { session.client.endReason != nil })
+                session.client.vanish()
+                #expect(session.run { session.host.closedCount == round })
+                #expect(session.run { session.server.verbsCounters.pairsRefused == round })
+            }
+            #expect(session.run { session.server.counters.connectionsOpen == 0 })
+            #expect(VerbsLiveObjects.now == before)
+            session.client.claimed = nil
+            #expect(try session.open())
+            session.end()
+        }
+
         @Test func aServerWithoutRoomRefusesAndServesTheOthers() throws {
             var limits = ServerLimits.standard
             limits.sessionsMax = 2
