@@ -22,7 +22,7 @@ final class VerbsConnection: ServerCarrier, VerbsChannelUser {
     private var finishDeadline: Instant?
     private var drainDeadline: Instant?
     private var isClosed = false
-    /// The last time when the queue pair had nothing to do or got something done.
+    /// The last time when the queue pair had nothing to do, or something of ours was done.
     private var lastProgress: Instant
 
     init(_ socket: AcceptedSocket, id: SessionID, setting: ServerSetting, port: VerbsServerPort) {
@@ -69,7 +69,8 @@ final class VerbsConnection: ServerCarrier, VerbsChannelUser {
     /// Takes one completion of the queue pair; `turn` follows.
     func complete(_ completion: VerbsCompletion) {
         channel?.complete(completion)
-        lastProgress = setting.now
+        // A client that asks and takes no answers is not served: what comes from it is no progress.
+        if !completion.isReceive { lastProgress = setting.now }
     }
 
     private func flush() {

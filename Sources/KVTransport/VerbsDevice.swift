@@ -280,6 +280,8 @@ package struct VerbsCompletion {
     package var pair: UInt32 { raw.pair }
     /// Whether it was done; else libibverbs' status.
     package var status: UInt32 { raw.status }
+    /// Whether a message came, and nothing of ours went.
+    package var isReceive: Bool { raw.id & VerbsChannel.receiveMark != 0 }
 }
 
 /// A completion queue with its event channel, polled by one thread.

@@ -41,6 +41,13 @@ final class ScriptedHost: SessionHost {
         return nil
     }
 
+    /// The first request, once it is there; it looks for nothing else meanwhile.
+    func firstRequest(within limit: Duration) -> RequestID? {
+        let deadline = MonotonicClock.now + limit
+        while requests.isEmpty, MonotonicClock.now < deadline {}
+        return requests.first?.id
+    }
+
     var openedCount: Int { all.count { if case .opened = $0 { true } else { false } } }
     var closedCount: Int { all.count { if case .closed = $0 { true } else { false } } }
 }

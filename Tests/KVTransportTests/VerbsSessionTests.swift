@@ -218,6 +218,37 @@ extension VerbsTests {
             session.end()
         }
 
+        @Test func whoAsksAndTakesNoAnswersIsNotServed() throws {
+            var limits = ServerLimits.standard
+            limits.stallLimit = Duration(seconds: 1)
+            var few = VerbsSettings.lab
+            few.receiveCount = 16
+            let session = try VerbsSession(clientSettings: few, limits: limits)
+            #expect(try session.open())
+            let link = try #require(session.client.link)
+            // More messages than the client has receives, which it never posts again.
+            session.client.submit(1, .stat)
+            _ = link.flush { _ in }
+            let first = try #require(session.host.firstRequest(within: Duration(seconds: 60)))
+            _ = session.server.post(.reply(first, Response(.ok, .text([UInt8](repeating: 32, count: 200 << 10)))))
+            // It asks on, five times in each such limit, as long as it has room to.
+            var answered = 1
+            for number in 2...UInt32(14) where session.host.closedCount == 0 {
+                session.client.submit(number, .stat)
+                _ = link.flush { _ in }
+                let next = MonotonicClock.now + Duration(milliseconds: 200)
+                while MonotonicClock.now < next, session.host.closedCount == 0 {
+                    for request in session.host.requests.dropFirst(answered) {
+                        _ = session.server.post(.reply(request.id, Response(.ok)))
+                        answered += 1
+                    }
+                }
+            }
+            #expect(session.host.closedCount == 1)
+            #expect(session.server.counters.deadlinesPassed == 1)
+            session.end()
+        }
+
         @Test func aServerWithoutRoomRefusesAndServesTheOthers() throws {
             var limits = ServerLimits.standard
             limits.sessionsMax = 2
