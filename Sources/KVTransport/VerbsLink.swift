@@ -13,7 +13,7 @@ import Synchronization
 package final class VerbsClientPort: @unchecked Sendable {
     package let device: VerbsDevice
     let domain: VerbsDomain
-    let completions: VerbsCompletions
+    package let completions: VerbsCompletions
     let settings: VerbsSettings
     let memory: BlockMemory
     let regions: [VerbsRegion]
@@ -218,8 +218,12 @@ package final class VerbsLink: ClientLink, VerbsChannelUser {
         guard let channel, phase == .ready else { return false }
         if channel.failure != nil || controlEnd != nil || wasCompleted { return true }
         if MonotonicClock.now < lastWork + Self.pollingTime { return true }
+        do throws(SystemError) { try port.completions.arm() } catch {
+            // Nobody would say that something has completed. The client goes on by another way.
+            channel.fail("\(error)")
+            return true
+        }
         // What completed before the queue was armed makes no event, so it is looked at once more.
-        guard (try? port.completions.arm()) != nil else { return true }
         return takeCompletions()
     }
 

@@ -38,6 +38,8 @@ public final class VerbsServer: SessionServer {
     public let address: String
     /// The port of the device it uses.
     public let devicePort: VerbsPort
+    /// What its thread waits for.
+    package let completions: VerbsCompletions
     private let border: VerbsBorder
     private let thread: Mutex<EngineThread?> = Mutex(nil)
 
@@ -58,6 +60,7 @@ public final class VerbsServer: SessionServer {
             devicePort = device.port
             border = try VerbsBorder(limits: configuration.limits)
             let memory = try VerbsServerPort(device, host: host, configuration)
+            completions = memory.completions
             let poller = try checked(hf_poller_create(), "create a poller")
             let start = VerbsLaneStart(
                 transport: transport, host: host, port: memory, listener: listener, poller: poller, border: border)
@@ -154,11 +157,11 @@ final class VerbsServerPort: @unchecked Sendable {
         let channel = try VerbsChannel(
             domain: domain, completions: completions, settings: settings, payload: regions, peerAccess: [],
             packetNumber: random, user: connection)
+        // A client that cannot be reached leaves no trace here.
+        try channel.connect(to: client)
         connections[channel.pair.number] = connection
         return channel
     }
-        // A client that cannot be reached leaves no trace here.
-        try channel.connect(to: client)
 
     /// Keeps what a channel counted, and forgets it.
     func forget(_ channel: VerbsChannel) {

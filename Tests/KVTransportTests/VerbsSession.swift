@@ -62,6 +62,8 @@ final class ScriptedClient {
     var replies: [UInt32: Response] = [:]
     private var handshake = ClientHandshake(tenant: "", secret: [], nonce: [])
     private var hasSaidHello = false
+    /// What it tells of its queue pair in place of the truth.
+    var claimed: VerbsParameters?
     private let poller: Int32
     private var tags: [UInt64] = [0, 0, 0, 0]
     private var events: [UInt32] = [0, 0, 0, 0]
@@ -69,8 +71,6 @@ final class ScriptedClient {
     init(bytes: Int = 4 << 20, settings: VerbsSettings = .lab) throws {
         memory = try BlockMemory(byteCount: bytes)
         port = try VerbsClientPort(VerbsPlace(device: VerbsDevice.names.first!), memory: memory, settings: settings)
-    /// What it tells of its queue pair in place of the truth.
-    var claimed: VerbsParameters?
         poller = hf_poller_create()
     }
 

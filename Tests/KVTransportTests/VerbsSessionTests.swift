@@ -249,6 +249,49 @@ extension VerbsTests {
             session.end()
         }
 
+        @Test func anAdapterThatCannotBeWaitedForEndsItsSessionsAlone() throws {
+            let session = try VerbsSession()
+            let before = VerbsLiveObjects.now
+            #expect(try session.open())
+            let inputOutputError: Int32 = 5
+            session.server.completions.armFault.store(inputOutputError, ordering: .relaxed)
+            // The request wakes the server's thread, which cannot sleep again.
+            session.client.submit(1, .stat)
+            let stat = try #require(session.request())
+            #expect(session.run { session.client.endReason != nil })
+            _ = session.server.post(.reply(stat.id, Response(.ok)))
+            #expect(session.run { session.host.closedCount == 1 })
+            session.client.vanish()
+            #expect(session.run { VerbsLiveObjects.now == before })
+            // Whoever comes finds the adapter as it then is.
+            session.server.completions.armFault.store(0, ordering: .relaxed)
+            #expect(try session.open())
+            session.client.put(1, name, from: mebibyte)
+            let put = try #require(session.request(1))
+            _ = session.server.post(.receive(put.id, into: mebibyte))
+            #expect(session.run { session.host.received(put.id) == .whole })
+            _ = session.server.post(.reply(put.id, Response(.ok)))
+            #expect(session.run { session.client.replies[1]?.status == .ok })
+            session.end()
+            #expect(session.host.closedCount == 2)
+        }
+
+        @Test func aClientWhoseAdapterCannotBeWaitedForGoesAnotherWay() throws {
+            let session = try VerbsSession()
+            #expect(try session.open())
+            session.client.port.completions.armFault.store(5, ordering: .relaxed)
+            // It arms the queue when it has nothing to do.
+            #expect(
+                session.run {
+                    _ = session.client.link?.wantsTurn
+                    return session.client.endReason != nil
+                })
+            #expect(session.run { session.host.closedCount == 1 })
+            session.client.port.completions.armFault.store(0, ordering: .relaxed)
+            #expect(try session.open())
+            session.end()
+        }
+
         @Test func aServerWithoutRoomRefusesAndServesTheOthers() throws {
             var limits = ServerLimits.standard
             limits.sessionsMax = 2
