@@ -5,6 +5,7 @@ import Foundation
 import KVFlash
 import KVModel
 import KVSystem
+import Synchronization
 
 struct FlashBenchmark: Benchmark {
     let name = "flash"
@@ -191,6 +192,19 @@ struct FlashBenchmark: Benchmark {
                 "\(geometry.extentCount) valid headers of 4 KiB, reads of 1 MiB, 8 under way, checked one by one")
     }
 
+    /// Seconds until fio has read the headers of all these drives, of each in order and of all at once.
+    static func sequentialRead(_ paths: [String], _ geometry: FlashGeometry) throws -> Double {
+        let times = Mutex<[Result<Double, any Error>]>([])
+        let threads = try paths.map { path in
+            try EngineThread("fio") {
+                let time = Result { try sequentialRead(path, geometry) }
+                times.withLock { $0.append(time) }
+            }
+        }
+        for thread in threads { thread.join() }
+        return try times.withLock { $0 }.map { try $0.get() }.max() ?? 0
+    }
+
     /// Seconds that fio takes to read the headers in order.
     static func sequentialRead(_ path: String, _ geometry: FlashGeometry) throws -> Double {
         let bytes = geometry.extentCount * FlashGeometry.headerBytes
@@ -202,14 +216,17 @@ struct FlashBenchmark: Benchmark {
         return try run.run().wall * Double(bytes) * 1e-9
     }
 
-    /// A drive whose extents are a hole in the file: only the headers are there.
-    static func writeHeaders(_ path: String, _ geometry: FlashGeometry) throws {
+    /// A drive of a store whose extents are a hole in the file: only the headers are there.
+    static func writeHeaders(
+        _ path: String, _ geometry: FlashGeometry, drive number: Int = 0, of count: Int = 1
+    ) throws {
         try Data().write(to: URL(fileURLWithPath: path))
         let handle = try FileHandle(forWritingTo: URL(fileURLWithPath: path))
         try handle.truncate(atOffset: UInt64(geometry.totalBytes))
         try handle.close()
         let file = try DeviceFile(path: path, access: .exclusive)
-        let identity = DriveIdentity(drive: FlashUUID(8, 9), store: FlashUUID(1, 1))
+        let identity = DriveIdentity(
+            drive: FlashUUID(8, UInt64(9 + number)), store: FlashUUID(1, 1), number: number, count: count)
         let pages = try PageMemory(byteCount: 1 << 20)
         let superblock = unsafe UnsafeMutableRawBufferPointer(rebasing: pages.bytes[0..<4096])
         unsafe Superblock(identity: identity, geometry: geometry).encode(into: superblock)
@@ -222,7 +239,8 @@ struct FlashBenchmark: Benchmark {
             for index in 0..<count {
                 let extent = UInt32(first + index)
                 let object = FlashObject(
-                    name: ObjectName(FullKey(mixBits(UInt64(extent)), 0, 0, 1)), metadata: ObjectMetadata(),
+                    name: ObjectName(FullKey(mixBits(UInt64(number) << 32 | UInt64(extent)), 0, 0, 1)),
+                    metadata: ObjectMetadata(),
                     namespace: 0, payloadBytes: geometry.extentBytes, checksum: 0, generation: UInt64(extent) + 1,
                     extents: ExtentList([extent]))
                 let page = unsafe UnsafeMutableRawBufferPointer(

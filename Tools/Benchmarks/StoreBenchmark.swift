@@ -25,7 +25,7 @@ struct StoreBenchmark: Benchmark {
         if ServingGroup.all.contains(where: { setting.wants($0.name) }) { rows += try servingRows(folder, setting) }
         if setting.wants("existence") || setting.wants("idle") { rows += try answeringRows(folder, setting) }
         if setting.wants("table") { rows.append(try tableRow(setting)) }
-        if setting.wants("restart") { rows.append(try restartRow(folder, setting)) }
+        if setting.wants("restart") { rows += try [1, 2].flatMap { try restartRows(folder, drives: $0, setting) } }
         return rows
     }
 
@@ -264,20 +264,25 @@ struct StoreBenchmark: Benchmark {
                 + "\(shortNumber(single)) ns")
     }
 
-    /// A whole store starts on a drive with a million blocks.
-    private func restartRow(_ folder: URL, _ setting: BenchmarkSetting) throws -> BenchmarkRow {
-        let headerCount = 1_000_000
-        note("store: restart with \(headerCount) blocks")
-        let path = folder.appendingPathComponent("headers").path
+    /// A whole store starts on drives that have a million blocks together; of several drives the scans alone, too.
+    private func restartRows(_ folder: URL, drives: Int, _ setting: BenchmarkSetting) throws -> [BenchmarkRow] {
+        let headerCount = 1_000_000 / drives
+        note("store: restart with \(drives) × \(headerCount) blocks")
         let extentBytes = 64 << 10
         let geometry = try FlashGeometry(
             totalBytes: headerCount * (extentBytes + 4096) + (256 << 10), extentBytes: extentBytes)
-        try FlashBenchmark.writeHeaders(path, geometry)
+        let paths = (0..<drives).map { folder.appendingPathComponent("headers-\(drives)-\($0)").path }
+        defer { for path in paths { try? FileManager.default.removeItem(atPath: path) } }
+        for (number, path) in paths.enumerated() {
+            try FlashBenchmark.writeHeaders(path, geometry, drive: number, of: drives)
+        }
         let memory = try BlockMemory(byteCount: 1 << 20)
-        let runs = try PairedRuns(count: setting.longRunCount) {
+        let blockCount = drives * geometry.extentCount
+        let whole = try PairedRuns(count: setting.longRunCount) {
             var world: StoreWorld?
             let taken = try wallSeconds {
-                world = try StoreWorld(path: path, clientMemory: memory) { configuration in
+                world = try StoreWorld(path: paths[0], clientMemory: memory) { configuration in
+                    configuration.data = paths
                     configuration.dram = 64 << 20
                     configuration.extent = extentBytes
                     configuration.payloadMax = extentBytes
@@ -285,15 +290,38 @@ struct StoreBenchmark: Benchmark {
             }
             let found = world?.store.status.namespaces.reduce(0) { $0 + $1.objects } ?? 0
             world?.shutDown()
-            guard found == geometry.extentCount else {
-                throw BenchmarkFailure(what: "the store found \(found) of \(geometry.extentCount) blocks")
+            guard found == blockCount else {
+                throw BenchmarkFailure(what: "the store found \(found) of \(blockCount) blocks")
             }
             return taken
         } reference: {
-            try FlashBenchmark.sequentialRead(path, geometry)
+            try FlashBenchmark.sequentialRead(paths, geometry)
+        }
+        let row = whole.row(
+            name: "store restart, 1 M" + (drives == 1 ? " blocks" : " on \(drives) drives"), unit: "s",
+            referenceName: "fio reading the same headers in order" + (drives == 1 ? "" : ", of all drives at once"),
+            conditions: "from nothing to a session that has opened its namespace; \(blockCount) headers"
+                + (drives == 1 ? "" : " in files of one disk"))
+        return drives == 1 ? [row] : [row, try scansRow(paths, geometry, setting)]
+    }
+
+    /// The scans of several drives at the same time against one after the other.
+    private func scansRow(
+        _ paths: [String], _ geometry: FlashGeometry, _ setting: BenchmarkSetting
+    ) throws -> BenchmarkRow {
+        let devices = try paths.map { try FlashDevice(path: $0) }
+        func check(_ summaries: [ScanSummary]) throws {
+            guard summaries.allSatisfy({ $0.objectCount == geometry.extentCount }) else {
+                throw BenchmarkFailure(what: "a scan has missed headers")
+            }
+        }
+        let runs = try PairedRuns(count: setting.longRunCount) {
+            try wallSeconds { try check(try FlashDevice.scanAll(devices) { _, _ in }) }
+        } reference: {
+            try wallSeconds { for device in devices { try check([try device.scan { _ in }]) } }
         }
         return runs.row(
-            name: "store restart, 1 M blocks", unit: "s", referenceName: "fio reading the same headers in order",
-            conditions: "from nothing to a session that has opened its namespace; \(geometry.extentCount) headers")
+            name: "flash restart scan, \(paths.count) drives", unit: "s", referenceName: "one scan after the other",
+            conditions: "\(paths.count) × \(geometry.extentCount) headers in files of one disk")
     }
 }
