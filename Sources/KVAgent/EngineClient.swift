@@ -11,40 +11,6 @@ import KVSystem
 import KVTiering
 import Synchronization
 
-/// Where the agent is and who asks.
-public struct EngineClientConfiguration: Sendable {
-    /// The agent's socket.
-    public var path: String
-    /// Who the engine is; its process is the kernel's to say.
-    public var hello: EngineHello
-    /// Its name and version, for the agent's logs.
-    public var client = "holdfast"
-    /// Whether it wants to hear of blocks that come and go.
-    public var isSubscriber = false
-    /// How it maps the agent's arena; needs a hello of a host-owned engine.
-    public var arena = EngineArenaAccess.none
-    /// How long a look-up may take; then it is a miss.
-    public var lookUpLimit = Duration(milliseconds: 50)
-    /// How long who waits for the answer to a look-up, or for a lease, stays awake (`answer`), where that pays; zero: not at all.
-    public var watch = Duration(nanoseconds: 100_000)
-    /// How long a load or save may take unless its caller says otherwise; then it is cancelled.
-    public var jobLimit = Duration(seconds: 5)
-    /// From hello to welcome.
-    public var helloLimit = Duration(seconds: 10)
-    /// Before the first try to connect again; doubles up to `backoffMax`.
-    public var backoff = Duration(milliseconds: 100)
-    /// The longest pause between tries.
-    public var backoffMax = Duration(seconds: 10)
-    /// Bytes of frames that may wait for the agent to read them; beyond it everything is a miss.
-    public var queueBytesMax = 8 << 20
-
-    /// A client of an agent, with the defaults.
-    public init(path: String, hello: EngineHello) {
-        self.path = path
-        self.hello = hello
-    }
-}
-
 /// A connection to the agent that comes back by itself. All functions may be called from any thread and return at once;
 /// what they are given to call is called exactly once, on the client's thread or that of a caller who waits (`answer`).
 public final class EngineClient: Sendable {
@@ -217,138 +183,6 @@ public final class EngineClient: Sendable {
         if isFree { done() }
     }
 
-    // MARK: requests and jobs
-
-    /// Looks a prompt's chain up. The ticket names the request until `finished`. Late or without an agent: nothing found.
-    @discardableResult
-    public func lookUp(
-        _ names: [ObjectName], promptTokens: Int32, engineBlocks: Int32 = 0, session: UInt64 = 0, turn: Int32 = -1,
-        done: @escaping FoundBlocks
-    ) -> EngineTicket {
-        let now = MonotonicClock.now
-        let (ticket, isSent) = state.withLock { state in
-            state.tickets += 1
-            let ticket = state.tickets
-            let lookUp = EngineLookUp(
-                ticket: ticket, names: names, promptTokens: promptTokens, engineBlocks: engineBlocks, session: session,
-                turn: turn)
-            let room = state.lookUps.count < Int(state.welcome?.requestsMax ?? 0)
-            guard !state.isStalled, room, put(&state, .lookUp(lookUp)) else { return (ticket, false) }
-            state.lookUps[ticket] = LookUp(done: done, deadline: now + configuration.lookUpLimit)
-            state.briefly = .lookUp
-            watch(&state, now + configuration.lookUpLimit)
-            return (ticket, true)
-        }
-        if !isSent { done(EngineFound()) }
-        return ticket
-    }
-
-    /// Brings blocks from `first` on to their places. Empty `names`: the chain of the request's look-up.
-    public func load(
-        _ names: [ObjectName] = [], first: Int32, places: EnginePlaces, request: EngineTicket = 0,
-        computeWait: Duration = .zero, limit: Duration? = nil, done: @escaping LoadedBlocks
-    ) {
-        let deadline = MonotonicClock.now + (limit ?? configuration.jobLimit)
-        let isSent = state.withLock { state -> Bool in
-            let known = isKnown(state, request) ? request : 0
-            guard !names.isEmpty || known != 0, hasRoomForJob(state) else { return false }
-            state.tickets += 1
-            let load = EngineLoad(
-                job: state.tickets, request: known, names: names, first: first, places: places,
-                computeWait: computeWait, deadline: deadline)
-            guard put(&state, .load(load)) else { return false }
-            state.jobs[load.job] = Job(done: .load(first: first, done), deadline: deadline)
-            watch(&state, deadline)
-            return true
-        }
-        if !isSent { done(EngineLoaded(first: first, end: first, bytes: 0, time: .zero)) }
-    }
-
-    /// Offers new blocks; `names` ends with the last of them. Their bytes stay unchanged until `done` is called.
-    public func save(
-        _ names: [ObjectName], first: Int32, places: EnginePlaces, request: EngineTicket = 0, evictionClass: UInt8 = 0,
-        limit: Duration? = nil, done: @escaping SavedBlocks
-    ) {
-        let deadline = MonotonicClock.now + (limit ?? configuration.jobLimit)
-        let isSent = state.withLock { state -> Bool in
-            guard hasRoomForJob(state) else { return false }
-            state.tickets += 1
-            let save = EngineSave(
-                job: state.tickets, request: isKnown(state, request) ? request : 0, names: names, first: first,
-                places: places, evictionClass: evictionClass)
-            guard put(&state, .save(save)) else { return false }
-            state.jobs[save.job] = Job(done: .save(count: places.blockCount, done), deadline: deadline)
-            watch(&state, deadline)
-            return true
-        }
-        if !isSent { done(EngineSaved(count: places.blockCount, bytes: 0, time: .zero, kept: [])) }
-    }
-
-    /// A request's end.
-    public func finished(_ end: EngineRequestEnd) {
-        let waiting = state.withLock { state -> FoundBlocks? in
-            guard let lookUp = state.lookUps.removeValue(forKey: end.ticket), !lookUp.isDead else { return nil }
-            put(&state, .finished(end), must: true)
-            return lookUp.done
-        }
-        waiting?(EngineFound())
-    }
-
-    /// Gives a request up, its jobs included; `done` is called when nothing touches their places.
-    public func cancel(_ request: EngineTicket, done: @escaping @Sendable () -> Void) {
-        let isSent = state.withLock { state -> Bool in
-            guard isKnown(state, request), put(&state, .cancel(request), must: true) else { return false }
-            state.lookUps[request]?.isDead = true
-            state.cancelling[request] = done
-            return true
-        }
-        if !isSent { done() }
-    }
-
-    // MARK: hints, pins, questions
-
-    /// A hint: these blocks will be asked for.
-    public func prefetch(_ names: [ObjectName]) { _ = state.withLock { put(&$0, .prefetch(names)) } }
-    /// A hint: these blocks were used without a request.
-    public func touch(_ names: [ObjectName]) { _ = state.withLock { put(&$0, .touch(names)) } }
-
-    /// Keeps what is on this node of a chain. `done` hears nil without an agent.
-    @discardableResult
-    public func pin(
-        _ names: [ObjectName], lifetime: Duration,
-        done: @escaping @Sendable ((outcome: PinAnswer.Outcome, blocks: Int)?) -> Void
-    ) -> EngineTicket {
-        ask({ .pin($0, names, lifetime: lifetime) }) { answer in
-            guard case .pinned(_, let outcome, let blocks) = answer else { return done(nil) }
-            done((outcome, Int(blocks)))
-        }
-    }
-
-    /// Takes a pin back.
-    public func unpin(_ pin: EngineTicket) { _ = state.withLock { put(&$0, .unpin(pin)) } }
-
-    /// The agent's numbers; none without an agent.
-    public func statistics(done: @escaping @Sendable ([EngineStatistic]) -> Void) {
-        ask({ .askStatistics($0) }) { answer in
-            guard case .statistics(_, let numbers) = answer else { return done([]) }
-            done(numbers)
-        }
-    }
-
-    @discardableResult
-    func ask(
-        _ frame: (EngineTicket) -> EngineFrame, done: @escaping @Sendable (EngineFrame?) -> Void
-    ) -> EngineTicket {
-        let (ticket, isSent) = state.withLock { state in
-            state.tickets += 1
-            guard put(&state, frame(state.tickets)) else { return (state.tickets, false) }
-            state.asked[state.tickets] = done
-            return (state.tickets, true)
-        }
-        if !isSent { done(nil) }
-        return ticket
-    }
-
     // MARK: end
 
     /// Says goodbye, waits for open jobs, and joins the thread. False: some job did not end, and its places must not be used.
@@ -388,15 +222,5 @@ public final class EngineClient: Sendable {
             _ = poll(nil, 0, 1)
         }
         return true
-    }
-
-    // MARK: under the lock
-
-    func isKnown(_ state: borrowing State, _ request: EngineTicket) -> Bool {
-        if let lookUp = state.lookUps[request] { !lookUp.isDead } else { false }
-    }
-
-    func hasRoomForJob(_ state: borrowing State) -> Bool {
-        state.jobs.count < Int(state.welcome?.jobsMax ?? 0)
     }
 }
