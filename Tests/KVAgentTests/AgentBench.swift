@@ -325,9 +325,33 @@ final class AgentBench {
         agent = try Agent(settings, logger: quietLogger())
     }
 
+    /// An agent of a store, with its first engine. It has found the store when it is here.
+    ///
+    /// - Parameter change: What its settings have beyond that.
+    static func beside(
+        _ store: StoreBench, _ tiering: TieringConfiguration = smallTiering(dramBlocks: 16, hasStore: true),
+        _ change: (inout AgentSettings) -> Void = { _ in }
+    ) throws -> (bench: AgentBench, engine: TestEngine) {
+        var settings = AgentSettings(tiering: tiering, links: .measured(first: fastLinks))
+        settings.store = store.access
+        change(&settings)
+        let bench = try AgentBench(settings, folder: store.folder)
+        let engine = try TestEngine(bench.agent)
+        _ = try bench.status()
+        return (bench, engine)
+    }
+
     deinit {
         agent.shutDown()
         checkJournal(agent.journalBytes, tiering)
+    }
+
+    /// Serves other conversations, one after another: what node memory had of those before them it loses.
+    func pushOut(by engine: TestEngine, _ conversations: Range<UInt64>) throws {
+        for conversation in conversations {
+            try engine.serve(chain(0..<10, of: conversation))
+            _ = try status()
+        }
     }
 
     func status() throws -> AgentStatus {

@@ -115,19 +115,12 @@ extension AgentBench {
     }
 
     @Test func aStoreThatDiesCostsItsHitsAndIsUsedAgainWhenItIsBack() throws {
-        let folder = try Folder()
-        let store = try StoreBench(folder: folder)
-        var settings = AgentSettings(
-            tiering: smallTiering(dramBlocks: 16, hasStore: true), links: .measured(first: fastLinks))
-        settings.store = store.access
-        let bench = try AgentBench(settings, folder: folder)
-        let engine = try TestEngine(bench.agent)
-        _ = try bench.status()
+        let store = try StoreBench(folder: try Folder())
+        let (bench, engine) = try AgentBench.beside(store)
         let names = chain(0..<10, of: 3)
         try engine.serve(names)
         _ = try bench.status()
-        // Pushed out of memory by others.
-        for other in 0..<4 { try engine.serve(chain(0..<10, of: 50 + UInt64(other))); _ = try bench.status() }
+        try bench.pushOut(by: engine, 50..<54)
         let (ticket, answer) = try engine.lookUp(names)
         #expect(answer.flashBlocks == 10)
         store.stop()
@@ -149,25 +142,17 @@ extension AgentBench {
     }
 
     @Test func aBlockThatSpoilsInTheStoreIsAMiss() throws {
-        let folder = try Folder()
-        let store = try StoreBench(folder: folder)
-        var settings = AgentSettings(
-            tiering: smallTiering(dramBlocks: 16, hasStore: true), links: .measured(first: fastLinks))
-        settings.store = store.access
+        let store = try StoreBench(folder: try Folder())
         let names = chain(0..<10, of: 8)
         do {
-            let bench = try AgentBench(settings, folder: folder)
-            let engine = try TestEngine(bench.agent)
-            _ = try bench.status()
+            let (bench, engine) = try AgentBench.beside(store)
             try engine.serve(names)
             _ = try bench.status()
         }
         store.stop()
-        try spoil(folder.path("store.flash"), names[6])
+        try spoil(store.folder.path("store.flash"), names[6])
         try store.start()
-        let bench = try AgentBench(settings, folder: folder)
-        let engine = try TestEngine(bench.agent)
-        _ = try bench.status()
+        let (bench, engine) = try AgentBench.beside(store)
         #expect(try engine.serve(names) == 6)
         #expect(try bench.status().totals["corrupt_store_get"] == 1)
         // It was computed again, and the store takes it again once it has put the bad one away.

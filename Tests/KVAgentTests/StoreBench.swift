@@ -3,6 +3,7 @@
 import KVAgent
 import KVModel
 import KVStore
+import KVSystem
 import KVTransport
 
 /// A store of this process.
@@ -61,6 +62,14 @@ final class StoreBench {
         store?.shutDown()
         store = nil
         verbs = nil
+    }
+
+    /// Has an operator give an order, in JSON.
+    func order(_ verb: String, _ arguments: String) async throws {
+        let client = try StoreClient(client("operator"), memory: try BlockMemory(byteCount: 4096), sink: { _ in })
+        defer { client.shutDown() }
+        let answer = await client.call(.administer(verb: verb, arguments: Array(arguments.utf8)), within: waitLimit)
+        guard answer.status == .ok else { throw OperatorError("\(verb): \(answer)") }
     }
 
     private var route: StoreRoute {

@@ -50,24 +50,13 @@ import Testing
     }
 
     @Test func aNamespaceThatWasDeletedIsOpenedAgain() async throws {
-        let folder = try Folder()
-        let store = try StoreBench(folder: folder)
-        var settings = AgentSettings(
-            tiering: smallTiering(dramBlocks: 16, hasStore: true), links: .measured(first: fastLinks))
-        settings.store = store.access
-        let bench = try AgentBench(settings, folder: folder)
-        let engine = try TestEngine(bench.agent)
-        _ = try bench.status()
+        let store = try StoreBench(folder: try Folder())
+        let (bench, engine) = try AgentBench.beside(store)
         let names = chain(0..<10, of: 3)
         try engine.serve(names)
         #expect(try bench.status().store?.isUsable == true)
-        let client = try StoreClient(
-            store.client("operator"), memory: try BlockMemory(byteCount: 4096), sink: { _ in })
-        defer { client.shutDown() }
-        let order = #"{"namespace":"\#(try #require(bench.status().store?.namespace))","force":true}"#
-        let deleted = await client.call(
-            .administer(verb: "namespace-delete", arguments: Array(order.utf8)), within: waitLimit)
-        #expect(deleted.status == .ok, "\(deleted)")
+        let namespace = try #require(bench.status().store?.namespace)
+        try await store.order("namespace-delete", #"{"namespace":"\#(namespace)","force":true}"#)
         // Whoever looks for what node memory does not have hears of it; what is saved goes to the namespace that is made anew.
         let deadline = MonotonicClock.now + waitLimit
         var round: UInt64 = 100
