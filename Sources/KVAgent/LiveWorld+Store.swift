@@ -69,14 +69,15 @@ extension LiveWorld {
         isPublished = false
     }
 
-    /// The store will not have this agent, or not any more.
+    /// The store will not have this agent, or not any more, or did not say in time.
     private mutating func refused(_ response: Response) {
         guard response.status != .disconnected else { return namespace.unanswered() }
         let wasOpen = namespace.handle != nil
         if wasOpen || namespace.refusal == nil { counters.storeLost += 1 }
-        var why = "\(response.status)"
-        if case .text(let text) = response.body, !text.isEmpty { why += ", " + String(decoding: text, as: UTF8.self) }
-        why = "the store refuses namespace `\(desk.storeNamespace ?? "")`: \(why)"
+        let why = StoreNamespace.Hindrance(
+            response, namespace: desk.storeNamespace ?? "", isSubscribing: namespace.isSubscribing,
+            within: questionLimit
+        ).words
         namespace.refused(why, at: MonotonicClock.now)
         inbox.storeReason.withLock { $0 = why }
         isPublished = false

@@ -24,7 +24,7 @@ package struct StoreNamespace {
     private var pause = pauseMin
     /// When it may be asked for, while it is shut.
     package private(set) var asksAt = Instant.zero
-    /// Why it is shut, if the store said so.
+    /// Why it is shut, if the store was asked.
     package private(set) var refusal: String?
 
     /// A namespace that nobody has asked for.
@@ -38,6 +38,11 @@ package struct StoreNamespace {
     /// Whether it is neither open nor asked for.
     package var isShut: Bool {
         if case .shut = phase { true } else { false }
+    }
+
+    /// Whether its stream was asked for.
+    package var isSubscribing: Bool {
+        if case .subscribing = phase { true } else { false }
     }
 
     /// Whether an answer about it is awaited.
@@ -65,7 +70,40 @@ package struct StoreNamespace {
     /// The connection broke before an answer came: the next one may ask at once.
     package mutating func unanswered() { phase = .shut }
 
-    /// The store will not have it, or not any more.
+    /// What keeps an agent out of a namespace, for operators: a store that refuses needs one of them, one that is slow does not.
+    package struct Hindrance: Sendable, Equatable {
+        /// Whether the store refuses. Otherwise it was silent or busy, and is asked again.
+        package var isRefusal: Bool
+        /// The same in words.
+        package var words: String
+
+        /// What it is, by what came of the question.
+        ///
+        /// - Parameters:
+        ///   - response: What the store answered, or what its client made of its silence.
+        ///   - name: The namespace.
+        ///   - isSubscribing: Whether it was open, and its stream was asked for.
+        ///   - limit: How long an answer was waited for.
+        package init(_ response: Response, namespace name: String, isSubscribing: Bool, within limit: Duration) {
+            var said = "\(response.status)"
+            if case .text(let text) = response.body, !text.isEmpty {
+                said += ", " + String(decoding: text, as: UTF8.self)
+            }
+            let asked = isSubscribing ? "to subscribe to namespace `\(name)`" : "to open namespace `\(name)`"
+            isRefusal = false
+            switch response.status {
+            case .deadlinePassed:
+                words = "the store is slow: asked \(asked), it gave no answer in \(limit.nanoseconds / 1_000_000) ms"
+            case .busy, .unavailable, .failed, .cancelled:
+                words = "the store cannot do it now: asked \(asked), it said \(said)"
+            default:
+                words = "the store refuses namespace `\(name)`: \(said)"
+                isRefusal = true
+            }
+        }
+    }
+
+    /// The store will not have it, or not any more, or does not say.
     package mutating func refused(_ why: String, at now: Instant) {
         refusal = why
         putOff(at: now)

@@ -184,6 +184,14 @@ struct AgentChecks {
             guard opened.status != .ok else {
                 return Finding("store", .ok, "\(keyIsTaken), and opens namespace `\(settings.namespace)`")
             }
+            let hindrance = StoreNamespace.Hindrance(
+                opened, namespace: settings.namespace, isSubscribing: false, within: Self.helloLimit)
+            guard hindrance.isRefusal else {
+                return Finding(
+                    "store", .warning, "\(keyIsTaken); but \(hindrance.words)",
+                    remedy: "the agent serves without it and asks again; `holdfast ctl status --store "
+                        + "\(settings.store)` shows what keeps the store")
+            }
             return Finding(
                 "store", .problem,
                 "\(settings.store) refuses namespace `\(settings.namespace)` to `\(settings.tenant)`: \(words(of: opened))",

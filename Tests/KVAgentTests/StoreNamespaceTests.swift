@@ -49,6 +49,52 @@ import Testing
         #expect(namespace.isShut && namespace.asksAt == .zero && namespace.refusal == nil)
     }
 
+    /// A store that refuses needs an operator, one that is slow does not: who is told must be able to tell.
+    @Test func silenceIsNoRefusal() {
+        func told(_ response: Response, isSubscribing: Bool = false) -> StoreNamespace.Hindrance {
+            StoreNamespace.Hindrance(
+                response, namespace: "prod", isSubscribing: isSubscribing, within: Duration(milliseconds: 1500))
+        }
+        let late = told(Response(.deadlinePassed))
+        #expect(!late.isRefusal)
+        #expect(late.words == "the store is slow: asked to open namespace `prod`, it gave no answer in 1500 ms")
+        let deaf = told(Response(.deadlinePassed), isSubscribing: true)
+        #expect(!deaf.isRefusal)
+        #expect(
+            deaf.words == "the store is slow: asked to subscribe to namespace `prod`, it gave no answer in 1500 ms")
+        for status in [Status.busy, .unavailable, .failed, .cancelled] {
+            let busy = told(Response(status, .text(Array("full".utf8))))
+            #expect(!busy.isRefusal && busy.words.hasSuffix("it said \(status), full"), "\(busy)")
+        }
+        for status in [Status.forbidden, .absent, .invalid] {
+            let refusal = told(Response(status, .text(Array("ask an operator".utf8))))
+            #expect(refusal.isRefusal)
+            #expect(refusal.words == "the store refuses namespace `prod`: \(status), ask an operator")
+        }
+    }
+
+    /// What a real agent tells of a store that opens its namespace and never subscribes it, or never opens it.
+    @Test(arguments: [Operation.subscribe, .openNamespace])
+    func aStoreThatDoesNotAnswerIsToldAsSlow(_ ignored: Operation) throws {
+        let store = try QuietStore(ignoring: ignored)
+        defer { store.shutDown() }
+        var settings = AgentSettings(
+            tiering: smallTiering(dramBlocks: 16, hasStore: true, isSubscribed: true),
+            links: .measured(first: fastLinks))
+        settings.store = StoreAccess(client: store.client, namespace: "prod")
+        settings.store?.questionLimit = Duration(milliseconds: 20)
+        let bench = try AgentBench(settings, folder: try Folder())
+        let engine = try TestEngine(bench.agent, namespace: "prod")
+        #expect(Sample.wait { bench.agent.status.store?.reason.hasPrefix("the store is slow: asked to ") == true })
+        let told = try #require(bench.agent.status.store)
+        #expect(!told.isUsable && told.reason.contains(ignored == .subscribe ? "subscribe" : "open"), "\(told.reason)")
+        // It is no less of a cache for that.
+        let names = chain(0..<6, of: 1)
+        try engine.serve(names)
+        #expect(try engine.serve(names) == 6)
+        try engine.leave()
+    }
+
     @Test func aNamespaceThatWasDeletedIsOpenedAgain() async throws {
         let store = try StoreBench(folder: try Folder())
         let (bench, engine) = try AgentBench.beside(store)
