@@ -176,7 +176,7 @@ extension TieringManager {
             // The store takes nothing that does not fit its checksum: then it is our copy that is wrong.
             case .corrupt: distrustDRAM(block)
             case .refused: noteLoss(block, .refused)
-            case .overQuota: noteLoss(block, .quota)
+            case .overQuota: known[block].fate = .quota
             case .absent, .failed, nil: break
             }
             known[block].flags.remove(.promised)

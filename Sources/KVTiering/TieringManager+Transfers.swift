@@ -263,7 +263,10 @@ extension TieringManager {
 
     /// A block left a tier: if no other has it, that is why it will be missed.
     mutating func noteLoss(_ block: BlockNumber, _ fate: BlockRecord.Fate) {
-        if !isAnywhere(block) { known[block].fate = fate }
+        guard !isAnywhere(block) else { return }
+        // What the store had no quota for would be there: that it left node memory later is not why.
+        if fate == .evicted, known[block].fate == .quota { return }
+        known[block].fate = fate
     }
 
     /// The bytes in node memory proved wrong: nobody is to find them again. The slot waits for its readers.

@@ -160,6 +160,30 @@ extension AgentBench {
         try bench.checkClean()
     }
 
+    /// Of what a store did not take for its quota, and node memory lost, the ledger says so.
+    @Test func whatAStoreHasNoQuotaForIsMissedForThat() async throws {
+        let store = try StoreBench(folder: try Folder())
+        let (bench, engine) = try AgentBench.beside(store)
+        let namespace = try #require(bench.status().store?.namespace)
+        // Less than a block.
+        try await store.order("namespace-set", #"{"namespace":"\#(namespace)","policy":{"quotaBytes":32768}}"#)
+        let names = chain(0..<10, of: 3)
+        try engine.serve(names)
+        _ = try bench.status()
+        try bench.pushOut(by: engine, 50..<54)
+        #expect(try engine.serve(names) == 0)
+        let over = try bench.status()
+        #expect(over.ledger["quota"] == 160 && over.ledger["evicted"] == 0, "\(over.ledger)")
+        // With room again, they are in the store when memory loses them.
+        try await store.order("namespace-set", #"{"namespace":"\#(namespace)","policy":{"quotaBytes":0}}"#)
+        try bench.pushOut(by: engine, 54..<58)
+        #expect(try engine.serve(names) == 0)
+        try bench.pushOut(by: engine, 58..<62)
+        #expect(try engine.serve(names) == 10)
+        #expect(try bench.status().ledger["flash"] == 160)
+        try bench.checkClean()
+    }
+
     /// Changes one byte of a block in a file.
     private func spoil(_ path: String, _ name: ObjectName) throws {
         let page = UnsafeMutableRawBufferPointer.allocate(byteCount: blockBytes, alignment: 64)
