@@ -316,8 +316,7 @@ public final class AgentSidecar: Sendable {
         row.counts = AgentHistory.counts(agent?.status ?? AgentStatus(), door, seen.totals).map(\.value)
         row.times = AgentHistory.timePaths.map { door[keyPath: $0] }
         row.engineTimes = seen.engineTimes.counts
-        // The engine's page says what it likes.
-        row.engineSum = UInt64(min(max(0, seen.engineTimes.sum * 1e6), 9e18))
+        row.engineSum = seen.engineTimes.sumMicroseconds
         return row
     }
 

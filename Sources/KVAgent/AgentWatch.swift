@@ -50,6 +50,8 @@ package struct EngineTimesFollower: Sendable {
     package private(set) var counts = [UInt64](repeating: 0, count: EngineMetricsPage.boundsMax)
     /// Seconds, all together.
     package private(set) var sum = 0.0
+    /// The same in whole microseconds, as rows hold it: the engine's page says what it likes.
+    package var sumMicroseconds: UInt64 { UInt64(min(max(0, sum * 1e6), 9e18)) }
     private var last: EngineMetricsPage?
 
     /// No page was seen.
@@ -74,7 +76,8 @@ package struct EngineTimesFollower: Sendable {
             let before = isNew ? 0 : last.firstToken[index].count
             let now = bucket.count - min(bucket.count, below)
             let then = before - min(before, belowBefore)
-            counts[index] += now - min(now, then)
+            let (sum, overflows) = counts[index].addingReportingOverflow(now - min(now, then))
+            counts[index] = overflows ? .max : sum
             (below, belowBefore) = (bucket.count, before)
         }
         sum += max(0, page.firstTokenSum - (isNew ? 0 : last.firstTokenSum))

@@ -136,6 +136,30 @@ import Testing
         }
     }
 
+    /// An engine's page says what it likes: what is followed of it ends at what a row holds.
+    @Test func anAbsurdPageIsFollowedAsFarAsNumbersGo() {
+        var follower = EngineTimesFollower()
+        func see(_ count: String, _ sum: String) -> UInt64 {
+            let name = "vllm:time_to_first_token_seconds"
+            let page = EngineMetricsPage("\(name)_bucket{le=\"+Inf\"} \(count)\n\(name)_sum \(sum)\n")
+            let isFollowed = follower.take(page)
+            #expect(isFollowed)
+            return follower.sumMicroseconds
+        }
+        #expect(see("1", "2") == 0)
+        #expect(see("2", "-1e300") == 0)
+        #expect(see("3", "4.5") == 4_500_000)
+        #expect(see("4", "NaN") == 4_500_000)
+        #expect(see("5", "1e300") == 9_000_000_000_000_000_000)
+        for sum in ["+Inf", "1e308", "0"] { #expect(see("6", sum) == 9_000_000_000_000_000_000) }
+        // Started anew again and again, with as many requests as a page can say.
+        for _ in 0..<40 {
+            _ = see("9e17", "0")
+            _ = see("1", "0")
+        }
+        #expect(follower.counts[0] == .max)
+    }
+
     private func page(_ counts: [Int], sum: Double, ends: [String] = ["0.1", "0.5", "+Inf"]) -> EngineMetricsPage {
         let name = "vllm:time_to_first_token_seconds"
         let buckets = zip(ends, counts).map { "\(name)_bucket{le=\"\($0)\"} \($1)" }
