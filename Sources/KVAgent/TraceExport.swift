@@ -40,6 +40,8 @@ package struct TraceCounters: Sendable, Equatable {
     package var exported: UInt64 = 0
     /// Sightings and spans that nobody will see.
     package var dropped: UInt64 = 0
+    /// How often their thread looked whether there is anything to do.
+    package var looks: UInt64 = 0
 }
 
 /// Follows requests and exports their traces.
@@ -104,6 +106,7 @@ package final class TraceExport: Sendable {
         var isFailing = false
         var untold = 0
         while true {
+            counted.withLock { $0.looks += 1 }
             let isLast = isStopping.load(ordering: .sequentiallyConsistent)
             sightings.drain(into: &batch)
             for sighting in batch { traces.see(sighting) }

@@ -138,6 +138,22 @@ import Testing
         }
     }
 
+    /// What it was woken for is done once: a span that waits a second for others wakes nobody meanwhile.
+    @Test func theThreadSleepsWhileNothingHappens() throws {
+        let folder = FileManager.default.temporaryDirectory.appendingPathComponent(UUID().uuidString)
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(at: folder) }
+        let export = try TraceExport(
+            .file(folder.appendingPathComponent("traces.jsonl").path, bytesMax: 1 << 20), resource: resource, seed: 1,
+            logger: Logger(label: "tests"))
+        defer { export.shutDown() }
+        export.see(DoorSighting(engine: 1, ticket: 1, at: at(5), what: lookUp))
+        export.see(DoorSighting(engine: 1, ticket: 1, at: at(9), what: .finished(EngineRequestEnd(ticket: 1))))
+        #expect(Sample.wait { export.counters.exported == 1 })
+        // Once to begin with, once or twice for what was seen, once at the end of the second. It was hundreds of thousands.
+        #expect(export.counters.looks < 20, "\(export.counters.looks)")
+    }
+
     @Test func aCollectorThatIsNotThereCostsItsSpansAndNothingElse() throws {
         // Port 9 of this machine: nobody listens there, and the kernel says so at once.
         let target = try TraceTarget("http://127.0.0.1:9", bytesMax: 1)
