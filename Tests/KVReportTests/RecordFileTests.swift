@@ -88,6 +88,32 @@ import Testing
         }
     }
 
+    /// Figures that no machine has, and that a file may hold all the same: each is shown, and ends nothing.
+    @Test(arguments: 0..<5) func absurdFiguresAreShown(which: Int) throws {
+        let bent = Sample.record().changing { record in
+            switch which {
+            // One part of the time is far more than the whole.
+            case 0: for key in ["1", "C"] { record = record.changing(key) { $0.gpuSeconds.idle = 1e300 } }
+            case 1: record = record.changing("C") { $0.gpuSeconds.total = 1e-300 }
+            // More tokens in and out than can be added.
+            case 2: (record.trace.inputTokens, record.trace.outputTokens) = (.max, .max)
+            // What has no opposite.
+            case 3: (record.trace.uniqueBlocks, record.trace.blockReferences) = (.min, .min)
+            default: record.trace.sessions = .min
+            }
+        }
+        let record = try Record(decoding: try bent.encoded(), at: "bent.hfr")
+        let comparison = try Comparison([record])
+        #expect(comparison.page.utf8.count > 50_000)
+        #expect(comparison.jsonReport.utf8.count > 10_000)
+        for width in [60, 100] {
+            let text = comparison.terminalReport(width: width, sections: .all)
+            #expect(text.utf8.count > 2_000)
+            #expect(text.split(separator: "\n").allSatisfy { $0.count <= width })
+            if which > 2 { #expect(text.contains("9,223,372,036,854,775,808")) }
+        }
+    }
+
     @Test func theReferenceMustBeABaselineThatTheRecordHas() throws {
         func refusal(_ key: String) -> String {
             do {
