@@ -196,7 +196,7 @@ struct AgentChecks {
                 "store", .problem,
                 "\(settings.store) refuses namespace `\(settings.namespace)` to `\(settings.tenant)`: \(words(of: opened))",
                 remedy: "an operator lets it in: `holdfast ctl namespace set \(settings.namespace) --allow "
-                    + "\(settings.tenant)`")
+                    + "\(settings.tenant)`, with an --allow for each other tenant that uses it")
         }
         let said = words(of: response)
         do {

@@ -156,6 +156,39 @@ import Testing
         #expect(refused.verdict == "problem" && refused.said.contains("says no hello"), "\(refused.said)")
     }
 
+    /// Doctor opens the namespace as the agent will: one that lets this tenant in, one that is made, one that shuts it out.
+    @Test func aNamespaceThatRefusesTheAgentIsAProblem() throws {
+        let scratch = try Scratch()
+        let keys = try privateFile(
+            scratch, "tenants",
+            """
+            local: {key: \(String(repeating: "ab", count: 32)), operator: true}
+            guest: {key: \(String(repeating: "cd", count: 32))}
+
+            """)
+        let store = try StoreProcess(scratch, ["--tenants", keys])
+        let socket = scratch.folder.appendingPathComponent("s").path
+        func verdict(_ namespace: String) throws -> (verdict: String?, said: String) {
+            let config = try scratch.path(
+                "agent.yaml",
+                "socket: \(socket)\ndram: 64MiB\nhttp: 127.0.0.1:0\nstore: \(store.address)\nkeys: \(keys)\n"
+                    + "tenant: guest\nnamespace: \(namespace)\n")
+            let run = try CommandRun.holdfast(["doctor", "--agent-config", config, "--json"])
+            return (try verdicts(run)["store"], run.output + run.errors)
+        }
+        let open = try verdict("prod")
+        #expect(open.verdict == "ok" && open.said.contains("opens namespace `prod`"), "\(open.said)")
+        let set = try store.ctl("namespace", "set", "theirs", "--allow", "local", keys: keys)
+        #expect(set.exitCode == 0, "\(set.errors)")
+        let shut = try verdict("theirs")
+        #expect(shut.verdict == "problem", "\(shut.said)")
+        #expect(shut.said.contains("refuses namespace `theirs` to `guest`"), "\(shut.said)")
+        #expect(shut.said.contains("namespace set theirs --allow guest"), "\(shut.said)")
+        let allowed = try store.ctl("namespace", "set", "theirs", "--allow", "local", "--allow", "guest", keys: keys)
+        #expect(allowed.exitCode == 0, "\(allowed.errors)")
+        #expect(try verdict("theirs").verdict == "ok")
+    }
+
     @Test func memoryThatTheMachineDoesNotHaveIsAProblem() throws {
         let scratch = try Scratch()
         let config = try scratch.path("store.yaml", "dram: 60TiB\nlisten: 127.0.0.1:0\nhttp: 127.0.0.1:0\n")
