@@ -332,9 +332,12 @@ extension TieringConfiguration {
         return max(1, count - staging)
     }
 
-    /// Deadlines in the queue at most. Those of requests that ended early stay until their time, hence the factor; a
-    /// request that finds no room asks and loads nothing.
-    var deadlinesMax: Int { 16 * limits.requestsMax + 2 * (prefetch?.sessionsMax ?? 0) + limits.pinsMax + 16 }
+    /// Deadlines in the queue at most. Those of requests that ended early stay until they are found to be stale, hence the factors:
+    /// no more than half of them can matter at a time, one of each request, session and pin, and of each hold of a prediction.
+    var deadlinesMax: Int {
+        let predicted = prefetch.map { $0.sessionsMax + limits.transfersMax } ?? 0
+        return 16 * limits.requestsMax + 2 * (predicted + limits.pinsMax) + 16
+    }
 
     /// Traps on what the caller must have checked with words of its own.
     func check() {

@@ -194,27 +194,32 @@ public struct TieringManager: ~Copyable {
         case window(Int32, generation: UInt32)
     }
 
-    /// Has something looked at when its time comes; false when there is no room among those that still matter.
+    /// Has something looked at when its time comes; false when there is no room.
     ///
-    /// Who ends early leaves its deadline behind, and engines say how far away one is: stale ones make room when there is none.
+    /// Who ends early leaves its deadline behind, and engines say how far away one is: stale ones are looked for, a few before each
+    /// new one, whose own matter is not yet what it will be.
     mutating func setDeadline(_ matter: Matter, at time: Instant) -> Bool {
-        if deadlines.insert(matter, at: time) { return true }
-        let (requests, sessions, holds) = (requests, predictions.sessions, predictions.holds)
-        let openPins = Set(pins.map(\.number))
-        deadlines.removeAll { matter in
-            switch matter {
-            case .question(let slot, let generation):
-                requests[Int(slot)].generation != generation || requests[Int(slot)].question == nil
-            case .load(let slot, let generation):
-                requests[Int(slot)].generation != generation || requests[Int(slot)].state != .loading
-            case .pin(let pin): !openPins.contains(pin)
-            case .session(let session, let generation):
-                sessions[Int(session)].generation != generation || sessions[Int(session)].state != .waiting
-            case .window(let hold, let generation):
-                holds[Int(hold)].generation != generation || !holds[Int(hold)].isOpen
-            }
+        for _ in 0..<DeadlineQueue<Matter>.examinedEach {
+            guard let other = deadlines.nextToExamine else { break }
+            deadlines.examined(isStale: isStale(other))
         }
         return deadlines.insert(matter, at: time)
+    }
+
+    /// Whether nobody waits for a deadline any more.
+    private func isStale(_ matter: Matter) -> Bool {
+        switch matter {
+        case .question(let slot, let generation):
+            requests[Int(slot)].generation != generation || requests[Int(slot)].question == nil
+        case .load(let slot, let generation):
+            requests[Int(slot)].generation != generation || requests[Int(slot)].state != .loading
+        case .pin(let pin): !pins.contains { $0.number == pin }
+        case .session(let session, let generation):
+            predictions.sessions[Int(session)].generation != generation
+                || predictions.sessions[Int(session)].state != .waiting
+        case .window(let hold, let generation):
+            predictions.holds[Int(hold)].generation != generation || !predictions.holds[Int(hold)].isOpen
+        }
     }
 
     private mutating func meetDeadlines() {
