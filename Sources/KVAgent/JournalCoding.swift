@@ -79,14 +79,16 @@ struct JournalEncoder {
             half(computed.knownBlocks)
             byte(computed.parts.rawValue)
             half(computed.firstHeld)
+            let said: UInt8 = computed.engineBlocks < 0 ? 0 : 4
             if let adopted = computed.adopted {
-                byte(adopted.holder == noRequest ? 1 : 2)
+                byte(said | (adopted.holder == noRequest ? 1 : 2))
                 half(adopted.reservation)
                 slots(adopted.slots)
                 if adopted.holder != noRequest { half(adopted.holder) }
             } else {
-                byte(0)
+                byte(said)
             }
+            if said > 0 { half(computed.engineBlocks) }
         case .ended(let request, let reason, let resumesAfter):
             byte(3)
             half(request)
@@ -321,9 +323,11 @@ struct JournalDecoder {
             var computed = Computed(
                 request: try half(), knownBlocks: try signed(), parts: Computed.Parts(rawValue: try byte()),
                 firstHeld: try signed())
-            let adoption = try byte()
+            let more = try byte()
+            let adoption = more & 3
             if adoption > 0 { computed.adopted = Adoption(reservation: try half(), slots: try slots()) }
             if adoption == 2 { computed.adopted?.holder = try half() }
+            if more & 4 != 0 { computed.engineBlocks = try signed() }
             return .computed(computed)
         case 3:
             return .ended(

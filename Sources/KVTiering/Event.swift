@@ -70,7 +70,8 @@ public struct Arrival: Sendable {
     /// Its place in the conversation, from 0, or −1 when nobody said.
     public var turn: Int32
     /// The request whose turn it belongs to, when it only loads or hands over a part of that one's blocks: then it is no turn of
-    /// its own, whatever became of the other (`endedRequest` if nobody knows it any more). `noRequest` otherwise.
+    /// its own, whatever became of the other (`endedRequest` if nobody knows it any more), and what it loads is booked with that
+    /// one's prompt. `noRequest` otherwise.
     public var pieceOf: RequestNumber
 
     /// An arrival of given parts.
@@ -180,6 +181,9 @@ public struct Computed: Sendable {
     public var firstHeld: Int32
     /// The blocks from `firstHeld` on lie in reserved slots already.
     public var adopted: Adoption?
+    /// How many leading blocks the engine had itself, as it turned out, of a prompt that it loaded nothing of; −1 when it does
+    /// not say. What was found behind them and not asked for it computed of its own accord.
+    public var engineBlocks: Int32 = -1
 
     /// A computed prompt of given parts.
     public init(

@@ -31,7 +31,7 @@ public enum TokenClass: UInt8, Sendable, CaseIterable {
     case quota
     /// Computed: there is no tier to keep it in.
     case noTier
-    /// Computed: loading it would have taken longer.
+    /// Computed: loading it would have taken longer, or its engine did not ask for it.
     case recomputeCheaper
     /// Computed: the last token of a prompt always is.
     case alwaysComputed

@@ -5,16 +5,29 @@ import KVModel
 extension TieringManager {
     /// Books a prompt.
     ///
-    /// - Parameter knownBlocks: Leading blocks computed before anywhere, or −1 when nobody knows.
-    mutating func book(_ slot: Int32, knownBlocks: Int32) {
+    /// - Parameters:
+    ///   - knownBlocks: Leading blocks computed before anywhere, or −1 when nobody knows.
+    ///   - said: Leading blocks that the engine says it had itself, or −1 when it says nothing. Of a prompt without a load.
+    mutating func book(_ slot: Int32, knownBlocks: Int32, engineBlocks said: Int32) {
         lastBooked.removeAll(keepingCapacity: true)
+        let isInPieces = !requests[Int(slot)].brought.isEmpty
+        if isInPieces { noteOwnLoad(slot) }
+        let isLoaded = requests[Int(slot)].state == .loading || requests[Int(slot)].state == .ready
+        let isDeclined = !isInPieces && !isLoaded && said >= 0
+        if isDeclined {
+            let had = min(said, requests[Int(slot)].chainCount)
+            requests[Int(slot)].engineBlocks = max(requests[Int(slot)].engineBlocks, had)
+        }
         let request = requests[Int(slot)]
         let promptTokens = Int(request.promptTokens)
         let count = request.chainCount
         let named = Int32(truncatingIfNeeded: request.blocks.count)
-        let wasLoaded = request.state == .loading || request.state == .ready
-        let found = wasLoaded ? request.found : request.engineBlocks
-        let end = wasLoaded ? request.end : request.engineBlocks
+        let wasLoaded = isLoaded && !isInPieces
+        let brought = isInPieces ? request.brought.end : request.engineBlocks
+        // What was found and not asked for the engine had a better way to.
+        let offered = isInPieces || isDeclined ? request.foundOnArrival : 0
+        let found = wasLoaded ? request.found : max(brought, offered)
+        let end = wasLoaded ? request.end : brought
         let first = wasLoaded ? request.first : request.engineBlocks
         let planned = max(end, wasLoaded ? request.planned : end)
         // Without an oracle the node's own memory of the moment of arrival decides what was computed before: by now the
@@ -22,7 +35,8 @@ extension TieringManager {
         let isKnown = knownBlocks >= 0 ? knownBlocks : min(count, max(request.metBlocks, request.foundOnArrival, found))
         let gapCause = found < named ? cause(of: request.blocks[Int(found)], knowsAll: knownBlocks < 0) : .firstSeen
 
-        book(blocks: 0..<request.engineBlocks, of: request, as: .hbm)
+        if isInPieces { bookBrought(request) }
+        book(blocks: 0..<(isInPieces ? 0 : request.engineBlocks), of: request, as: .hbm)
         // The front that the engine computed while the back was loaded.
         book(blocks: request.engineBlocks..<first, of: request, as: .recomputeCheaper)
         var position = first
@@ -63,7 +77,7 @@ extension TieringManager {
         }
         bookRest(request)
         ledger.close(tokens: promptTokens)
-        if notes.isOn, !wasLoaded { noteMiss(slot) }
+        if notes.isOn, !wasLoaded, !isInPieces { noteMiss(slot) }
     }
 
     /// Tokens behind the last block, and the last token of a prompt that was served whole.
@@ -79,7 +93,7 @@ extension TieringManager {
         for run in lastBooked { ledger.book(Int(run.tokens), as: run.tokenClass) }
     }
 
-    private mutating func book(blocks: Range<Int32>, of request: Request, as tokenClass: TokenClass) {
+    mutating func book(blocks: Range<Int32>, of request: Request, as tokenClass: TokenClass) {
         let size = configuration.blockTokens
         let promptTokens = Int(request.promptTokens)
         let tokens = min(Int(blocks.upperBound) * size, promptTokens) - min(Int(blocks.lowerBound) * size, promptTokens)
@@ -101,7 +115,7 @@ extension TieringManager {
         }
     }
 
-    private func tokenClass(of tier: Tier) -> TokenClass {
+    func tokenClass(of tier: Tier) -> TokenClass {
         switch tier {
         case .hbm: .hbm
         case .dram: .dram
@@ -131,7 +145,7 @@ extension TieringManager {
     }
 
     /// Loads from below node memory are what perfect prefetch would have spared.
-    private mutating func countBelow(_ blocks: ArraySlice<BlockNumber>) {
+    mutating func countBelow(_ blocks: ArraySlice<BlockNumber>) {
         guard predictions.isOn else { return }
         predictions.sheet.missedBlocks += blocks.count
         for block in blocks { noteDisplacement(block) }

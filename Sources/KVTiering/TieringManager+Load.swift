@@ -42,6 +42,7 @@ extension TieringManager {
         requests[index].sources = scratchRuns
         scratchRuns = sources
         if notes.isOn { note(slot, load, choice) }
+        noteWanted(slot)
         if load.isLease { shrinkLoan(slot) }
         // There is nowhere to bring it.
         if device.isLost { (requests[index].end, requests[index].cutCause) = (choice.first, .noTier) }
@@ -66,6 +67,7 @@ extension TieringManager {
         if device.isOn { holdWhatIsThere(slot) }
         leaseWhatIsHere(slot)
         releaseStaged(slot)
+        if let turn = turn(of: slot) { releaseStaged(turn, wantedBy: slot) }
         pump(slot)
     }
 
@@ -407,6 +409,7 @@ extension TieringManager {
         releaseLeases(slot)
         if requests[Int(slot)].isLease { shrinkLoan(slot) }
         let request = requests[Int(slot)]
+        noteBrought(slot)
         if notes.isOn { notes.ended(request.number, end: request.end, cause: request.cutCause) }
         var ready = Ready(request: request.number, first: request.first, end: request.end)
         ready.slots = placesOnDevice(request)

@@ -61,6 +61,8 @@ struct Request {
     var cutCause = TokenClass.late
     /// Where the loaded blocks come from.
     var sources: [SourceRun] = []
+    /// What loads with numbers of their own brought of it.
+    var brought = BroughtBlocks()
     /// Blocks brought up while it waits, each with a lease.
     var staged: [BlockNumber] = []
     /// Positions whose blocks have slots of the device that are kept for it, until it ends.
@@ -367,6 +369,8 @@ extension TieringManager {
         swap(&fresh.leases, &requests[Int(slot)].leases)
         swap(&fresh.taken, &requests[Int(slot)].taken)
         swap(&fresh.staged, &requests[Int(slot)].staged)
+        swap(&fresh.brought, &requests[Int(slot)].brought)
+        fresh.brought.clear()
         requests[Int(slot)] = fresh
         freeRequests.append(slot)
     }

@@ -326,14 +326,20 @@ extension TieringManager {
     }
 
     /// The wait of a request is over, one way or the other: its staged blocks lose their leases and are accounted for.
-    mutating func releaseStaged(_ slot: Int32) {
+    ///
+    /// - Parameter piece: A load that brings a piece of it: those that it does not take go on waiting for another.
+    mutating func releaseStaged(_ slot: Int32, wantedBy piece: Int32? = nil) {
         guard !requests[Int(slot)].staged.isEmpty else { return }
         var staged = requests[Int(slot)].staged
         requests[Int(slot)].staged = []
-        let request = requests[Int(slot)]
+        let load = requests[Int(piece ?? slot)]
         for block in staged {
             let position = known[block].depth
-            let isTaken = request.state == .loading && position >= request.first && position < request.end
+            let isTaken = load.state == .loading && position >= load.first && position < load.end
+            if piece != nil, !isTaken {
+                requests[Int(slot)].staged.append(block)
+                continue
+            }
             switch known[block].dram {
             case .present where isTaken: predictions.sheet[.queue].used += 1
             case .filling where isTaken: predictions.sheet[.queue].late += 1
@@ -342,6 +348,7 @@ extension TieringManager {
             }
             endDRAMRead(block)
         }
+        guard requests[Int(slot)].staged.isEmpty else { return }
         staged.removeAll(keepingCapacity: true)
         requests[Int(slot)].staged = staged
     }

@@ -10,7 +10,9 @@ extension TieringManager {
         guard let slot = requestSlots[computed.request] else { return }
         let parts = computed.parts.subtracting(requests[Int(slot)].computedParts)
         requests[Int(slot)].computedParts.formUnion(parts)
-        if parts.contains(.booked) { book(slot, knownBlocks: computed.knownBlocks) }
+        if parts.contains(.booked) {
+            book(slot, knownBlocks: computed.knownBlocks, engineBlocks: computed.engineBlocks)
+        }
         guard parts.contains(.kept) else { return }
         guard configuration.dram != nil else { return noteNoTier(slot) }
         if let turn = turn(of: slot) { return keepPiece(slot, of: turn, computed) }
