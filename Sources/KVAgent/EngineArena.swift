@@ -155,11 +155,11 @@ public final class EngineReservation: Sendable {
     /// Makes slots blocks: the slots of `indices` become the last blocks of a chain, in that order. They are not written into
     /// any more, whatever comes of it.
     public func commit(
-        _ indices: Range<Int>, as names: [ObjectName], request: EngineTicket = 0, evictionClass: UInt8 = 0,
-        limit: Duration? = nil, done: @escaping EngineClient.SavedBlocks
+        _ indices: Range<Int>, as names: [ObjectName], request: EngineTicket = 0, asker: UInt16 = 0,
+        evictionClass: UInt8 = 0, limit: Duration? = nil, done: @escaping EngineClient.SavedBlocks
     ) {
         client.commit(
-            reserved.loan, slots: Array(reserved.slots[indices]), names, request: request,
+            reserved.loan, slots: Array(reserved.slots[indices]), names, request: request, asker: asker,
             evictionClass: evictionClass, limit: limit, done: done)
     }
 
@@ -183,17 +183,17 @@ extension EngineClient {
     ///
     /// - Parameter isVerified: Whether the agent compares checksums first. Without, `EngineLease.copy` does it.
     public func take(
-        _ names: [ObjectName] = [], first: Int32, count: Int, request: EngineTicket = 0, isVerified: Bool = true,
-        computeWait: Duration = .zero, lifetime: Duration = .zero, limit: Duration? = nil,
+        _ names: [ObjectName] = [], first: Int32, count: Int, request: EngineTicket = 0, asker: UInt16 = 0,
+        isVerified: Bool = true, computeWait: Duration = .zero, lifetime: Duration = .zero, limit: Duration? = nil,
         done: @escaping LentBlocks
     ) {
         let deadline = MonotonicClock.now + (limit ?? configuration.jobLimit)
         let isSent = state.withLock { state -> Bool in
-            let known = isKnown(state, request) ? request : 0
+            let known = known(state, request, asker)
             guard !names.isEmpty || known != 0, state.arena != nil, hasRoomForJob(state) else { return false }
             state.tickets += 1
             let take = EngineTake(
-                job: state.tickets, request: known, names: names, first: first, count: Int32(count),
+                job: state.tickets, request: known, asker: asker, names: names, first: first, count: Int32(count),
                 isVerified: isVerified, computeWait: computeWait, deadline: deadline, lifetime: lifetime)
             guard put(&state, .take(take)) else { return false }
             state.jobs[take.job] = Job(done: .take(done), deadline: deadline)
@@ -224,7 +224,7 @@ extension EngineClient {
 
     /// See `EngineReservation.commit`; the loan and the slots may be anything.
     package func commit(
-        _ loan: EngineLoan, slots: [UInt32], _ names: [ObjectName], request: EngineTicket = 0,
+        _ loan: EngineLoan, slots: [UInt32], _ names: [ObjectName], request: EngineTicket = 0, asker: UInt16 = 0,
         evictionClass: UInt8 = 0, limit: Duration? = nil, done: @escaping SavedBlocks
     ) {
         let deadline = MonotonicClock.now + (limit ?? configuration.jobLimit)
@@ -232,7 +232,7 @@ extension EngineClient {
             guard hasRoomForJob(state), !slots.isEmpty, slots.count <= names.count else { return false }
             state.tickets += 1
             let commit = EngineCommit(
-                job: state.tickets, request: isKnown(state, request) ? request : 0, names: names,
+                job: state.tickets, request: known(state, request, asker), asker: asker, names: names,
                 first: Int32(names.count - slots.count), evictionClass: evictionClass, loan: loan, slots: slots)
             guard put(&state, .commit(commit)) else { return false }
             state.jobs[commit.job] = Job(done: .save(count: slots.count, done), deadline: deadline)

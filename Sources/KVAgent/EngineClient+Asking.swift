@@ -33,17 +33,19 @@ extension EngineClient {
     }
 
     /// Brings blocks from `first` on to their places. Empty `names`: the chain of the request's look-up.
+    ///
+    /// - Parameter asker: Whose request it is, where another connection looked it up: that one's `EngineWelcome.engine`.
     public func load(
-        _ names: [ObjectName] = [], first: Int32, places: EnginePlaces, request: EngineTicket = 0,
+        _ names: [ObjectName] = [], first: Int32, places: EnginePlaces, request: EngineTicket = 0, asker: UInt16 = 0,
         computeWait: Duration = .zero, limit: Duration? = nil, done: @escaping LoadedBlocks
     ) {
         let deadline = MonotonicClock.now + (limit ?? configuration.jobLimit)
         let isSent = state.withLock { state -> Bool in
-            let known = isKnown(state, request) ? request : 0
+            let known = known(state, request, asker)
             guard !names.isEmpty || known != 0, hasRoomForJob(state) else { return false }
             state.tickets += 1
             let load = EngineLoad(
-                job: state.tickets, request: known, names: names, first: first, places: places,
+                job: state.tickets, request: known, asker: asker, names: names, first: first, places: places,
                 computeWait: computeWait, deadline: deadline)
             guard put(&state, .load(load)) else { return false }
             state.jobs[load.job] = Job(done: .load(first: first, done), deadline: deadline)
@@ -53,17 +55,18 @@ extension EngineClient {
         if !isSent { done(EngineLoaded(first: first, end: first, bytes: 0, time: .zero)) }
     }
 
-    /// Offers new blocks; `names` ends with the last of them. Their bytes stay unchanged until `done` is called.
+    /// Offers new blocks; `names` ends with the last of them. Their bytes stay unchanged until `done` is called. `asker` as in
+    /// `load`.
     public func save(
-        _ names: [ObjectName], first: Int32, places: EnginePlaces, request: EngineTicket = 0, evictionClass: UInt8 = 0,
-        limit: Duration? = nil, done: @escaping SavedBlocks
+        _ names: [ObjectName], first: Int32, places: EnginePlaces, request: EngineTicket = 0, asker: UInt16 = 0,
+        evictionClass: UInt8 = 0, limit: Duration? = nil, done: @escaping SavedBlocks
     ) {
         let deadline = MonotonicClock.now + (limit ?? configuration.jobLimit)
         let isSent = state.withLock { state -> Bool in
             guard hasRoomForJob(state) else { return false }
             state.tickets += 1
             let save = EngineSave(
-                job: state.tickets, request: isKnown(state, request) ? request : 0, names: names, first: first,
+                job: state.tickets, request: known(state, request, asker), asker: asker, names: names, first: first,
                 places: places, evictionClass: evictionClass)
             guard put(&state, .save(save)) else { return false }
             state.jobs[save.job] = Job(done: .save(count: places.blockCount, done), deadline: deadline)
@@ -142,6 +145,11 @@ extension EngineClient {
 
     func isKnown(_ state: borrowing State, _ request: EngineTicket) -> Bool {
         if let lookUp = state.lookUps[request] { !lookUp.isDead } else { false }
+    }
+
+    /// The request that a job names: one of ours that the agent knows, or that of another connection, which is its to know.
+    func known(_ state: borrowing State, _ request: EngineTicket, _ asker: UInt16) -> EngineTicket {
+        asker != 0 || isKnown(state, request) ? request : 0
     }
 
     func hasRoomForJob(_ state: borrowing State) -> Bool {

@@ -24,7 +24,7 @@ extension EngineDesk {
     mutating func take(_ engine: EngineNumber, _ take: EngineTake, _ links: LinkView) {
         counters.loads += 1
         let nothing = EngineReply.taken(engine, job: take.job, EngineTaken(first: take.first))
-        let asked = take.request == 0 ? nil : find(engine, take.request)
+        let asked = turn(take.request, of: take.asker == 0 ? engine : EngineNumber(take.asker))
         let chain = take.names.isEmpty ? asked.map { records[Int($0)].names } ?? [] : take.names
         guard mayBorrow(engine), take.first >= 0, take.count > 0, Int(take.first) < chain.count, isSensible(chain),
             find(engine, take.job) == nil
@@ -47,17 +47,14 @@ extension EngineDesk {
         var load = LoadRequest(
             request: 0, engineBlocks: take.first, endMax: end, computeWait: take.computeWait, links: links)
         load.isLease = true
-        if let asked, canLoad(asked, take.names) {
+        if let asked, canLoad(asked, take.names, by: engine) {
             records[Int(asked)].wasLoaded = true
             begin(job, on: asked)
             load.request = asked
         } else {
             guard let number = open(.load, engine, take.job) else { return replies.append(nothing) }
-            job.parent = asked
-            records[Int(number)].names = Array(chain.prefix(Int(end)))
-            records[Int(number)].session = asked.map { records[Int($0)].session } ?? 0
-            begin(job, on: number)
-            arrive(number, promptTokens: end * blockTokens, engineBlocks: take.first, pieceOf: asked)
+            beginPiece(
+                job, on: number, Array(chain.prefix(Int(end))), of: asked, isOfTurn: take.request != 0)
             load.request = number
         }
         events.append(.load(load))

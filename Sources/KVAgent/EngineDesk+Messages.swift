@@ -155,8 +155,11 @@ extension EngineDesk {
         var parts: Computed.Parts = records[Int(number)].isPart ? [] : [.booked]
         if !records[Int(number)].wasSaved { parts.insert(.kept) }
         let count = Int32(truncatingIfNeeded: records[Int(number)].names.count)
+        let isLoaded = records[Int(number)].wasLoaded || records[Int(number)].hasPieces
         records[Int(number)].isBooked = true
-        events.append(.computed(Computed(request: number, parts: parts, firstHeld: count)))
+        var computed = Computed(request: number, parts: parts, firstHeld: count)
+        if !isLoaded, end.cachedTokens >= 0 { computed.engineBlocks = end.cachedTokens / blockTokens }
+        events.append(.computed(computed))
         self.end(number, end.reason, resumesAfter: end.resumesAfter)
     }
 
@@ -197,7 +200,7 @@ extension EngineDesk {
     private mutating func load(_ engine: EngineNumber, _ load: EngineLoad, _ links: LinkView) {
         counters.loads += 1
         let nothing = EngineReply.loaded(engine, job: load.job, first: load.first, end: load.first)
-        let asked = load.request == 0 ? nil : find(engine, load.request)
+        let asked = turn(load.request, of: load.asker == 0 ? engine : EngineNumber(load.asker))
         let chain = load.names.isEmpty ? asked.map { records[Int($0)].names } ?? [] : load.names
         let count = load.places.blockCount
         let end = load.first + Int32(truncatingIfNeeded: count)
@@ -213,7 +216,7 @@ extension EngineDesk {
             kind: .load, ticket: load.job, first: load.first, places: load.places, deadline: load.deadline,
             regions: regions)
         job.blockCount = count
-        if let asked, canLoad(asked, load.names) {
+        if let asked, canLoad(asked, load.names, by: engine) {
             records[Int(asked)].wasLoaded = true
             begin(job, on: asked)
             events.append(
@@ -224,11 +227,8 @@ extension EngineDesk {
             return
         }
         guard let number = open(.load, engine, load.job) else { return replies.append(nothing) }
-        job.parent = asked
-        records[Int(number)].names = Array(chain.prefix(Int(end)))
-        records[Int(number)].session = asked.map { records[Int($0)].session } ?? 0
-        begin(job, on: number)
-        arrive(number, promptTokens: end * blockTokens, engineBlocks: load.first, pieceOf: asked)
+        beginPiece(
+            job, on: number, Array(chain.prefix(Int(end))), of: asked, isOfTurn: load.request != 0)
         events.append(
             .load(
                 LoadRequest(
@@ -236,10 +236,34 @@ extension EngineDesk {
                     links: links)))
     }
 
-    /// Whether a load can be that of the request that was looked up: its first, of the same chain.
-    func canLoad(_ number: RequestNumber, _ names: [ObjectName]) -> Bool {
+    /// The open request that a job names, if its asker has one by that name.
+    func turn(_ request: EngineTicket, of asker: EngineNumber) -> RequestNumber? {
+        guard request != 0, let asked = find(asker, request), records[Int(asked)].purpose == .request else {
+            return nil
+        }
+        return asked
+    }
+
+    /// Begins a load with a number of its own. What it brings is booked with the request that it belongs to.
+    ///
+    /// - Parameter isOfTurn: Whether it belongs to a request, though to one that nobody knows any more.
+    mutating func beginPiece(
+        _ job: Job, on number: RequestNumber, _ names: [ObjectName], of asked: RequestNumber?, isOfTurn: Bool
+    ) {
+        var job = job
+        job.parent = asked
+        records[Int(number)].names = names
+        records[Int(number)].session = asked.map { records[Int($0)].session } ?? 0
+        begin(job, on: number)
+        arrive(
+            number, promptTokens: Int32(truncatingIfNeeded: names.count) * blockTokens, engineBlocks: job.first,
+            pieceOf: isOfTurn ? asked ?? endedRequest : nil)
+    }
+
+    /// Whether a load can be that of the request that was looked up: its first, of the same chain and the same connection.
+    func canLoad(_ number: RequestNumber, _ names: [ObjectName], by engine: EngineNumber) -> Bool {
         let record = records[Int(number)]
-        guard record.purpose == .request, !record.wasLoaded, !record.isEnding, !record.isBooked else { return false }
+        guard record.engine == engine, !record.wasLoaded, !record.isEnding, !record.isBooked else { return false }
         if names.isEmpty { return true }
         return names.count <= record.names.count && names.last == record.names[names.count - 1]
     }
@@ -276,15 +300,20 @@ extension EngineDesk {
         records[Int(number)].names = names
         records[Int(number)].evictionClass = evictionClass
         var job = job
-        if request != 0, let asked = find(asker, request), records[Int(asked)].purpose == .request {
+        if let asked = turn(request, of: asker) {
             job.parent = asked
             records[Int(number)].session = records[Int(asked)].session
             records[Int(number)].turn = records[Int(asked)].turn
             records[Int(asked)].wasSaved = true
             // The prompt is booked before its own blocks are here and would count as found.
-            if !records[Int(asked)].isBooked, !records[Int(asked)].isEnding, records[Int(asked)].job == nil {
+            let record = records[Int(asked)]
+            if !record.isBooked, !record.isEnding, record.job == nil, record.openPieces == 0 {
                 records[Int(asked)].isBooked = true
-                if !records[Int(asked)].isPart { events.append(.computed(Computed(request: asked, parts: [.booked]))) }
+                if !record.isPart {
+                    var computed = Computed(request: asked, parts: [.booked])
+                    computed.engineBlocks = engineBlocks(of: asked, before: job.first, of: names)
+                    events.append(.computed(computed))
+                }
             }
         }
         begin(job, on: number)
@@ -296,6 +325,16 @@ extension EngineDesk {
         computed.adopted = adopted
         events.append(.computed(computed))
         end(number, .unknown)
+    }
+
+    /// How many leading blocks of a prompt its engine had itself, if it loaded nothing and now saves what lies behind them; −1
+    /// if that says nothing.
+    private func engineBlocks(of asked: RequestNumber, before first: Int32, of names: [ObjectName]) -> Int32 {
+        let record = records[Int(asked)]
+        guard !record.wasLoaded, !record.hasPieces else { return -1 }
+        let count = min(Int(first), record.names.count)
+        guard count == 0 || names[count - 1] == record.names[count - 1] else { return -1 }
+        return Int32(truncatingIfNeeded: count)
     }
 
     /// The regions that places name, if each block's slices lie in them and come to a block.

@@ -40,6 +40,10 @@ extension EngineDesk {
         var isPart = false
         /// Whether blocks of it were saved piece by piece.
         var wasSaved = false
+        /// Whether a load with a number of its own belongs to it, and how many of those are open.
+        var hasPieces = false
+        /// See `hasPieces`.
+        var openPieces = 0
         /// Whether its last event is on its way to the decisions, and whether they have had it.
         var isEnding = false
         var isEnded = false

@@ -194,6 +194,7 @@ package struct EngineDesk {
         }
         if let parent = job.parent {
             records[Int(parent)].children -= 1
+            if job.kind != .save { records[Int(parent)].openPieces -= 1 }
             settle(parent)
         }
     }
@@ -299,7 +300,13 @@ package struct EngineDesk {
     /// Gives a number a job.
     mutating func begin(_ job: Job, on number: RequestNumber) {
         records[Int(number)].job = job
-        if let parent = job.parent { records[Int(parent)].children += 1 }
+        if let parent = job.parent {
+            records[Int(parent)].children += 1
+            if job.kind != .save {
+                records[Int(parent)].hasPieces = true
+                records[Int(parent)].openPieces += 1
+            }
+        }
         jobCount += 1
         name(number, job.ticket)
         for region in job.regions { engines[records[Int(number)].engine]?.regionUses[region, default: 0] += 1 }

@@ -27,7 +27,9 @@ extension WireReader {
         }
         let flags = try integer(UInt8.self, "flags")
         guard flags < 2 else { throw error(.reserved("flags")) }
-        try zeros(7)
+        try zeros(1)
+        let asker = try integer(UInt16.self, "asker")
+        try zeros(4)
         let computeWait = try duration("compute wait")
         let deadline = try duration("deadline")
         let lifetime = try duration("lifetime")
@@ -35,9 +37,9 @@ extension WireReader {
         guard names.isEmpty || Int(first) < names.count else { throw error(.value("first", UInt64(first))) }
         guard Int(first) + Int(blocks) <= Int(Int32.max) else { throw error(.value("first", UInt64(first))) }
         return EngineTake(
-            job: job, request: request, names: names, first: first, count: blocks, isVerified: flags == 1,
-            computeWait: computeWait, deadline: deadline == .zero ? .distantFuture : now + deadline,
-            lifetime: lifetime)
+            job: job, request: request, asker: asker, names: names, first: first, count: blocks,
+            isVerified: flags == 1, computeWait: computeWait,
+            deadline: deadline == .zero ? .distantFuture : now + deadline, lifetime: lifetime)
     }
 
     mutating func taken() throws(FrameError) -> EngineTaken {
@@ -147,7 +149,9 @@ extension EngineFrame {
             writer.integer(take.request)
             writer.integer(UInt32(take.first))
             writer.integer(UInt32(take.count))
-            writer.integer(UInt64(take.isVerified ? 1 : 0))
+            writer.integer(UInt16(take.isVerified ? 1 : 0))
+            writer.integer(take.asker)
+            writer.integer(UInt32(0))
             writer.duration(take.computeWait)
             let wait = take.deadline == .distantFuture ? 0 : max(1, (take.deadline - now).nanoseconds)
             writer.integer(UInt64(wait))

@@ -307,7 +307,8 @@ extension WireReader {
     fileprivate mutating func load(_ job: EngineTicket, _ now: Instant) throws(FrameError) -> EngineLoad {
         let request = try integer(UInt64.self, "request")
         let first = try count("first")
-        try zeros(4)
+        try zeros(2)
+        let asker = try integer(UInt16.self, "asker")
         let computeWait = try duration("compute wait")
         let deadline = try duration("deadline")
         let names = try chain(countMin: request == 0 ? 1 : 0)
@@ -317,8 +318,8 @@ extension WireReader {
         }
         guard Int(first) + places.blockCount <= Int(Int32.max) else { throw error(.value("first", UInt64(first))) }
         return EngineLoad(
-            job: job, request: request, names: names, first: first, places: places, computeWait: computeWait,
-            deadline: deadline == .zero ? .distantFuture : now + deadline)
+            job: job, request: request, asker: asker, names: names, first: first, places: places,
+            computeWait: computeWait, deadline: deadline == .zero ? .distantFuture : now + deadline)
     }
 
     fileprivate mutating func save(_ job: EngineTicket) throws(FrameError) -> EngineSave {

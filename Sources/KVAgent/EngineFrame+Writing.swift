@@ -94,7 +94,8 @@ extension EngineFrame {
         case .load(let load):
             writer.integer(load.request)
             writer.integer(UInt32(load.first))
-            writer.integer(UInt32(0))
+            writer.integer(UInt16(0))
+            writer.integer(load.asker)
             writer.duration(load.computeWait)
             let wait = load.deadline == .distantFuture ? 0 : max(1, (load.deadline - now).nanoseconds)
             writer.integer(UInt64(wait))

@@ -26,6 +26,8 @@ public struct EngineTake: Sendable, Equatable {
     public var job: EngineTicket
     /// The request it belongs to, 0 when there is none.
     public var request: EngineTicket
+    /// The connection that asked for the request, by its number; 0: the one that sends this, where it must be open.
+    public var asker: UInt16
     /// The chain up to the last wanted block or further; empty when the request's look-up named it.
     public var names: [ObjectName]
     /// Position in the chain of the first wanted block.
@@ -43,12 +45,13 @@ public struct EngineTake: Sendable, Equatable {
 
     /// A take of its parts.
     public init(
-        job: EngineTicket, request: EngineTicket = 0, names: [ObjectName], first: Int32, count: Int32,
-        isVerified: Bool = true, computeWait: Duration = .zero, deadline: Instant = .distantFuture,
+        job: EngineTicket, request: EngineTicket = 0, asker: UInt16 = 0, names: [ObjectName], first: Int32,
+        count: Int32, isVerified: Bool = true, computeWait: Duration = .zero, deadline: Instant = .distantFuture,
         lifetime: Duration = .zero
     ) {
         self.job = job
         self.request = request
+        self.asker = asker
         self.names = names
         self.first = first
         self.count = count

@@ -120,6 +120,8 @@ public struct EngineLoad: Sendable, Equatable {
     public var job: EngineTicket
     /// The request it belongs to, 0 when there is none: then `names` is the chain from its root, or as much as is known.
     public var request: EngineTicket
+    /// The connection that asked for the request, by its number; 0: the one that sends this, where it must be open.
+    public var asker: UInt16
     /// The chain up to the last wanted block; empty when the request's look-up named it.
     public var names: [ObjectName]
     /// Position in the chain of the first wanted block.
@@ -133,11 +135,12 @@ public struct EngineLoad: Sendable, Equatable {
 
     /// A load of its parts.
     public init(
-        job: EngineTicket, request: EngineTicket = 0, names: [ObjectName], first: Int32, places: EnginePlaces,
-        computeWait: Duration = .zero, deadline: Instant = .distantFuture
+        job: EngineTicket, request: EngineTicket = 0, asker: UInt16 = 0, names: [ObjectName], first: Int32,
+        places: EnginePlaces, computeWait: Duration = .zero, deadline: Instant = .distantFuture
     ) {
         self.job = job
         self.request = request
+        self.asker = asker
         self.names = names
         self.first = first
         self.places = places

@@ -32,13 +32,14 @@ extension EngineSession {
     mutating func take(_ take: EngineTake, _ now: Instant) throws(EngineRefusal) -> Act {
         try check(isWriting: false, "TAKE")
         try open(take.job)
-        try check(request: take.request)
+        let own = take.asker == 0 ? take.request : 0
+        try check(request: own)
         counters.takes += 1
-        guard !isDraining, requests[take.request]?.isKnown ?? true else {
+        guard !isDraining, requests[own]?.isKnown ?? true else {
             return .reply(.taken(take.job, EngineTaken(first: take.first)))
         }
         jobs[take.job] = Job(
-            request: take.request, first: take.first, blockCount: Int(take.count), since: now, kind: .take)
+            request: own, first: take.first, blockCount: Int(take.count), since: now, kind: .take)
         return .forward(.take(number, take))
     }
 

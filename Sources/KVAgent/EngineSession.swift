@@ -240,13 +240,14 @@ public struct EngineSession {
 
     private mutating func take(_ load: EngineLoad, _ now: Instant) throws(EngineRefusal) -> Act {
         try open(load.job)
-        try check(load.places, request: load.request)
+        let own = load.asker == 0 ? load.request : 0
+        try check(load.places, request: own)
         counters.loads += 1
-        guard !isDraining, requests[load.request]?.isKnown ?? true else {
+        guard !isDraining, requests[own]?.isKnown ?? true else {
             return .reply(nothingLoaded(load.job, first: load.first, since: now, now))
         }
         jobs[load.job] = Job(
-            request: load.request, first: load.first, blockCount: load.places.blockCount, since: now, kind: .load)
+            request: own, first: load.first, blockCount: load.places.blockCount, since: now, kind: .load)
         return .forward(.load(number, load))
     }
 

@@ -10,9 +10,10 @@ package struct DoorSighting: Sendable {
     package enum What: Sendable {
         case lookUp(blocks: Int32, promptTokens: Int32, session: UInt64, turn: Int32)
         case found(Answer)
-        case load(request: EngineTicket, first: Int32, blocks: Int32)
+        /// `asker`: the connection that looked the request up, 0: the one that loads or saves.
+        case load(request: EngineTicket, asker: UInt16, first: Int32, blocks: Int32)
         case loaded(first: Int32, end: Int32)
-        case save(request: EngineTicket, first: Int32, blocks: Int32)
+        case save(request: EngineTicket, asker: UInt16, first: Int32, blocks: Int32)
         case saved(blocks: Int32)
         case finished(EngineRequestEnd)
         case cancelled
@@ -46,23 +47,23 @@ package struct DoorSighting: Sendable {
             self.init(
                 engine: engine, ticket: load.job, at: at,
                 what: .load(
-                    request: load.request, first: load.first,
+                    request: load.request, asker: load.asker, first: load.first,
                     blocks: Int32(truncatingIfNeeded: load.places.blockCount)))
         case .save(let engine, let save):
             self.init(
                 engine: engine, ticket: save.job, at: at,
                 what: .save(
-                    request: save.request, first: save.first,
+                    request: save.request, asker: save.asker, first: save.first,
                     blocks: Int32(truncatingIfNeeded: save.places.blockCount)))
         case .take(let engine, let take):
             self.init(
                 engine: engine, ticket: take.job, at: at,
-                what: .load(request: take.request, first: take.first, blocks: take.count))
+                what: .load(request: take.request, asker: take.asker, first: take.first, blocks: take.count))
         case .commit(let engine, let commit):
             self.init(
                 engine: engine, ticket: commit.job, at: at,
                 what: .save(
-                    request: commit.request, first: commit.first,
+                    request: commit.request, asker: commit.asker, first: commit.first,
                     blocks: Int32(truncatingIfNeeded: commit.slots.count)))
         case .finished(let engine, let end):
             self.init(engine: engine, ticket: end.ticket, at: at, what: .finished(end))
@@ -94,6 +95,16 @@ package struct RequestTraces {
     private struct Name: Hashable {
         var engine: EngineNumber
         var ticket: EngineTicket
+
+        init(engine: EngineNumber, ticket: EngineTicket) {
+            self.engine = engine
+            self.ticket = ticket
+        }
+
+        /// A request that a job of an engine names.
+        init(engine: EngineNumber, _ asker: UInt16, _ request: EngineTicket) {
+            self.init(engine: asker == 0 ? engine : EngineNumber(asker), ticket: request)
+        }
     }
 
     private let openMax: Int
@@ -132,8 +143,10 @@ package struct RequestTraces {
             if turn >= 0 { span.attributes.append(("holdfast.turn", .number(Int64(turn)))) }
             requests[name] = span
         case .found(let answer): found(answer, name, sighting.at)
-        case .load(let request, let first, let blocks): begin("load", name, request, first, blocks, sighting.at)
-        case .save(let request, let first, let blocks): begin("save", name, request, first, blocks, sighting.at)
+        case .load(let request, let asker, let first, let blocks):
+            begin("load", name, Name(engine: name.engine, asker, request), first, blocks, sighting.at)
+        case .save(let request, let asker, let first, let blocks):
+            begin("save", name, Name(engine: name.engine, asker, request), first, blocks, sighting.at)
         case .loaded(let first, let end):
             close(name, sighting.at, [("holdfast.blocks.loaded", .number(Int64(end - first)))])
         case .saved(let blocks): close(name, sighting.at, [("holdfast.blocks.kept", .number(Int64(blocks)))])
@@ -165,11 +178,10 @@ package struct RequestTraces {
     }
 
     private mutating func begin(
-        _ what: String, _ name: Name, _ request: EngineTicket, _ first: Int32, _ blocks: Int32, _ at: Instant
+        _ what: String, _ name: Name, _ request: Name, _ first: Int32, _ blocks: Int32, _ at: Instant
     ) {
         guard jobs.count < openMax else { return dropped += 1 }
-        let owner = requests[Name(engine: name.engine, ticket: request)]
-        var span = if let owner { child(what, of: owner, at) } else { root(what, name, at) }
+        var span = if let owner = requests[request] { child(what, of: owner, at) } else { root(what, name, at) }
         span.attributes += [
             ("holdfast.blocks.first", .number(Int64(first))), ("holdfast.blocks.wanted", .number(Int64(blocks))),
         ]

@@ -245,23 +245,25 @@ final class TestEngine {
 
     @discardableResult
     func load(
-        _ names: [ObjectName], request: EngineTicket = 0, first: Int = 0, count: Int? = nil, row: Int = 0
+        _ names: [ObjectName], request: EngineTicket = 0, asker: UInt16 = 0, first: Int = 0, count: Int? = nil,
+        row: Int = 0
     ) throws -> Range<Int> {
-        let job = postLoad(names, request: request, first: first, count: count, row: row)
+        let job = postLoad(names, request: request, asker: asker, first: first, count: count, row: row)
         return try loaded(job)
     }
 
     func postLoad(
-        _ names: [ObjectName], request: EngineTicket = 0, first: Int = 0, count: Int? = nil, row: Int = 0,
-        deadline: Instant = .distantFuture
+        _ names: [ObjectName], request: EngineTicket = 0, asker: UInt16 = 0, first: Int = 0, count: Int? = nil,
+        row: Int = 0, deadline: Instant = .distantFuture
     ) -> EngineTicket {
         let job = next()
         let count = count ?? names.count - first
+        let isNamed = request == 0 || asker != 0
         post(
             .load(
                 number,
                 EngineLoad(
-                    job: job, request: request, names: request == 0 ? Array(names.prefix(first + count)) : [],
+                    job: job, request: request, asker: asker, names: isNamed ? Array(names.prefix(first + count)) : [],
                     first: Int32(first), places: places(row..<row + count), computeWait: .zero, deadline: deadline)))
         return job
     }
@@ -272,12 +274,13 @@ final class TestEngine {
         }
     }
 
-    func finish(_ ticket: EngineTicket, reason: StopReason = .endTurn) {
+    func finish(_ ticket: EngineTicket, reason: StopReason = .endTurn, cachedTokens: Int32 = -1) {
         post(
             .finished(
                 number,
                 EngineRequestEnd(
-                    ticket: ticket, reason: reason, cachedTokens: -1, timeToFirstToken: .zero, resumesAfter: .zero,
+                    ticket: ticket, reason: reason, cachedTokens: cachedTokens, timeToFirstToken: .zero,
+                    resumesAfter: .zero,
                     answerTokens: 1)))
     }
 

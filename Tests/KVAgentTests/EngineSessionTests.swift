@@ -18,10 +18,13 @@ import Testing
         return session
     }
 
-    private static func load(_ job: EngineTicket, request: EngineTicket = 0, rows: [Int] = [0]) -> EngineFrame {
+    private static func load(
+        _ job: EngineTicket, request: EngineTicket = 0, asker: UInt16 = 0, rows: [Int] = [0]
+    ) -> EngineFrame {
         .load(
             EngineLoad(
-                job: job, request: request, names: Sample.names(1, rows.count), first: 0, places: Sample.rows(rows)))
+                job: job, request: request, asker: asker, names: Sample.names(1, rows.count), first: 0,
+                places: Sample.rows(rows)))
     }
 
     private static func lookUp(_ ticket: EngineTicket) -> EngineFrame {
@@ -99,6 +102,24 @@ import Testing
         #expect(code { () throws(EngineRefusal) in _ = try session.take(Self.load(4), at: .zero) } == .ticket)
         #expect(try frames(&session, .loaded(1, job: 4, first: 0, end: 1)).count == 1)
         _ = try session.take(Self.load(4), at: .zero)
+    }
+
+    /// Which requests another connection has open is not this one's to know.
+    @Test func aRequestOfItsOwnMustBeOpenAndAnothersNeedNotBe() throws {
+        var session = try Self.open()
+        let open = session
+        #expect(
+            code { () throws(EngineRefusal) in
+                var session = open
+                _ = try session.take(Self.load(4, request: 9), at: .zero)
+            } == .ticket)
+        guard case .forward(.load(1, let load)) = try session.take(Self.load(4, request: 9, asker: 3), at: .zero) else {
+            Issue.record("a load for another connection's request goes no further")
+            return
+        }
+        #expect(load.request == 9 && load.asker == 3)
+        #expect(try frames(&session, .loaded(1, job: 4, first: 0, end: 1)).count == 1)
+        #expect(session.openJobs == 0 && session.openRequests == 0)
     }
 
     @Test func limitsHold() throws {

@@ -28,9 +28,9 @@ import Testing
         answer.dramBlocks = 4
         answer.flashBlocks = 2
         see(&traces, 5, 30, .found(answer))
-        see(&traces, 6, 40, .load(request: 5, first: 0, blocks: 6))
+        see(&traces, 6, 40, .load(request: 5, asker: 0, first: 0, blocks: 6))
         see(&traces, 6, 90, .loaded(first: 0, end: 5))
-        see(&traces, 7, 100, .save(request: 5, first: 6, blocks: 2))
+        see(&traces, 7, 100, .save(request: 5, asker: 0, first: 6, blocks: 2))
         var end = EngineRequestEnd(ticket: 5, reason: .toolUse, cachedTokens: 80)
         end.timeToFirstToken = Duration(nanoseconds: 2_000_000)
         see(&traces, 5, 150, .finished(end))
@@ -53,9 +53,26 @@ import Testing
         #expect(traces.take().isEmpty)
     }
 
+    /// Workers load and save over connections of their own, for the one that looked up.
+    @Test func whatAnotherConnectionDoesForARequestIsItsChild() throws {
+        var traces = RequestTraces(seed: 1)
+        see(&traces, 5, 10, lookUp, engine: 1)
+        // A ticket of the same number, of its own.
+        see(&traces, 5, 11, lookUp, engine: 2)
+        see(&traces, 6, 20, .load(request: 5, asker: 1, first: 0, blocks: 6), engine: 2)
+        see(&traces, 6, 30, .loaded(first: 0, end: 6), engine: 2)
+        see(&traces, 7, 40, .save(request: 5, asker: 1, first: 6, blocks: 2), engine: 2)
+        see(&traces, 7, 50, .saved(blocks: 2), engine: 2)
+        see(&traces, 5, 60, .finished(EngineRequestEnd(ticket: 5)), engine: 1)
+        let spans = traces.take()
+        let request = try #require(spans.first { $0.name == "holdfast.request" })
+        #expect(spans.map(\.name) == ["holdfast.load", "holdfast.save", "holdfast.request"])
+        for child in spans.prefix(2) { #expect(child.parent == request.number && child.trace == request.trace) }
+    }
+
     @Test func aJobWithoutARequestIsATraceOfItsOwn() {
         var traces = RequestTraces(seed: 1)
-        see(&traces, 9, 1, .save(request: 0, first: 0, blocks: 1))
+        see(&traces, 9, 1, .save(request: 0, asker: 0, first: 0, blocks: 1))
         see(&traces, 9, 2, .saved(blocks: 0))
         let spans = traces.take()
         #expect(spans.count == 1 && spans[0].parent == 0 && spans[0].name == "holdfast.save")
@@ -68,7 +85,7 @@ import Testing
         see(&traces, 2, 3, lookUp)
         see(&traces, 2, 4, .busy)
         see(&traces, 3, 5, lookUp)
-        see(&traces, 4, 6, .load(request: 3, first: 0, blocks: 1))
+        see(&traces, 4, 6, .load(request: 3, asker: 0, first: 0, blocks: 1))
         see(&traces, 3, 6, lookUp, engine: 2)
         see(&traces, 0, 7, .gone)
         let spans = traces.take()

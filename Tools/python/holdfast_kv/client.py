@@ -170,22 +170,25 @@ class Client(Attachment):
         places: Places,
         *,
         request: int = 0,
+        asker: int = 0,
         compute_wait: float = 0.0,
         deadline: float | None = None,
     ) -> Future[Loaded]:
         """Brings blocks from ``first`` on to their places. ``keys`` None: the chain of the request's look-up.
 
+        ``asker`` is the agent's number of the client that looked ``request`` up (``number``), where that is another process.
         When the future ends the places are the engine's again, always.
         """
         self.counters.loads += 1
         limit = self.settings.load_deadline if deadline is None else deadline
 
         def frame(ticket: int) -> Frame | None:
-            known = request if self._ledger.knows(request) else 0
-            if keys is None and not known:
+            known, number = self._turn(request, asker)
+            if keys is None and (not known or number):
                 return None
             chain = Chain() if keys is None else _chain(keys)
-            return Load(ticket, chain, first, places, known, _nanoseconds(compute_wait), max(1, _nanoseconds(limit)))
+            wait, late = _nanoseconds(compute_wait), max(1, _nanoseconds(limit))
+            return Load(ticket, chain, first, places, known, wait, late, number)
 
         return self._job(Kind.LOAD, limit, frame, first, places.blocks)
 
@@ -222,6 +225,7 @@ class Client(Attachment):
         blocks: int,
         *,
         request: int = 0,
+        asker: int = 0,
         verify: bool = True,
         compute_wait: float = 0.0,
         lifetime: float = 0.0,
@@ -229,19 +233,20 @@ class Client(Attachment):
     ) -> Future[Lease | None]:
         """Borrows the leading run of ``blocks`` blocks from ``first`` on, to be read where they lie; None: nothing there.
 
-        ``keys`` None: the chain of the request's look-up; then the lease ends with the request. With ``verify`` the agent
-        compares checksums before it hands blocks over. ``lifetime`` in seconds, 0: as long as the agent lends.
+        ``keys`` None: the chain of the request's look-up; then the lease ends with the request. ``asker`` as in ``load``.
+        With ``verify`` the agent compares checksums before it hands blocks over. ``lifetime`` in seconds, 0: as long as the
+        agent lends.
         """
         self.counters.takes += 1
         limit = self.settings.load_deadline if deadline is None else deadline
 
         def frame(ticket: int) -> Frame | None:
-            known = request if self._ledger.knows(request) else 0
-            if self.arena is None or blocks <= 0 or (keys is None and not known):
+            known, number = self._turn(request, asker)
+            if self.arena is None or blocks <= 0 or (keys is None and (not known or number)):
                 return None
             return Take(
                 ticket, Chain() if keys is None else _chain(keys), first, blocks, known, verify,
-                _nanoseconds(compute_wait), max(1, _nanoseconds(limit)), _nanoseconds(lifetime),
+                _nanoseconds(compute_wait), max(1, _nanoseconds(limit)), _nanoseconds(lifetime), number,
             )  # fmt: skip
 
         return self._job(Kind.TAKE, limit, frame, first, blocks)
@@ -362,7 +367,7 @@ class Client(Attachment):
     # ---- inside
 
     def _turn(self, request: int, asker: int) -> tuple[int, int]:
-        """The request and the asker that a save names: no asker where the request is ours and open."""
+        """The request and the asker that a job names: no asker where the request is ours and open."""
         if not request or (not asker and self._ledger.knows(request)):
             return request, 0
         number = asker or self.number

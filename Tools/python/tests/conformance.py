@@ -123,6 +123,30 @@ def groups_and_shards_do_not_meet(path: str) -> None:
         staging.release(slots)
 
 
+def who_loads_need_not_be_who_asked(path: str) -> None:
+    """A process loads for a request that another one looked up, in pieces, and for one that nobody knows any more."""
+    keys = keys_of("another's", 8)
+    with SharedMemory(BLOCK * 16) as memory, client_of(path) as scheduler, client_of(path) as worker:
+        region = worker.add_region(memory.fd, memory.length)
+        for row, key in enumerate(keys):
+            fill(memory, row, key)
+        ticket, found = scheduler.lookup(keys, prompt_tokens=8 * 16 + 1)
+        asker = scheduler.number
+        assert found.result(30).hit_blocks == 0 and asker > 0
+        saved = worker.save(keys, 0, p.Places.rows(region, range(8), BLOCK), request=ticket, asker=asker)
+        assert saved.result(30).kept == 0xFF
+        scheduler.finished(ticket)
+        ticket, found = scheduler.lookup(keys, prompt_tokens=8 * 16 + 1)
+        assert found.result(30).hit_blocks == 8
+        for first in (0, 4, 4):
+            rows = p.Places.rows(region, range(8 + first, 12 + first), BLOCK)
+            loaded = worker.load(keys[: first + 4], first, rows, request=ticket, asker=asker).result(30)
+            assert (loaded.first, loaded.end) == (first, first + 4), loaded
+        assert bytes(memory.view[8 * BLOCK :]) == bytes(memory.view[: 8 * BLOCK])
+        scheduler.finished(ticket)
+        assert worker.load(keys, 0, p.Places.rows(region, range(8), BLOCK), request=ticket, asker=asker).result(30).end == 8
+
+
 def cancels_are_answered(path: str) -> None:
     """A cancelled request ends, its jobs too, and a request that is unknown is cancelled already."""
     keys = keys_of("cancels", 8)
@@ -220,6 +244,7 @@ RULES = (
     segments_keep_their_order,
     a_long_chain_is_one_message,
     groups_and_shards_do_not_meet,
+    who_loads_need_not_be_who_asked,
     cancels_are_answered,
     the_rest_is_answered,
     liars_are_refused,

@@ -11,7 +11,7 @@ import time
 import unittest
 import unittest.mock
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
@@ -21,12 +21,15 @@ from memory_agent import AgentTest
 
 if not stubs.is_installed("vllm"):
     stubs.vllm.install()
+if not stubs.is_installed("torch"):
+    sys.modules["torch"] = ModuleType("torch")
 
 from vllm.v1.kv_cache_interface import AttentionSpec
 
 from holdfast_kv import protocol as p
 from holdfast_kv.namespace import EngineKeys, namespace_digest
-from holdfast_kv.vllm.plan import Shape
+from holdfast_kv.vllm.loads import Loads
+from holdfast_kv.vllm.plan import Move, Shape
 from holdfast_kv.vllm.scheduler import Scheduler
 
 TOKENS, ROW = 16, 8192
@@ -144,6 +147,47 @@ class SchedulerTest(AgentTest):
         self.assertEqual([end.cached_tokens for end in self.agent.ends], [48, -1, -1, -1])
         self.assertEqual([end.ticket for end in self.agent.ends], [each.ticket for each in asked])
         self.assertEqual({end.reason for end in self.agent.ends}, {p.StopReason.BRANCH_ENDED})
+
+    def test_loads_and_saves_name_the_look_up_of_their_group_and_shard(self) -> None:
+        shape = shape_of(ranks=2, groups=2)
+        self.keep(shape, 2)
+        scheduler = self.scheduler(shape)
+        request = request_of("r", 3)
+        self.assertEqual(scheduler.match(request, 0), (32, True))
+        blocks = SimpleNamespace(get_block_ids=lambda: ([1, 2, 3], [4, 5, 6]))
+        scheduler.allocated(request, blocks, 32)
+        step = step_of(request, computed=32)
+        step.scheduled_new_reqs[0].block_ids = [(1, 2, 3), (4, 5, 6)]
+        plan = scheduler.plan(step)
+        asked = {(each.chain.group, each.chain.shard): each.ticket for each in self.agent.heard if isinstance(each, p.LookUp)}
+        self.assertEqual([(move.group, move.first, move.blocks) for move in plan.loads], [(0, 0, (1, 2)), (1, 0, (4, 5))])
+        self.assertEqual([(move.group, move.first, move.blocks) for move in plan.saves], [(0, 2, (3,)), (1, 2, (6,))])
+        for move in [*plan.loads, *plan.saves]:
+            self.assertEqual(move.tickets, (asked[move.group, 0], asked[move.group, 1]))
+            self.assertEqual(move.asker, scheduler.client.number)
+            self.assertGreater(move.asker, 0)
+        scheduler.end(request)
+
+    def test_a_workers_loads_are_its_schedulers(self) -> None:
+        """In place where the arena has rows, staged where it has none, and the rest of a load through few rows."""
+        heard: list[tuple[str, int, int, int]] = []
+
+        def ask(kind: str) -> Any:
+            def asked(*about: Any, request: int, asker: int) -> SimpleNamespace:
+                heard.append((kind, about[1], request, asker))
+                return SimpleNamespace(done=lambda: kind == "take", result=lambda: None)
+
+            return asked
+
+        worker = SimpleNamespace(
+            naming=lambda move: None, chain=lambda move, naming, count: None, ticket=lambda move: move.tickets[1],
+            arena=SimpleNamespace(rows=lambda: object()), client=SimpleNamespace(take=ask("take"), load=ask("load")),
+            staging=SimpleNamespace(free=2, acquire=lambda count: list(range(count)), places=lambda slots: None),
+        )  # fmt: skip
+        loads = Loads(worker)  # type: ignore[arg-type]
+        loads.begin([Move("r", 0, (), 3, (1, 2, 3, 4), tickets=(7, 8), asker=5)])
+        loads.finished()
+        self.assertEqual(heard, [("take", 3, 8, 5), ("load", 3, 8, 5)])
 
     # ---- ends
 

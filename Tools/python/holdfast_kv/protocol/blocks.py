@@ -71,22 +71,24 @@ class Load:
     request: int = 0
     compute_wait: int = 0
     deadline: int = 0
+    #: The connection that looked the request up, by its number; 0: this one.
+    asker: int = 0
 
     def body(self) -> bytes:
         """Its body."""
-        head = struct.pack("<QIIQQ", self.request, self.first, 0, self.compute_wait, self.deadline)
+        head = struct.pack("<QIxxHQQ", self.request, self.first, self.asker, self.compute_wait, self.deadline)
         return head + self.chain.encode() + self.places.encode()
 
     @classmethod
     def read(cls, ticket: int, flags: int, reader: Reader) -> Load:
         """Reads a body."""
-        request, first, zero, wait, deadline = reader.unpack("QIIQQ")
+        request, first, zero, asker, wait, deadline = reader.unpack("QIHHQQ")
         must_be_zero(zero)
         chain = Chain.decode(reader, least=0 if request else 1)
         places = Places.decode(reader)
         if chain.keys and first + places.blocks > len(chain.keys):
             raise ProtocolError(f"blocks {first} to {first + places.blocks} of a chain of {len(chain.keys)}")
-        return cls(ticket, chain, first, places, request, wait, deadline)
+        return cls(ticket, chain, first, places, request, wait, deadline, asker)
 
 
 @dataclass(frozen=True, slots=True)

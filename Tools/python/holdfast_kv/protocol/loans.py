@@ -76,25 +76,28 @@ class Take:
     compute_wait: int = 0
     deadline: int = 0
     lifetime: int = 0
+    #: The connection that looked the request up, by its number; 0: this one.
+    asker: int = 0
 
     def body(self) -> bytes:
         """Its body."""
         head = struct.pack(
-            "<QIIQQQQ", self.request, self.first, self.blocks, int(self.verify), self.compute_wait, self.deadline,
-            self.lifetime,
+            "<QIIBxHxxxxQQQ", self.request, self.first, self.blocks, int(self.verify), self.asker, self.compute_wait,
+            self.deadline, self.lifetime,
         )  # fmt: skip
         return head + self.chain.encode()
 
     @classmethod
     def read(cls, ticket: int, flags: int, reader: Reader) -> Take:
         """Reads a body."""
-        request, first, blocks, verify, wait, deadline, lifetime = reader.unpack("QIIQQQQ")
+        request, first, blocks, verify, zero, asker, rest, wait, deadline, lifetime = reader.unpack("QIIBBHIQQQ")
+        must_be_zero(zero | rest)
         if verify > 1 or not 1 <= blocks <= KEYS_MAX:
             raise ProtocolError(f"a take of {blocks} blocks with flags {verify}")
         chain = Chain.decode(reader, least=0 if request else 1)
         if chain.keys and first >= len(chain.keys):
             raise ProtocolError(f"block {first} of a chain of {len(chain.keys)}")
-        return cls(ticket, chain, first, blocks, request, bool(verify), wait, deadline, lifetime)
+        return cls(ticket, chain, first, blocks, request, bool(verify), wait, deadline, lifetime, asker)
 
 
 @dataclass(frozen=True, slots=True)

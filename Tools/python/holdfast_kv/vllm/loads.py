@@ -90,15 +90,18 @@ class Loads:
         rows = None if load.copies else worker.arena.rows()
         if rows is not None:
             load.arena = rows
-            load.lease = worker.client.take(worker.chain(move, load.naming, first + count), first, count)
+            load.lease = worker.client.take(
+                worker.chain(move, load.naming, first + count), first, count, request=worker.ticket(move), asker=move.asker
+            )
             return
         count = min(count, worker.staging.free)
         slots = worker.staging.acquire(count) if count else None
         if slots is not None:
             load.slots = slots
             load.job = worker.client.load(
-                worker.chain(move, load.naming, first + count), first, worker.staging.places(slots)
-            )
+                worker.chain(move, load.naming, first + count), first, worker.staging.places(slots),
+                request=worker.ticket(move), asker=move.asker,
+            )  # fmt: skip
 
     def _read(self, load: _Load) -> None:
         """Takes in what may be read in place. What of it is missing is copied."""

@@ -32,7 +32,7 @@ class Move:
     hashes: tuple[bytes, ...]
     first: int
     blocks: tuple[int, ...]
-    #: Of a save: the look-ups of its group, one a shard, and the agent's number of the scheduler who asked.
+    #: The look-ups of its group, one a shard, and the agent's number of the scheduler who asked.
     tickets: tuple[int, ...] = ()
     asker: int = 0
 

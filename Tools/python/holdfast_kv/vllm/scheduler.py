@@ -129,7 +129,7 @@ class Scheduler:
         end = first + self._shape.blocks(tokens)
         hashes = tuple(asked.naming.names[:end])
         for group, ids in enumerate(blocks.get_block_ids()):
-            self._loads.append(Move(request.request_id, group, hashes, first, tuple(ids[first:end])))
+            self._loads.append(self._move(request.request_id, asked, group, hashes, first, tuple(ids[first:end])))
         asked.saved = max(asked.saved, end)
         asked.is_spent = True
 
@@ -170,11 +170,17 @@ class Scheduler:
         if end <= asked.saved:
             return
         hashes = tuple(asked.naming.names[:end])
-        shards, asker = self._shape.shards, self.client.number
         for group, ids in enumerate(asked.blocks):
-            tickets = tuple(asked.tickets[group * shards : (group + 1) * shards])
-            plan.saves.append(Move(name, group, hashes, asked.saved, tuple(ids[asked.saved : end]), tickets, asker))
+            plan.saves.append(self._move(name, asked, group, hashes, asked.saved, tuple(ids[asked.saved : end])))
         asked.saved = end
+
+    def _move(
+        self, name: str, asked: _Asked, group: int, hashes: tuple[bytes, ...], first: int, blocks: tuple[int, ...]
+    ) -> Move:
+        """A move that tells the workers whose turn it is."""
+        shards = self._shape.shards
+        tickets = tuple(asked.tickets[group * shards : (group + 1) * shards])
+        return Move(name, group, hashes, first, blocks, tickets, self.client.number)
 
     def _name(self, request: Request, asked: _Asked) -> None:
         known = len(asked.naming)
