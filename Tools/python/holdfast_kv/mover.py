@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from .client import Client
+from .held import HeldLookUps
 from .protocol import KEYS_MAX, SEGMENTS_MAX, SLICES_MAX, Chain, Loaded, Places, Saved
 from .regions import SharedMemory, StagingRegion
 
@@ -49,6 +50,7 @@ class Mover:
         self._shared: list[_Shared] = []
         self._pad: tuple[int, SharedMemory] | None = None
         self._lock = threading.Lock()
+        self._held = HeldLookUps(client)
         #: Bytes that went by descriptor, and bytes that were copied here.
         self.bytes_shared = 0
         self.bytes_copied = 0
@@ -76,14 +78,14 @@ class Mover:
     # ---- jobs
 
     def look_up(self, chain: Chain, *, prompt_tokens: int, deadline: float | None = None) -> int:
-        """Leading blocks of a chain that can be loaded."""
+        """Leading blocks of a chain that can be loaded. The prompt's end, for the agent, is that of their load."""
         if not self.client.is_open:
             return 0
         if len(chain.keys) > KEYS_MAX:
             chain = Chain(chain.keys[:KEYS_MAX], chain.group, chain.shard, chain.shards)
         ticket, found = self.client.lookup(chain, prompt_tokens=prompt_tokens, deadline=deadline)
         hits = found.result().hit_blocks
-        self.client.finished(ticket)
+        self._held.hold(ticket, chain, hits)
         return hits
 
     def save(self, chain: Chain, first: int, payloads: Sequence[Sequence[Piece]]) -> list[bool]:
@@ -97,12 +99,19 @@ class Mover:
     def load(self, chain: Chain, first: int, payloads: Sequence[Sequence[Piece]]) -> int:
         """Brings the blocks from ``first`` on to where the payloads lie; how many leading ones came."""
         count = len(payloads)
-        for part, group in self._parts(payloads, chain.group):
-            count = min(count, self._load_part(_in_group(chain, group), first, part[:count]))
+        ticket = self._held.claim(_up_to(chain, first + count)) if payloads else 0
+        try:
+            for part, group in self._parts(payloads, chain.group):
+                # The look-up asked for the first parts, which stand for all.
+                request = ticket if group == chain.group else 0
+                count = min(count, self._load_part(_in_group(chain, group), first, part[:count], request))
+        finally:
+            self._held.loaded(ticket, first + count, is_whole=count == len(payloads))
         return count
 
     def close(self, timeout: float = 5.0) -> None:
         """Ends the connection, and gives memory back that nobody touches any more."""
+        self._held.close()
         if self.client.close(timeout):
             with contextlib.suppress(BufferError):
                 if self._staging is not None:
@@ -190,13 +199,13 @@ class Mover:
                 self._release(staging, slots)
         return kept
 
-    def _load_part(self, chain: Chain, first: int, payloads: Sequence[Sequence[Piece]]) -> int:
+    def _load_part(self, chain: Chain, first: int, payloads: Sequence[Sequence[Piece]], request: int) -> int:
         chain = _up_to(chain, first + len(payloads))
         if not payloads or len(chain.keys) > KEYS_MAX or not self.client.is_open:
             return 0
         places = self._places(payloads)
         if places is not None:
-            loaded = self.client.load(chain, first, places).result()
+            loaded = self.client.load(chain, first, places, request=request).result()
             self.bytes_shared += loaded.size
             return loaded.end - loaded.first if loaded.first == first else 0
         done = 0
@@ -205,7 +214,9 @@ class Mover:
             slots = self._acquire(staging, len(payloads) - done)
             try:
                 end = first + done + len(slots)
-                job: Future[Loaded] = self.client.load(_up_to(chain, end), first + done, staging.places(slots))
+                job: Future[Loaded] = self.client.load(
+                    _up_to(chain, end), first + done, staging.places(slots), request=request
+                )
                 result = job.result()
                 came = result.end - result.first if result.first == first + done else 0
                 for slot, pieces in zip(slots[:came], payloads[done : done + came], strict=True):

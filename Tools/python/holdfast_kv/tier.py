@@ -75,7 +75,7 @@ class JobEnd:
 class _Chain:
     """The blocks of one request and group in the order in which the engine named them."""
 
-    __slots__ = ("answer", "asked", "group", "names", "naming", "places", "tickets")
+    __slots__ = ("answer", "asked", "asked_first", "group", "names", "naming", "places", "tickets")
 
     def __init__(self, group: int, keys: EngineKeys) -> None:
         self.group = group
@@ -85,6 +85,8 @@ class _Chain:
         self.places: dict[bytes, int] = {}
         #: Names that the latest look-up asked for, and its answer.
         self.asked = 0
+        #: Names that its first look-up asked for.
+        self.asked_first = 0
         self.answer: Future[Found] | None = None
         self.tickets: list[int] = []
 
@@ -242,6 +244,7 @@ class Tier:
             session=request.session,
             turn=request.turn,
         )
+        chain.asked_first = chain.asked_first or end
         chain.tickets.append(ticket)
         chain.answer = answer
         answer.add_done_callback(lambda future: request.settle(chain, first, future))
@@ -300,10 +303,12 @@ class Tier:
         runs: list[_Run] = []
         owner = self._owner(request)
         for chain, members, first in self._runs(owner, blocks):
-            # The first run is the request's own load; what lies behind a gap is a job of its own.
-            is_own = request in self._requests and chain.tickets and not runs
-            ticket = chain.tickets[-1] if is_own and first + len(members) <= chain.asked else 0
-            keys = None if ticket else self._wire(chain, first + len(members))
+            # The first run is the request's own load; the agent counts what lies behind a gap with it. The first look-up has
+            # the prompt's tokens.
+            end = first + len(members)
+            ticket = chain.tickets[0] if chain.tickets else 0
+            is_own = request in self._requests and not runs and end <= chain.asked_first
+            keys = None if is_own else self._wire(chain, end)
             places = Places.of([part for member in members for part in blocks[member].slices], len(blocks[0].slices))
             future = self.client.load(keys, first, places, request=ticket, deadline=deadline)
             runs.append(_Run(future, first, members))

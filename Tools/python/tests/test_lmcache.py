@@ -131,6 +131,12 @@ class Agents(AgentTest):
             time.sleep(0.001)
 
 
+    def asked(self, kind: type[p.LookUp] | type[p.Take]) -> list[int]:
+        """The requests that frames of a kind name, in order."""
+        named = [frame for frame in self.agent.heard if isinstance(frame, kind)]
+        return [frame.request if isinstance(frame, p.Take) else frame.ticket for frame in named]
+
+
 class AdapterTest(Agents):
     def adapter(self, l1: Any = None, *, dtype: Dtype = BFLOAT16, shape: tuple[int, ...] = SHAPE, **more: Any) -> HoldfastL2:
         params = {"socket": self.socket, "staging_bytes": 16 * SIZE, "lookup_deadline": 15.0} | more
@@ -301,6 +307,27 @@ class AdapterTest(Agents):
         adapter.submit_unlock(names)
         self.until(lambda: len(self.agent.ends) == 1)
 
+    def test_loads_name_the_look_up_that_found_them(self) -> None:
+        adapter = self.adapter()
+        assert adapter._link is not None
+        adapter._link.piece = 4
+        names = [*keys("a", 6, kv_rank=0x02000200), *keys("a", 2, kv_rank=0x02010201)]
+        self.store(adapter, names, things(8))
+        # Two prompts of the same chunks.
+        for _ in range(2):
+            self.look_up(adapter, names)
+        one, other = self.asked(p.LookUp)[-4:-2], self.asked(p.LookUp)[-2:]
+        for tickets in (one, other):
+            self.assertEqual(self.load(adapter, names), list(range(1, 9)))
+            self.assertEqual(self.asked(p.Take)[-3:], [tickets[0], tickets[0], tickets[1]])
+        # One more than was asked for is nobody's.
+        self.load(adapter, names)
+        self.assertEqual(self.asked(p.Take)[-3:], [0, 0, 0])
+        self.assertEqual(self.agent.ends, [])
+        adapter.submit_unlock(names)
+        self.until(lambda: {end.ticket for end in self.agent.ends} == {*one, *other})
+        self.assertEqual(adapter._unloaded, {})
+
     def test_of_a_load_that_fails_in_the_middle_the_front_is_used(self) -> None:
         adapter, names = self.adapter(), keys("a", 6)
         self.store(adapter, names, things(6))
@@ -404,6 +431,23 @@ class StorageTest(Agents):
         self.assertEqual(asyncio.run(self.storage.batched_async_contains("x", names)), 12)
         leading = asyncio.run(self.storage.batched_get_non_blocking("x", [*names[:3], *keys("c", 1), names[4]]))
         self.assertEqual([thing.byte for thing in leading], [1, 2, 3])
+
+    def test_a_look_up_ends_behind_the_loads_of_what_it_found(self) -> None:
+        names = keys("a", 6)
+        self.put(names, things(6))
+        self.storage._link.piece = 4
+        self.assertEqual(self.storage.batched_contains([*names, *keys("b", 1)]), 6)
+        (ticket,) = self.asked(p.LookUp)
+        self.assertEqual(self.agent.ends, [])
+        self.storage.batched_get_blocking(names)
+        self.assertEqual(self.asked(p.Take), [ticket, ticket])
+        self.until(lambda: [end.ticket for end in self.agent.ends] == [ticket])
+        # What found nothing ends at once, and what is not loaded with the connection.
+        self.storage.batched_contains(keys("b", 1))
+        self.until(lambda: len(self.agent.ends) == 2)
+        self.storage.batched_contains(names)
+        self.storage.close()
+        self.until(lambda: len(self.agent.ends) == 3)
 
     def test_what_lmcache_has_no_room_for_is_not_loaded(self) -> None:
         names = keys("a", 6)

@@ -8,7 +8,9 @@ import mmap
 import os
 import sys
 import tempfile
+import time
 import unittest
+import unittest.mock
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
@@ -16,9 +18,10 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 from memory_agent import MemoryAgent
 
 from holdfast_kv.client import Client, Settings
+from holdfast_kv.held import HELD_MAX, HELD_SECONDS
 from holdfast_kv.mover import Mover, shared_mapping
 from holdfast_kv.namespace import REQUIRED_FIELDS
-from holdfast_kv.protocol import Chain
+from holdfast_kv.protocol import Chain, Finished, Load, LookUp
 from holdfast_kv.regions import SharedMemory
 
 FIELDS = dict.fromkeys(REQUIRED_FIELDS, "1") | {"block_tokens": "16"}
@@ -114,6 +117,86 @@ class MoverTest(unittest.TestCase):
         self.mover.save(chain, 0, payloads[:2])
         self.mover.save(chain, 3, payloads[3:])
         self.assertEqual(self.mover.load(chain, 0, payloads), 2)
+
+    # ---- whose loads they are
+
+    def payloads(self, count: int) -> list[list[tuple[int, int]]]:
+        memory = memoryview(bytearray(BLOCK * count))
+        self.addCleanup(memory.release)
+        return [[(address_of(memory) + BLOCK * number, BLOCK)] for number in range(count)]
+
+    def heard(self, kind: type[Load] | type[Finished] | type[LookUp]) -> list[int]:
+        """The requests that frames of a kind name, in order."""
+        self.assertTrue(self.mover.client.ping().result(30))
+        named = [frame for frame in self.agent.heard if isinstance(frame, kind)]
+        # The check at the attach loads, too.
+        named = [frame for frame in named if not (isinstance(frame, Load) and frame.chain.group == 0xFFFF)]
+        return [frame.request if isinstance(frame, Load) else frame.ticket for frame in named]
+
+    def test_a_look_up_ends_behind_the_loads_of_what_it_found(self) -> None:
+        chain, payloads = self.chain("held", 6), self.payloads(6)
+        self.mover.save(chain, 0, payloads)
+        self.assertEqual(self.mover.look_up(chain, prompt_tokens=96), 6)
+        (ticket,) = self.heard(LookUp)
+        self.assertEqual(self.heard(Finished), [])
+        # In two calls, as an engine that loads so many pages at a time makes them.
+        self.assertEqual(self.mover.load(chain, 0, payloads[:4]), 4)
+        self.assertEqual(self.heard(Finished), [])
+        self.assertEqual(self.mover.load(chain, 4, payloads[4:]), 2)
+        self.assertEqual(self.heard(Load), [ticket, ticket])
+        self.assertEqual(self.heard(Finished), [ticket])
+        # Nobody asked for this one.
+        self.mover.load(chain, 0, payloads)
+        self.assertEqual(self.heard(Load)[2:], [0])
+
+    def test_what_found_nothing_ends_at_once(self) -> None:
+        self.assertEqual(self.mover.look_up(self.chain("nothing", 3), prompt_tokens=48), 0)
+        self.assertEqual(self.heard(Finished), self.heard(LookUp))
+
+    def test_a_load_that_falls_short_is_the_last_of_its_look_up(self) -> None:
+        chain, payloads = self.chain("short", 4), self.payloads(4)
+        self.mover.save(chain, 0, payloads)
+        self.mover.look_up(chain, prompt_tokens=64)
+        self.agent.blocks.pop((chain.keys[2], 0, 0))
+        self.assertEqual(self.mover.load(chain, 0, payloads), 2)
+        self.assertEqual(self.heard(Finished), self.heard(LookUp))
+
+    def test_prompts_that_begin_alike_have_their_own_loads(self) -> None:
+        long, payloads = self.chain("alike", 6), self.payloads(6)
+        self.mover.save(long, 0, payloads)
+        short = Chain(long.keys[:3])
+        for chain in (short, long):
+            self.mover.look_up(chain, prompt_tokens=16)
+        first, second = self.heard(LookUp)
+        self.mover.load(long, 0, payloads)
+        self.mover.load(short, 0, payloads[:3])
+        self.assertEqual(self.heard(Load)[-2:], [second, first])
+        self.assertEqual(self.heard(Finished), [second, first])
+
+    def test_look_ups_without_a_load_end_when_there_are_many_or_they_are_old(self) -> None:
+        chain, payloads = self.chain("many", 1), self.payloads(1)
+        self.mover.save(chain, 0, payloads)
+        for _ in range(HELD_MAX + 3):
+            self.mover.look_up(chain, prompt_tokens=16)
+        asked = self.heard(LookUp)
+        self.assertEqual(self.heard(Finished), asked[:3])
+        with unittest.mock.patch("holdfast_kv.held.time.monotonic", return_value=time.monotonic() + HELD_SECONDS + 1):
+            self.mover.look_up(chain, prompt_tokens=16)
+        self.assertEqual(self.heard(Finished), asked)
+        self.mover.load(chain, 0, payloads)
+        self.assertEqual(self.heard(Finished), self.heard(LookUp))
+
+    def test_parts_of_a_page_are_one_look_up(self) -> None:
+        chain = self.chain("parts", 2)
+        memory = memoryview(bytearray(BLOCK * 4))
+        payloads = [[(address_of(memory) + 2 * BLOCK * number, 2 * BLOCK)] for number in range(2)]
+        self.mover.save(chain, 0, payloads)
+        self.assertEqual(self.mover.look_up(chain, prompt_tokens=32), 2)
+        self.assertEqual(self.mover.load(chain, 0, payloads), 2)
+        (ticket,) = self.heard(LookUp)
+        # The parts beyond the first are in groups that nobody looked up.
+        self.assertEqual(self.heard(Load), [ticket, 0])
+        self.assertEqual(self.heard(Finished), [ticket])
 
     def test_files_behind_memory_are_found(self) -> None:
         with tempfile.NamedTemporaryFile(dir="/dev/shm") as file:

@@ -11,7 +11,7 @@ from memory_agent import MemoryAgent
 
 from holdfast_kv.client import Client, Settings
 from holdfast_kv.namespace import REQUIRED_FIELDS, EngineKeys, engine_key, namespace_digest
-from holdfast_kv.protocol import KEYS_MAX, Cancel, Save
+from holdfast_kv.protocol import KEYS_MAX, Cancel, Load, Save
 from holdfast_kv.regions import SharedMemory
 from holdfast_kv.tier import ENDED_NAMES_MAX, ENDED_REQUESTS_MAX, Block, JobEnd, Tier, name_of
 
@@ -151,6 +151,21 @@ class TierTest(unittest.TestCase):
         self.assertEqual(self.tier.look_up("r", keys[0]), None)
         self.tier.finished("r")
         self.assertEqual(self.tier._requests, {})
+
+    def test_every_load_of_a_request_names_its_first_look_up(self) -> None:
+        keys = hashes("a", 6)
+        self.save(keys, "other")
+        # The engine names more blocks of the chain in a later step.
+        self.verdicts("r", keys[:4])
+        self.verdicts("r", keys)
+        first, later = self.tier._requests["r"].chains[0].tickets
+        self.assertEqual([frame.prompt_tokens > 0 for frame in self.agent.heard if frame.ticket in (first, later)], [True, False])
+        # Block 2 the engine has itself.
+        self.tier.load(2, "r", self.blocks([keys[0], keys[1], keys[3], keys[4], keys[5]], [0, 1, 3, 4, 5]))
+        self.assertTrue(self.end().is_whole)
+        loads = [frame for frame in self.agent.heard if isinstance(frame, Load) and frame.chain.group != 0xFFFF]
+        self.assertEqual([(load.request, load.asker) for load in loads], [(first, 0), (first, 0)])
+        self.assertEqual([(load.first, len(load.chain.keys)) for load in loads], [(0, 0), (3, 6)])
 
     def test_save_behind_the_end_goes_on_from_its_turn(self) -> None:
         keys = hashes("a", 6)

@@ -45,6 +45,8 @@ class _Group:
 
     chain: Chain
     members: list[int]
+    #: Of a load: the look-up that found them; 0: none is known.
+    request: int = 0
 
 
 @dataclass(slots=True)
@@ -54,6 +56,7 @@ class _Piece:
     chain: Chain
     first: int
     members: list[int]
+    request: int = 0
     #: How many the next piece of the task has.
     following: int = 0
 
@@ -85,6 +88,8 @@ class HoldfastL2(L2AdapterInterface):
         self._loaded: dict[int, Bitmap] = {}
         #: Look-ups that hold their blocks until they are unlocked, by their first key.
         self._held: dict[ObjectKey, list[int]] = {}
+        #: Those of them that no load was made for yet.
+        self._unloaded: dict[ObjectKey, list[int]] = {}
         self._keys: dict[tuple[str, int, str, Layout], EngineKeys] = {}
         self._link: Link | None = None
         self._is_closed = False
@@ -162,6 +167,7 @@ class HoldfastL2(L2AdapterInterface):
             ticket, answer = link.client.lookup(group.chain, prompt_tokens=tokens)
             with self._lock:
                 self._held.setdefault(keys[group.members[0]], []).append(ticket)
+                self._unloaded.setdefault(keys[group.members[0]], []).append(ticket)
 
             def found(future: Future[Found], members: list[int] = group.members) -> None:
                 hits = future.result().hit_blocks
@@ -181,6 +187,8 @@ class HoldfastL2(L2AdapterInterface):
         """The objects need not be looked after any more."""
         with self._lock:
             tickets = [ticket for key in keys for ticket in self._held.pop(key, ())]
+            for key in keys:
+                self._unloaded.pop(key, None)
         if self._link is not None:
             for ticket in tickets:
                 self._link.client.finished(ticket)
@@ -199,6 +207,10 @@ class HoldfastL2(L2AdapterInterface):
                 self._notify_keys_accessed([keys[at] for at in sorted(task.done)])
 
         groups = self._groups(link, keys, map(Layout.of_object, objects)) if link and link.takes(objects) else []
+        with self._lock:
+            for group in groups:
+                tickets = self._unloaded.get(keys[group.members[0]])
+                group.request = tickets.pop(0) if tickets else 0
         self._run(number, task, groups, 2, end, link, objects, self._load)
         return number
 
@@ -207,7 +219,7 @@ class HoldfastL2(L2AdapterInterface):
             then(set(piece.members[: future.result()]), future.result() * link.block_bytes)
 
         wanted = [objects[at] for at in piece.members]
-        link.load(piece.chain, piece.first, wanted, self._deadline).add_done_callback(loaded)
+        link.load(piece.chain, piece.first, wanted, self._deadline, piece.request).add_done_callback(loaded)
 
     def query_load_result(self, task_id: int) -> Bitmap | None:
         """The result, once."""
@@ -267,7 +279,12 @@ class HoldfastL2(L2AdapterInterface):
         """Moves a task's objects in pieces, one job of the agent each."""
         step = link.piece if link else 1
         pieces = [
-            _Piece(_up_to(group.chain, min(first + step, len(group.members))), first, group.members[first : first + step])
+            _Piece(
+                _up_to(group.chain, min(first + step, len(group.members))),
+                first,
+                group.members[first : first + step],
+                group.request,
+            )
             for group in groups
             for first in range(0, len(group.members), step)
         ]

@@ -171,23 +171,27 @@ class Link:
 
     # ---- loads
 
-    def load(self, chain: Chain, first: int, objects: Sequence[MemoryObj], deadline: float) -> Future[int]:
+    def load(
+        self, chain: Chain, first: int, objects: Sequence[MemoryObj], deadline: float, request: int = 0
+    ) -> Future[int]:
         """Brings the blocks from ``first`` on into objects; how many leading ones came, when their last byte is there. Does
-        not wait."""
+        not wait. ``request`` is the look-up that found them, if that is open."""
         came: Future[int] = Future()
         if self.client.arena is None:
-            self.begin(lambda: self._load_staged(chain, first, objects, deadline, came, 0))
+            self.begin(lambda: self._load_staged(chain, first, objects, deadline, request, came, 0))
             return came
 
         def taken(lease: Future[Lease | None]) -> None:
-            self.end(lambda: self._load_leased(chain, first, objects, deadline, came, lease.result()))
+            self.end(lambda: self._load_leased(chain, first, objects, deadline, request, came, lease.result()))
 
-        self.client.take(chain, first, len(objects), deadline=deadline).add_done_callback(taken)
+        lent = self.client.take(chain, first, len(objects), request=request, deadline=deadline)
+        lent.add_done_callback(taken)
         return came
 
     def _load_leased(
-        self, chain: Chain, first: int, objects: Sequence[MemoryObj], deadline: float, came: Future[int], lease: Lease | None
-    ) -> None:
+        self, chain: Chain, first: int, objects: Sequence[MemoryObj], deadline: float, request: int, came: Future[int],
+        lease: Lease | None,
+    ) -> None:  # fmt: skip
         """Copies blocks out of the agent's arena; what was not lent is staged. LMCache uses its buffers when it likes, and
         nobody could look at a lease's word behind it: so the copy ends before the lease does."""
         done = 0
@@ -202,11 +206,12 @@ class Link:
         if done == len(objects):
             came.set_result(done)
         else:
-            self.begin(lambda: self._load_staged(chain, first, objects, deadline, came, done))
+            self.begin(lambda: self._load_staged(chain, first, objects, deadline, request, came, done))
 
     def _load_staged(
-        self, chain: Chain, first: int, objects: Sequence[MemoryObj], deadline: float, came: Future[int], done: int
-    ) -> None:
+        self, chain: Chain, first: int, objects: Sequence[MemoryObj], deadline: float, request: int, came: Future[int],
+        done: int,
+    ) -> None:  # fmt: skip
         """Has the agent copy what is not there yet. On the thread that begins jobs, which may wait for slots."""
         rest = objects[done:]
         slots = self._lend(rest, deadline, fills=False)
@@ -225,7 +230,8 @@ class Link:
 
             self.end(bring)
 
-        self.client.load(chain, first + done, slots.places, deadline=deadline).add_done_callback(loaded)
+        job = self.client.load(chain, first + done, slots.places, request=request, deadline=deadline)
+        job.add_done_callback(loaded)
 
     # ---- slots
 

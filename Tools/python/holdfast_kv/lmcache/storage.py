@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmcache.v1.storage_backend.abstract_backend import StoragePluginInterface
 
+from ..held import HeldLookUps
 from ..namespace import EngineKeys, namespace_digest
 from ..protocol import Chain, Saved
 from .layout import Layout
@@ -64,6 +65,7 @@ class HoldfastStorage(StoragePluginInterface):
             Layout.of(metadata.get_shapes(), metadata.get_dtypes()),
             int(self._params.get("staging_bytes", 256 << 20)),
         )
+        self._held = HeldLookUps(self._link.client)
         self._lock = threading.Lock()
         self._putting: set[CacheEngineKey] = set()
         self._pins: dict[CacheEngineKey, int] = {}
@@ -84,9 +86,10 @@ class HoldfastStorage(StoragePluginInterface):
             return 0
         # Each worker asks for its own part of the prompt, whose tokens are counted once.
         tokens = 0 if keys[0].worker_id else len(keys) * self._link.block_tokens
-        ticket, answer = self._link.client.lookup(self._chain(keys), prompt_tokens=tokens)
+        chain = self._chain(keys)
+        ticket, answer = self._link.client.lookup(chain, prompt_tokens=tokens)
         hits = min(len(keys), answer.result().hit_blocks)
-        self._link.client.finished(ticket)
+        self._held.hold(ticket, chain, hits)
         if pin:
             for key in keys[:hits]:
                 self.pin(key)
@@ -171,17 +174,27 @@ class HoldfastStorage(StoragePluginInterface):
 
     def batched_get_blocking(self, keys: list[CacheEngineKey]) -> list[MemoryObj | None]:
         """Chunks in buffers of LMCache's, None for those that did not come."""
-        got: list[MemoryObj | None] = [None] * len(keys)
         if not self._link.client.is_open:
+            return [None] * len(keys)
+        chain, came = self._chain(keys), 0
+        request = self._held.claim(chain)
+        try:
+            got = self._get(chain, request)
+            came = next((at for at, thing in enumerate(got) if thing is None), len(got))
             return got
-        chain = self._chain(keys)
+        finally:
+            self._held.loaded(request, came, is_whole=came == len(keys))
+
+    def _get(self, chain: Chain, request: int) -> list[MemoryObj | None]:
+        """Chunks of a chain in buffers of LMCache's, None for those that did not come."""
+        got: list[MemoryObj | None] = [None] * len(chain.keys)
         loads: list[tuple[int, list[MemoryObj], Future[int]]] = []
-        for first in range(0, len(keys), self._link.piece):
-            wanted = min(self._link.piece, len(keys) - first)
+        for first in range(0, len(got), self._link.piece):
+            wanted = min(self._link.piece, len(got) - first)
             buffers = self._buffers(wanted)
             if buffers:
                 cut = Chain(chain.keys[: first + len(buffers)], chain.group, chain.shard, chain.shards)
-                loads.append((first, buffers, self._link.load(cut, first, buffers, self._deadline)))
+                loads.append((first, buffers, self._link.load(cut, first, buffers, self._deadline, request)))
             if len(buffers) < wanted:
                 break
         is_gap = False
@@ -253,6 +266,7 @@ class HoldfastStorage(StoragePluginInterface):
 
     def close(self) -> None:
         """Leaves the agent, after the last byte."""
+        self._held.close()
         self._link.close()
 
     def _chain(self, keys: Sequence[CacheEngineKey]) -> Chain:
