@@ -54,7 +54,7 @@ extension NamedSettings {
     /// Takes all settings of a YAML text.
     public mutating func read(yaml text: String, file: String) throws(OperatorError) {
         let node: Node?
-        do { node = try compose(yaml: text) } catch { throw OperatorError("is not YAML: \(error)", at: file) }
+        do { node = try compose(yaml: text) } catch { throw OperatorError(yaml: error, at: file) }
         guard let node else { return }
         guard let mapping = node.mapping else {
             throw OperatorError("holds no settings", at: file, remedy: "write `name: value` lines")

@@ -1,5 +1,6 @@
 // A store's settings: what `--print-config` writes is what holds without it.
 
+import Foundation
 import KVModel
 import KVSettings
 import KVStore
@@ -30,5 +31,39 @@ import Testing
         #expect(error?.what == "there is no setting `lane`")
         #expect(error?.place == "s.yaml:2")
         #expect(error?.remedy == "the nearest is `lanes`")
+    }
+
+    @Test(arguments: [
+        ("# c\nlanes: 2\nhttp: secret\nlanes: 3\n", "s.yaml:2:1: `lanes` stands there twice, here first"),
+        (
+            "lanes: 2\nhttp: \"secret\n",
+            "s.yaml:3:1: is not YAML: found unexpected end of stream (in what begins in line 2)"
+        ),
+    ])
+    func aFileThatIsNotYAMLIsNamedByItsPlaceAndNeverQuoted(text: String, sentence: String) {
+        var settings = StoreConfiguration()
+        let error = #expect(throws: OperatorError.self) { try settings.read(yaml: text, file: "s.yaml") }
+        #expect(error?.description == sentence)
+    }
+
+    @Test(arguments: [
+        "local: {key: 00112233445566778899aabbccddeeff}\nlocal: {key: ffeeddccbbaa99887766554433221100}\n",
+        "local: {key: \"00112233445566778899aabbccddeeff}\n",
+        "local: {key: 00112233445566778899aabbccddeeff\n",
+        "local: {key: 00112233445566778899aabbccddeeff, operator: *ffeeddccbbaa}\n",
+    ])
+    func noKeyOfATenantIsInAnError(text: String) throws {
+        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("hf-tenants-\(UUID())")
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(at: folder) }
+        let file = folder.appendingPathComponent("tenants").path
+        let attributes: [FileAttributeKey: Any] = [.posixPermissions: 0o600]
+        #expect(FileManager.default.createFile(atPath: file, contents: Data(text.utf8), attributes: attributes))
+        let error = #expect(throws: OperatorError.self) { _ = try Tenants(file: file) }
+        let said = try #require(error?.description)
+        #expect(said.hasPrefix("\(file):"), "\(said)")
+        #expect(!said.contains("00112233"), "\(said)")
+        #expect(!said.contains("ffeedd"), "\(said)")
+        #expect(!said.contains("\n"), "\(said)")
     }
 }

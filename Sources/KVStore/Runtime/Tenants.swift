@@ -41,7 +41,7 @@ public struct Tenants: Sendable {
         }
         let mapping: Node.Mapping
         do { mapping = try compose(yaml: text)?.mapping ?? [:] } catch {
-            throw OperatorError("is not YAML: \(error)", at: file)
+            throw OperatorError(yaml: error, at: file)
         }
         byName = [:]
         for (key, value) in mapping {
