@@ -71,22 +71,18 @@ extension Ctl {
         @Argument(help: "A key, or the number of a conversation.") var subject: String
         @Option(name: .long, help: ArgumentHelp("The agent's address (its `http`).", valueName: "address")) var agent =
             "127.0.0.1:9471"
-        @Option(name: .long, help: ArgumentHelp("Of a key: its group.", valueName: "number")) var group: UInt16 = 0
-        @Option(name: .long, help: ArgumentHelp("Of a key: its shard, as 0/1.", valueName: "i/n")) var shard = "0/1"
+        @OptionGroup var object: ObjectOptions
         @Option(name: .long, help: ArgumentHelp("Seconds that an answer may take.", valueName: "seconds")) var within =
             10.0
         @Flag(name: .long, help: "Prints JSON.") var json = false
 
         func run() async throws {
-            let parts = shard.split(separator: "/", omittingEmptySubsequences: false).map { UInt16($0) }
-            guard parts.count == 2, let place = parts[0], let count = parts[1], place < count else {
-                throw OperatorError("`\(shard)` is no shard like 0/1", at: "--shard")
-            }
+            let part = try object.part()
             let path: String
             if subject.count < 64, let session = UInt64(subject) {
                 path = "/explain?session=\(session)"
             } else if (try? readKey(subject)) != nil {
-                path = "/explain?key=\(subject)&group=\(group)&shard=\(place)&shards=\(count)"
+                path = "/explain?key=\(subject)&group=\(object.group)&shard=\(part.shard)&shards=\(part.count)"
             } else {
                 throw OperatorError(
                     "`\(subject)` is neither a key of 64 hexadecimal digits nor the number of a conversation",

@@ -88,14 +88,17 @@ extension Ctl {
         @Argument(help: "The namespace.") var namespace: String
         @Argument(help: "The whole key, 64 hexadecimal digits.") var key: String
         @Argument(help: "The file to write.") var file: String
+        @OptionGroup var object: ObjectOptions
         @OptionGroup var to: StoreConnectionOptions
 
         func run() async throws {
+            let name = try object.name(key)
             let room = 64 << 20
             let connection = try to.connect(payloadBytes: room)
             let handle = try await connection.known(namespace)
             let response = try await connection.ask(
-                .get(handle, ObjectName(try readKey(key))), slot: MemorySlice(offset: 0, count: room))
+                .get(handle, name), slot: MemorySlice(offset: 0, count: room), accepting: [.ok, .absent])
+            guard response.status == .ok else { throw object.absence(of: name, in: namespace, at: to.store) }
             guard case .object(let count, _, _) = response.body else { return }
             let bytes = unsafe Array(connection.memory[MemorySlice(offset: 0, count: count)])
             try NamedFile(file).write(bytes)

@@ -14,14 +14,15 @@ extension Ctl {
             discussion: "Refused when the namespace's budget for pins is spent. Pins survive a restart.")
         @Argument(help: "The namespace.") var namespace: String
         @Argument(help: "Keys, 64 hexadecimal digits each.") var keys: [String]
+        @OptionGroup var object: ObjectOptions
         @Option(name: .long, help: ArgumentHelp("Who pins.", valueName: "name")) var owner = "ctl"
         @Option(name: .customLong("for"), help: ArgumentHelp("Seconds; 0 is until unpinned.", valueName: "seconds"))
         var seconds: UInt32 = 0
         @OptionGroup var to: StoreConnectionOptions
 
         func run() async throws {
+            let names = try keys.map { try object.name($0) }
             let connection = try to.connect()
-            let names = try keys.map { ObjectName(try readKey($0)) }
             let handle = try await connection.known(namespace)
             let request = Request.pin(handle, names, owner: owner, lifetimeSeconds: seconds)
             try Ctl.show(try await connection.ask(request), of: keys, json: to.json)
@@ -32,12 +33,13 @@ extension Ctl {
         static let configuration = CommandConfiguration(abstract: "Ends pins.")
         @Argument(help: "The namespace.") var namespace: String
         @Argument(help: "Keys, 64 hexadecimal digits each.") var keys: [String]
+        @OptionGroup var object: ObjectOptions
         @Option(name: .long, help: ArgumentHelp("Who pinned.", valueName: "name")) var owner = "ctl"
         @OptionGroup var to: StoreConnectionOptions
 
         func run() async throws {
+            let names = try keys.map { try object.name($0) }
             let connection = try to.connect()
-            let names = try keys.map { ObjectName(try readKey($0)) }
             let handle = try await connection.known(namespace)
             try Ctl.show(try await connection.ask(.unpin(handle, names, owner: owner)), of: keys, json: to.json)
         }
@@ -72,7 +74,9 @@ extension Ctl {
             for pin in pins {
                 let end =
                     pin.expires == 0 ? "until unpinned" : "until \(Date(timeIntervalSince1970: Double(pin.expires)))"
-                try print("\(pin.namespace) \(pin.key) \(pin.owner) \(end)" + (pin.isDangling ? " (dangling)" : ""))
+                try print(
+                    "\(pin.namespace) \(pin.key) \(pin.group) \(pin.shard)/\(pin.shardCount) \(pin.owner) \(end)"
+                        + (pin.isDangling ? " (dangling)" : ""))
             }
         }
     }

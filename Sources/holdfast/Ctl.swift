@@ -145,12 +145,15 @@ struct Ctl: AsyncParsableCommand {
         static let configuration = CommandConfiguration(abstract: "All that is known of one object, as JSON.")
         @Argument(help: "The namespace.") var namespace: String
         @Argument(help: "The key, 64 hexadecimal digits.") var key: String
+        @OptionGroup var object: ObjectOptions
         @OptionGroup var to: StoreConnectionOptions
 
         func run() async throws {
+            let name = try object.name(key)
             let connection = try to.connect()
-            let name = ObjectName(try readKey(key))
-            let response = try await connection.ask(.describe(try await connection.known(namespace), name))
+            let handle = try await connection.known(namespace)
+            let response = try await connection.ask(.describe(handle, name), accepting: [.ok, .absent])
+            guard response.status == .ok else { throw object.absence(of: name, in: namespace, at: to.store) }
             guard case .text(let json) = response.body else { return }
             try print(String(decoding: json, as: UTF8.self))
         }

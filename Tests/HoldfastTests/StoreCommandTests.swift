@@ -47,6 +47,7 @@ import Testing
         let described = try store.ctl("stat", "demo", key)
         #expect(try described.object["payloadBytes"] as? Int == 65536)
         #expect(try described.object["durability"] as? String == "restart-safe")
+        #expect(try described.object["key"] as? String == key)
         let copy = scratch.folder.appendingPathComponent("copy")
         #expect(try counts(store.ctl("get", "demo", key, copy.path, "--json")) == ["payloadBytes": 65536])
         #expect(try Data(contentsOf: copy) == Data(contentsOf: URL(filePath: file)).prefix(65536))
@@ -63,7 +64,30 @@ import Testing
         #expect(gone.output == "0 blocks right, 5 missing, 0 wrong\n")
         let missed = try store.ctl("stat", "demo", key)
         #expect(missed.exitCode == 1)
-        #expect(missed.errors == "Error: \(store.address): the store says `absent`\n")
+        #expect(
+            missed.errors == "Error: \(store.address): no object \(key), group 0, shard 0/1, in `demo`; "
+                + "`ctl ls` prints keys, groups and shards\n")
+    }
+
+    @Test func anObjectIsNamedByItsGroupAndShardToo() throws {
+        let scratch = try Scratch()
+        let store = try StoreProcess(scratch)
+        _ = try store.ctl("put", "demo", try file(scratch), "--block", "64KiB")
+        let key = try #require(try list(store.ctl("ls", "demo", "--json")).first?["key"] as? String)
+        #expect(try store.ctl("stat", "demo", key, "--group", "0", "--shard", "0/1").exitCode == 0)
+        let other = ["--group", "3", "--shard", "1/2"]
+        let words = "no object \(key), group 3, shard 1/2, in `demo`"
+        let copy = scratch.folder.appendingPathComponent("copy").path
+        for order in [["stat", "demo", key], ["get", "demo", key, copy]] {
+            let asked = try store.order(order + other)
+            #expect(asked.exitCode == 1)
+            #expect(asked.errors.contains(words), "\(asked.errors)")
+        }
+        #expect(try store.ctl("pin", "demo", key, "--owner", "me").output == "\(key) ok\n")
+        #expect(try store.order(["pin", "demo", key] + other).output == "\(key) absent\n")
+        #expect(try store.ctl("pins").output == "demo \(key) 0 0/1 me until unpinned\n")
+        let none = try store.ctl("stat", "demo", key, "--shard", "2/2")
+        #expect(none.errors.contains("`2/2` is no shard like 0/1"), "\(none.errors)")
     }
 
     @Test func pinsAndNamespacesSurviveAnOrderlyRestart() throws {

@@ -56,6 +56,11 @@ final class StoreProcess {
 
     /// Runs `holdfast ctl` on it.
     func ctl(_ arguments: String..., keys other: String? = nil, tenant: String = "local") throws -> CommandRun {
+        try order(arguments, keys: other, tenant: tenant)
+    }
+
+    /// Runs `holdfast ctl` on it, with words in a list.
+    func order(_ arguments: [String], keys other: String? = nil, tenant: String = "local") throws -> CommandRun {
         try CommandRun.holdfast(
             ["ctl"] + arguments + ["--store", address, "--keys", other ?? keys, "--tenant", tenant])
     }

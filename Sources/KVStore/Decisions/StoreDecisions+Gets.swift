@@ -166,7 +166,7 @@ extension StoreDecisions {
             if read.kind == .get { deliver(index) } else { endRead(index, .ok) }
             return
         }
-        note("the payload of block \(name(of: read.object).key.short.text) is wrong on its drive; it is quarantined")
+        note("the payload of block \(name(of: read.object).key.text) is wrong on its drive; it is quarantined")
         totals.damagedFound += 1
         damage(read.object)
         endRead(index, .corrupt)
@@ -229,11 +229,6 @@ extension StoreDecisions {
         objects[number].uses = ranking.uses(objects[number].uses, againAfter: rested)
         objects[number].touched = second
     }
-}
-
-extension BlockKey {
-    /// 32 hex digits.
-    var text: String { hexadecimal(high) + hexadecimal(low) }
 }
 
 /// 16 hex digits.

@@ -85,8 +85,8 @@ extension StoreDecisions {
         let record = objects[number]
         let list = extents(of: number)
         let status = ObjectStatus(
-            key: record.key.text, namespace: namespaces[Int(namespace)].name, group: Int(name.group),
-            shard: Int(name.shard), shardCount: Int(name.shardCount), payloadBytes: Int(record.payloadBytes),
+            key: self.name(of: number).key.text, namespace: namespaces[Int(namespace)].name,
+            group: Int(name.group), shard: Int(name.shard), shardCount: Int(name.shardCount), payloadBytes: Int(record.payloadBytes),
             payloadChecksum: hexadecimal(record.payloadChecksum), indexInChain: Int(record.depth),
             drive: drive(of: number), extents: (0..<list.count).map { Int(list[$0]) },
             durability: record.flags.contains(.isVolatile) ? .volatile : .restartSafe,

@@ -77,7 +77,7 @@ public struct StoreStatus: Codable, Sendable, Equatable {
 
 /// The state of one object.
 public struct ObjectStatus: Codable, Sendable, Equatable {
-    /// The hex digits of its key: 32 of a block, 64 of a pin.
+    /// The 64 hex digits of its key; the store remembers the first half, the other half is zeros.
     public var key: String
     /// The namespace.
     public var namespace: String
@@ -117,7 +117,7 @@ public struct ObjectStatus: Codable, Sendable, Equatable {
 public struct PinStatus: Codable, Sendable, Equatable {
     /// The namespace.
     public var namespace: String
-    /// The hex digits of its key: 32 of a block, 64 of a pin.
+    /// The 64 hex digits of its key.
     public var key: String
     /// The group of layers.
     public var group: Int
