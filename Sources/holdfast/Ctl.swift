@@ -94,7 +94,7 @@ struct Ctl: AsyncParsableCommand {
             discussion: """
                 One line an object: key, group, shard, bytes, `p` for pinned, `r` for restart-safe. The store \
                 remembers the first half of each key; the other half is printed as zeros, and all orders but `get` \
-                take such keys.
+                take such keys. How many --limit left out is said on standard error, and as `leftOut` in JSON.
                 """)
         @Argument(help: "The namespace.") var namespace: String
         @Option(name: .long, help: ArgumentHelp("How many at most.", valueName: "count")) var limit = 1000
@@ -107,6 +107,7 @@ struct Ctl: AsyncParsableCommand {
         func run() async throws {
             let connection = try to.connect()
             let handle = try await connection.known(namespace)
+            let count = try await connection.space(namespace).objects
             var cursor: UInt64 = 0
             var left = limit
             var lines: [[String: Any]] = []
@@ -134,9 +135,15 @@ struct Ctl: AsyncParsableCommand {
                 left -= objects.count
                 cursor = next
             } while cursor != 0 && left > 0
+            // Objects come and go meanwhile: what is left out is as of the begin.
+            let leftOut = cursor == 0 ? 0 : max(0, count - limit)
             if to.json {
-                let data = try JSONSerialization.data(withJSONObject: lines, options: [.sortedKeys])
+                let page: [String: Any] = ["objects": lines, "leftOut": leftOut]
+                let data = try JSONSerialization.data(withJSONObject: page, options: [.sortedKeys])
                 try print(String(decoding: data, as: UTF8.self))
+            } else if leftOut > 0 {
+                let words = "\(leftOut) of \(count) objects are left out; --limit \(count) lists all\n"
+                try FileHandle.standardError.write(contentsOf: Data(words.utf8))
             }
         }
     }

@@ -143,11 +143,16 @@ struct StoreConnection {
     /// The handle of a namespace that is there.
     func known(_ name: String) async throws -> NamespaceHandle {
         // Opening makes what is not there; a question must not.
-        let found = try await result("namespaces", OrderArguments(namespace: name)).namespaces ?? []
-        guard !found.isEmpty else {
+        _ = try await space(name)
+        return try await namespace(name)
+    }
+
+    /// How a namespace that is there is doing.
+    func space(_ name: String) async throws -> StoreStatus.Namespace {
+        guard let found = try await result("namespaces", OrderArguments(namespace: name)).namespaces?.first else {
             throw OperatorError("there is no namespace `\(name)`", at: address, remedy: "`ctl namespace ls` names them")
         }
-        return try await namespace(name)
+        return found
     }
 
     /// The handle of a namespace, which the store makes if it is not there.

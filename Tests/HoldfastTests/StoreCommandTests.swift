@@ -20,6 +20,10 @@ import Testing
         try JSONSerialization.jsonObject(with: Data(run.output.utf8)) as? [[String: Any]] ?? []
     }
 
+    private func objects(_ run: CommandRun) throws -> [[String: Any]] {
+        try run.object["objects"] as? [[String: Any]] ?? []
+    }
+
     private func counts(_ run: CommandRun) throws -> [String: Int] {
         try run.object.compactMapValues { $0 as? Int }
     }
@@ -35,10 +39,16 @@ import Testing
         #expect(try counts(checked) == ["right": 5, "missing": 0, "wrong": 0])
         #expect(checked.exitCode == 0)
 
-        let listed = try list(store.ctl("ls", "demo", "--json"))
+        let listed = try objects(store.ctl("ls", "demo", "--json"))
         #expect(listed.count == 5)
         #expect(listed.compactMap { $0["payloadBytes"] as? Int }.reduce(0, +) == 300_000)
-        #expect(try list(store.ctl("ls", "demo", "--json", "--limit", "2")).count == 2)
+        let some = try store.ctl("ls", "demo", "--json", "--limit", "2")
+        #expect(try objects(some).count == 2)
+        #expect(try some.object["leftOut"] as? Int == 3)
+        let few = try store.ctl("ls", "demo", "--limit", "2")
+        #expect(few.output.split(separator: "\n").count == 2)
+        #expect(few.errors == "3 of 5 objects are left out; --limit 5 lists all\n")
+        #expect(try store.ctl("ls", "demo", "--limit", "5").errors.isEmpty)
         let lines = try store.ctl("ls", "demo").output.split(separator: "\n")
         #expect(lines.count == 5)
         #expect(lines.allSatisfy { $0.hasSuffix(" -r") })
@@ -73,7 +83,7 @@ import Testing
         let scratch = try Scratch()
         let store = try StoreProcess(scratch)
         _ = try store.ctl("put", "demo", try file(scratch), "--block", "64KiB")
-        let key = try #require(try list(store.ctl("ls", "demo", "--json")).first?["key"] as? String)
+        let key = try #require(try objects(store.ctl("ls", "demo", "--json")).first?["key"] as? String)
         #expect(try store.ctl("stat", "demo", key, "--group", "0", "--shard", "0/1").exitCode == 0)
         let other = ["--group", "3", "--shard", "1/2"]
         let words = "no object \(key), group 3, shard 1/2, in `demo`"
@@ -97,7 +107,7 @@ import Testing
             let store = try StoreProcess(scratch)
             #expect(store.start.contains("a tenant `local` with a new key was made"))
             _ = try store.ctl("put", "demo", file, "--block", "64KiB")
-            let key = try #require(try list(store.ctl("ls", "demo", "--json")).first?["key"] as? String)
+            let key = try #require(try objects(store.ctl("ls", "demo", "--json")).first?["key"] as? String)
             #expect(try store.ctl("pin", "demo", key, "--owner", "me").output == "\(key) ok\n")
             let absent = String(repeating: "0", count: 64)
             let both = try store.ctl("pin", "demo", key, absent, "--owner", "me", "--json")
