@@ -22,7 +22,7 @@ struct DriveChecks {
             let identity = superblock.identity
             let held = Finding(
                 path, .ok,
-                "drive \(identity.number + 1) of \(identity.count) of a store, "
+                "drive \(identity.number) of a store's \(identity.count), counted from 0, "
                     + "\(ByteSize.text(superblock.geometry.totalBytes)) in extents of "
                     + ByteSize.text(superblock.geometry.extentBytes))
             return [held] + use + transfers

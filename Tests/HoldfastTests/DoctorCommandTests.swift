@@ -82,6 +82,11 @@ import Testing
         let other = scratch.folder.appendingPathComponent("b.flash").path
         _ = try StoreProcess(scratch, ["--data", other]).end(SIGTERM)
         let first = scratch.folder.appendingPathComponent("store.flash").path
+        // Numbers are those of the store's log and metrics.
+        let whole = try CommandRun.holdfast(
+            ["doctor", "--config", try settings(scratch), "--data", first, "--data", other])
+        #expect(whole.output.contains("\(first): drive 0 of a store's 2, counted from 0"), "\(whole.output)")
+        #expect(whole.output.contains("\(other): drive 1 of a store's 2, counted from 0"), "\(whole.output)")
         try FileManager.default.removeItem(atPath: other)
         for (missing, code, verdict) in [("refuse", 1, "problem"), ("accept", 0, "warning"), ("replace", 0, "warning")]
         {
