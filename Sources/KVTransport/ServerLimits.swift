@@ -23,7 +23,7 @@ public struct ServerLimits: Sendable {
     public var outputBytesMax: Int
     /// How long a first wrong key waits for its refusal; each further one from the same address twice as long.
     public var failureDelay: Duration
-    /// The longest such wait.
+    /// The longest such wait: shorter than a client waits for its welcome, or it would take a refusal for a store that is gone.
     public var failureDelayMax: Duration
 
     /// Bounds of their parts.
@@ -48,7 +48,7 @@ public struct ServerLimits: Sendable {
     public static let standard = ServerLimits(
         sessionsMax: 512, unauthenticatedMax: 64, credits: 64, payloadBytesMax: 1 << 30,
         helloLimit: Duration(seconds: 5), stallLimit: Duration(seconds: 10), transferLimit: Duration(seconds: 120),
-        outputBytesMax: 4 << 20, failureDelay: Duration(milliseconds: 250), failureDelayMax: Duration(seconds: 8))
+        outputBytesMax: 4 << 20, failureDelay: Duration(milliseconds: 250), failureDelayMax: Duration(seconds: 4))
 
     /// Commands about requests that may wait at once: per request a `receive` and an answer, per session an end.
     package var commandCountMax: Int { sessionsMax * (2 * (credits + 1) + 2) }

@@ -189,6 +189,7 @@ package final class ServerPeer {
             setting.counters.sessionsOpened += 1
         case .refuseProof(let tenant):
             setting.counters.authenticationFailures += 1
+            host.refused(tenant: tenant, at: address, by: kind)
             phase = .refused(at: setting.now + setting.failedTries.add(address, tenant: tenant, at: setting.now))
         case .refuseVersion(let why):
             setting.counters.versionMismatches += 1

@@ -105,9 +105,16 @@ public protocol SessionHost: AnyObject, Sendable {
     var memory: BlockMemory { get }
     /// The secret of a tenant, or `nil`. Must take the same time for known and unknown ones.
     func secret(ofTenant tenant: String) -> [UInt8]?
+    /// Someone failed to prove a tenant's key. The name is what he says: any text.
+    func refused(tenant: String, at address: String, by carrier: Carrier)
     /// Takes an event. `full` only for `request`: the transport then stops reading from that session for a while; and for
     /// `opened`, when there are as many sessions as the host takes, over all transports: the client is told so.
     func deliver(_ event: SessionEvent) -> Acceptance
+}
+
+extension SessionHost {
+    /// Nobody is told.
+    public func refused(tenant: String, at address: String, by carrier: Carrier) {}
 }
 
 /// A server transport, as the store sees it.

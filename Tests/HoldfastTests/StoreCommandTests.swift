@@ -187,6 +187,10 @@ import Testing
         #expect(try store.ctl("put", "demo", file).errors.contains("\(file): is empty"))
         // And the store serves on.
         #expect(try store.ctl("status").exitCode == 0)
+        let log = store.end(SIGTERM).log
+        #expect(log.contains("a client could not prove its key"), "\(log)")
+        #expect(log.contains("tenant=local"), "\(log)")
+        #expect(log.contains("peer=tcp 127.0.0.1:"), "\(log)")
     }
 
     @Test func foreignDataIsRefusedAndStaysUntouched() throws {

@@ -25,6 +25,12 @@ struct FailedTriesTests {
         #expect(milliseconds("10.0.0.8:50000", "another") == 10)
     }
 
+    @Test func theLongestWaitEndsBeforeAClientGivesUp() {
+        let client = StoreClientConfiguration(routes: [], tenant: "tenant", secret: [])
+        #expect(ServerLimits.standard.failureDelayMax + Duration(seconds: 1) <= client.connectLimit)
+        #expect(ServerLimits.standard.failureDelayMax < ServerLimits.standard.helloLimit)
+    }
+
     @Test func eachFailureAtATenantDoublesTheWaitFromAnyAddress() {
         let waits = (0..<6).map { milliseconds("10.0.0.\($0):50000", "tenant") }
         #expect(waits == [10, 20, 40, 80, 100, 100])

@@ -8,7 +8,7 @@ private let secret = [UInt8](repeating: 7, count: 32)
 private let limits = ServerLimits(
     sessionsMax: 4, unauthenticatedMax: 4, credits: 4, payloadBytesMax: 1 << 14, helloLimit: Duration(seconds: 5),
     stallLimit: Duration(seconds: 10), transferLimit: Duration(seconds: 120), outputBytesMax: 1 << 14,
-    failureDelay: Duration(milliseconds: 250), failureDelayMax: Duration(seconds: 8))
+    failureDelay: Duration(milliseconds: 250), failureDelayMax: Duration(seconds: 4))
 
 /// A host that keeps what it must answer, and whose promises are checked.
 private final class ScriptedHost: SessionHost, @unchecked Sendable {

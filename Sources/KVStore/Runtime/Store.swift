@@ -19,6 +19,7 @@ public final class Store: SessionHost {
     public let payloadBytesMax: Int
 
     private let tenants: Mutex<Tenants>
+    private let refusedKeys = Mutex(RefusedKeys())
     let logger: Logger
     let signal: WakeSignal
     let fromSessions: Mailbox<SessionEvent>
@@ -123,6 +124,17 @@ public final class Store: SessionHost {
 
     /// The key of a tenant, or nil.
     public func secret(ofTenant tenant: String) -> [UInt8]? { tenants.withLock { $0.byName[tenant]?.secret } }
+
+    /// Says so in the log, at most once a second.
+    public func refused(tenant: String, at address: String, by carrier: Carrier) {
+        guard let count = refusedKeys.withLock({ $0.note(at: MonotonicClock.now) }) else { return }
+        logger.warning(
+            "a client could not prove its key",
+            metadata: [
+                "tenant": "\(tenant.prefix(200).plainLine)", "peer": "\(carrier.rawValue) \(address)",
+                "sinceLastLine": "\(count)",
+            ])
+    }
 
     /// Takes an event of a session, from any thread. What follows from it has mostly been said when this returns.
     public func deliver(_ event: SessionEvent) -> Acceptance {
