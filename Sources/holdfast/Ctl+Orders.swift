@@ -75,7 +75,8 @@ extension Ctl {
                 let end =
                     pin.expires == 0 ? "until unpinned" : "until \(Date(timeIntervalSince1970: Double(pin.expires)))"
                 try print(
-                    "\(pin.namespace) \(pin.key) \(pin.group) \(pin.shard)/\(pin.shardCount) \(pin.owner) \(end)"
+                    "\(pin.namespace.plainLine) \(pin.key) \(pin.group) \(pin.shard)/\(pin.shardCount) "
+                        + "\(pin.owner.plainLine) \(end)"
                         + (pin.isDangling ? " (dangling)" : ""))
             }
         }
@@ -99,7 +100,8 @@ extension Ctl {
                     let policy = space.policy
                     let quota = policy.quotaBytes == 0 ? "no quota" : "quota \(ByteSize.text(policy.quotaBytes))"
                     try print(
-                        "\(space.name): \(space.objects) objects, \(ByteSize.text(space.usedBytes)), \(quota), "
+                        "\(space.name.plainLine): \(space.objects) objects, "
+                            + "\(ByteSize.text(space.usedBytes)), \(quota), "
                             + "\(policy.durability.rawValue), \(policy.evictionClass.rawValue), "
                             + "pins \(ByteSize.text(space.pinnedBytes)) of \(ByteSize.text(policy.pinQuotaBytes))")
                 }

@@ -67,7 +67,8 @@ struct Ctl: AsyncParsableCommand {
                 }
                 for space in status.namespaces {
                     lines.append(
-                        "namespace    \(space.name): \(space.objects) objects, \(ByteSize.text(space.usedBytes)), "
+                        "namespace    \(space.name.plainLine): \(space.objects) objects, "
+                            + "\(ByteSize.text(space.usedBytes)), "
                             + space.policy.durability.rawValue)
                 }
                 if status.nextNamespace != 0 {

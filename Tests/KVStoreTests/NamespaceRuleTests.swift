@@ -92,18 +92,33 @@ import Testing
         #expect(world.complaint == nil)
     }
 
+    @Test func aNameThatSteersATerminalIsRefused() throws {
+        var world = try ScriptedStore(seed: 6)
+        let opened = world.request(.openNamespace(name: "a\nnamespace    b: 0 objects"))
+        let set = order(&world, "namespace-set", #"{"namespace":"a\u001b[2J","policy":{}}"#)
+        let handle = world.open("n")
+        let pinned = world.request(.pin(handle, [name(1)], owner: "me\n", lifetimeSeconds: 0))
+        world.runUntilQuiet()
+        for asked in [opened, set, pinned] {
+            #expect(world.responses[asked]?.status == .invalid)
+            guard case .text(let why)? = world.responses[asked]?.body else { return #expect(Bool(false)) }
+            #expect(String(decoding: why, as: UTF8.self).hasSuffix("name has no control characters"))
+        }
+        #expect(world.store.status().namespaces.map(\.name) == ["n"])
+    }
+
     @Test func longListsComeInPages() throws {
         var world = try ScriptedStore(seed: 5, driveExtents: 700) { $0.pinCountMax = 1000 }
+        // The longest names, of characters that JSON writes as six: a catalogue may hold such.
+        for number in 1..<600 {
+            let tail = String(repeating: "\u{1}", count: 190)
+            world.catalogueNamespaces["n\(number)-" + tail] = NamespacePolicy()
+        }
+        try world.crash()
         var generous = NamespacePolicy()
         generous.pinQuotaBytes = 1 << 30
         world.set("n0", generous)
         let handle = world.open("n0")
-        // The longest names, of characters that JSON writes as six.
-        for number in 1..<600 {
-            let tail = String(repeating: "\u{1}", count: 190)
-            _ = world.request(.openNamespace(name: "n\(number)-" + tail))
-        }
-        world.runUntilQuiet()
         for number in 0..<300 {
             _ = world.put(handle, name(number), token: UInt64(2 * number))
             world.runUntilQuiet()

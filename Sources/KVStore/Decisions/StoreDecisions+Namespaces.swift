@@ -19,6 +19,11 @@ extension StoreDecisions {
             reply(request, .invalid, why: "a namespace's name has 1 to 200 bytes")
             return
         }
+        // What is in the catalogue already stays in use.
+        guard namespaceByName[name] != nil || !name.hasControlCharacters else {
+            reply(request, .invalid, why: "a namespace's name has no control characters")
+            return
+        }
         guard let number = namespaceByName[name] ?? makeOpened(request, name, session.peer) else { return }
         guard !namespaces[Int(number)].isDeleted else {
             reply(request, .busy, why: "the namespace is being deleted")
@@ -132,6 +137,10 @@ extension StoreDecisions {
     mutating func setNamespace(_ request: RequestID, _ order: OrderArguments) {
         guard let name = order.namespace, !name.isEmpty, name.utf8.count <= 200, let change = order.policy else {
             reply(request, .invalid, why: "a namespace has a name of 1 to 200 bytes and settings")
+            return
+        }
+        guard namespaceByName[name] != nil || !name.hasControlCharacters else {
+            reply(request, .invalid, why: "a namespace's name has no control characters")
             return
         }
         guard (change.quotaBytes ?? 0) >= 0, (change.pinQuotaBytes ?? 0) >= 0, (change.retentionSeconds ?? 0) >= 0

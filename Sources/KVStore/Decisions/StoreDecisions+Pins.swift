@@ -88,6 +88,10 @@ extension StoreDecisions {
             reply(request, .invalid, why: "an owner's name has 1 to 200 bytes")
             return
         }
+        guard !owner.hasControlCharacters else {
+            reply(request, .invalid, why: "an owner's name has no control characters")
+            return
+        }
         let expires = lifetimeSeconds == 0 ? 0 : wallSecond + Int64(lifetimeSeconds)
         var statuses: [Status] = []
         var marked: [(PinnedName, StorePin)] = []
