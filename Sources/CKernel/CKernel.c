@@ -43,8 +43,15 @@ int hf_open_direct(const char *path, uint32_t flags) {
     if (flags & 1) how |= O_CREAT;
     if (flags & 4) how |= O_EXCL;
     if (!(flags & 8)) how |= O_DIRECT;
-    int descriptor = open(path, how, 0600);
-    return descriptor < 0 ? -errno : descriptor;
+    // A pipe would be waited for until somebody opens its other end.
+    int descriptor = open(path, how | O_NONBLOCK, 0600);
+    if (descriptor < 0) return -errno;
+    // Behind it io_uring would answer EAGAIN where a transfer has to wait.
+    int status = fcntl(descriptor, F_GETFL);
+    if (status >= 0 && fcntl(descriptor, F_SETFL, status & ~O_NONBLOCK) == 0) return descriptor;
+    int error = errno;
+    close(descriptor);
+    return -error;
 }
 
 int hf_duplicate(int descriptor) {

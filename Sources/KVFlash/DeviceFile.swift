@@ -39,7 +39,7 @@ package final class DeviceFile: Sendable {
         defer { if !isAccepted { hf_close(opened.descriptor) } }
         let isBlock = hf_is_block_device(opened.descriptor)
         guard isBlock >= 0 else {
-            throw .notADrive(path: path, found: "something that is neither a block device nor a file")
+            throw .geometry("\(path) is neither a block device nor a regular file")
         }
         if access != .readOnly, access != .unlocked,
             !DeviceFile.isSoon(by: deadline, { hf_lock_exclusive(opened.descriptor) == 0 })

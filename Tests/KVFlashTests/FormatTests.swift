@@ -163,6 +163,24 @@ func fail(_ what: Comment) { Issue.record(what) }
         #expect(header == expectedHeader)
     }
 
+    @Test func whatIsNeitherDeviceNorFileIsRefusedAndNotWaitedFor() throws {
+        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("hf-pipe-\(UUID())")
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(at: folder) }
+        let pipe = folder.appendingPathComponent("pipe").path
+        let made = unsafe mkfifo(pipe, 0o600)
+        #expect(made == 0)
+        for path in [pipe, "/dev/zero"] {
+            let refused = FlashError.geometry("\(path) is neither a block device nor a regular file")
+            #expect(throws: refused) { try FlashDevice.inspect(path: path) }
+            #expect(throws: refused) { try DeviceFile(path: path, access: .unlocked) }
+        }
+        let identity = DriveIdentity(drive: Self.drive, store: Self.drive, number: 0, count: 1)
+        #expect(throws: FlashError.geometry("\(pipe) is neither a block device nor a regular file")) {
+            try FlashDevice.format(path: pipe, byteCount: 64 << 20, extentBytes: 64 << 10, identity: identity)
+        }
+    }
+
     @Test func theNewerOfTwoHeadersForOneExtentIsTheObject() throws {
         let superblock = Superblock(
             identity: DriveIdentity(drive: Self.drive, store: FlashUUID(0, 0)), geometry: Self.geometry)

@@ -10,7 +10,7 @@
 
 /// Opens a file or block device for reading and writing without the page cache (O_DIRECT | O_CLOEXEC).
 /// flags: 1 = create when missing, 2 = read only, 4 = exclusive (a mounted block device is refused), 8 = with the
-/// page cache (file systems without O_DIRECT).
+/// page cache (file systems without O_DIRECT). It never waits: a pipe is opened, and `hf_is_block_device` says what it is.
 int hf_open_direct(const char *path, uint32_t flags);
 int hf_close(int descriptor);
 /// Another descriptor of the same open file.
