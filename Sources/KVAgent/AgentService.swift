@@ -30,7 +30,9 @@ public struct AgentService: Service {
             let (host, port) = try splitEndpoint(configuration.http, option: "--http")
             do { try await agentHTTP(sidecar, host: host, port: Int(port), logger: logger).run() } catch {
                 _ = sidecar.drain(within: .zero)
-                throw OperatorError("HTTP ends: \(error)", at: "--http", remedy: "choose another address or port")
+                throw OperatorError(
+                    "HTTP on \(configuration.http) ends: \(error)", at: "--http",
+                    remedy: "choose another address or port")
             }
         }
         logger.info("draining")

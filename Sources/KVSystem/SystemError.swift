@@ -10,6 +10,8 @@ public struct SystemError: Error, Equatable, CustomStringConvertible {
     public var number: Int32
     /// What was being done, as a verb phrase: "open /dev/nvme0n1".
     public var doing: String
+    /// What is said in place of both, where they tell too little: "no such host store".
+    public var words: String?
 
     /// A failed call.
     public init(number: Int32, doing: String) {
@@ -17,11 +19,18 @@ public struct SystemError: Error, Equatable, CustomStringConvertible {
         self.doing = doing
     }
 
+    /// A failure that is not the kernel's, under the number that is nearest to it.
+    public init(number: Int32, saying words: String) {
+        self.number = number
+        doing = ""
+        self.words = words
+    }
+
     /// The kernel's own words for the number.
     public var reason: String { unsafe String(cString: strerror(number)) }
 
     /// `cannot open /dev/nvme0n1: Permission denied`.
-    public var description: String { "cannot \(doing): \(reason)" }
+    public var description: String { words ?? "cannot \(doing): \(reason)" }
 }
 
 /// The result of a call of the C doors, or its error: they return values >= 0, or -errno.

@@ -3,6 +3,7 @@
 // exchange not one line of the protocol exists twice.
 
 import CKernel
+import Glibc
 import KVModel
 import KVSystem
 import NIOCore
@@ -161,8 +162,18 @@ enum TLSPump {
         }
     }
 
+    /// Throws where a PEM file cannot be read: the library calls that one in which there is nothing.
+    static func checkCanRead(_ path: String) throws(OperatorError) {
+        guard unsafe access(path, R_OK) != 0 else { return }
+        let reason = errno
+        throw OperatorError(
+            reason == ENOENT ? "there is no such file" : SystemError(number: reason, doing: "read it").description,
+            at: path, remedy: "give a PEM file")
+    }
+
     /// The certificates of a PEM file.
     static func certificates(_ path: String) throws(OperatorError) -> [NIOSSLCertificateSource] {
+        try checkCanRead(path)
         do { return try NIOSSLCertificate.fromPEMFile(path).map { .certificate($0) } } catch {
             throw OperatorError(
                 "no certificate can be read (\(TLSWords.of(error)))", at: path, remedy: "give a PEM file")
@@ -171,6 +182,7 @@ enum TLSPump {
 
     /// The key of a PEM file.
     static func privateKey(_ path: String) throws(OperatorError) -> NIOSSLPrivateKeySource {
+        try checkCanRead(path)
         do { return .privateKey(try NIOSSLPrivateKey(file: path, format: .pem)) } catch {
             throw OperatorError(
                 "no private key can be read (\(TLSWords.of(error)))", at: path, remedy: "give a PEM file")

@@ -61,6 +61,7 @@ public final class TLSServer: SessionServer {
             privateKey: try TLSPump.privateKey(configuration.privateKey))
         tls.minimumTLSVersion = .tlsv13
         if let authority = configuration.clientAuthority {
+            try TLSPump.checkCanRead(authority)
             tls.trustRoots = .file(authority)
             tls.certificateVerification = .noHostnameVerification
         }
@@ -169,6 +170,7 @@ extension StoreRoute {
     ) throws(OperatorError) -> StoreRoute {
         var tls = TLSConfiguration.makeClientConfiguration()
         tls.minimumTLSVersion = .tlsv13
+        try TLSPump.checkCanRead(configuration.authority)
         tls.trustRoots = .file(configuration.authority)
         if configuration.serverName == nil { tls.certificateVerification = .noHostnameVerification }
         if let chain = configuration.certificateChain, let key = configuration.privateKey {

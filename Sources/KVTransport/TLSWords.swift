@@ -32,7 +32,7 @@ enum TLSWords {
     /// One sentence without a full stop.
     static func of(_ error: any Error) -> String {
         if let error = error as? NIOConnectionError {
-            guard let first = error.connectionErrors.first else { return "the address leads nowhere" }
+            guard let first = error.connectionErrors.first else { return "the host \(error.host) cannot be looked up" }
             return of(first.error)
         }
         if let error = error as? IOError { return SystemError(number: error.errnoCode, doing: "connect").reason }

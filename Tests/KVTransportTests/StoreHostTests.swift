@@ -13,9 +13,9 @@ import Testing
         let answers = DispatchSemaphore(value: 0)
         let host = StoreHost("store") { _ in
             // The first answer comes at once, all others when the test says so.
-            if count.next() == 1 { return "10.0.0.1" }
+            if count.next() == 1 { return .address("10.0.0.1") }
             answers.wait()
-            return "10.0.0.2"
+            return .address("10.0.0.2")
         }
         for _ in 0..<100 { #expect(try host.address() == "10.0.0.1") }
         #expect(await eventually { count.value == 2 })
@@ -28,7 +28,7 @@ import Testing
         for text in ["127.0.0.1", "::1"] {
             let host = StoreHost(text) { _ in
                 Issue.record("an address was looked up")
-                return nil
+                return .none("")
             }
             #expect(try host.address() == text)
         }
@@ -36,8 +36,20 @@ import Testing
 
     @Test func aHostThatNobodyKnowsIsAnErrorUntilItIsKnown() async throws {
         let count = SharedCount()
-        let host = StoreHost("store") { _ in count.next() < 3 ? nil : "10.0.0.3" }
-        #expect(throws: SystemError.self) { try host.address() }
+        let host = StoreHost("store") { _ in
+            let number = count.next()
+            return number < 3 ? .none("no answer \(number)") : .address("10.0.0.3")
+        }
+        let error = #expect(throws: SystemError.self) { try host.address() }
+        #expect(error?.description == "no answer 1")
         #expect(await eventually { (try? host.address()) == "10.0.0.3" })
+    }
+
+    @Test func aNameThatNoResolverTakesIsNamed() {
+        // A label ends at 63 bytes: no resolver asks anybody.
+        let name = String(repeating: "a", count: 64)
+        let error = #expect(throws: SystemError.self) { try StoreHost(name).address() }
+        #expect(error?.description.contains("host \(name)") == true, "\(error?.description ?? "")")
+        #expect(error?.description.contains("Cannot assign") == false)
     }
 }

@@ -92,7 +92,8 @@ public struct StoreService: Service {
             }
         } catch {
             store.shutDown()
-            throw OperatorError("HTTP ends: \(error)", at: "--http", remedy: "choose another address or port")
+            throw OperatorError(
+                "HTTP on \(configuration.http) ends: \(error)", at: "--http", remedy: "choose another address or port")
         }
         logger.info("draining")
         let wasQuiet = store.drain(within: KVModel.Duration(seconds: configuration.drain))
