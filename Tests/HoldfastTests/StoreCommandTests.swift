@@ -253,6 +253,16 @@ import Testing
         #expect(run.errors.contains("--http: HTTP on \(other.address) ends: "), "\(run.errors)")
     }
 
+    @Test func anOrderlyStopIsNoErrorInTheLog() throws {
+        let store = try StoreProcess(Scratch(), ["--http", "127.0.0.1:0"])
+        #expect(try store.ctl("status").exitCode == 0)
+        let end = store.end(SIGTERM)
+        #expect(end.exitCode == 0)
+        #expect(end.log.contains("Server started and listening"), "\(end.log)")
+        #expect(!end.log.contains(" error "), "\(end.log)")
+        #expect(!end.log.contains("CancellationError"), "\(end.log)")
+    }
+
     @Test func memoryIsHeldAgainstTheExtentsThatADriveHas() throws {
         let scratch = try Scratch()
         _ = try StoreProcess(scratch, ["--extent", "4MiB", "--size", "64MiB", "--dram", "16MiB"]).end(SIGTERM)

@@ -104,7 +104,8 @@ public struct StoreService: Service {
     private func serveHTTP() async throws {
         guard !configuration.http.isEmpty else { return }
         let (host, port) = try splitEndpoint(configuration.http, option: "--http")
-        try await storeHTTP(store, host: host, port: Int(port), logger: logger).run()
+        let quiet = Logger(label: logger.label) { _ in HTTPLogHandler(logger.handler) }
+        try await storeHTTP(store, host: host, port: Int(port), logger: quiet).run()
     }
 
     /// Reads the file of tenants again whenever it has changed; a file that is not whole leaves everything as it was.
