@@ -52,7 +52,7 @@ private func readKey(_ text: String) -> FullKey? {
 /// `/history?last=SECONDS` (JSON: what came in that time),
 /// `/explain?key=HEX` and `/explain?session=NUMBER` (JSON).
 func agentHTTP(_ sidecar: AgentSidecar, host: String, port: Int, logger: Logger) -> some ApplicationProtocol {
-    let router = Router()
+    let router = Router(options: .autoGenerateHeadEndpoints)
     router.get("metrics") { _, _ in
         Response(
             status: .ok, headers: [.contentType: "text/plain; version=0.0.4"],

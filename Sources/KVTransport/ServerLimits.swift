@@ -103,18 +103,19 @@ public struct TransportCounters: Sendable, Equatable {
         for field in Self.fields { sum[keyPath: field.path] += other[keyPath: field.path] }
     }
 
-    /// Every count with its name, for metrics.
+    /// Every count with its name, for metrics: what only grows ends in `_total`.
     public static var fields: [(name: String, path: WritableKeyPath<TransportCounters, UInt64>)] {
         [
-            ("bytes_received", \.bytesReceived), ("bytes_sent", \.bytesSent), ("frames_received", \.framesReceived),
-            ("frames_sent", \.framesSent), ("payloads_received", \.payloadsReceived),
-            ("payloads_sent", \.payloadsSent), ("payloads_corrupt", \.payloadsCorrupt),
-            ("connections_accepted", \.connectionsAccepted), ("connections_refused", \.connectionsRefused),
-            ("connections_open", \.connectionsOpen), ("sessions_opened", \.sessionsOpened),
-            ("sessions_closed", \.sessionsClosed), ("authentication_failures", \.authenticationFailures),
-            ("version_mismatches", \.versionMismatches), ("frames_malformed", \.framesMalformed),
-            ("credit_violations", \.creditViolations), ("deadlines_passed", \.deadlinesPassed),
-            ("connections_broken", \.connectionsBroken), ("notifications_dropped", \.notificationsDropped),
+            ("bytes_received_total", \.bytesReceived), ("bytes_sent_total", \.bytesSent),
+            ("frames_received_total", \.framesReceived), ("frames_sent_total", \.framesSent),
+            ("payloads_received_total", \.payloadsReceived), ("payloads_sent_total", \.payloadsSent),
+            ("payloads_corrupt_total", \.payloadsCorrupt), ("connections_accepted_total", \.connectionsAccepted),
+            ("connections_refused_total", \.connectionsRefused), ("connections_open", \.connectionsOpen),
+            ("sessions_opened_total", \.sessionsOpened), ("sessions_closed_total", \.sessionsClosed),
+            ("authentication_failures_total", \.authenticationFailures),
+            ("version_mismatches_total", \.versionMismatches), ("frames_malformed_total", \.framesMalformed),
+            ("credit_violations_total", \.creditViolations), ("deadlines_passed_total", \.deadlinesPassed),
+            ("connections_broken_total", \.connectionsBroken), ("notifications_dropped_total", \.notificationsDropped),
         ]
     }
 }

@@ -3,6 +3,7 @@
 import Foundation
 import KVModel
 import KVStore
+import KVTransport
 import Logging
 import Testing
 
@@ -22,6 +23,11 @@ import Testing
         let tenants = Tenants(byName: ["a": Tenant(secret: Array(repeating: 7, count: 32), isOperator: true)])
         let store = try Store(configuration, tenants: tenants, logger: logger)
         defer { store.shutDown() }
+        let server = try TCPServer(
+            TCPServerConfiguration(
+                address: "127.0.0.1", port: 0, laneCount: 1, socketBufferBytes: 0, limits: .standard),
+            transport: 1, host: store)
+        store.serve(server, transport: 1)
         let lines = StoreMetrics.text(store).split(separator: "\n").map(String.init)
         var helped: Set<String> = []
         var typed: Set<String> = []
@@ -29,7 +35,9 @@ import Testing
             let words = line.split(separator: " ", maxSplits: 3).map(String.init)
             switch words[1] {
             case "HELP": #expect(helped.insert(words[2]).inserted && words.count == 4, "\(line)")
-            case "TYPE": #expect(typed.insert(words[2]).inserted && helped.contains(words[2]), "\(line)")
+            case "TYPE":
+                #expect((words[3] == "counter") == words[2].hasSuffix("_total"), "\(line)")
+                #expect(typed.insert(words[2]).inserted && helped.contains(words[2]), "\(line)")
             default:
                 let name = String(words[0].prefix { $0 != "{" })
                 let ending = ["_bucket", "_sum", "_count"].first { name.hasSuffix($0) } ?? ""
@@ -40,6 +48,9 @@ import Testing
         #expect(helped == typed)
         #expect(lines.contains(#"holdfast_store_drive_healthy{drive="1"} 1"#))
         #expect(lines.contains("holdfast_store_put_seconds_count 0"))
+        let label = "{address=\"\(server.address)\"}"
+        #expect(lines.contains("holdfast_store_transport_authentication_failures_total\(label) 0"))
+        #expect(lines.contains("# TYPE holdfast_store_transport_connections_open gauge"))
     }
 
     @Test func timesFallIntoTheBucketThatTheirBoundSays() {

@@ -72,10 +72,16 @@ import Testing
         let code =
             try text("Sources/KVStore/Decisions/StoreTotals.swift")
             + text("Sources/KVStore/Runtime/StoreMetrics.swift")
+        let transports = try text("Sources/KVTransport/ServerLimits.swift")
         for path in ["Tools/deploy/alerts.yml", "Tools/deploy/grafana-dashboard.json"] {
             let names = try text(path).matches(of: /holdfast_store_(\w+)/)
             #expect(!names.isEmpty)
-            for name in names { #expect(code.contains("(\"\(name.output.1)\","), "\(path) names \(name.output.0)") }
+            for name in names {
+                let ofTransports = name.output.1.wholeMatch(of: /transport_(\w+)/)?.output.1
+                let isThere =
+                    ofTransports.map { transports.contains("(\"\($0)\",") } ?? code.contains("(\"\(name.output.1)\",")
+                #expect(isThere, "\(path) names \(name.output.0)")
+            }
         }
     }
 

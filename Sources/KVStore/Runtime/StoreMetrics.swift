@@ -29,8 +29,10 @@ public enum StoreMetrics {
         }
         for field in TransportCounters.fields where !transports.isEmpty {
             let series = transports.map { ("{address=\"\($0.0)\"}", "\($0.1[keyPath: field.path])") }
-            let words = field.name.split(separator: "_").joined(separator: " ")
-            page.add("transport_" + field.name, "counter", "Of a transport since its start: \(words)", series)
+            let isCounter = field.name.hasSuffix("_total")
+            let words = field.name.split(separator: "_").filter { $0 != "total" }.joined(separator: " ")
+            let help = "Of a transport\(isCounter ? " since its start" : ""): \(words)"
+            page.add("transport_" + field.name, isCounter ? "counter" : "gauge", help, series)
         }
         return page.text
     }
@@ -99,7 +101,7 @@ extension VerbsServer: CountingTransport {}
 
 /// The HTTP side of a store: `/metrics`, `/healthz` (it runs), `/readyz` (it serves).
 public func storeHTTP(_ store: Store, host: String, port: Int, logger: Logger) -> some ApplicationProtocol {
-    let router = Router()
+    let router = Router(options: .autoGenerateHeadEndpoints)
     router.get("metrics") { _, _ in
         Response(
             status: .ok, headers: [.contentType: "text/plain; version=0.0.4"],
