@@ -83,7 +83,7 @@ struct StoreChecks {
     private var tenants: Finding {
         let path = settings.tenantsPath
         guard FileManager.default.fileExists(atPath: path) else {
-            return folderProblem("tenants", of: path)
+            return folderProblem("tenants", of: path) ?? lost("tenants", path)
                 ?? Finding("tenants", .ok, "\(path) will be made, with a new key for `local`")
         }
         do {
@@ -94,11 +94,20 @@ struct StoreChecks {
     private var catalogue: Finding {
         let path = settings.cataloguePath
         guard FileManager.default.fileExists(atPath: path) else {
-            return folderProblem("catalogue", of: path) ?? Finding("catalogue", .ok, "\(path) will be made")
+            return folderProblem("catalogue", of: path) ?? lost("catalogue", path)
+                ?? Finding("catalogue", .ok, "\(path) will be made")
         }
         return FileManager.default.isWritableFile(atPath: path)
             ? Finding("catalogue", .ok, path)
             : Finding("catalogue", .problem, "\(path) may not be written to", remedy: "give it to the store's user")
+    }
+
+    /// A file that the store will not make anew beside drives that have one elsewhere.
+    private func lost(_ name: String, _ path: String) -> Finding? {
+        guard let file = settings.lostFiles.first(where: { $0.path == path }) else { return nil }
+        return Finding(
+            name, .problem, "there is no \(path), and the drives are a store's already",
+            remedy: "name the store's own with \(file.option); what is named is made where it is missing")
     }
 
     private func folderProblem(_ name: String, of path: String) -> Finding? {

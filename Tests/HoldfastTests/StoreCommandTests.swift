@@ -149,6 +149,55 @@ import Testing
         #expect(try store.ctl("namespace", "delete", "demo", "--force").output == "deleted, 1 objects removed\n")
     }
 
+    @Test func aLostCatalogueIsNotMadeAnewInSilence() throws {
+        let scratch = try Scratch()
+        do {
+            let store = try StoreProcess(scratch)
+            _ = try store.ctl("put", "demo", try file(scratch), "--block", "64KiB")
+            _ = store.end(SIGTERM)
+        }
+        let lost = scratch.folder.appendingPathComponent("store.flash.catalogue").path
+        for path in [lost, lost + "-wal", lost + "-shm"] { try? FileManager.default.removeItem(atPath: path) }
+        #expect {
+            _ = try StoreProcess(scratch)
+        } throws: { error in
+            guard let ended = error as? StoreDidNotStart else { return false }
+            return ended.exitCode == 1 && ended.log.contains("\(lost): there is no such file, and the drives are")
+                && ended.log.contains("--catalogue")
+        }
+        #expect(!FileManager.default.fileExists(atPath: lost))
+        // Who names it means it, and is told what it does not know.
+        let store = try StoreProcess(scratch, ["--catalogue", lost])
+        #expect(
+            store.start.contains("5 blocks of 1 namespaces that the catalogue does not know"), "\(store.start)")
+    }
+
+    @Test func theFilesOfALostFirstDriveMustBeNamed() throws {
+        let scratch = try Scratch()
+        let other = scratch.folder.appendingPathComponent("b.flash").path
+        _ = try StoreProcess(scratch, ["--data", other]).end(SIGTERM)
+        let first = scratch.folder.appendingPathComponent("store.flash").path
+        try FileManager.default.removeItem(atPath: first)
+        let drives = ["--data", other, "--missing", "accept"]
+        let refused = try CommandRun.holdfast(["store"] + drives + ["--listen", "127.0.0.1:0", "--http", ""])
+        #expect(refused.exitCode == 1)
+        #expect(
+            refused.errors.contains("\(other).tenants, \(other).catalogue: there is no such file"), "\(refused.errors)")
+        #expect(refused.errors.contains("name the store's own with --tenants and --catalogue"), "\(refused.errors)")
+        #expect(!FileManager.default.fileExists(atPath: other + ".tenants"))
+        // And doctor says the same.
+        let common = ["dram: 64MiB", "listen: 127.0.0.1:0", "http: 127.0.0.1:0", "sessions: 8", "missing: accept"]
+            + ["extent: 64KiB", "payloadMax: 1MiB"]
+        let named = ["tenants: \(first).tenants", "catalogue: \(first).catalogue"]
+        for (lines, problems) in [(common, 2), (common + named, 0)] {
+            let config = try scratch.path("store.yaml", lines.joined(separator: "\n") + "\n")
+            let run = try CommandRun.holdfast(["doctor", "--config", config, "--data", other])
+            let found = run.output.components(separatedBy: "and the drives are a store's already").count - 1
+            #expect(found == problems, "\(run.output)")
+            #expect(run.exitCode == (problems == 0 ? 0 : 1), "\(run.output)")
+        }
+    }
+
     @Test func aDrainingStoreTakesNothingNewAndGivesWhatItHas() throws {
         let scratch = try Scratch()
         let store = try StoreProcess(scratch)
@@ -227,6 +276,7 @@ import Testing
         (["--missing", "perhaps"], "not refuse, accept or replace"), (["--no-such-option"], "--no-such-option"),
         (["--config", "/no/such/file"], "/no/such/file: there is no such file"),
         (["--tenants", "/no/such/keys"], "/no/such/keys: the folder is not there; make it"),
+        (["--catalogue", "/no/such/catalogue"], "/no/such/catalogue: the folder is not there; make it"),
     ])
     func settingsThatMakeNoSenseAreRefusedInOneSentence(options: [String], sentence: String) throws {
         let scratch = try Scratch()

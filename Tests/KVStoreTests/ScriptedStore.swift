@@ -37,6 +37,8 @@ struct ScriptedStore: ~Copyable {
     var now = Instant.zero
     var store: StoreDecisions
     var drives: [ScriptedDrive]
+    /// What the last start found.
+    var recovered: RecoverySummary?
     var catalogueNamespaces: [String: NamespacePolicy] = [:]
     var cataloguePins: Set<PinRecord> = []
     var configure: (inout StoreSettings) -> Void
@@ -108,7 +110,7 @@ struct ScriptedStore: ~Copyable {
             }
         }
         let pins = cataloguePins.sorted { ($0.key, $0.owner) < ($1.key, $1.owner) }
-        _ = store.endRecovery(generationMax: generationMax, pins: pins, at: now, into: &commands)
+        recovered = store.endRecovery(generationMax: generationMax, pins: pins, at: now, into: &commands)
         perform(commands)
         hand(.session(.opened(session, Peer(tenant: "operator", carrier: .loopback, address: "here"))))
     }

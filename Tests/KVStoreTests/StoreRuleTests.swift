@@ -252,8 +252,10 @@ import Testing
         _ = world.put(handle, name(1), token: 2)
         world.runUntilQuiet()
         world.catalogueNamespaces = [:]
+        #expect(world.recovered?.unnamedObjects == 0)
         try world.crash()
         #expect(world.store.status().objects == 1)
+        #expect(world.recovered?.unnamedObjects == 1 && world.recovered?.unnamedNamespaces == 1)
         let again = world.open("n")
         let get = world.request(.get(again, name(1)))
         world.runUntilQuiet()

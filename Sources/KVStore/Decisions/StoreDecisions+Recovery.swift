@@ -12,6 +12,10 @@ public struct RecoverySummary: Sendable, Equatable {
     public var payloadBytes = 0
     /// Older twins, headers whose data a newer object has, and damaged headers: erased before their extents are used.
     public var erased = 0
+    /// Namespaces that headers name by their digests only and no catalogue does.
+    public var unnamedNamespaces = 0
+    /// Blocks of those: only operators may claim them.
+    public var unnamedObjects = 0
 }
 
 extension StoreDecisions {
@@ -184,6 +188,10 @@ extension StoreDecisions {
         toErase = []
         if settings.scrubBytesPerSecond > 0 { scrub.begin(at: now + Duration(seconds: 1)) }
         recovery.objects = namespaces.reduce(0) { $0 + $1.presentCount }
+        for space in namespaces where space.name.isEmpty && space.presentCount > 0 {
+            recovery.unnamedNamespaces += 1
+            recovery.unnamedObjects += space.presentCount
+        }
         recovery.payloadBytes = namespaces.reduce(0) { $0 + $1.presentBytes }
         commands.append(contentsOf: output)
         output.removeAll(keepingCapacity: true)

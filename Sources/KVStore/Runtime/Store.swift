@@ -61,11 +61,13 @@ public final class Store: SessionHost {
         self.tenants = Mutex(tenants)
         self.logger = logger
         var drives = try StoreDrives(configuration)
+        let operations = configuration.operationsMax
+        // Drives that are formatted have a catalogue, whatever fails behind this.
+        catalogue = try StoreCatalogue(path: configuration.cataloguePath, ordersMax: operations + 64)
         let extentBytes = drives.devices[0].geometry.extentBytes
         // The drive's extents may be others than the settings say: it was formatted earlier.
         try configuration.checkMemory(extentBytes: extentBytes)
         payloadBytesMax = min(configuration.payloadMax, ExtentList.countMax * extentBytes)
-        let operations = configuration.operationsMax
         let settings = StoreSettings(configuration, drives: drives, operators: tenants.operators)
         do {
             memory = try BlockMemory(byteCount: settings.memoryBytes)
@@ -76,7 +78,6 @@ public final class Store: SessionHost {
         fromSessions = Mailbox(capacity: configuration.sessionEventsMax, waking: signal)
         fromOthers = Mailbox(
             capacity: 4 * operations + drives.devices.count * (2 * configuration.depth + 2) + 64, waking: signal)
-        catalogue = try StoreCatalogue(path: configuration.cataloguePath, ordersMax: operations + 64)
 
         let started = MonotonicClock.now
         let contents = try catalogue.contents()
@@ -94,6 +95,12 @@ public final class Store: SessionHost {
                 "objects": "\(recovered.objects)", "damaged": "\(damaged)",
                 "seconds": "\((seconds * 1000).rounded() / 1000)",
             ])
+        if recovered.unnamedObjects > 0 {
+            let words = "\(recovered.unnamedObjects) blocks of \(recovered.unnamedNamespaces) namespaces"
+            logger.warning(
+                "\(words) that the catalogue does not know: is it this store's?",
+                metadata: ["catalogue": "\(configuration.cataloguePath)"])
+        }
         desk.commands = commands
         try start(drives, makeDrive)
     }

@@ -28,7 +28,7 @@ public final class StoreCatalogue: Sendable {
     private let isStopping = Atomic<Bool>(false)
     private let thread = Mutex<EngineThread?>(nil)
 
-    /// Opens or makes the file.
+    /// Opens or makes the file; its folder must be there.
     public init(path: String, ordersMax: Int) throws(OperatorError) {
         var configuration = Configuration()
         configuration.prepareDatabase { database in
@@ -36,8 +36,6 @@ public final class StoreCatalogue: Sendable {
             try database.execute(sql: "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL")
         }
         do {
-            let folder = URL(fileURLWithPath: path).deletingLastPathComponent()
-            try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
             database = try DatabaseQueue(path: path, configuration: configuration)
             try Self.migrate(database)
             signal = try WakeSignal()

@@ -16,18 +16,25 @@ public struct StoreService: Service {
 
     /// Opens the store and everything it listens on.
     public init(_ configuration: StoreConfiguration, logger: Logger) throws(OperatorError) {
+        try configuration.checkFiles()
         let path = configuration.tenantsPath
         let isFirstStart = !FileManager.default.fileExists(atPath: path)
+        let hadDrives = isFirstStart && configuration.hasOldDrives
         if isFirstStart { try Tenants.make(file: path) }
         self.configuration = configuration
         self.logger = logger
         do { store = try Store(configuration, tenants: Tenants(file: path), logger: logger) } catch {
-            // A start that failed leaves nothing behind.
-            if isFirstStart { try? FileManager.default.removeItem(atPath: path) }
+            // A start that failed leaves nothing behind; but drives that it formatted keep their keys.
+            if isFirstStart, hadDrives || !configuration.hasOldDrives {
+                try? FileManager.default.removeItem(atPath: path)
+            }
             throw error
         }
         if isFirstStart {
-            logger.info("a tenant `local` with a new key was made", metadata: ["file": "\(path)"])
+            // Of drives that were a store's before: whoever has another key is refused from now on.
+            logger.log(
+                level: hadDrives ? .warning : .info, "a tenant `local` with a new key was made",
+                metadata: ["file": "\(path)"])
         }
         do { try listen() } catch {
             store.shutDown()
