@@ -219,7 +219,11 @@ class _Moved:
 def _round(client: Client, staging: StagingRegion, slots: list[int], moved: _Moved) -> str:
     """Saves blocks and loads them, beside a copy of the same bytes; what was wrong, if anything was."""
     view, places, count = staging.memory.view, staging.places(slots), len(slots)
-    view[:] = os.urandom(1 << 16) * (len(view) >> 16) + bytes(len(view) & 0xFFFF)
+    view[:] = (os.urandom(1 << 16) * ((len(view) >> 16) + 1))[: len(view)]
+    for slot in slots:
+        # No two blocks are the same: one in another's place is seen.
+        own = min(32, staging.slot_bytes)
+        staging.bytes_of(slot)[:own] = os.urandom(own)
     copy = moved.copy
     begun = time.perf_counter()
     copy[:] = view
@@ -243,9 +247,11 @@ def _round(client: Client, staging: StagingRegion, slots: list[int], moved: _Mov
         seconds = time.perf_counter() - begun
         client.finished(ticket)
         came = loaded.end - loaded.first if loaded.first == 0 else 0
-        size = came * staging.slot_bytes
-        if view[:size] != copy[:size]:
-            return f"the agent gave back other bytes than it was given, within {came} blocks"
+        # Slots are handed out from the last one on: what came lies where `slots` says, not at the beginning.
+        for index, slot in enumerate(slots[:came]):
+            start = slot * staging.slot_bytes
+            if staging.bytes_of(slot) != copy[start : start + staging.slot_bytes]:
+                return f"the agent gave back other bytes than it was given, in block {index} of {came}"
         if came == leading:
             moved.loads.append(loaded.size / seconds / 1e9)
             moved.came += came

@@ -32,6 +32,8 @@ class MemoryAgent:
         self.canaries: dict[Key, bytes] = {}
         #: How many more times the block that a client checks at attach is not kept.
         self.canaries_missed = 0
+        #: The blocks that it keeps of one save, from the first on; the others have no room.
+        self.kept_max = 1 << 30
         #: What it gives back has a byte flipped.
         self.damages = False
         #: The same, but for the block that is compared at the attach.
@@ -321,7 +323,8 @@ class _Peer(threading.Thread):
         if job.chain.group == 0xFFFF and self.agent.canaries_missed > 0:
             self.agent.canaries_missed -= 1
             return self.say(p.Saved(job.ticket, job.places.blocks, 0, 0, 1))
-        for index in range(job.places.blocks):
+        kept = min(job.places.blocks, self.agent.kept_max)
+        for index in range(kept):
             parts = slices[index * job.places.segments : (index + 1) * job.places.segments]
             block = b"".join(self.regions[region][offset : offset + length] for region, offset, length in parts)
             self.table(job.chain)[(job.chain.keys[job.first + index], job.chain.group, job.chain.shard)] = block
@@ -329,8 +332,9 @@ class _Peer(threading.Thread):
         chain = job.chain
         if chain.group != 0xFFFF:
             agent = self.agent
-            agent.tell(p.Changed(tuple(p.Name(key, chain.group, chain.shard) for key in chain.keys[job.first :])))
-        self.say(p.Saved(job.ticket, job.places.blocks, (1 << job.places.blocks) - 1, size, 1))
+            saved = chain.keys[job.first : job.first + kept]
+            agent.tell(p.Changed(tuple(p.Name(key, chain.group, chain.shard) for key in saved)))
+        self.say(p.Saved(job.ticket, job.places.blocks, (1 << kept) - 1, size, 1))
 
 
 class AgentTest(unittest.TestCase):

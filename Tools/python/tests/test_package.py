@@ -171,6 +171,13 @@ class AgentTest(unittest.TestCase):
         code, out, errors = self.run_command("bench", "--blocks", "4", "--rounds", "1")
         self.assertEqual(code, 1, out + errors)
 
+    def test_bench_compares_what_was_kept_where_it_lies(self) -> None:
+        # Fewer blocks are kept than were saved: what comes back fills the slots that were handed out first, not the first slots.
+        self.agent.kept_max = 3
+        code, out, errors = self.run_command("bench", "--blocks", "4", "--rounds", "1", "--block-bytes", "65536")
+        self.assertEqual(code, 0, out + errors)
+        self.assertIn("3 kept, 3 came back", out)
+
     # ---- asyncio
 
     def test_blocks_come_back_in_a_loop(self) -> None:
