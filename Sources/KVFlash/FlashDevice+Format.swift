@@ -14,34 +14,76 @@ extension FlashDevice {
     ///     is created where none is, and its room is taken at once.
     ///   - extentBytes: 64 KiB to 16 MiB in steps of 64 KiB; the size of most blocks wastes least.
     ///   - force: Whether data that is there may be lost.
-    /// - Throws: `foreignData` without `force` when the device holds anything, and names it.
+    /// - Throws: `foreignData` without `force` when the device holds anything, and names it; `noRoom` when the file system has
+    ///   not the bytes that a file would take. What was begun is taken back: no file is left that was not there, and none
+    ///   longer than it was.
     @discardableResult
     public static func format(
         path: String, byteCount: Int?, extentBytes: Int, identity: DriveIdentity, force: Bool = false
     ) throws(FlashError) -> Superblock {
         precondition(identity.number >= 0 && identity.number < identity.count, "a drive beyond the count of its store")
         if let byteCount { _ = try FlashGeometry(totalBytes: byteCount, extentBytes: extentBytes) }
+        let isThere = unsafe access(path, F_OK) == 0
         let file = try DeviceFile(path: path, access: byteCount == nil ? .exclusive : .creating)
-        if !force, let found = try file.foreignContent() { throw .foreignData(path: path, found: found) }
-        let geometry = try FlashGeometry(totalBytes: byteCount ?? file.byteCount, extentBytes: extentBytes)
-        if file.isBlockDevice {
-            guard geometry.totalBytes <= file.byteCount else {
-                throw .geometry("\(path) has \(file.byteCount) bytes, \(geometry.totalBytes) are wanted")
-            }
-        } else {
-            let result = hf_allocate(file.descriptor, Int64(geometry.totalBytes))
-            _ = try system(checked(result, "take \(geometry.totalBytes) bytes for \(path)"))
+        do throws(FlashError) {
+            if !force, let found = try file.foreignContent() { throw .foreignData(path: path, found: found) }
+            let geometry = try FlashGeometry(totalBytes: byteCount ?? file.byteCount, extentBytes: extentBytes)
+            let superblock = Superblock(identity: identity, geometry: geometry)
+            try file.takeRoom(geometry)
+            // A crash on the way leaves no drive, one good copy, or two; never two that differ.
+            try file.eraseSuperblocks()
+            if !file.isBlockDevice { try file.eraseHeaders(geometry) }
+            try file.writeSuperblocks(superblock)
+            return superblock
+        } catch {
+            if isThere { file.giveRoomBack() } else { unsafe unlink(path) }
+            throw error
         }
-        let superblock = Superblock(identity: identity, geometry: geometry)
-        // A crash on the way leaves no drive, one good copy, or two; never two that differ.
-        try file.eraseSuperblocks()
-        if !file.isBlockDevice { try file.eraseHeaders(geometry) }
-        try file.writeSuperblocks(superblock)
-        return superblock
     }
 }
 
 extension DeviceFile {
+    /// Takes the room of a drive in its file; a block device must have it.
+    ///
+    /// The file system is asked first: `fallocate` keeps what it took when it comes to the end, and a node whose last byte is
+    /// gone loses more than its cache.
+    func takeRoom(_ geometry: FlashGeometry) throws(FlashError) {
+        let wanted = geometry.totalBytes
+        guard !isBlockDevice else {
+            guard wanted <= byteCount else { throw .geometry("\(path) has \(byteCount) bytes, \(wanted) are wanted") }
+            return
+        }
+        let free = try system(freeBytes)
+        guard wanted - min(wanted, allocatedBytes) <= free else {
+            throw .noRoom(path: path, wanted: wanted, free: free)
+        }
+        let result = hf_allocate(descriptor, Int64(wanted))
+        _ = try system(checked(result, "take \(wanted) bytes for \(path)"))
+    }
+
+    /// A file becomes as long as it was when it was opened.
+    func giveRoomBack() {
+        guard !isBlockDevice, hf_size(descriptor) > byteCount else { return }
+        _ = ftruncate(descriptor, byteCount)
+    }
+
+    /// Bytes that its file system has for anybody.
+    private var freeBytes: Int {
+        get throws(SystemError) {
+            var status = statvfs()
+            guard unsafe fstatvfs(descriptor, &status) == 0 else {
+                throw SystemError(number: errno, doing: "ask how much room there is for \(path)")
+            }
+            return Int(clamping: UInt64(status.f_bavail) * UInt64(status.f_frsize))
+        }
+    }
+
+    /// Bytes that it has already, holes not counted.
+    private var allocatedBytes: Int {
+        var status = stat()
+        return unsafe fstat(descriptor, &status) == 0 ? Int(status.st_blocks) * 512 : 0
+    }
+
     /// Overwrites both superblocks by zeros and flushes.
     func eraseSuperblocks() throws(FlashError) {
         unsafe try eachSuperblock { _ in }

@@ -17,6 +17,8 @@ public enum FlashError: Error, Equatable, Sendable, CustomStringConvertible {
     case unknownVersion(path: String, version: UInt32)
     /// The device ends before its drive does.
     case truncated(path: String, drive: ByteCount, device: ByteCount)
+    /// The file system has fewer bytes free than a file of this size would take.
+    case noRoom(path: String, wanted: ByteCount, free: ByteCount)
     /// A size or an extent size that no drive can have.
     case geometry(String)
     /// Someone else has it open, or it is mounted.
@@ -52,6 +54,10 @@ public enum FlashError: Error, Equatable, Sendable, CustomStringConvertible {
             OperatorError(
                 "it was formatted with \(drive) bytes and now has \(device)", at: path,
                 remedy: "give it its size back, or say --force to format it and lose its blocks")
+        case .noRoom(let path, let wanted, let free):
+            OperatorError(
+                "a file of \(ByteSize.text(wanted)) has no room: \(ByteSize.text(free)) are free", at: path,
+                remedy: "ask for less, or free room")
         case .geometry(let what):
             OperatorError(what)
         case .busy(let path):

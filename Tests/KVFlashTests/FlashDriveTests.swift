@@ -270,6 +270,19 @@ import Testing
         }
     }
 
+    /// Half a file would fill the node's disk for good.
+    @Test func whatHasNoRoomLeavesNothingBehind() throws {
+        let path = folder.file("drive")
+        #expect(message { try format(path, bytes: 1 << 46) }.contains("has no room"))
+        #expect(!FileManager.default.fileExists(atPath: path))
+        // One that is there stays as long as it was, and what it held.
+        try format(path)
+        let held = try FlashDevice.inspect(path: path)
+        #expect(message { try format(path, bytes: 1 << 46, force: true) }.contains("has no room"))
+        #expect(try FileManager.default.attributesOfItem(atPath: path)[.size] as? Int == 4 << 20)
+        #expect(try FlashDevice.inspect(path: path) == held)
+    }
+
     @Test func aDriveHasOneUser() throws {
         let path = folder.file("drive")
         try format(path)
