@@ -66,4 +66,16 @@ import Testing
         #expect(!said.contains("ffeedd"), "\(said)")
         #expect(!said.contains("\n"), "\(said)")
     }
+
+    /// The keys of tenants: a group may read them where they are root's or this user's; nobody else may touch them.
+    @Test(
+        arguments: [
+            (0o600, 1000, 1000, true), (0o400, 0, 0, true), (0o600, 1234, 5, true), (0o440, 0, 2000, true),
+            (0o640, 1000, 1000, true), (0o440, 0, 0, false), (0o440, 1234, 2000, false), (0o660, 0, 2000, false),
+            (0o450, 0, 2000, false), (0o644, 1000, 1000, false), (0o404, 0, 2000, false), (0o602, 1000, 1000, false),
+        ] as [(UInt32, UInt32, UInt32, Bool)])
+    func keysAreKept(mode: UInt32, owner: UInt32, group: UInt32, kept: Bool) {
+        let areKept = Tenants.areKept(mode: 0o100000 | mode, owner: owner, group: group, user: 1000, groups: [1000, 2000])
+        #expect(areKept == kept)
+    }
 }

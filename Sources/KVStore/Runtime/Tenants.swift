@@ -1,4 +1,5 @@
-// Who may use a store: names and keys, in a file that only its owner can read.
+// Who may use a store: names and keys, in a file that only its owner can change and nobody else but a group of this process can
+// read.
 
 import CKernel
 import Foundation
@@ -34,10 +35,15 @@ public struct Tenants: Sendable {
     /// Reads `name: {key: HEX, operator: true}` lines.
     public init(file: String) throws(OperatorError) {
         let text = try NamedFile(file).text()
-        let mode = (try? FileManager.default.attributesOfItem(atPath: file)[.posixPermissions] as? Int) ?? 0o600
-        guard mode & 0o077 == 0 else {
+        var status = stat()
+        // What cannot be asked was a pipe that is gone: nobody reads it any more.
+        let isAsked = unsafe stat(file, &status) == 0
+        guard !isAsked || Self.areKept(
+            mode: status.st_mode, owner: status.st_uid, group: status.st_gid, user: geteuid(), groups: Self.groups)
+        else {
             throw OperatorError(
-                "holds keys and others than its owner can read it", at: file, remedy: "chmod 600 \(file)")
+                "holds keys and others than its owner can read it", at: file,
+                remedy: "chmod 600 \(file); a group of this user may read it (640, 440) where it is root's or this user's")
         }
         let mapping: Node.Mapping
         do { mapping = try compose(yaml: text)?.mapping ?? [:] } catch {
@@ -58,6 +64,21 @@ public struct Tenants: Sendable {
             byName[name] = Tenant(secret: secret, isOperator: fields["operator"]?.bool ?? false)
         }
         guard !byName.isEmpty else { throw OperatorError("names no tenant", at: file) }
+    }
+
+    /// Whether keys in a file are a secret: nobody but its owner may touch it; or, where that is root or this user, a group that
+    /// this user is in may read it, too. So Kubernetes mounts a secret for a pod with an `fsGroup`: root's, 0440.
+    package static func areKept(mode: UInt32, owner: UInt32, group: UInt32, user: UInt32, groups: [UInt32]) -> Bool {
+        if mode & 0o077 == 0 { return true }
+        guard mode & 0o037 == 0 else { return false }
+        return (owner == 0 || owner == user) && groups.contains(group)
+    }
+
+    /// The groups of this process; Linux knows 65,536 at most.
+    private static var groups: [UInt32] {
+        var others = [gid_t](repeating: 0, count: 65_536)
+        let count = unsafe getgroups(Int32(others.count), &others)
+        return [getegid()] + others.prefix(max(0, Int(count)))
     }
 
     /// Makes a file with one tenant, `local`, who may do everything and whose key nobody knows yet.
