@@ -144,4 +144,14 @@ struct LiveOptions: ParsableArguments {
         }
         return killings
     }
+
+    /// A killing behind the end of the trace would never come, and the run would look like one that nothing could harm.
+    func check(_ killings: [LiveKilling], requests: Int) throws(OperatorError) {
+        for (killing, text) in zip(killings, kill) {
+            guard max(killing.request, killing.back ?? 0) >= requests else { continue }
+            throw OperatorError(
+                "'\(text)' never comes: the trace has \(requests) requests, the first is 0", at: "--kill",
+                remedy: "give at most \(killing.what.rawValue)@\(requests - 1)")
+        }
+    }
 }

@@ -17,6 +17,7 @@ extension LiveOptions {
         try modelled.checkOutput()
         let replay = try ModelledReplay(
             trace: try input.read(), scenario: scenario, catalogue: try modelled.scenario.readCatalogue())
+        try check(killings, requests: replay.requestCount)
         let hbmBlocks = try hbmBlocks(of: replay)
         let settings = try LockStepSettings(replay, blockBytes: blockBytes, hbmBlocks: hbmBlocks)
         let count = agents ?? scenario.nodes

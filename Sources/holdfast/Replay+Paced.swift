@@ -24,6 +24,7 @@ extension LiveOptions {
         try modelled.checkOutput()
         let replay = try ModelledReplay(
             trace: try input.read(), scenario: scenario, catalogue: try modelled.scenario.readCatalogue())
+        try check(killings, requests: replay.requestCount)
         let count = agents ?? scenario.nodes
         let hbmBlocks = try hbmBlocks(of: replay, engines: max(1, scenario.replicas / count))
         let settings = try LockStepSettings(replay, blockBytes: blockBytes, hbmBlocks: hbmBlocks, isPaced: true)

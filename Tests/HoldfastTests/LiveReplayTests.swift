@@ -229,5 +229,10 @@ import Testing
             let run = try replay(["--live", "--kill", words])
             #expect(run.exitCode == 1 && run.errors.contains("--kill"), "\(words): \(run.errors)")
         }
+        // And one that would never come.
+        for words in ["agent@240", "store@80-9999"] {
+            let run = try replay(["--live", "--kill", words])
+            #expect(run.exitCode == 1 && run.errors.contains("the trace has 240 requests"), "\(words): \(run.errors)")
+        }
     }
 }
