@@ -32,7 +32,7 @@ final class EngineListener: Sendable {
         guard held >= 0 else {
             throw OperatorError(
                 "the folder `\(place)` cannot be opened: \(unsafe String(cString: strerror(errno)))", at: option,
-                remedy: "make it, or choose another path")
+                remedy: "make it for this user (sudo install -d -o $USER \(place)), or name another path with --socket")
         }
         defer { close(held) }
         flock(held, LOCK_EX)

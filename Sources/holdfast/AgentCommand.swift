@@ -20,6 +20,7 @@ struct AgentCommand: AsyncParsableCommand {
             Engines come through a local socket and share their memory by passing its descriptor; blocks never \
             travel over the socket. The agent serves until SIGTERM, which lets jobs under way end.
 
+              sudo install -d -o $USER /run/holdfast   # once, for the socket; or name another place with --socket
               holdfast agent --dram 64GiB
               holdfast agent --dram 64GiB --nvme /mnt/nvme/blocks --nvme-size 2TiB \\
                 --store 10.0.0.7:9460 --keys store.keys
