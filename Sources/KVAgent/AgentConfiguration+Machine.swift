@@ -12,6 +12,9 @@ extension AgentConfiguration {
     /// - Throws: The first thing that the machine lacks, at its setting's name.
     func checkMachine() throws(OperatorError) {
         try checkMemoryNode()
+        if !nvme.isEmpty {
+            do throws(FlashError) { try checkCanMakeRing() } catch { throw error.operatorError }
+        }
         try checkLocalFlash()
         try checkFiles()
         if !store.isEmpty { _ = try routes() }

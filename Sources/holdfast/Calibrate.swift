@@ -2,6 +2,7 @@
 
 import ArgumentParser
 import Foundation
+import KVFlash
 import KVModel
 import KVSettings
 import KVSimulation
@@ -55,7 +56,10 @@ struct Calibrate: AsyncParsableCommand {
     func run() async throws {
         // Before minutes are spent on the rest.
         try NamedFile(output).checkCanWrite()
-        if let data { try checkFolder(data) }
+        if let data {
+            try checkFolder(data)
+            do { try checkCanMakeRing() } catch { throw error.operatorError }
+        }
         let room = try await storeRoom()
         let bar = ProgressBar("calibrating")
         let memory = try MemoryRates.measured(byteCount: quick ? 64 << 20 : 1 << 30)

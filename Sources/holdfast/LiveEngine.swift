@@ -91,18 +91,24 @@ final class LiveEngine {
         configuration.backoffMax = Duration(milliseconds: 200)
         client = try EngineClient(configuration)
         region = client.addRegion(descriptor: arena.descriptor, byteCount: arena.byteCount)
-        try waitUntilOpen()
+        try waitUntilOpen(endsAtRefusal: true)
     }
 
     /// Waits until the agent has taken it on.
-    func waitUntilOpen() throws {
-        guard client.waitUntilOpen(within: Self.limit) else {
-            throw OperatorError(
-                "an agent does not take an engine on: \(client.refusal?.description ?? "no answer")",
-                at: client.welcome?.program ?? "live replay")
+    ///
+    /// - Parameter endsAtRefusal: An agent that has just started refuses for good. One that comes back after its death may
+    ///   refuse while the kernel still holds what the dead one had.
+    func waitUntilOpen(endsAtRefusal: Bool = false) throws {
+        let deadline = MonotonicClock.now + Self.limit
+        while !client.waitUntilOpen(within: KVModel.Duration(milliseconds: 20)) {
+            let refusal = client.refusal
+            guard refusal == nil || !endsAtRefusal, MonotonicClock.now < deadline else {
+                throw OperatorError(
+                    "an agent does not take an engine on: \(refusal?.description ?? "no answer")",
+                    at: client.welcome?.program ?? "live replay")
+            }
         }
         guard ownership == .full else { return }
-        let deadline = MonotonicClock.now + Self.limit
         while client.arena == nil {
             guard MonotonicClock.now < deadline else {
                 throw OperatorError("an agent does not show its device's slots", at: "live replay")
