@@ -590,6 +590,18 @@ int hf_set_thread_nice(int nice) {
     return setpriority(PRIO_PROCESS, 0, nice) == 0 ? 0 : -errno;
 }
 
+int hf_wait_for_end(int process) {
+    int descriptor = (int)syscall(SYS_pidfd_open, process, 0);
+    if (descriptor < 0) return errno == ESRCH ? 0 : -errno;
+    struct pollfd watched = {.fd = descriptor, .events = POLLIN};
+    int result;
+    do result = poll(&watched, 1, -1);
+    while (result < 0 && errno == EINTR);
+    int reason = errno;
+    close(descriptor);
+    return result < 0 ? -reason : 0;
+}
+
 void hf_name_thread(const char *name) {
     char cut[16];
     snprintf(cut, sizeof cut, "%s", name);

@@ -112,6 +112,10 @@ struct AgentCommand: AsyncParsableCommand {
         help: ArgumentHelp("Any other setting, like planner=always; repeat it.", valueName: "name=value"))
     var assignments: [String] = []
 
+    /// The process that started this one and without which it is of no use.
+    @Option(name: .long, help: .hidden)
+    var endsWith: Int32?
+
     @Flag(name: .long, help: "Writes all settings with what they mean and their defaults, and ends.")
     var printConfig = false
 
@@ -120,6 +124,7 @@ struct AgentCommand: AsyncParsableCommand {
             try print(AgentConfiguration.documented, terminator: "")
             return
         }
+        if let endsWith { endThisProcess(with: endsWith) }
         let settings = try readSettings()
         let logger = log.logger("holdfast.agent")
         var surroundings = AgentSurroundings(links: try AgentSettingsReading.links(settings))

@@ -13,14 +13,20 @@ import Synchronization
 final class ScratchFolder {
     let url: URL
     private let places: Mutex<[String]>
+    /// Locked as long as this process lives, however it ends.
+    private let lock: Int32
     private var signals: [any DispatchSourceSignal] = []
 
     /// - Parameter purpose: Part of its name.
     init(_ purpose: String) throws {
-        url = FileManager.default.temporaryDirectory.appendingPathComponent("holdfast-\(purpose)-\(getpid())")
+        let parent = FileManager.default.temporaryDirectory
+        let prefix = "holdfast-\(purpose)-"
+        Self.removeAbandoned(in: parent, prefix: prefix)
+        url = parent.appendingPathComponent("\(prefix)\(getpid())")
         places = Mutex([url.path])
         try? FileManager.default.removeItem(at: url)
         try FileManager.default.createDirectory(at: url, withIntermediateDirectories: true)
+        lock = Self.locked(url)
         for number in [SIGINT, SIGTERM] {
             signal(number, SIG_IGN)
             let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
@@ -34,6 +40,31 @@ final class ScratchFolder {
         }
     }
 
+    /// Folders of runs that were killed hold drives of many gigabytes. Two things must say that one is abandoned: no process has
+    /// its number, and nobody holds its lock; in another container the number may be another's.
+    private static func removeAbandoned(in parent: URL, prefix: String) {
+        for name in (try? FileManager.default.contentsOfDirectory(atPath: parent.path)) ?? [] {
+            guard name.hasPrefix(prefix), let number = Int32(name.dropFirst(prefix.count)), number > 0,
+                kill(number, 0) != 0, errno == ESRCH
+            else { continue }
+            let folder = parent.appendingPathComponent(name)
+            let lock = locked(folder)
+            guard lock >= 0 else { continue }
+            try? FileManager.default.removeItem(at: folder)
+            close(lock)
+        }
+    }
+
+    /// A descriptor of the folder that holds its lock; negative: another process has it, or there is no such folder.
+    private static func locked(_ folder: URL) -> Int32 {
+        let descriptor = unsafe open(folder.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        guard descriptor >= 0, flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
+            close(descriptor)
+            return -1
+        }
+        return descriptor
+    }
+
     /// A file that lies elsewhere goes with it.
     func removeAtEnd(_ path: String) { places.withLock { $0.append(path) } }
 
@@ -45,6 +76,19 @@ final class ScratchFolder {
         for number in [SIGINT, SIGTERM] { signal(number, SIG_DFL) }
         for source in signals { source.cancel() }
         remove()
+        close(lock)
+    }
+}
+
+/// This process ends when another has: the one that started it. Killed, that one ends nobody any more, and a store and its agents
+/// would hold their memory and their files for ever.
+///
+/// The kernel's own signal at a parent's death is no way: it comes when the thread ends that started the child.
+func endThisProcess(with parent: Int32) {
+    Thread.detachNewThread {
+        // Where the kernel cannot tell, it lives on.
+        if getppid() == parent, !waitForEnd(ofProcess: parent) { return }
+        kill(getpid(), SIGKILL)
     }
 }
 
@@ -61,7 +105,7 @@ final class ChildProcess {
         let output = try FileHandle(forWritingTo: log)
         process = Process()
         process.executableURL = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath()
-        process.arguments = arguments
+        process.arguments = arguments + ["--ends-with", "\(getpid())"]
         process.standardInput = FileHandle.nullDevice
         process.standardOutput = output
         process.standardError = output

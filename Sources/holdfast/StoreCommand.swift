@@ -112,6 +112,10 @@ struct StoreCommand: AsyncParsableCommand {
     @Flag(name: .long, help: "Format drives although they hold something.")
     var force = false
 
+    /// The process that started this one and without which it is of no use.
+    @Option(name: .long, help: .hidden)
+    var endsWith: Int32?
+
     @Flag(name: .long, help: "Writes all settings with what they mean and their defaults, and ends.")
     var printConfig = false
 
@@ -120,6 +124,7 @@ struct StoreCommand: AsyncParsableCommand {
             try print(StoreConfiguration.documented, terminator: "")
             return
         }
+        if let endsWith { endThisProcess(with: endsWith) }
         let settings = try readSettings()
         let logger = log.logger("holdfast.store")
         let service = try StoreService(settings, logger: logger)

@@ -224,6 +224,38 @@ import Testing
         #expect(loads.contains { $0["blocksMin"] as? Int ?? 0 > 1 && $0["count"] as? Int ?? 0 >= 5 })
     }
 
+    /// Whoever started an agent for a replay may be killed: then nobody ends it.
+    @Test func whatAReplayStartedEndsWithIt() throws {
+        let binary = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath().deletingLastPathComponent()
+            .appendingPathComponent("holdfast").path
+        let shell = Process()
+        shell.executableURL = URL(fileURLWithPath: "/bin/sh")
+        let agent = "\"$0\" agent --socket \"$1\" --dram 8MiB --http '' --ends-with $$"
+        shell.arguments = ["-c", "\(agent) & echo agent=$!; wait", binary, scratch.folder.appendingPathComponent("s").path]
+        let output = Pipe()
+        shell.standardInput = FileHandle.nullDevice
+        shell.standardOutput = output
+        shell.standardError = output
+        try shell.run()
+        var said = ""
+        while !said.contains("engines may come") || !said.contains("agent=") {
+            let more = output.fileHandleForReading.availableData
+            guard !more.isEmpty else { break }
+            said += String(decoding: more, as: UTF8.self)
+        }
+        let number = try #require(said.firstMatch(of: /agent=(\d+)/).flatMap { Int32($0.1) }, "\(said)")
+        #expect(said.contains("engines may come"), "\(said)")
+        let watch = DispatchWorkItem { kill(number, SIGKILL) }
+        DispatchQueue.global().asyncAfter(deadline: .now() + .seconds(30), execute: watch)
+        let begun = Date()
+        kill(shell.processIdentifier, SIGKILL)
+        // The pipe has its end when the agent has.
+        _ = output.fileHandleForReading.readDataToEndOfFile()
+        #expect(Date().timeIntervalSince(begun) < 30, "it lived on")
+        watch.cancel()
+        shell.waitUntilExit()
+    }
+
     @Test func aKillingThatMakesNoSenseIsRefused() throws {
         for words in ["agent", "agent@x", "agent@5-9", "store@9-5", "door@5"] {
             let run = try replay(["--live", "--kill", words])

@@ -120,6 +120,8 @@ int64_t hf_monotonic_ns(void);
 int64_t hf_realtime_ns(void);
 /// CPU time of the whole process.
 int64_t hf_process_cpu_ns(void);
+/// Waits until a process has ended; at once when there is none of that number. -ENOSYS where the kernel cannot tell.
+int hf_wait_for_end(int process);
 void hf_name_thread(const char *name);
 /* Gives the calling thread a nice value; 0 or -errno. */
 int hf_set_thread_nice(int nice);
