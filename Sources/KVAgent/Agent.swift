@@ -105,7 +105,9 @@ public final class Agent: Sendable {
                 try StoreClient(access.client, memory: memory) { inbox.take($0) }
             }
         } catch { throw OperatorError("\(error)", at: "the agent's threads") }
-        journal = try settings.journal.map { settings throws(OperatorError) in try JournalOutput(path: settings.path) }
+        journal = try settings.journal.map { settings throws(OperatorError) in
+            try JournalOutput(path: settings.path) { logger.warning("the journal ends here: \($0)") }
+        }
 
         var desk = EngineDesk(tiering, limits: limits, storeNamespace: access?.namespace)
         desk.loans.words = loanWords

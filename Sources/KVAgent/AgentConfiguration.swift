@@ -251,7 +251,11 @@ public struct AgentConfiguration: NamedSettings, Sendable, Equatable {
                 + "tenth of `dram`.", "0.5"
         ),
         Setting("drain", "Seconds that a shutdown waits for jobs under way.", "10"),
-        Setting("journal", "The file in which every input of the decisions is written down. Empty: none.", "\"\""),
+        Setting(
+            "journal",
+            "The file in which every input of the decisions is written down; the one before it is kept as FILE.1. Empty: none.",
+            "\"\""
+        ),
         Setting("journalSize", "The most that it may take.", "256MiB"),
         Setting(
             "traces",

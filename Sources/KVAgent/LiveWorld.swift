@@ -163,7 +163,13 @@ struct LiveWorld: World, ~Copyable {
                 }
                 if deadline <= now || wantsPublishing { return hand(.deadline) }
                 if !isPublished, publishing <= now { return hand(.deadline) }
-                sleep(until: min(min(deadline, desk.nextDeadline), isPublished ? .distantFuture : publishing))
+                let flushAt = journal?.flushAt ?? .distantFuture
+                if flushAt <= now {
+                    journal?.flush()
+                    continue
+                }
+                let wake = min(min(deadline, desk.nextDeadline), flushAt)
+                sleep(until: min(wake, isPublished ? .distantFuture : publishing))
             case .given:
                 guard isAtRest, !isWaitingForStore else {
                     sleep(until: .distantFuture)

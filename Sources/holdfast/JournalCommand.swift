@@ -17,7 +17,8 @@ struct JournalCommand: AsyncParsableCommand {
 
             The exit code is 1 when the decisions differ: then this program is not of the build that wrote the \
             journal, or something outside the journal decided. A journal of a killed agent, or one that is full, is \
-            read up to its end.
+            read up to its end, which is a second at most before the agent's. An agent that starts anew keeps the \
+            one before as FILE.1.
 
               holdfast agent --set journal=/var/log/holdfast/journal …
               holdfast journal /var/log/holdfast/journal --json

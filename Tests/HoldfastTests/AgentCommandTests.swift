@@ -172,6 +172,49 @@ import Testing
         #expect(none.exitCode == 1 && none.errors.contains("/nonexistent/journal: it cannot be read"), "\(none.errors)")
     }
 
+    /// Whoever wants to know what a dead agent decided wants to know it of its last seconds.
+    @Test func whatAKilledAgentDecidedIsInItsJournalAndStaysThere() throws {
+        let scratch = try Scratch()
+        let journal = scratch.folder.appendingPathComponent("journal").path
+        let settings = ["--set", "prefill=0,0.1,0", "--set", "journal=\(journal)"]
+        func work(_ agent: AgentProcess) throws {
+            let engine = try python(["Tools/python/tests/conformance.py", agent.socket])
+            #expect(engine.exitCode == 0, "\(engine.said)")
+        }
+        var agent: AgentProcess? = try AgentProcess(scratch, settings)
+        try work(#require(agent))
+        // It comes to the file within a second, although nothing happens any more.
+        let deadline = Date() + 60
+        var finished = 0
+        while finished < 1, Date() < deadline {
+            let read = try CommandRun.holdfast(["journal", journal, "--json"])
+            if read.exitCode == 0 { finished = (try read.object["eventKinds"] as? [String: Int])?["ended"] ?? 0 }
+        }
+        agent = nil
+        #expect(finished > 0)
+        let killed = try CommandRun.holdfast(["journal", journal])
+        #expect(killed.exitCode == 0 && killed.output.contains("fresh decisions give the same"), "\(killed.output)")
+        let before = try Data(contentsOf: URL(fileURLWithPath: journal))
+
+        let next = try AgentProcess(scratch, settings)
+        try work(next)
+        #expect(next.end().exitCode == 0)
+        #expect(try Data(contentsOf: URL(fileURLWithPath: journal + ".1")) == before)
+    }
+
+    @Test func aJournalOnAFullDiskEndsAndSaysSo() throws {
+        let scratch = try Scratch()
+        let agent = try AgentProcess(scratch, ["--set", "prefill=0,0.1,0", "--set", "journal=/dev/full"])
+        let engine = try python(["Tools/python/tests/conformance.py", agent.socket])
+        #expect(engine.exitCode == 0, "\(engine.said)")
+        let page = try #require(URL(string: "http://\(agent.http)/status"))
+        let status = try JSONSerialization.jsonObject(with: Data(contentsOf: page)) as? [String: Any]
+        let totals = (status?["agent"] as? [String: Any])?["totals"] as? [String: Any]
+        #expect(totals?["journal_bytes"] as? Int == 0)
+        let (code, log) = agent.end()
+        #expect(code == 0 && log.contains("the journal ends here: No space left on device"), "\(log)")
+    }
+
     @Test func metricsProbesAndStatusAreServed() throws {
         let scratch = try Scratch()
         let agent = try AgentProcess(scratch)
