@@ -126,6 +126,8 @@ public struct StoreAccess: Sendable {
     public var client: StoreClientConfiguration
     /// The namespace of all blocks. Nil: that of the first engine.
     public var namespace: String?
+    /// Bytes of a block's payload, where a slot is rounded up from them. Nil: those of a slot.
+    public var payloadBytes: Int?
     /// How long a question may take, and a block in either direction; the decisions' own deadlines are shorter.
     public var questionLimit = Duration(seconds: 1)
     /// See `questionLimit`.

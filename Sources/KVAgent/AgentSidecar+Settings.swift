@@ -46,6 +46,7 @@ extension AgentSidecar {
                 client: StoreClientConfiguration(
                     routes: try configuration.routes(), tenant: configuration.tenant,
                     secret: surroundings.storeSecret), namespace: namespace)
+            settings.store?.payloadBytes = hello.blockBytes
             settings.store?.transferLimit = Duration(seconds: configuration.storeLimit)
         }
         if !configuration.journal.isEmpty {

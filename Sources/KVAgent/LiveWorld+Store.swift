@@ -48,10 +48,18 @@ extension LiveWorld {
         guard isConnected, namespace.isShut, let name = desk.storeNamespace else { return }
         let now = MonotonicClock.now
         guard now >= namespace.asksAt else { return }
+        if let most = client.payloadBytesMax, storedBytes > most {
+            // Every put would fail, one by one, and the store would look as if it were used.
+            return shut(
+                "blocks of \(ByteSize.text(storedBytes)), the store takes \(ByteSize.text(most)) (its `payloadMax`)")
+        }
         guard client.submit(.openNamespace(name: name), tag: Self.openTag, deadline: now + questionLimit) == .accepted
         else { return namespace.putOff(at: now) }
         namespace.asked()
     }
+
+    /// Bytes of a block as it is put.
+    private var storedBytes: Int { settings.store?.payloadBytes ?? settings.blockBytes }
 
     private var questionLimit: Duration { settings.store?.questionLimit ?? Duration(seconds: 1) }
 
@@ -72,12 +80,17 @@ extension LiveWorld {
     /// The store will not have this agent, or not any more, or did not say in time.
     private mutating func refused(_ response: Response) {
         guard response.status != .disconnected else { return namespace.unanswered() }
+        shut(
+            StoreNamespace.Hindrance(
+                response, namespace: desk.storeNamespace ?? "", isSubscribing: namespace.isSubscribing,
+                within: questionLimit
+            ).words)
+    }
+
+    /// The store cannot be used, and why; it is looked at again after a pause.
+    private mutating func shut(_ why: String) {
         let wasOpen = namespace.handle != nil
         if wasOpen || namespace.refusal == nil { counters.storeLost += 1 }
-        let why = StoreNamespace.Hindrance(
-            response, namespace: desk.storeNamespace ?? "", isSubscribing: namespace.isSubscribing,
-            within: questionLimit
-        ).words
         namespace.refused(why, at: MonotonicClock.now)
         inbox.storeReason.withLock { $0 = why }
         isPublished = false

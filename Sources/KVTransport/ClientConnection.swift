@@ -48,7 +48,7 @@ final class ClientConnection {
     private unowned let owner: any ClientConnectionOwner
     private let memory: BlockMemory
     private var handshake: ClientHandshake
-    private var grants: Grants?
+    private(set) var grants: Grants?
     private var exchanges: [UInt32: Exchange] = [:]
     private var nextNumber: UInt32 = 1
     /// The client's own requests that wait for a credit, and requests whose cancel does.

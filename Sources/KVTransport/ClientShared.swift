@@ -2,6 +2,7 @@
 
 import KVModel
 import KVSystem
+import Synchronization
 
 /// What other threads hand to the client's.
 enum ClientOrder: Sendable {
@@ -18,6 +19,8 @@ final class ClientShared: Sendable {
     let signal: WakeSignal
     let orders: Mailbox<ClientOrder>
     let inFlight = SharedCount()
+    /// The longest payload that the store takes, as it said last; 0: it has not said yet.
+    let payloadBytesMax = Atomic<Int>(0)
 
     init(
         _ configuration: StoreClientConfiguration, _ memory: BlockMemory,

@@ -71,6 +71,12 @@ public final class StoreClient: Sendable {
         return .accepted
     }
 
+    /// The longest payload that the store takes, as its last welcome said. Nil: it has not welcomed this client yet.
+    public var payloadBytesMax: Int? {
+        let bytes = shared.payloadBytesMax.load(ordering: .acquiring)
+        return bytes > 0 ? bytes : nil
+    }
+
     /// Requests under way, slots not yet returned included.
     public var inFlightCount: Int { shared.inFlight.value }
 

@@ -178,7 +178,8 @@ struct AgentChecks {
         defer { client.shutDown() }
         let response = await client.call(.stat, within: Self.helloLimit)
         guard response.status != .ok else {
-            let keyIsTaken = "\(settings.store) answers, and takes the key of `\(settings.tenant)`"
+            let most = client.payloadBytesMax.map { ", and blocks of \(ByteSize.text($0)) at most" } ?? ""
+            let keyIsTaken = "\(settings.store) answers, takes the key of `\(settings.tenant)`\(most)"
             if settings.namespace.isEmpty { return Finding("store", .ok, keyIsTaken) }
             let opened = await client.call(.openNamespace(name: settings.namespace), within: Self.helloLimit)
             guard opened.status != .ok else {

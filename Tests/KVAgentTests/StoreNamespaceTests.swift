@@ -49,6 +49,28 @@ import Testing
         #expect(namespace.isShut && namespace.asksAt == .zero && namespace.refusal == nil)
     }
 
+    /// The bench's store takes a MiB. Else each put fails by itself, and the store looks as if it were used.
+    @Test(arguments: [1 << 20, (1 << 20) + 1])
+    func aStoreThatTakesNoBlocksOfThisSizeIsNotUsedAndSaysWhy(payloadBytes: Int) throws {
+        let folder = try Folder()
+        let store = try StoreBench(folder: folder)
+        var settings = AgentSettings(
+            tiering: smallTiering(dramBlocks: 16, hasStore: true), links: .measured(first: fastLinks))
+        settings.store = store.access
+        settings.store?.payloadBytes = payloadBytes
+        let bench = try AgentBench(settings, folder: folder)
+        let engine = try TestEngine(bench.agent)
+        _ = try bench.status()
+        try engine.serve(chain(0..<4, of: 3))
+        let status = try bench.status()
+        let isTaken = payloadBytes == 1 << 20
+        #expect(status.store?.isUsable == isTaken)
+        if !isTaken { #expect(status.store?.reason.contains("the store takes 1 MiB (its `payloadMax`)") == true) }
+        #expect(status.totals["failed_store_put"] == 0)
+        #expect(status.totals["blocks_store_put"] == (isTaken ? 4 : 0))
+        try bench.checkClean()
+    }
+
     /// A store that refuses needs an operator, one that is slow does not: who is told must be able to tell.
     @Test func silenceIsNoRefusal() {
         func told(_ response: Response, isSubscribing: Bool = false) -> StoreNamespace.Hindrance {
