@@ -33,7 +33,8 @@ public enum AgentMetrics {
     public static func text(_ sidecar: AgentSidecar) -> String {
         var page = MetricsPage(prefix: "holdfast_agent_", meanings: meanings)
         let view = sidecar.view
-        let status = sidecar.agent?.status ?? AgentStatus()
+        var status = sidecar.agent?.status ?? AgentStatus()
+        status.store = status.store ?? sidecar.store
         page.add("ready", "gauge", sidecar.isReady ? 1 : 0)
         page.add("uptime_seconds", "gauge", sidecar.uptimeSeconds)
         page.add("engines", "gauge", Double(view.engines.count))

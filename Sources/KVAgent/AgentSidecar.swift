@@ -50,6 +50,8 @@ public final class AgentSidecar: Sendable {
     /// The GPU that the HBM slots lie in, if they lie in one.
     let gpu: CudaDriver?
     private let started = MonotonicClock.now
+    /// Looks whether the store is there until the decisions do that.
+    private let probe = Mutex<StoreProbe?>(nil)
 
     /// Opens the door.
     ///
@@ -72,6 +74,7 @@ public final class AgentSidecar: Sendable {
                 TraceTarget(configuration.traces, bytesMax: configuration.tracesSize),
                 resource: surroundings.traceResource ?? resource, seed: UInt64.random(in: 0 ... .max), logger: logger)
         }
+        try startProbe()
         var door = EngineDoorConfiguration(path: configuration.socket)
         door.users = configuration.users
         door.enginesMax = configuration.engines
@@ -85,6 +88,19 @@ public final class AgentSidecar: Sendable {
         opened.withLock { $0 = made }
         logger.info("engines may come", metadata: ["socket": "\(configuration.socket)"])
     }
+
+    private func startProbe() throws(OperatorError) {
+        guard !configuration.store.isEmpty else { return }
+        let access = StoreClientConfiguration(
+            routes: try configuration.routes(), tenant: configuration.tenant, secret: surroundings.storeSecret)
+        let namespace = configuration.namespace.isEmpty ? nil : configuration.namespace
+        do {
+            let made = try StoreProbe(access, namespace: namespace, logger: logger)
+            probe.withLock { $0 = made }
+        } catch { throw OperatorError("\(error)", at: "the agent's threads") }
+    }
+
+    private func endProbe() { probe.withLock { $0.take() }?.shutDown() }
 
     // MARK: what engines say, on the thread that attends to the door
 
@@ -256,6 +272,7 @@ public final class AgentSidecar: Sendable {
             }
             guard let others else { return agent.shutDown() }
             failed.withLock { $0 = nil }
+            endProbe()
             for engine in others { refuse(engine, "another engine with other blocks came first") }
             if let attended = door?.takeFromItsThread() { agent.attend(to: attended) }
         } catch { end(with: error.description) }
@@ -284,6 +301,9 @@ public final class AgentSidecar: Sendable {
             if case .made(let agent, _, _, _) = making { agent } else { nil }
         }
     }
+
+    /// The store as the decisions see it, or as it was seen before there were any. Nil: there is none in the settings.
+    public var store: AgentStatus.Store? { agent?.status.store ?? probe.withLock { $0?.store } }
 
     /// How far node memory is, once an engine has come.
     public var memory: ArenaStatus? {
@@ -372,6 +392,7 @@ public final class AgentSidecar: Sendable {
             if case .made(let agent, _, _, _) = making { return agent } else { return nil }
         }
         watch.shutDown()
+        endProbe()
         agent?.shutDown()
         traces?.shutDown()
         return isQuiet

@@ -70,6 +70,8 @@ public struct SidecarStatus: Codable, Sendable {
     public var times: [String: Times]
     /// Connections ended by the agent, by code.
     public var refused: [String: UInt64]
+    /// The store, from the start on. Nil: there is none in the settings.
+    public var store: AgentStatus.Store?
     /// The decisions, once an engine has come.
     public var agent: AgentStatus?
 
@@ -77,6 +79,7 @@ public struct SidecarStatus: Codable, Sendable {
     public init(_ sidecar: AgentSidecar) {
         let view = sidecar.view
         agent = sidecar.agent?.status
+        store = agent?.store ?? sidecar.store
         failure = sidecar.unreadiness
         state =
             sidecar.isStopping

@@ -183,7 +183,11 @@ struct AgentPicture {
         let busy = now.counts["busy_total"] ?? 0
         if busy > 0 { lines.append(row("busy", "\(busy) answered with nothing")) }
         if let memory = now.memory { lines.append(row("memory", text(of: memory))) }
-        if let agent = now.agent { lines += tiers(agent) }
+        if let agent = now.agent {
+            lines += tiers(agent)
+        } else if let store = now.store {
+            lines.append(row("store", words(of: store)))
+        }
         for engine in now.engines {
             lines.append(
                 row(
@@ -224,6 +228,10 @@ struct AgentPicture {
         }
     }
 
+    private func words(of store: AgentStatus.Store) -> String {
+        store.isUsable ? "reached" : "not used\(store.reason.isEmpty ? "" : ": \(store.reason)")"
+    }
+
     private func tiers(_ agent: AgentStatus) -> [String] {
         func tier(_ tier: AgentStatus.Tier) -> String {
             "\(ByteSize.text(tier.usedBytes)) of \(ByteSize.text(tier.totalBytes)), \(tier.hitTokens) tokens served"
@@ -233,9 +241,8 @@ struct AgentPicture {
         lines.append(row("dram", tier(agent.dram)))
         if agent.nvme.totalBytes > 0 { lines.append(row("nvme", tier(agent.nvme))) }
         if let store = agent.store {
-            let state = store.isUsable ? "reached" : "not used\(store.reason.isEmpty ? "" : ": \(store.reason)")"
             lines.append(
-                row("store", "\(state), namespace \(store.namespace ?? "?"), \(agent.flash.hitTokens) tokens served"))
+                row("store", "\(words(of: store)), namespace \(store.namespace ?? "?"), \(agent.flash.hitTokens) tokens served"))
         }
         let prompt = max(1, agent.promptTokens)
         let own = agent.hbm == nil ? agent.hbmHitTokens : 0

@@ -69,6 +69,32 @@ import Testing
         }
     }
 
+    /// A wrong key is seen at the start: an alert fires before the first engine finds nothing.
+    @Test func aStoreThatRefusesTheKeyIsSeenBeforeAnEngineComes() throws {
+        let folder = try Folder()
+        let store = try StoreBench(folder: folder)
+        for (name, key, usable) in [("right", UInt8(9), true), ("wrong", 8, false)] {
+            var configuration = AgentConfiguration()
+            configuration.socket = folder.path(name)
+            configuration.dram = 16 << 20
+            configuration.http = ""
+            configuration.store = "127.0.0.1:\(store.port)"
+            configuration.tenant = "guest"
+            var surroundings = AgentSurroundings(links: fastLinks)
+            surroundings.storeSecret = Array(repeating: key, count: 32)
+            let sidecar = try AgentSidecar(configuration, in: surroundings, logger: quietLogger())
+            defer { _ = sidecar.drain(within: Duration(seconds: 5)) }
+            let line = "holdfast_agent_store_usable \(usable ? 1 : 0)\n"
+            #expect(
+                Sample.wait {
+                    sidecar.store?.isUsable == usable && (usable || sidecar.store?.reason.contains("refused") == true)
+                }, "\(name): \(sidecar.store?.reason ?? "")")
+            #expect(AgentMetrics.text(sidecar).contains(line))
+            #expect(SidecarStatus(sidecar).store?.isUsable == usable)
+            #expect(sidecar.agent == nil)
+        }
+    }
+
     @Test func anAgentThatCannotServeIsNotReadyUntilItCan() throws {
         try withSidecar { sidecar in
             #expect(sidecar.isReady && SidecarStatus(sidecar).state == "waiting")
