@@ -5,12 +5,14 @@ import KVModel
 extension LineChart.Axis {
     /// Equal factors, ticks at 1, 3, 10, …; the ends are moved outwards to such a number.
     static func logarithmic(_ title: String, from: Double, to: Double, label: (Double) -> String) -> LineChart.Axis {
-        let from = max(from, 1e-12)
+        let from = within(1e-12...1e24, from)
+        let to = max(from, within(1e-12...1e24, to))
         var values: [Double] = []
         var power = 1.0
         while power > from { power /= 10 }
         while power * 10 <= from { power *= 10 }
-        while power <= to * 10, values.count < 60 {
+        // 37 decades at most, so this ends.
+        while power <= to * 10 {
             values += [power, power * 3]
             power *= 10
         }
@@ -32,22 +34,23 @@ extension LineChart.Axis {
                 } : ticks)
     }
 
-    /// Equal factors, ticks at powers of two.
+    /// Equal factors, ticks at powers of two; at most 16 of them, however far apart the ends are.
     static func powersOfTwo(_ title: String, from: Double, to: Double) -> LineChart.Axis {
-        let from = max(from, 1e-3)
-        var power = 1.0
-        while power > from { power /= 2 }
-        while power * 2 <= from { power *= 2 }
-        var ticks: [LineChart.Tick] = []
-        while power < to * 2, ticks.count < 40 {
-            ticks.append(
-                LineChart.Tick(value: power, label: Printed.number(power, .given).text, isMajor: ticks.count % 2 == 0))
-            if power >= to { break }
-            power *= 2
+        let from = within(1e-9...1e15, from)
+        let to = max(from, within(1e-9...1e15, to))
+        var lower = 1.0
+        while lower > from { lower /= 2 }
+        while lower * 2 <= from { lower *= 2 }
+        var values = [lower, lower * 2]
+        while values[values.count - 1] < to { values.append(values[values.count - 1] * 2) }
+        let step = (values.count + 15) / 16
+        let ticks = stride(from: 0, to: values.count, by: step).map { index in
+            LineChart.Tick(
+                value: values[index], label: Printed.number(values[index], .given).text,
+                isMajor: (index / step) % 2 == 0)
         }
         return LineChart.Axis(
-            title: title, lower: ticks[0].value, upper: max(ticks[ticks.count - 1].value, ticks[0].value * 2),
-            isLogarithmic: true, ticks: ticks)
+            title: title, lower: lower, upper: values[values.count - 1], isLogarithmic: true, ticks: ticks)
     }
 
     /// Shares from a lower end to 100 %.
@@ -64,6 +67,7 @@ extension LineChart.Axis {
 
     /// Equal steps from zero, about five ticks at round numbers.
     static func linear(_ title: String, to upper: Double, label: (Double) -> String) -> LineChart.Axis {
+        let upper = within(0...1e24, upper)
         let rough = max(upper, 1e-9) / 4
         var step = 1.0
         while step > rough { step /= 10 }
@@ -81,10 +85,16 @@ extension LineChart.Axis {
         return LineChart.Axis(title: title, lower: 0, upper: upper, isLogarithmic: false, ticks: ticks)
     }
 
+    /// A value moved to the nearer end of a range; what is no number, to its lower end. An axis drawn from any input then has
+    /// ends in order and at least one tick.
+    private static func within(_ range: ClosedRange<Double>, _ value: Double) -> Double {
+        value.isNaN ? range.lowerBound : min(max(value, range.lowerBound), range.upperBound)
+    }
+
     /// Where a value lies, 0 at the start and 1 at the end; values outside are moved to the nearer end.
     func place(_ value: Double) -> Double {
+        guard upper > lower, !value.isNaN else { return 0 }
         let clamped = min(max(value, lower), upper)
-        guard upper > lower else { return 0 }
         if isLogarithmic {
             return (naturalLogarithm(clamped) - naturalLogarithm(lower))
                 / (naturalLogarithm(upper) - naturalLogarithm(lower))
