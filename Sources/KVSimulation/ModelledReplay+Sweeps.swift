@@ -20,7 +20,8 @@ struct LoadSweepPlan {
 
     /// The plan of a replay, or nil when nothing is to be swept.
     init?(_ replay: ModelledReplay, _ extent: ModelledReplay.Extent) {
-        guard extent.sweeps, replay.scenario.sweep.use else { return nil }
+        // Without live sessions (no think time, one request) every load is the same one.
+        guard extent.sweeps, replay.scenario.sweep.use, replay.workload.liveSessions > 0 else { return nil }
         loads = replay.scenario.sweep.loads
         let gpus = Double(replay.scenario.gpus)
         let session = replay.workload.blocksPerSession * Double(Cluster.blockBytes(replay.model, replay.workload))

@@ -99,6 +99,14 @@ private let tight: [(key: String, value: String)] = [
         }
     }
 
+    /// Without think times every load of single requests is the same one, and a record says nothing of other loads.
+    @Test func withoutLiveSessionsNoLoadIsSwept() async throws {
+        let changes = [("arrivals.thinkTime", "0 s"), ("sweep.replicas", "[1]"), ("sweep.capacities", "3")]
+        let record = try await replay(conversations(count: 6, turns: 1, seed: 5), changes, sweeps: true)
+        #expect(record.loadSweep == nil)
+        #expect(try Record(decoding: record.encoded(), at: "r.hfr") == record)
+    }
+
     @Test func sameTraceScenarioAndSeedGiveTheSameBytes() async throws {
         let trace = conversations(count: 40, turns: 6, seed: 3)
         let changes = tight + [("router.policy", "random"), ("sweep.loads", "[0.5, 1]"), ("sweep.replicas", "[1, 4]")]
