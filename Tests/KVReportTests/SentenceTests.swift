@@ -48,8 +48,18 @@ private let cases: [Case] = [
     Case(0, "v.invalid", "must not be used: no system beats its ceiling failed") { $0.checks[3].passed = false },
     Case(0, "v.noprefix", "cannot say what a cache would give") { $0.trace.format = "azure" },
     Case(1, "t.noprefix", "does not tell which of them share a prefix") { $0.trace.format = "azure" },
-    Case(0, "v.noreuse", "an infinite one would avoid 30 %") { record in
+    Case(
+        0, "v.noreuse",
+        "Nothing larger than HBM + DRAM can help much here: it already avoids 29 % of prefill tokens, 97 % of what an infinite"
+    ) { record in
         record = record.changing("Z") { $0.ledger = Sample.ledger([300, 0, 0, 0, 0, 0, 0, 0]) }
+    },
+    Case(
+        0, "v.noreuse",
+        "No cache can help much here: an infinite one would avoid 5 % of prefill tokens and HBM + DRAM already avoids 4 %"
+    ) { record in
+        record = record.changing("Z") { $0.ledger = Sample.ledger([50, 0, 0, 0, 0, 0, 0, 0]) }
+        record.reference { $0.ledger = Sample.ledger([40, 0, 0, 0, 0, 0, 0, 0]) }
     },
     Case(0, "v.noslo", "no cluster in the sweep meets 2 s and 50 ms") { record in
         let index = record.sloSearch.firstIndex { $0.key == "1" }!
@@ -305,6 +315,29 @@ private let cases: [Case] = [
         #expect(!comparison.page.contains("$0"))
         #expect(comparison.terminalReport(sections: .all).contains("Not in this record"))
         #expect(comparison.runs[0].missing.map(\.figure).contains("goodput"))
+    }
+
+    @Test(arguments: [1e-30, 1e-12, 2e-5, 1, 1e6])
+    func axesHoldAnyLoadAndSize(factor: Double) throws {
+        let record = Sample.record().changing { record in
+            record.loadSweep!.sessionsPerGPU = record.loadSweep!.sessionsPerGPU.map { $0 * factor }
+            record.loadSweep!.capacity = record.loadSweep!.capacity.mapValues { $0 * factor }
+            record.loadSweep!.traceRunsAt *= factor
+            record.missRatioCurve!.bytes = record.missRatioCurve!.bytes.map { $0 * factor }
+            record.missRatioCurve!.marks = record.missRatioCurve!.marks.map {
+                TierMark(tier: $0.tier, bytes: $0.bytes * factor)
+            }
+            record.run { system in
+                let times = system.ttft
+                system.ttft.p1 = times.p1 * factor
+                system.ttft.p99 = times.p99 * factor
+                system.ttft.cdf = times.cdf.map { [$0[0] * factor, $0[1]] }
+            }
+        }
+        let comparison = try Comparison([record])
+        #expect(comparison.terminalReport(sections: .all).contains("sessions per GPU"))
+        #expect(comparison.page.contains("sessions per GPU, log scale"))
+        #expect(!comparison.page.contains("nan%"))
     }
 
     @Test func theStrongestCautionsComeFirstAndAreAtMostFive() throws {

@@ -27,11 +27,7 @@ extension ComparedRun {
         guard let reference else { return ("v.alone", avoided + ".") }
         let other = Printed.percent(reference.servedShare).text
         if let infinite, infinite.servedShare - reference.servedShare < 0.02 {
-            return (
-                "v.noreuse",
-                "No cache can help much here: an infinite one would avoid \(Printed.percent(infinite.servedShare).text) of "
-                    + "prefill tokens and \(referenceName) already avoids \(other)."
-            )
+            return ("v.noreuse", nothingToGain(reference, infinite))
         }
         let money = Economics(run: self)
         let beside = "\(avoided); \(referenceName) alone avoids \(other)."
@@ -68,6 +64,19 @@ extension ComparedRun {
             "\(tierName.capitalizedFirst) is not worth buying here: a million tokens cost \(words) at the same SLO."
                 + wouldPay(money)
         )
+    }
+
+    /// Why nothing is left to gain: prompts that share next to nothing, or a reference that already has it all.
+    private func nothingToGain(_ reference: SystemResult, _ infinite: SystemResult) -> String {
+        let most = Printed.percent(infinite.servedShare).text
+        let already = Printed.percent(reference.servedShare).text
+        guard infinite.servedShare >= 0.1 else {
+            return "No cache can help much here: an infinite one would avoid \(most) of prefill tokens and "
+                + "\(referenceName) already avoids \(already)."
+        }
+        let share = Printed.percent(min(1, reference.servedShare / infinite.servedShare)).text
+        return "Nothing larger than \(referenceName) can help much here: it already avoids \(already) of prefill tokens, "
+            + "\(share) of what an infinite cache would."
     }
 
     /// "Holdfast avoids 60 % of prefill tokens, 83 % of what an infinite cache could".
