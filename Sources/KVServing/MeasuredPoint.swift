@@ -23,14 +23,17 @@ public struct MeasuredPoint: Sendable {
     /// Where it stands: `points[3]`, after the file's name.
     public let place: String
 
-    init(_ value: JSONValue, at place: String) throws(OperatorError) {
-        guard let fields = value.object else { throw OperatorError("is not an object", at: place) }
-        self.fields = fields
+    /// Whether it is an object, so that it has fields at all.
+    let isObject: Bool
+
+    init(_ value: JSONValue, at place: String) {
+        fields = value.object ?? [:]
+        isObject = value.object != nil
         self.place = place
-        _ = try text("kind")
     }
 
-    /// The points of a file: an object with the list `points`.
+    /// The points of a file: an object with the list `points`. What is wrong with one of them is found when it is predicted,
+    /// and is no reason to refuse the others.
     public static func read(_ bytes: [UInt8], at file: String) throws(OperatorError) -> [MeasuredPoint] {
         let root = try JSONValue.parse(bytes, at: file)
         guard let list = root.object?["points"]?.list ?? root.list else {
@@ -39,7 +42,7 @@ public struct MeasuredPoint: Sendable {
         guard !list.isEmpty else { throw OperatorError("has no points", at: file) }
         var points: [MeasuredPoint] = []
         for (index, value) in list.enumerated() {
-            points.append(try MeasuredPoint(value, at: "\(file): points[\(index)]"))
+            points.append(MeasuredPoint(value, at: "\(file): points[\(index)]"))
         }
         return points
     }

@@ -44,13 +44,13 @@ public struct ModelCheck: Sendable {
     /// Mean errors that published configurations were reproduced within.
     public static let aim = (timeToFirstToken: 0.11, timePerToken: 0.05)
 
-    /// Runs every point. Throws for a malformed one, naming it and the field.
-    public init(_ points: [MeasuredPoint], catalogue: Catalogue) throws(OperatorError) {
+    /// Runs every point. One that cannot run, for whatever reason, is skipped with it.
+    public init(_ points: [MeasuredPoint], catalogue: Catalogue) {
         let predictor = PointPredictor(catalogue: catalogue)
         var predictions: [PointPrediction] = []
         var skipped: [SkippedPoint] = []
         for point in points {
-            switch try predictor.predict(point) {
+            switch predictor.predict(point) {
             case .predicted(let prediction): predictions.append(prediction)
             case .skipped(let point): skipped.append(point)
             }

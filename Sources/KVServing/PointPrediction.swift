@@ -35,7 +35,7 @@ struct PointPredictor {
     var draws = 8
     var seed: UInt64 = 1
 
-    /// An outcome that is neither a prediction nor a malformed point.
+    /// Why a point that is well formed cannot run.
     struct Skip: Error {
         var reason: String
     }
@@ -45,14 +45,13 @@ struct PointPredictor {
         case skipped(SkippedPoint)
     }
 
-    /// Predicts a point, or says why it cannot. Throws for a malformed one.
-    func predict(_ point: MeasuredPoint) throws(OperatorError) -> Outcome {
-        let name = try point.text("kind")
-        guard let kind = MeasuredPoint.Kind(rawValue: name) else {
-            return .skipped(SkippedPoint(point: point, reason: "unknown kind '\(name)'"))
-        }
-        var prediction = PointPrediction(point: point, kind: kind)
+    /// Predicts a point, or says why it cannot: what the catalogue lacks, or the field that is missing or impossible.
+    func predict(_ point: MeasuredPoint) -> Outcome {
         do {
+            guard point.isObject else { throw Skip(reason: "is not an object") }
+            let name = try point.text("kind")
+            guard let kind = MeasuredPoint.Kind(rawValue: name) else { throw Skip(reason: "unknown kind '\(name)'") }
+            var prediction = PointPrediction(point: point, kind: kind)
             switch kind {
             case .closedLoop: try closedLoop(&prediction)
             case .openLoop: try openLoop(&prediction)
@@ -60,14 +59,15 @@ struct PointPredictor {
             case .load: try load(&prediction)
             case .breakEven: try breakEven(&prediction)
             }
+            return .predicted(prediction)
         } catch let skip as Skip {
             return .skipped(SkippedPoint(point: point, reason: skip.reason))
         } catch let error as OperatorError {
-            throw error
+            // It says where, and the list of skipped points says that already.
+            return .skipped(SkippedPoint(point: point, reason: error.what))
         } catch {
             preconditionFailure("unexpected \(error)")
         }
-        return .predicted(prediction)
     }
 
     private func closedLoop(_ prediction: inout PointPrediction) throws {

@@ -17,8 +17,8 @@ struct ModelCheckCommand: AsyncParsableCommand {
         commandName: "check", abstract: "Predicts measured points and shows how far off the serving model is.",
         discussion: """
             POINTS is a JSON file: an object whose list "points" holds measured points of the kinds closed_loop, \
-            open_loop, prefill, load and breakeven. A point whose kind, model, GPU or trace is not known is listed \
-            as skipped. Errors are relative, without their sign; TTFT is what a client sees, with 40 ms for HTTP, \
+            open_loop, prefill, load and breakeven. A point whose kind, model, GPU or trace is not known, or of which \
+            a value is missing or impossible, is listed as skipped with the reason. Errors are relative, without their sign; TTFT is what a client sees, with 40 ms for HTTP, \
             tokenizer and queue hand-off. For prefill, load and breakeven points the error stands in the TTFT columns.
             """)
 
@@ -44,7 +44,7 @@ struct ModelCheckCommand: AsyncParsableCommand {
         let isPiped = points == "-"
         let file = isPiped ? NamedFile.standardInput : NamedFile(points)
         let measured = try MeasuredPoint.read(try file.bytes(), at: isPiped ? "standard input" : points)
-        let check = try ModelCheck(measured, catalogue: entries)
+        let check = ModelCheck(measured, catalogue: entries)
         try print(json ? check.json.formatted : check.table)
         if gate, !check.passesGate { throw ExitCode(1) }
     }

@@ -8,13 +8,13 @@ import Testing
 /// The check of a file whose list holds these objects.
 private func check(_ objects: String...) throws -> ModelCheck {
     let text = "{\"points\": [\(objects.joined(separator: ","))]}"
-    return try ModelCheck(MeasuredPoint.read(Array(text.utf8), at: "p.json"), catalogue: .builtIn)
+    return ModelCheck(try MeasuredPoint.read(Array(text.utf8), at: "p.json"), catalogue: .builtIn)
 }
 
 /// The sentence with which a file is refused.
 private func refusal(_ text: String) -> String {
     do {
-        _ = try ModelCheck(MeasuredPoint.read(Array(text.utf8), at: "p.json"), catalogue: .builtIn)
+        _ = try MeasuredPoint.read(Array(text.utf8), at: "p.json")
         return "accepted"
     } catch { return "\(error)" }
 }
@@ -110,30 +110,45 @@ private let calibration: String? = {
 
     @Test(arguments: [
         ("{", "p.json: not readable as JSON"), ("{}", "p.json: has no list \"points\""),
-        ("{\"points\": [3]}", "p.json: points[0]: is not an object"),
-        ("{\"points\": [{}]}", "p.json: points[0]: kind is missing"),
-        ("{\"points\": [{\"kind\": \"load\", \"bytes\": 3}]}", "p.json: points[0]: line_rate_GBps is missing"),
-        ("{\"points\": [\(closedLoop()), {\"kind\": 3}]}", "p.json: points[1]: kind is not a text"),
+        ("{\"points\": []}", "p.json: has no points"), ("{\"points\": [{\"kind\": }]}", "p.json: not readable as JSON"),
+    ])
+    func aMalformedFileIsRefused(text: String, sentence: String) { #expect(refusal(text).contains(sentence)) }
+
+    @Test(arguments: [
+        ("3", "is not an object"), ("{}", "kind is missing"), ("{\"kind\": 3}", "kind is not a text"),
+        ("{\"kind\": \"load\", \"bytes\": 3}", "line_rate_GBps is missing"),
         (
-            "{\"points\": [\(closedLoop().replacing("\"concurrency\": 4", with: "\"concurrency\": -4"))]}",
-            "points[0]: concurrency is -4, outside 1 to"
+            closedLoop().replacing("\"concurrency\": 4", with: "\"concurrency\": -4"),
+            "concurrency is -4, outside 1 to 100000"
         ),
+        (closedLoop().replacing("1024", with: "1.5"), "input_tokens is not a whole number"),
+        (closedLoop().replacing("0.8", with: "1.2"), "length_ratio is 1.2, outside 0.0 to 1.0"),
+        (closedLoop().replacing("\"tpot_ms\": 8", with: "\"tpot_ms\": 0"), "tpot_ms is 0.0, not above 0"),
         (
-            "{\"points\": [\(closedLoop().replacing("1024", with: "1.5"))]}",
-            "points[0]: input_tokens is not a whole number"
-        ),
-        ("{\"points\": [\(closedLoop().replacing("0.8", with: "1.2"))]}", "points[0]: length_ratio is 1.2, outside"),
-        (
-            "{\"points\": [\(closedLoop().replacing("\"tpot_ms\": 8", with: "\"tpot_ms\": 0"))]}",
-            "points[0]: tpot_ms is 0.0, not above 0"
-        ),
-        (
-            "{\"points\": [\(closedLoop().replacing("\"tpot_ms\": 8", with: "\"tpot_ms\": \"8\""))]}",
-            "points[0]: tpot_ms is neither"
+            closedLoop().replacing("\"tpot_ms\": 8", with: "\"tpot_ms\": \"8\""),
+            "tpot_ms is neither a number nor an object with a mean"
         ),
     ])
-    func aMalformedFileIsRefusedWithPointAndField(text: String, sentence: String) {
-        #expect(refusal(text).contains(sentence))
+    func aMalformedPointIsSkippedAndTheOthersRun(point: String, reason: String) throws {
+        let found = try check(point, closedLoop())
+        #expect(found.predictions.count == 1)
+        #expect(found.skipped.map(\.reason) == [reason])
+        #expect(found.skipped.map(\.point.place) == ["p.json: points[0]"])
+        #expect(found.json.formatted.contains(reason))
+    }
+
+    @Test(arguments: ["8xH800", "8xA800", "8xA100-80 (A800)", "8xH200"])
+    func aNumberBeforeTheGPUIsItsTensorParallelism(gpu: String) throws {
+        func prefill(_ gpu: String) -> String {
+            """
+            {"kind": "prefill", "model": "Llama-3.1-70B", "gpu": \(gpu), "input_tokens": 8192, "value_ms": 500}
+            """
+        }
+        let name = String(gpu.dropFirst(2).prefix { $0 != " " })
+        let found = try check(prefill("\"\(gpu)\""), prefill("\"\(name)\", \"tp\": 8"))
+        #expect(found.skipped.isEmpty)
+        let times = found.predictions.map(\.timeToFirstTokenMilliseconds)
+        #expect(times.count == 2 && times[0] != nil && times[0] == times[1])
     }
 
     @Test func jsonHasTheNamedFieldsAndThePointsOwn() throws {
@@ -156,7 +171,7 @@ private let calibration: String? = {
     /// Figures that were published with all that is needed to recompute them.
     @Test func publishedArithmeticIsReproduced() throws {
         let measured = try MeasuredPoint.read(PackageResources.known_points_json, at: "known-points.json")
-        let found = try ModelCheck(measured, catalogue: .builtIn)
+        let found = ModelCheck(measured, catalogue: .builtIn)
         #expect(found.skipped.isEmpty)
         #expect(found.predictions.count == measured.count)
         for prediction in found.predictions {
@@ -173,7 +188,7 @@ private let calibration: String? = {
     func publishedServingRunsAreReproducedWithinTheGate() throws {
         let path = try #require(calibration)
         let measured = try MeasuredPoint.read(Array(try Data(contentsOf: URL(filePath: path))), at: path)
-        let found = try ModelCheck(measured, catalogue: .builtIn)
+        let found = ModelCheck(measured, catalogue: .builtIn)
         #expect(found.reliable.count >= 30)
         #expect(found.passesGate)
         #expect(try #require(found.reliable.timeToFirstTokenMean) < ModelCheck.gate.timeToFirstToken)
