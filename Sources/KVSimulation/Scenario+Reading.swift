@@ -61,6 +61,12 @@ extension Scenario {
                 "`tensorParallel` is \(tensorParallel), more than the \(gpusPerNode) GPUs of a node",
                 at: root.place("tensorParallel"), remedy: "raise `gpu.perNode` or lower `tensorParallel`")
         }
+        if gpusPerNode % tensorParallel != 0 {
+            throw OperatorError(
+                "`gpu.perNode` is \(gpusPerNode), not a multiple of `tensorParallel` \(tensorParallel): "
+                    + "\(gpusPerNode % tensorParallel) of each node's GPUs would stand idle and be in no figure",
+                at: gpu.place("perNode"), remedy: "give whole replicas to a node")
+        }
     }
 }
 

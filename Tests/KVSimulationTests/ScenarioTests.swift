@@ -44,6 +44,12 @@ private func refusal(_ yaml: String?, _ overrides: [(key: String, value: String)
         #expect(scenario.tiers.flash.perServer == plain.tiers.flash.perServer)
     }
 
+    @Test func noGPUOfANodeMayStandIdleUnsaid() throws {
+        let error = try #require(refusal("gpu:\n  perNode: 3\ntensorParallel: 2\nreplicas: 4\n"))
+        #expect(error.what.contains("`gpu.perNode` is 3, not a multiple of `tensorParallel` 2: 1 of each node's GPUs"))
+        #expect(refusal("gpu:\n  perNode: 6\ntensorParallel: 2\n") == nil)
+    }
+
     @Test func textOfAScenarioReadsBackAsItself() throws {
         let scenario = try Scenario.read(yaml: nil, file: "default.yaml", overrides: [("replicas", "7")])
         let again = try Scenario.read(yaml: scenario.text, file: "again.yaml")
