@@ -147,7 +147,8 @@ let package = Package(
                 "KVModel", "KVSystem", "KVTiering", "KVServing", "KVTrace", "KVSimulation", "KVFlash", "KVTransport",
                 "KVMemory", "KVStore", "KVAgent", "KVIdentity", "CKernel", "CAllocationCount", argumentParser, logging,
             ],
-            path: "Tools/Benchmarks", exclude: ["libcachesim_lru.py", "mooncake_peer.py", "peer_faults.py"],
+            path: "Tools/Benchmarks",
+            exclude: ["absl_table.cpp", "libcachesim_lru.py", "mooncake_peer.py", "peer_faults.py"],
             swiftSettings: strict),
 
         // The campaigns: crashes, corruption, power cuts, soak; `Tools/campaign` runs them.

@@ -35,10 +35,13 @@ struct Bench: ParsableCommand {
     @Option(help: "The Python in which Mooncake Store can be imported; without it, it is left out.")
     var peersPython: String?
 
+    @Option(help: "The library made of absl_table.cpp; without it, the block index is not held against absl's table.")
+    var absl: String?
+
     @Option(help: "Interleaved pairs of runs for each row.")
     var pairs = 15
 
-    @Option(help: "Of replay, transport and store only the groups of rows whose name contains this.")
+    @Option(help: "Of replay, index, transport and store only the groups of rows whose name contains this.")
     var only = ""
 
     func validate() throws {
@@ -51,7 +54,8 @@ struct Bench: ParsableCommand {
 
     func run() throws {
         let setting = BenchmarkSetting(
-            tracesFolder: traces, python: python, peersPython: peersPython, pairCount: pairs, only: only)
+            tracesFolder: traces, python: python, peersPython: peersPython, abslLibrary: absl, pairCount: pairs,
+            only: only)
         var rows: [BenchmarkRow] = []
         for benchmark in benchmarks where names.isEmpty || names.contains(benchmark.name) {
             note("\(benchmark.name): \(benchmark.purpose)")

@@ -17,6 +17,8 @@ struct BenchmarkSetting {
     let python: String
     /// In which Mooncake Store can be imported.
     let peersPython: String?
+    /// What `Tools/bench` built of `absl_table.cpp`.
+    let abslLibrary: String?
     let pairCount: Int
     /// Part of the names of the groups of rows that are wanted.
     let only: String

@@ -1,5 +1,5 @@
 // The block index from ten thousand to ten million blocks: bytes an entry, and time an operation beside bare memory
-// accesses of the same footprint. If the ratio stays, the growth of the time is the memory's.
+// accesses of the same footprint, and beside absl's table. If the first ratio stays, the growth of the time is the memory's.
 
 import Foundation
 import KVModel
@@ -7,11 +7,23 @@ import KVTiering
 
 struct IndexBenchmark: Benchmark {
     let name = "index"
-    let purpose = "block index: bytes an entry, and time an operation against bare accesses of the same footprint"
+    let purpose = "block index: bytes an entry, and time an operation against bare accesses and against absl's table"
+
+    private static let blockCounts = [10_000, 100_000, 1_000_000, 10_000_000]
 
     func run(_ setting: BenchmarkSetting) throws -> [BenchmarkRow] {
-        [10_000, 100_000, 1_000_000, 10_000_000].flatMap { measure(blockCount: $0, setting) }
-            + [managedRow(blockCount: 1_000_000), dictionaryRow(blockCount: 1_000_000, setting)]
+        var rows: [BenchmarkRow] = []
+        if setting.wants("bare") {
+            rows += Self.blockCounts.flatMap { measure(blockCount: $0, setting) }
+            rows += [managedRow(blockCount: 1_000_000), dictionaryRow(blockCount: 1_000_000, setting)]
+        }
+        guard setting.wants("absl") else { return rows }
+        guard let path = setting.abslLibrary, let library = AbslLibrary(path: path) else {
+            note("index: skipped beside absl's table: libabsl-dev is not installed (Tools/install --bench)")
+            return rows
+        }
+        let comparison = AbslComparison(library: library, setting: setting)
+        return rows + Self.blockCounts.flatMap { comparison.rows(blockCount: $0) }
     }
 
     private func measure(blockCount: Int, _ setting: BenchmarkSetting) -> [BenchmarkRow] {
@@ -235,9 +247,9 @@ private final class BareMemory {
     }
 }
 
-private func nanoseconds(per count: Int, _ body: () -> Void) -> Double { seconds(body) / Double(count) * 1e9 }
+func nanoseconds(per count: Int, _ body: () -> Void) -> Double { seconds(body) / Double(count) * 1e9 }
 
-private func shortCount(_ count: Int) -> String {
+func shortCount(_ count: Int) -> String {
     count >= 1_000_000 ? "\(count / 1_000_000)M" : "\(count / 1000)K"
 }
 
