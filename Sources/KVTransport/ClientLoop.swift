@@ -205,7 +205,9 @@ final class ClientLoop: ClientConnectionOwner {
         // All are counted before the first is sent: requests of the owner wait until everything is as it was.
         connection.openingCount = namespaces.count + subscriptions.count
         for name in namespaces { connection.sendOwn(own(.openNamespace(name: name))) }
-        if let grants = connection.grants { shared.payloadBytesMax.store(Int(grants.payloadBytesMax), ordering: .releasing) }
+        if let grants = connection.grants {
+            shared.payloadBytesMax.store(Int(grants.payloadBytesMax), ordering: .releasing)
+        }
         shared.sink(.connected(configuration.routes[connection.routeIndex].carrier))
     }
 

@@ -242,7 +242,9 @@ struct AgentPicture {
         if agent.nvme.totalBytes > 0 { lines.append(row("nvme", tier(agent.nvme))) }
         if let store = agent.store {
             lines.append(
-                row("store", "\(words(of: store)), namespace \(store.namespace ?? "?"), \(agent.flash.hitTokens) tokens served"))
+                row(
+                    "store",
+                    "\(words(of: store)), namespace \(store.namespace ?? "?"), \(agent.flash.hitTokens) tokens served"))
         }
         let prompt = max(1, agent.promptTokens)
         let own = agent.hbm == nil ? agent.hbmHitTokens : 0

@@ -231,7 +231,9 @@ import Testing
         let shell = Process()
         shell.executableURL = URL(fileURLWithPath: "/bin/sh")
         let agent = "\"$0\" agent --socket \"$1\" --dram 8MiB --http '' --ends-with $$"
-        shell.arguments = ["-c", "\(agent) & echo agent=$!; wait", binary, scratch.folder.appendingPathComponent("s").path]
+        shell.arguments = [
+            "-c", "\(agent) & echo agent=$!; wait", binary, scratch.folder.appendingPathComponent("s").path,
+        ]
         let output = Pipe()
         shell.standardInput = FileHandle.nullDevice
         shell.standardOutput = output

@@ -50,9 +50,11 @@ final class StoreBench {
             verbs = server
             return store.serve(server, transport: 3)
         }
+        var limits = ServerLimits.standard
+        limits.payloadBytesMax = store.payloadBytesMax
         let server = try TCPServer(
             TCPServerConfiguration(
-                address: "127.0.0.1", port: port, laneCount: 1, socketBufferBytes: 0, limits: .standard),
+                address: "127.0.0.1", port: port, laneCount: 1, socketBufferBytes: 0, limits: limits),
             transport: 1, host: store)
         port = server.port
         store.serve(server, transport: 1)

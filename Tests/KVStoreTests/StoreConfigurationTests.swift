@@ -75,7 +75,8 @@ import Testing
             (0o450, 0, 2000, false), (0o644, 1000, 1000, false), (0o404, 0, 2000, false), (0o602, 1000, 1000, false),
         ] as [(UInt32, UInt32, UInt32, Bool)])
     func keysAreKept(mode: UInt32, owner: UInt32, group: UInt32, kept: Bool) {
-        let areKept = Tenants.areKept(mode: 0o100000 | mode, owner: owner, group: group, user: 1000, groups: [1000, 2000])
+        let areKept = Tenants.areKept(
+            mode: 0o100000 | mode, owner: owner, group: group, user: 1000, groups: [1000, 2000])
         #expect(areKept == kept)
     }
 }

@@ -38,12 +38,16 @@ public struct Tenants: Sendable {
         var status = stat()
         // What cannot be asked was a pipe that is gone: nobody reads it any more.
         let isAsked = unsafe stat(file, &status) == 0
-        guard !isAsked || Self.areKept(
-            mode: status.st_mode, owner: status.st_uid, group: status.st_gid, user: geteuid(), groups: Self.groups)
+        guard
+            !isAsked
+                || Self.areKept(
+                    mode: status.st_mode, owner: status.st_uid, group: status.st_gid, user: geteuid(),
+                    groups: Self.groups)
         else {
             throw OperatorError(
                 "holds keys and others than its owner can read it", at: file,
-                remedy: "chmod 600 \(file); a group of this user may read it (640, 440) where it is root's or this user's")
+                remedy:
+                    "chmod 600 \(file); a group of this user may read it (640, 440) where it is root's or this user's")
         }
         let mapping: Node.Mapping
         do { mapping = try compose(yaml: text)?.mapping ?? [:] } catch {
