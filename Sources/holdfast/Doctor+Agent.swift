@@ -44,13 +44,17 @@ struct AgentChecks {
         findings += gpu.findings
         findings.append(memoryNode(settings, gpu: gpu.driver))
         findings.append(region(settings))
-        if !settings.nvme.isEmpty {
-            findings += DriveChecks(path: settings.nvme, size: settings.nvmeSize, owner: "agent").findings
-        }
+        if !settings.nvme.isEmpty { findings += localFlash(settings) }
         findings += files(settings)
         if !settings.store.isEmpty { findings += [keys(settings), await store(settings)] }
         if !settings.profile.isEmpty { findings.append(profile(settings)) }
         return findings
+    }
+
+    /// What the agent would refuse is a problem in its own words; then what it would meet.
+    private func localFlash(_ settings: AgentConfiguration) -> [Finding] {
+        do throws(OperatorError) { try settings.checkLocalFlash() } catch { return [Finding(settings.nvme, error)] }
+        return DriveChecks(path: settings.nvme, size: settings.nvmeSize, owner: "agent").findings
     }
 
     /// What the planner weighs loads against.

@@ -17,6 +17,7 @@ struct DriveChecks {
     /// What it holds, and what the store would meet; one problem ends the list.
     var findings: [Finding] {
         guard FileManager.default.fileExists(atPath: path) else { return [newFile] }
+        if let other = otherKind { return [other] }
         do {
             let superblock = try FlashDevice.inspect(path: path)
             let identity = superblock.identity
@@ -36,6 +37,16 @@ struct DriveChecks {
                         ? "name another, or start the store with --force and lose that" : "name another, or empty it")
             ]
         } catch { return [Finding(path, error.operatorError)] }
+    }
+
+    /// What no force makes a drive of.
+    private var otherKind: Finding? {
+        var status = stat()
+        guard unsafe stat(path, &status) == 0 else { return nil }
+        let kind = status.st_mode & S_IFMT
+        if kind == S_IFREG || kind == S_IFBLK { return nil }
+        let words = kind == S_IFDIR ? "it is a folder" : "it is neither a block device nor a file"
+        return Finding(path, .problem, words, remedy: "name a block device, or a file in a folder")
     }
 
     private var empty: Finding {

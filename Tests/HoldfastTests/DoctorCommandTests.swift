@@ -141,6 +141,23 @@ import Testing
         #expect(away.verdicts["store"] == "warning", "\(away.said)")
     }
 
+    /// What an agent or a store will not take is no advice to lose data, and not `ok` either.
+    @Test func aDriveOfAnotherKindIsAProblem() throws {
+        let scratch = try Scratch()
+        let folder = try CommandRun.holdfast(
+            ["doctor", "--config", try settings(scratch), "--data", scratch.folder.path])
+        #expect(folder.exitCode == 1 && folder.output.contains("it is a folder"), "\(folder.output)")
+        #expect(!folder.output.contains("--force"), "\(folder.output)")
+
+        _ = try StoreProcess(scratch).end(SIGTERM)
+        let drive = scratch.folder.appendingPathComponent("store.flash").path
+        let socket = scratch.folder.appendingPathComponent("s").path
+        let config = try scratch.path(
+            "agent.yaml", "socket: \(socket)\ndram: 64MiB\nhttp: 127.0.0.1:0\nnvme: \(drive)\nnvmeSize: 32MiB\n")
+        let agent = try CommandRun.holdfast(["doctor", "--agent-config", config])
+        #expect(agent.exitCode == 1 && agent.output.contains("it is a store's drive"), "\(agent.output)")
+    }
+
     @Test func aStoreThatIsThereAndRefusesTheKeyIsAProblem() throws {
         let scratch = try Scratch()
         let store = try StoreProcess(scratch)
