@@ -250,48 +250,6 @@ int64_t hf_huge_bytes_at(const void *address) {
     return found;
 }
 
-static int64_t number_in(const char *path) {
-    FILE *file = fopen(path, "re");
-    if (!file) return -1;
-    long long number = -1;
-    if (fscanf(file, "%lld", &number) != 1) number = -1;
-    fclose(file);
-    return number;
-}
-
-int64_t hf_available_bytes(void) {
-    int64_t available = INT64_MAX;
-    char line[512];
-    FILE *file = fopen("/proc/meminfo", "re");
-    if (file) {
-        long long kilobytes;
-        while (fgets(line, sizeof line, file))
-            if (sscanf(line, "MemAvailable: %lld kB", &kilobytes) == 1) available = kilobytes * 1024;
-        fclose(file);
-    }
-    // The control group (version 2) this process is in, and those around it.
-    file = fopen("/proc/self/cgroup", "re");
-    if (!file) return available;
-    char group[400] = "";
-    while (fgets(line, sizeof line, file))
-        if (sscanf(line, "0::%399s", group) == 1) break;
-    fclose(file);
-    for (;;) {
-        char path[512];
-        snprintf(path, sizeof path, "/sys/fs/cgroup%s/memory.max", group);
-        int64_t most = number_in(path);
-        snprintf(path, sizeof path, "/sys/fs/cgroup%s/memory.current", group);
-        int64_t now = number_in(path);
-        if (most >= 0 && now >= 0) {
-            int64_t left = most > now ? most - now : 0;
-            if (left < available) available = left;
-        }
-        char *parent = strrchr(group, '/');
-        if (!parent) return available;
-        *parent = 0;
-    }
-}
-
 // --- waking and waiting
 
 int hf_event_create(void) {

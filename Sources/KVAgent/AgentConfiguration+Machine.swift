@@ -5,6 +5,7 @@ import Foundation
 import KVFlash
 import KVMemory
 import KVModel
+import KVSystem
 
 extension AgentConfiguration {
     /// Everything that can be known before an engine has come. Looks, and changes nothing.
@@ -12,12 +13,23 @@ extension AgentConfiguration {
     /// - Throws: The first thing that the machine lacks, at its setting's name.
     func checkMachine() throws(OperatorError) {
         try checkMemoryNode()
+        try checkMemoryLimit(MemoryLimit.now)
         if !nvme.isEmpty {
             do throws(FlashError) { try checkCanMakeRing() } catch { throw error.operatorError }
         }
         try checkLocalFlash()
         try checkFiles()
         if !store.isEmpty { _ = try routes() }
+    }
+
+    /// Node memory fits into what the control group allows. In a container that allows less it would be killed, hours later, when
+    /// its slots have filled.
+    package func checkMemoryLimit(_ limit: MemoryLimit?) throws(OperatorError) {
+        let wanted = dram + (device == "emulated" ? hbm : 0)
+        guard let limit, wanted > limit.bytes, !hugePages || wanted > reservedHugeBytes else { return }
+        throw OperatorError(
+            "`dram` is \(ByteSize.text(dram)), and this process's control group allows \(ByteSize.text(limit.bytes)) "
+                + "(\(limit.file))", at: "dram", remedy: "ask for less, or raise the container's memory limit")
     }
 
     /// The NUMA node of node memory, where a number names it, is there and large enough.

@@ -89,7 +89,7 @@ final class SharedMapping: @unchecked Sendable {
     }
 
     private static func checkAvailable(_ byteCount: Int, _ place: String) throws(OperatorError) {
-        let available = Int(clamping: hf_available_bytes())
+        let available = availableMemoryBytes
         guard byteCount <= available else {
             throw OperatorError(
                 "this process can have \(ByteSize.text(available)) (machine and control group)", at: place,

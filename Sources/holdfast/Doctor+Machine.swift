@@ -41,14 +41,17 @@ struct MachineChecks {
         guard let available = kibibytes("MemAvailable", in: "/proc/meminfo") else {
             return Finding("memory", .warning, "/proc/meminfo does not say what is available")
         }
-        // Reserved huge pages are not counted as available, and a store takes them first.
-        let huge =
-            (number("HugePages_Free", in: "/proc/meminfo") ?? 0) * (kibibytes("Hugepagesize", in: "/proc/meminfo") ?? 0)
-        let words = "\(ByteSize.text(settings.dram)) wanted (`dram`), \(ByteSize.text(available + huge)) available"
-        guard settings.dram <= available + huge else {
-            return Finding("memory", .problem, words, remedy: "lower `dram`, or free memory")
+        // Reserved huge pages are not counted as available, nor by a control group, and a store takes them first.
+        let huge = reservedHugeBytes
+        var (most, source, remedy) = (available + huge, "/proc/meminfo", "lower `dram`, or free memory")
+        if let limit = MemoryLimit.now, limit.leftBytes < available {
+            (most, source) = (limit.leftBytes + huge, limit.file)
+            remedy = "lower `dram`, or raise the container's memory limit"
         }
-        guard settings.dram <= (available + huge) / 10 * 9 else {
+        let words =
+            "\(ByteSize.text(settings.dram)) wanted (`dram`), \(ByteSize.text(most)) available (\(source))"
+        guard settings.dram <= most else { return Finding("memory", .problem, words, remedy: remedy) }
+        guard settings.dram <= most / 10 * 9 else {
             return Finding("memory", .warning, words, remedy: "leave the rest of the machine a tenth")
         }
         return Finding("memory", .ok, words)
@@ -98,12 +101,12 @@ struct MachineChecks {
     }
 
     private var descriptors: Finding {
-        let wanted = settings.sessions + settings.data.count * 4 + 64
-        guard let limit = limit("Max open files") else { return Finding("open files", .ok, "no limit") }
+        let wanted = settings.openFilesWanted
+        guard let limit = openFilesMax else { return Finding("open files", .ok, "no limit") }
         let words = "\(limit) allowed, \(wanted) wanted for \(settings.sessions) sessions"
         return limit >= wanted
             ? Finding("open files", .ok, words)
-            : Finding("open files", .problem, words, remedy: "set LimitNOFILE=\(max(wanted, 65_536)) in the unit")
+            : Finding("open files", .warning, words, remedy: "set LimitNOFILE=\(max(wanted, 65_536)) in the unit")
     }
 
     private var rdma: Finding {

@@ -4,6 +4,7 @@ import Foundation
 import KVAgent
 import KVModel
 import KVSettings
+import KVSystem
 import KVTiering
 import KVTransport
 import Testing
@@ -89,6 +90,18 @@ import Testing
     func pathsThatNoMachineHasAreRefused(lines: String) {
         let error = #expect(throws: OperatorError.self) { _ = try settings(lines) }
         #expect("\(error.map { "\($0)" } ?? "")".contains("links"))
+    }
+
+    /// A container's agent would be killed when its slots have filled, and again after each start.
+    @Test func nodeMemoryBeyondTheControlGroupsIsRefused() throws {
+        var given = try settings("dram: 64GiB\nhugePages: false")
+        let limit = MemoryLimit(bytes: 32 << 30, leftBytes: 31 << 30, file: "/sys/fs/cgroup/memory.max")
+        let error = #expect(throws: OperatorError.self) { try given.checkMemoryLimit(limit) }
+        #expect(error?.what.contains("allows 32 GiB (/sys/fs/cgroup/memory.max)") == true)
+        #expect(error?.place == "dram")
+        given.dram = 32 << 30
+        try given.checkMemoryLimit(limit)
+        try given.checkMemoryLimit(nil)
     }
 
     /// Each would be refused by the first engine's hello, for ever.

@@ -55,8 +55,6 @@ int hf_advise_huge(void *address, size_t bytes);
 int hf_map_shared_aligned(int descriptor, size_t bytes, void **address);
 /// Bytes of the mapping at an address that lie on huge pages at this moment.
 int64_t hf_huge_bytes_at(const void *address);
-/// Bytes this process could have now without others losing theirs: the machine's, or its control group's if fewer.
-int64_t hf_available_bytes(void);
 /// Maps the first `bytes` of a file that another process shares, and watches the mapping: a page that the other takes
 /// away is replaced (with the whole region) by zeros when somebody touches it, instead of ending this process.
 /// *is_sealed: the file cannot shrink. Returns the watch's number; -ERANGE = the file is shorter.

@@ -17,6 +17,7 @@ public struct StoreService: Service {
     /// Opens the store and everything it listens on.
     public init(_ configuration: StoreConfiguration, logger: Logger) throws(OperatorError) {
         try configuration.checkFiles()
+        try Self.checkMachine(configuration, logger)
         let path = configuration.tenantsPath
         let isFirstStart = !FileManager.default.fileExists(atPath: path)
         let hadDrives = isFirstStart && configuration.hasOldDrives
@@ -40,6 +41,20 @@ public struct StoreService: Service {
             store.shutDown()
             throw error
         }
+    }
+
+    /// What this machine does not have of it: memory ends the start, files that may be open are told.
+    private static func checkMachine(_ configuration: StoreConfiguration, _ logger: Logger) throws(OperatorError) {
+        if let limit = MemoryLimit.now, configuration.dram > limit.bytes, configuration.dram > reservedHugeBytes {
+            throw OperatorError(
+                "`dram` is \(ByteSize.text(configuration.dram)), and this process's control group allows "
+                    + "\(ByteSize.text(limit.bytes)) (\(limit.file))", at: "dram",
+                remedy: "ask for less, or raise the container's memory limit")
+        }
+        guard let most = openFilesMax, most < configuration.openFilesWanted else { return }
+        logger.warning(
+            "\(most) files may be open, \(configuration.openFilesWanted) are wanted for \(configuration.sessions) sessions"
+        )
     }
 
     private func listen() throws(OperatorError) {
