@@ -272,9 +272,10 @@ public final class AgentSidecar: Sendable {
             }
             guard let others else { return agent.shutDown() }
             failed.withLock { $0 = nil }
-            endProbe()
             for engine in others { refuse(engine, "another engine with other blocks came first") }
             if let attended = door?.takeFromItsThread() { agent.attend(to: attended) }
+            // Behind all that engines wait for.
+            endProbe()
         } catch { end(with: error.description) }
     }
 

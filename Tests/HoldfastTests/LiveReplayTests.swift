@@ -230,7 +230,7 @@ import Testing
             .appendingPathComponent("holdfast").path
         let shell = Process()
         shell.executableURL = URL(fileURLWithPath: "/bin/sh")
-        let agent = "\"$0\" agent --socket \"$1\" --dram 8MiB --http '' --ends-with $$"
+        let agent = "\"$0\" agent --socket \"$1\" --dram 64MiB --http '' --ends-with $$"
         shell.arguments = [
             "-c", "\(agent) & echo agent=$!; wait", binary, scratch.folder.appendingPathComponent("s").path,
         ]
