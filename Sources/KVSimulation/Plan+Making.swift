@@ -97,7 +97,9 @@ extension ModelledReplay {
                     Candidate(name: "DRAM \(Self.spoken(dram)) + flash \(Self.spoken(bytes))", scenario: changed))
             }
         }
-        return found
+        // On a small trace several sizes are the least one: what is called the same is the same.
+        var names: Set<String> = []
+        return found.filter { names.insert($0.name).inserted }
     }
 
     /// The smallest cluster for one choice, and what it does there.
@@ -180,9 +182,11 @@ extension ModelledReplay {
             hbmBytes: Double(blocks) * block)
     }
 
-    /// The fewest bytes on the curve that reach shares of the ceiling, linear between its points.
-    static func sizes(_ curve: MissRatioCurve) -> [Plan.Size] {
+    /// The fewest bytes on the curve that reach shares of the ceiling, linear between its points; none where nothing is ever
+    /// hit.
+    package static func sizes(_ curve: MissRatioCurve) -> [Plan.Size] {
         [0.5, 0.8, 0.9, 0.95].map { share in
+            guard curve.infinite < 1 else { return Plan.Size(shareOfCeiling: share, bytes: [:]) }
             let miss = 1 - share * (1 - curve.infinite)
             var bytes: [String: Double] = [:]
             for (policy, misses) in curve.policies {

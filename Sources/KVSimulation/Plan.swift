@@ -130,19 +130,23 @@ extension Plan {
 
     /// The conclusion: the first rule that holds speaks.
     package static func verdict(_ plan: Plan) -> Verdict {
+        let cheapest = plan.choice(plan.picks.best)
+        guard plan.trace.uniqueBlocks > 0 else {
+            return Verdict(
+                rule: "plan.empty",
+                sentence: "Buy nothing: no prompt is as long as a block of \(plan.trace.blockTokens) tokens, so there "
+                    + "is nothing to cache." + (cheapest == nil ? " " + noSLO(plan) : ""))
+        }
         let left = plan.reuse.infinite - plan.reuse.hbm
         guard left >= 0.02 else {
             return Verdict(
                 rule: "plan.noreuse",
                 sentence: "Buy nothing: an endless cache would serve \(percent(plan.reuse.infinite)) of prompt tokens "
-                    + "and the GPU memory of one replica already serves \(percent(plan.reuse.hbm)).")
+                    + "and the GPU memory of one replica already serves \(percent(plan.reuse.hbm))."
+                    + (cheapest == nil ? " " + noSLO(plan) : ""))
         }
-        guard let best = plan.choice(plan.picks.best), let gpus = best.gpus else {
-            let most = plan.choices.flatMap(\.triedGPUs).max() ?? 0
-            return Verdict(
-                rule: "plan.noslo",
-                sentence: "No cluster of up to \(most) GPUs meets \(limits(plan.slo)): raise `sweep.replicas`, or "
-                    + "lower the SLO. The table shows how near each choice comes.")
+        guard let best = cheapest, let gpus = best.gpus else {
+            return Verdict(rule: "plan.noslo", sentence: noSLO(plan))
         }
         let without = plan.choice(plan.picks.bestWithoutFlash)
         if let flash = plan.choice(plan.picks.smallestFlash), best.flashBytes > 0 {
@@ -166,6 +170,12 @@ extension Plan {
             sentence: "Keep KV in \(bytes(dram.dramBytesPerNode)) of DRAM a node: \(dram.gpus ?? gpus) GPUs meet "
                 + "\(limits(plan.slo)) at \(dollars(dram.costPerMillionTokens)) a million tokens"
                 + saving(plan, dram) + ". " + flashSays)
+    }
+
+    private static func noSLO(_ plan: Plan) -> String {
+        let most = plan.choices.flatMap(\.triedGPUs).max() ?? 0
+        return "No cluster of up to \(most) GPUs meets \(limits(plan.slo)): raise `sweep.replicas`, or lower the SLO. "
+            + "The table shows how near each choice comes."
     }
 
     private static func buyFlash(_ plan: Plan, _ flash: Choice, _ without: Choice?) -> String {

@@ -49,12 +49,6 @@ package struct Workload: Sendable {
     }
 }
 
-extension Trace {
-    /// Whether its requests say which prompts share a prefix. An Azure trace never does, in whatever format it was written
-    /// again.
-    var namesPrefixes: Bool { format != .azure && !blocks.isEmpty }
-}
-
 extension Workload {
     /// The trace at `load` times its sessions. Thinning keeps whole conversations; multiplying adds copies of whole
     /// conversations with fresh content, each moved by a share of the mean gap between conversations, while blocks that

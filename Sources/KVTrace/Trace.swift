@@ -40,6 +40,13 @@ public struct Trace: Sendable {
         self.skippedLineCount = skippedLineCount
     }
 
+    /// Whether its requests say which prompts share a prefix. An Azure trace never does, in whatever format it was written
+    /// again: it has prompts long enough for a block, and no block. Prompts that are all too short for a block share none,
+    /// and that is known.
+    public var namesPrefixes: Bool {
+        format != .azure && (!blocks.isEmpty || requests.allSatisfy { $0.inputTokens < blockTokens })
+    }
+
     /// The prefix path of one request, root first.
     @inlinable
     public func path(of request: TraceRequest) -> ArraySlice<BlockNumber> {

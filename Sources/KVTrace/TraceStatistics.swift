@@ -33,7 +33,8 @@ public struct TraceStatistics: Codable, Sendable, Equatable {
     /// The coefficient of variation of the gaps between arrivals: 1 for a Poisson process.
     public var burstiness: Double?
 
-    /// Blocks of all prompts, each counted as often as it is asked for.
+    /// Blocks of all prompts, each counted as often as it is asked for. This and the next four are 0 where no prompt is as
+    /// long as a block, and null where nothing says which prompts share a prefix.
     public var blockReferences: Int?
     /// Different blocks.
     public var uniqueBlocks: Int?
@@ -90,6 +91,38 @@ public struct TraceStatistics: Codable, Sendable, Equatable {
 }
 
 extension TraceStatistics {
+    /// Writes every key that has a value, and the figures of an unlimited cache whether they have one or not: a program that
+    /// asks for them tells "not known" (null) from "none" (0).
+    public func encode(to encoder: any Encoder) throws {
+        var container = encoder.container(keyedBy: CodingKeys.self)
+        try container.encode(name, forKey: .name)
+        try container.encode(format, forKey: .format)
+        try container.encode(sha256, forKey: .sha256)
+        try container.encodeIfPresent(blockTokens, forKey: .blockTokens)
+        try container.encode(requests, forKey: .requests)
+        try container.encode(skippedLines, forKey: .skippedLines)
+        try container.encode(spanSeconds, forKey: .spanSeconds)
+        try container.encode(inputTokens, forKey: .inputTokens)
+        try container.encode(outputTokens, forKey: .outputTokens)
+        try container.encode(input, forKey: .input)
+        try container.encode(output, forKey: .output)
+        try container.encodeIfPresent(sessions, forKey: .sessions)
+        try container.encodeIfPresent(turns, forKey: .turns)
+        try container.encodeIfPresent(burstiness, forKey: .burstiness)
+        try container.encode(blockReferences, forKey: .blockReferences)
+        try container.encode(uniqueBlocks, forKey: .uniqueBlocks)
+        try container.encode(uniqueTokens, forKey: .uniqueTokens)
+        try container.encode(infiniteHitTokens, forKey: .infiniteHitTokens)
+        try container.encode(infiniteHitRatio, forKey: .infiniteHitRatio)
+        try container.encodeIfPresent(usedOnceShare, forKey: .usedOnceShare)
+        try container.encodeIfPresent(sharedBlockShare, forKey: .sharedBlockShare)
+        try container.encodeIfPresent(sharedHitShare, forKey: .sharedHitShare)
+        try container.encodeIfPresent(reuseSeconds, forKey: .reuseSeconds)
+        try container.encodeIfPresent(depths, forKey: .depths)
+        try container.encodeIfPresent(prefixNote, forKey: .prefixNote)
+        try container.encodeIfPresent(generator, forKey: .generator)
+    }
+
     /// Counts a trace.
     public init(_ trace: Trace) {
         let requests = trace.requests
@@ -112,14 +145,21 @@ extension TraceStatistics {
             turns = Distribution(turnCounts.values.map(Double.init))
         }
         generator = trace.origin?.generator
-        if trace.blocks.isEmpty {
+        guard trace.namesPrefixes else {
             prefixNote =
                 trace.format == .azure
                 ? "the format has arrivals and lengths only: nothing says which prompts share a prefix"
-                : "no request has a block"
-        } else {
-            count(PrefixCounts(trace), of: trace)
+                : "no request has a block, though prompts are longer than one: nothing says which share a prefix"
+            return
         }
+        guard !trace.blocks.isEmpty else {
+            prefixNote = "no prompt fills a block of \(trace.blockTokens) tokens, so there is nothing to share"
+            blockTokens = trace.blockTokens
+            (blockReferences, uniqueBlocks, uniqueTokens) = (0, 0, 0)
+            (infiniteHitTokens, infiniteHitRatio) = (0, 0)
+            return
+        }
+        count(PrefixCounts(trace), of: trace)
     }
 
     private mutating func count(_ counts: PrefixCounts, of trace: Trace) {

@@ -4,6 +4,7 @@ import KVModel
 import KVReport
 import KVServing
 import KVSimulation
+import KVTrace
 import Testing
 
 /// One kind of choice: how many GPUs it needs (nil: no size meets the SLO) and what a million tokens cost then.
@@ -66,6 +67,32 @@ private let tried = Task {
         let plan = try await plan(hbm: (nil, 1), dram: (nil, 1), nvme: (nil, 1), flash: (nil, 1))
         expect(plan, "plan.noslo", "No cluster of up to 4 GPUs meets 2 s to the first token")
         #expect(plan.picks.best == nil)
+    }
+
+    @Test func anSLOThatNothingMeetsIsSaidWhereThereIsNothingToGainAsWell() async throws {
+        let plan = try await plan(hbm: (nil, 1), dram: (nil, 1), nvme: (nil, 1), flash: (nil, 1), infinite: 0.21)
+        expect(plan, "plan.noreuse", "Buy nothing: an endless cache", "No cluster of up to 4 GPUs meets 2 s to the")
+    }
+
+    @Test func promptsTooShortForABlockLeaveNothingToCache() async throws {
+        let requests = (0..<3).map {
+            TraceRequest(
+                arrival: Instant(seconds: Double($0)), inputTokens: 20, outputTokens: 5, firstReference: 0,
+                blockCount: 0)
+        }
+        let trace = Trace(
+            name: "short", format: .extents, sha256: "", blockTokens: 64, requests: requests, blocks: [],
+            uniqueBlockCount: 0)
+        let scenario = try Scenario.read(
+            yaml: nil, file: "default.yaml", overrides: [("sweep.replicas", "[1, 2]"), ("sweep.capacities", "3")])
+        let plan = try await ModelledReplay(trace: trace, scenario: scenario, catalogue: .builtIn)
+            .plan(threads: 1) { _, _ in }
+        expect(
+            plan, "plan.empty", "no prompt is as long as a block of 64 tokens, so there is nothing to cache")
+        #expect(plan.sizes.allSatisfy { $0.bytes.isEmpty })
+        // The least size of a tier, once.
+        #expect(Set(plan.choices.map(\.name)).count == plan.choices.count)
+        #expect(plan.choices.count { $0.flashBytes > 0 } == 2)
     }
 
     @Test func sharedFlashIsBoughtWhereItIsCheapest() async throws {
