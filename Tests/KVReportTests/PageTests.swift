@@ -111,6 +111,15 @@ import Testing
 
     private struct Missing: Error {}
 
+    @Test func aMarkAtTheStartOfABarStaysInIt() throws {
+        let nothing = Sample.ledger([0, 0, 0, 0, 0, 0, 0, 720])
+        let record = Sample.record().changing("C") { $0.ledger = nothing }.changing("Z") { $0.ledger = nothing }
+        let page = try Comparison([record]).page
+        #expect(page.contains("<u style=\"left:max(0%,2px)\">"))
+        #expect(page.contains("<s style=\"left:max(0%,2px)\">"))
+        #expect(page.contains("class=\"mark\" style=\"left:max(0%,2px)\""))
+    }
+
     @Test func thePageKeepsItsSize() throws {
         let one = Sample.record().changing("1") { system in
             system.links = (0..<8).map { index in

@@ -67,7 +67,7 @@ extension StackChart {
                 let room = isSingle ? BarRoom.half : BarRoom.row
                 return segment.markup(room.markup([segment.label], share: segment.value / full), of: full)
             }
-            let line: Markup = line.map { "<i class=\"mark\" style=\"left:\(percent: $0.value / full)\"></i>" } ?? ""
+            let line: Markup = line.map { "<i class=\"mark\" style=\"left:\(mark: $0.value / full)\"></i>" } ?? ""
             let bar: Markup =
                 "<div class=\"track\"><div class=\"stack\" style=\"width:\(percent: share)\">\(segments)</div>\(line)</div>"
             if isSingle { return bar }
@@ -98,7 +98,7 @@ extension BreakdownChart {
         let drawn = parts.filter { $0.share > 0 }.map { part in
             bar(part, share: part.share, lines: [part.short, part.percent])
         }
-        let line: Markup = line.map { "<i class=\"mark\" style=\"left:\(percent: $0.value)\"></i>" } ?? ""
+        let line: Markup = line.map { "<i class=\"mark\" style=\"left:\(mark: $0.value)\"></i>" } ?? ""
         let part = parts[unfolded]
         let upper: Markup = "<div class=\"track tall\"><div class=\"stack\">\(drawn)</div>\(line)</div>"
         let names = parts.filter { $0.share > 0 }.map { entry($0) }

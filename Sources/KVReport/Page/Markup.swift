@@ -27,10 +27,10 @@ struct Markup: ExpressibleByStringInterpolation, Equatable {
         mutating func appendInterpolation(_ prose: Prose) { html += prose.markup.html }
         /// A share of the width as a CSS percentage with two decimals: the same on every machine.
         mutating func appendInterpolation(percent share: Double) { html += Markup.coordinate(share * 100) + "%" }
-        /// The same for a mark of up to 3 px, which must not stand out of a bar that is full.
+        /// The same for a mark of up to 3 px, which must not stand out of a bar at either end: on paper it has no margin.
         mutating func appendInterpolation(mark share: Double) {
             let place = Markup.coordinate(share * 100) + "%"
-            html += share > 0.98 ? "min(\(place),100% - 1.5px)" : place
+            html += share > 0.98 ? "min(\(place),100% - 1.5px)" : share < 0.02 ? "max(\(place),2px)" : place
         }
         /// A number with at most two decimals.
         mutating func appendInterpolation(coordinate value: Double) { html += Markup.coordinate(value) }
