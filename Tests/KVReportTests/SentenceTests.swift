@@ -156,6 +156,20 @@ private let cases: [Case] = [
     Case(
         3, "g.main",
         "Recompute fell from 11 to 3.0 GPU-hours. 85 % of busy GPU time was useful, against 62 %; at this fixed load"),
+    Case(3, "g.main", "Recompute fell from 11 to 3.0 GPU-seconds") { record in
+        for key in record.systems.filter({ $0.gpuSeconds.total > 0 }).map(\.key) {
+            record = record.changing(key) { system in
+                var time = GPUSeconds()
+                time.decode = system.gpuSeconds.decode / 3600
+                time.prefillUseful = system.gpuSeconds.prefillUseful / 3600
+                time.prefillRecomputed = system.gpuSeconds.prefillRecomputed / 3600
+                time.stalledOnLoad = system.gpuSeconds.stalledOnLoad / 3600
+                time.idle = system.gpuSeconds.idle / 3600
+                time.total = system.gpuSeconds.total / 3600
+                system.gpuSeconds = time
+            }
+        }
+    },
     Case(3, "g.main", "the trace ends 30 min sooner") { $0.run { $0.gpuSeconds.total = 24.2 * 3600 } },
     Case(3, "g.main", "Recompute rose from 11 to 20") { $0.run { $0.gpuSeconds.prefillRecomputed = 20 * 3600 } },
     Case(3, "g.alone", "Recompute took 3.0 GPU-hours") { $0.leaveOut("C") },
@@ -338,6 +352,14 @@ private let cases: [Case] = [
         #expect(comparison.terminalReport(sections: .all).contains("sessions per GPU"))
         #expect(comparison.page.contains("sessions per GPU, log scale"))
         #expect(!comparison.page.contains("nan%"))
+    }
+
+    @Test func aTerminalSaysTheRareCautionsAsWell() throws {
+        let record = Sample.record().changing { $0.configuration.planner = "split" }
+        #expect(try Comparison([record]).terminalReport().contains("caution The planner splits prefixes"))
+        #expect(try Comparison([record]).page.contains("The planner splits prefixes"))
+        let usual = try Comparison([Sample.record()]).terminalReport()
+        #expect(!usual.contains("caution"))
     }
 
     @Test func theStrongestCautionsComeFirstAndAreAtMostFive() throws {

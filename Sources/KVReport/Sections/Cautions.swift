@@ -50,7 +50,8 @@ extension Comparison {
         return Array(lines.prefix(5))
     }
 
-    private func rareCautions(_ run: ComparedRun) -> [Prose] {
+    /// What holds for few records. The terminal shows these: of the others its head speaks already.
+    func rareCautions(_ run: ComparedRun) -> [Prose] {
         let setup = run.record.configuration
         var lines: [Prose] = []
         if run.record.trace.skippedLines > 0 {

@@ -75,8 +75,8 @@ extension ComparedRun {
                 + "\(referenceName) already avoids \(already)."
         }
         let share = Printed.percent(min(1, reference.servedShare / infinite.servedShare)).text
-        return "Nothing larger than \(referenceName) can help much here: it already avoids \(already) of prefill tokens, "
-            + "\(share) of what an infinite cache would."
+        return "Nothing larger than \(referenceName) can help much here: it already avoids \(already) of prefill "
+            + "tokens, \(share) of what an infinite cache would."
     }
 
     /// "Holdfast avoids 60 % of prefill tokens, 83 % of what an infinite cache could".

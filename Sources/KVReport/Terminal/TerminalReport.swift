@@ -115,13 +115,14 @@ struct TerminalPage {
             "\(Printed.tokens(trace.outputTokens, .given).text) output tokens",
             Printed.seconds(trace.spanSeconds, .given).text,
         ].joined(separator: ", ")
-        let rows = [
+        var rows = [
             ("trace", traceWords), ("cluster", cluster),
             (
                 "times",
                 "\(errors); \(arrivals); reference is \(run.reference == nil ? "missing" : comparison.referenceKey)"
             ),
         ]
+        rows += comparison.rareCautions(run).map { ("caution", $0.plain) }
         return rows.flatMap { name, words in
             wrapped(ascii(words), width: width - 8).enumerated().map { index, words in
                 var line = TerminalLine(index == 0 ? name : "", .dim)
