@@ -46,6 +46,12 @@ public enum CacheOnlyCapacity: Sendable, Equatable {
     public static func list(parsing text: String, option: String) throws(OperatorError) -> [CacheOnlyCapacity] {
         var list: [CacheOnlyCapacity] = []
         for part in text.split(separator: ",", omittingEmptySubsequences: false) {
+            // "10,000" is ten and nothing to a list, and ten thousand to who wrote it.
+            guard part.count < 2 || part.first != "0" || !part.allSatisfy(\.isNumber) else {
+                throw OperatorError(
+                    "'\(part)' in '\(text)' is not a size of its own, and a comma stands between sizes", at: option,
+                    remedy: "write numbers without commas: 10000")
+            }
             list.append(try CacheOnlyCapacity(parsing: part.filter { $0 != " " }, option: option))
         }
         return list

@@ -18,6 +18,9 @@ public struct SyntheticParameter: Sendable {
     let get: @Sendable (SyntheticWorkload) -> Double?
     let set: @Sendable (inout SyntheticWorkload, Double) -> Void
 
+    /// Those that count things of which there is no half.
+    static let wholeNumbers: Set = ["rag.documents", "templates.templates"]
+
     /// All parameters of all kinds.
     public static let all: [SyntheticParameter] = chat + agent + rag + templates
 }
@@ -58,6 +61,9 @@ extension SyntheticWorkload {
             throw OperatorError(
                 "\(name) is \(plain(value)), expected \(plain(parameter.range.lowerBound)) to "
                     + plain(parameter.range.upperBound))
+        }
+        guard !SyntheticParameter.wholeNumbers.contains(name) || value == value.rounded() else {
+            throw OperatorError("\(name) is \(plain(value)), expected a whole number")
         }
         parameter.set(&self, value)
     }

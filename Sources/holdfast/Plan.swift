@@ -63,9 +63,10 @@ struct PlanText {
 
     private var head: String {
         wrapped(strong(plan.verdict.sentence)) + "\n\n"
-            + "\(plan.trace.name): \(Printed.count(plan.trace.requests)) requests, "
-            + "\(Printed.tokens(plan.trace.inputTokens)) prompt tokens; \(plan.model) on \(plan.gpu), "
-            + "\(plan.gpusPerReplica) GPUs a replica"
+            + wrapped(
+                "\(shown(plan.trace.name, width: 40)): \(counted(plan.trace.requests, "request")), "
+                    + "\(Printed.tokens(plan.trace.inputTokens)) prompt tokens; \(plan.model) on \(plan.gpu), "
+                    + "\(counted(plan.gpusPerReplica, "GPU")) a replica")
     }
 
     private var reuse: String {
@@ -107,7 +108,7 @@ struct PlanText {
             lines.append(choice.name == plan.picks.best ? strong(cells) : cells)
         }
         lines.append(
-            "saves: $ per million tokens less than GPU memory alone, none within 5 %; without GPUs: misses the SLO")
+            "saves: $ per million tokens less than GPU memory alone, none within 5 %; no GPUs: misses the SLO")
         return lines.joined(separator: "\n")
     }
 

@@ -46,7 +46,14 @@ struct CacheOnlyTable {
         let candidates = policies.filter { PolicyName.deployable.contains($0) }
         guard let best = candidates.max(by: { ratio($0, size) ?? 0 < ratio($1, size) ?? 0 }) else { return nil }
         guard candidates.count > 1, let reached = ratio(best, size) else { return nil }
-        var text = "With \(grouped(size)) blocks \(best.rawValue) finds the most, \(percent(reached)) %"
+        let equals = candidates.filter { ratio($0, size) == reached }.map(\.rawValue)
+        let who =
+            equals.count == candidates.count
+            ? "all find the same"
+            : equals.count == 1
+                ? "\(equals[0]) finds the most"
+                : "\(equals.dropLast().joined(separator: ", ")) and \(equals[equals.count - 1]) find the most"
+        var text = "With \(counted(size, "block")) \(who), \(percent(reached)) %"
         if let ceiling = ratio(.clairvoyant, size), ceiling > 0 {
             text += ": \(percent(reached / ceiling)) % of what any cache of that size could find"
         }
@@ -125,8 +132,9 @@ struct TwoTierTable {
 private func traceLines(_ trace: Trace) -> [String] {
     let tokens = trace.requests.reduce(0) { $0 + Int($1.inputTokens) }
     return [
-        "\(trace.name): \(grouped(trace.requests.count)) requests, \(grouped(tokens)) prompt tokens",
-        "\(grouped(trace.blocks.count)) references to \(grouped(trace.uniqueBlockCount)) blocks of "
+        "\(shown(trace.name, width: 40)): \(counted(trace.requests.count, "request")), "
+            + counted(tokens, "prompt token"),
+        "\(counted(trace.blocks.count, "reference")) to \(counted(trace.uniqueBlockCount, "block")) of "
             + "\(trace.blockTokens) tokens",
     ]
 }

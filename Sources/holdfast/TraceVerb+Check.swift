@@ -26,8 +26,11 @@ struct TraceCheckCommand: AsyncParsableCommand {
     }
 
     private func show(_ check: TraceCheck) throws(OperatorError) {
-        let good = check.trace.map { "\(grouped($0.requests.count)) requests are good (\($0.format.rawValue))" }
-        try print("\(input.file): \(good ?? "no line is a request")")
+        let good = check.trace.map { trace in
+            let count = trace.requests.count
+            return "\(counted(count, "request")) \(count == 1 ? "is" : "are") good (\(trace.format.rawValue))"
+        }
+        try print("\(shown(input.file, width: 60)): \(good ?? "no line is a request")")
         if check.findings.isEmpty {
             try print(Style.green.applied(to: "Nothing is wrong.", terminal.isColoured))
         }
@@ -36,7 +39,7 @@ struct TraceCheckCommand: AsyncParsableCommand {
             let more = finding.count > finding.lines.count ? ", …" : ""
             try print(
                 Style.red.applied(to: "\(finding.kind.rawValue): \(grouped(finding.count))", terminal.isColoured)
-                    + "  (lines \(lines)\(more))\n    first: \(finding.example)")
+                    + "  (lines \(lines)\(more))\n    first: \(shown(finding.example))")
         }
     }
 
@@ -102,6 +105,6 @@ struct TraceConvert: AsyncParsableCommand {
         let bar = ProgressBar("writing \(output)", forced: input.progress)
         try trace.write(to: output, as: format, allowsLoss: lossy) { bar.update($0) }
         bar.finish()
-        if output != "-" { note("\(output): \(grouped(trace.requests.count)) requests as \(format.rawValue)") }
+        if output != "-" { note("\(output): \(counted(trace.requests.count, "request")) as \(format.rawValue)") }
     }
 }

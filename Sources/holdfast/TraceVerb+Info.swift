@@ -39,8 +39,8 @@ private struct TraceTable {
 
     init(_ info: TraceStatistics, isColoured: Bool) {
         self.isColoured = isColoured
-        lines.append(styled(info.name, .bold) + "  \(info.format), sha256 \(info.sha256.prefix(16))…")
-        if let generator = info.generator { lines.append("made by \(generator)") }
+        lines.append(styled(shown(info.name, width: 60), .bold) + "  \(info.format), sha256 \(info.sha256.prefix(16))…")
+        if let generator = info.generator { lines.append("made by \(shown(generator))") }
         lines.append("")
         row("requests", grouped(info.requests), over(info))
         if info.skippedLines > 0 { row("lines left out", grouped(info.skippedLines), "") }
@@ -51,7 +51,7 @@ private struct TraceTable {
         }
         lines.append("")
         if let note = info.prefixNote {
-            lines.append("Prefix figures are absent: \(note).")
+            lines.append((info.uniqueBlocks == nil ? "Prefix figures are absent" : "No cache can hit") + ": \(note).")
             return
         }
         prefixRows(info)

@@ -26,8 +26,9 @@ struct TraceSynth: AsyncParsableCommand {
     @Option(help: ArgumentHelp("Decides every draw.", valueName: "number"))
     var seed: UInt64 = 1
 
-    @Option(help: ArgumentHelp("Sessions that start within the duration, on average.", valueName: "count"))
-    var sessions: Double = 1000
+    @Option(
+        help: ArgumentHelp("Sessions that start within the duration, on average (default: 1000).", valueName: "count"))
+    var sessions: Double?
 
     @Option(help: ArgumentHelp("Session starts a second, instead of --sessions.", valueName: "number"))
     var rate: Double?
@@ -72,10 +73,12 @@ struct TraceSynth: AsyncParsableCommand {
         bar.finish()
         if output != "-" {
             note(
-                "\(output): \(grouped(trace.requests.count)) requests, \(grouped(trace.uniqueBlockCount)) blocks of "
+                "\(output): \(counted(trace.requests.count, "request")), \(counted(trace.uniqueBlockCount, "block")) of "
                     + "\(trace.blockTokens) tokens, content \(trace.contentDigest)")
         }
     }
+
+    private static let sessionsUnlessTold = 1000.0
 
     /// The specification that the options describe.
     private func specification() throws -> SyntheticSpecification {
@@ -83,6 +86,10 @@ struct TraceSynth: AsyncParsableCommand {
             throw OperatorError(
                 "no kind of traffic is given",
                 remedy: "give some of \(SyntheticWorkload.kindNames.joined(separator: ", "))")
+        }
+        guard rate == nil || sessions == nil else {
+            throw OperatorError(
+                "--rate and --sessions both say how many sessions start", remedy: "give one of them")
         }
         var weighted: [(workload: SyntheticWorkload, weight: Double)] = []
         for kind in kinds {
@@ -105,7 +112,7 @@ struct TraceSynth: AsyncParsableCommand {
             try weighted[index].workload.set(name, to: value)
         }
         let total = weighted.reduce(0) { $0 + $1.weight }
-        let perSecond = rate ?? sessions / duration
+        let perSecond = rate ?? (sessions ?? Self.sessionsUnlessTold) / duration
         return SyntheticSpecification(
             seed: seed, durationSeconds: duration, leadSeconds: lead, blockTokens: blockTokens,
             burstiness: burstiness, requestLimit: requests,
@@ -127,7 +134,7 @@ struct TraceSynth: AsyncParsableCommand {
     /// What the file says of how it was made: a command that makes it again, and every parameter.
     private func origin(of specification: SyntheticSpecification) -> TraceOrigin {
         var words = ["holdfast trace synth"] + kinds
-        words += rate.map { ["--rate \(number($0))"] } ?? ["--sessions \(number(sessions))"]
+        words += rate.map { ["--rate \(number($0))"] } ?? ["--sessions \(number(sessions ?? Self.sessionsUnlessTold))"]
         if let requests { words.append("--requests \(requests)") }
         words += ["--duration \(number(duration))"]
         if lead > 0 { words.append("--lead \(number(lead))") }

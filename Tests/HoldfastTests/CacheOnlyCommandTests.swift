@@ -71,6 +71,35 @@ import Testing
         for line in (table.output + tiers.output).split(separator: "\n") { #expect(line.count <= 100, "\(line)") }
     }
 
+    @Test func whereSeveralFindAsMuchNoneIsPraised() throws {
+        let all = try run("--policy", "lru,fifo,infinite", "--capacity", "1")
+        #expect(all.output.contains("With 1 block all find the same, 0.00 %."), "\(all.output)")
+        let most = try run("--policy", "lru,fifo,lfu", "--capacity", "5")
+        #expect(most.output.contains("With 5 blocks all find the same, 46.08 %"), "\(most.output)")
+        #expect(most.output.contains("by-hand: 4 requests, 3,524 prompt tokens\n"))
+        #expect(most.output.contains("\n9 references to 5 blocks of 512 tokens"))
+    }
+
+    @Test func aNameThatIsMoreThanANameIsMasked() throws {
+        let scratch = try Scratch()
+        let name = "evil\n\u{1B}[31mred" + String(repeating: "x", count: 120)
+        let path = try scratch.path(name + ".jsonl", Self.trace)
+        for verb in [
+            ["replay", path, "--cache-only", "--capacity", "5"], ["trace", "info", path],
+            ["plan", path, "--set", "sweep.replicas=[1]"],
+        ] {
+            let run = try CommandRun.holdfast(verb)
+            #expect(run.exitCode == 0, "\(run.errors)")
+            #expect(run.output.contains("evil??[31mredxx"), "\(run.output)")
+            #expect(!run.output.contains("\u{1B}"))
+            for line in run.output.split(separator: "\n") { #expect(line.count <= 100, "\(line)") }
+        }
+        let check = try CommandRun.holdfast(["trace", "check", path])
+        #expect(check.exitCode == 0)
+        #expect(check.output.contains("4 requests are good"))
+        #expect(!check.output.contains("\u{1B}"))
+    }
+
     @Test func theTraceMayComeFromStandardInput() throws {
         let run = try CommandRun.holdfast(
             ["replay", "-", "--cache-only", "--policy", "infinite", "--json"], input: Data(Self.trace.utf8))
@@ -80,6 +109,7 @@ import Testing
 
     @Test(arguments: [
         (["--capacity", "0"], "--capacity: a cache of 0 holds nothing"),
+        (["--capacity", "10,000"], "'000' in '10,000' is not a size of its own"),
         (["--capacity", "five"], "'five' is not a capacity"),
         (["--capacity", "1%,"], "'' is not a capacity"),
         (["--policy", "lru,mru"], "'mru' is not a policy"),
@@ -140,6 +170,31 @@ import Testing
         #expect((try run.object["notice"] as? String)?.contains("every prompt is taken as unique") == true)
     }
 
+    @Test func promptsTooShortForABlockHitNothing() throws {
+        let scratch = try Scratch()
+        let path = try scratch.path(
+            "short.jsonl", "{\"timestamp\":0,\"input_length\":20,\"output_length\":5,\"hash_extents\":[]}\n")
+        for more in [["--policy", "all"], ["--dram", "1", "--flash", "2"]] {
+            let run = try CommandRun.holdfast(["replay", path, "--cache-only", "--json"] + more)
+            #expect(run.exitCode == 0, "\(run.errors)")
+            let results = try #require(try run.object["results"] as? [[String: Any]])
+            #expect(!results.isEmpty)
+            #expect(results.allSatisfy { $0["hitTokens"] as? Int == 0 && $0["hitRatio"] as? Double == 0 })
+            #expect(try CommandRun.holdfast(["replay", path, "--cache-only"] + more).exitCode == 0)
+        }
+        let info = try CommandRun.holdfast(["trace", "info", path, "--json"]).object
+        for key in ["blockReferences", "uniqueBlocks", "infiniteHitTokens"] {
+            #expect(info[key] as? Int == 0, "\(key)")
+        }
+        #expect(info["infiniteHitRatio"] as? Double == 0)
+        let table = try CommandRun.holdfast(["trace", "info", path])
+        #expect(table.output.contains("no prompt fills a block of 64 tokens"))
+        let plan = try CommandRun.holdfast(["plan", path, "--set", "sweep.replicas=[1]"])
+        #expect(plan.exitCode == 0, "\(plan.errors)")
+        #expect(plan.output.contains("nothing to cache"))
+        #expect(plan.output.contains("50 % of its hits                       -"), "\(plan.output)")
+    }
+
     @Test func anAzureTraceIsRefused() throws {
         let scratch = try Scratch()
         let path = try scratch.path(
@@ -147,5 +202,10 @@ import Testing
         let run = try CommandRun.holdfast(["replay", path, "--cache-only"])
         #expect(run.exitCode == 1)
         #expect(run.errors.contains("does not say which prompts share a prefix"))
+        // The keys are there all the same: not known is not none.
+        let info = try CommandRun.holdfast(["trace", "info", path, "--json"]).object
+        for key in ["blockReferences", "uniqueBlocks", "infiniteHitTokens", "infiniteHitRatio"] {
+            #expect(info[key] is NSNull, "\(key)")
+        }
     }
 }

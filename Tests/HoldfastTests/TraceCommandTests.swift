@@ -87,6 +87,8 @@ import Testing
         (["synth", "chat", "--set", "chat.turns=0", "-o", "x"], "expected 1 to 1000"),
         (["synth", "chat", "--set", "rag.skew=1", "-o", "x"], "of no kind that is made"),
         (["convert", "x", "-o", "y", "--to", "azure"], "can be read, not written"),
+        (["synth", "rag", "--set", "rag.documents=1.5", "-o", "x"], "rag.documents is 1.5, expected a whole number"),
+        (["synth", "chat", "--rate", "1", "--sessions", "5", "-o", "x"], "--rate and --sessions both say"),
         (["info", "/"], "is a directory"), (["info", "/holdfast-nothing-here"], "cannot be opened"),
         (["info", "x", "--format", "parquet"], "no trace format “parquet”"),
     ])
