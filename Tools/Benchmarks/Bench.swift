@@ -14,8 +14,12 @@ struct Bench: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "Tools/bench",
         abstract: "Runs benchmarks side by side with a reference; a ratio above 1 means ours is better.",
-        discussion: benchmarks.map { "  \($0.name.padding(toLength: 8, withPad: " ", startingAt: 0)) \($0.purpose)" }
-            .joined(separator: "\n"))
+        discussion: benchmarks.map {
+            "  \($0.name.padding(toLength: nameWidth, withPad: " ", startingAt: 0)) \($0.purpose)"
+        }.joined(separator: "\n"))
+
+    /// Room for the longest name.
+    private static let nameWidth = benchmarks.map(\.name.count).max() ?? 0
 
     @Argument(help: "The benchmarks to run; all of them without a name.")
     var names: [String] = []
