@@ -9,6 +9,8 @@ import KVSystem
 final class EngineListener: Sendable {
     /// The longest path that the kernel takes.
     static let pathBytesMax = 107
+    /// How long another agent may hold the folder: it makes a socket in it, which takes microseconds.
+    private static let folderLimit = Duration(seconds: 5)
 
     let descriptor: Int32
     private let path: String
@@ -35,7 +37,15 @@ final class EngineListener: Sendable {
                 remedy: "make it for this user (sudo install -d -o $USER \(place)), or name another path with --socket")
         }
         defer { close(held) }
-        flock(held, LOCK_EX)
+        let deadline = MonotonicClock.now + Self.folderLimit
+        while flock(held, LOCK_EX | LOCK_NB) != 0 {
+            guard MonotonicClock.now < deadline else {
+                throw OperatorError(
+                    "the folder `\(place)` is held by another process", at: option,
+                    remedy: "see who has it open (fuser \(place)), or name another path")
+            }
+            usleep(10_000)
+        }
         try Self.makeWay(path, option)
         let made = unsafe hf_unix_listen(path, 128, isShared ? 0o666 : 0o600)
         guard made >= 0 else {

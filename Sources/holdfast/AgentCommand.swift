@@ -18,9 +18,10 @@ struct AgentCommand: AsyncParsableCommand {
         commandName: "agent", abstract: "Keeps KV blocks of the engines beside it: in memory, on flash, in a store.",
         discussion: """
             Engines come through a local socket and share their memory by passing its descriptor; blocks never \
-            travel over the socket. The agent serves until SIGTERM, which lets jobs under way end.
+            travel over the socket. The agent serves until SIGTERM, which lets jobs under way end. The socket's \
+            folder is made once, or another is named with --socket.
 
-              sudo install -d -o $USER /run/holdfast   # once, for the socket; or name another place with --socket
+              sudo install -d -o $USER /run/holdfast
               holdfast agent --dram 64GiB
               holdfast agent --dram 64GiB --nvme /mnt/nvme/blocks --nvme-size 2TiB \\
                 --store 10.0.0.7:9460 --keys store.keys

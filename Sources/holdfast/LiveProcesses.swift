@@ -55,9 +55,11 @@ final class ScratchFolder {
         }
     }
 
-    /// A descriptor of the folder that holds its lock; negative: another process has it, or there is no such folder.
+    /// A descriptor of the folder's lock, held; negative: another process has it, or there is no such folder. It is a file of its own:
+    /// the folder's own lock is taken by whoever opens a socket there.
     private static func locked(_ folder: URL) -> Int32 {
-        let descriptor = unsafe open(folder.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        let file = folder.appendingPathComponent("owner").path
+        let descriptor = unsafe open(file, O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
         guard descriptor >= 0, flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
             close(descriptor)
             return -1

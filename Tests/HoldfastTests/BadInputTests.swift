@@ -119,7 +119,7 @@ import Testing
 
     @Test func badPointsAreRefused() throws {
         let scratch = try Scratch()
-        for content in ["", "{}", "[]", "{\"points\": [{\"kind\": \"closed_loop\", \"model\": 5}]}"] {
+        for content in ["", "{}", "[]", "{\"points\": 5}", "{\"points\": [{\"kind\": \"closed_loop\"}"] {
             let path = try scratch.path("points.json", content)
             try expectRefusal(["model", "check", path], words: ["points.json"])
         }

@@ -182,12 +182,15 @@ import Testing
         let refused = try CommandRun.holdfast(["store"] + drives + ["--listen", "127.0.0.1:0", "--http", ""])
         #expect(refused.exitCode == 1)
         #expect(
-            refused.errors.contains("\(other).tenants, \(other).catalogue: there is no such file"), "\(refused.errors)")
+            refused.errors.contains("\(other).tenants, \(other).catalogue: there is no such file"),
+            "\(refused.errors)")
         #expect(refused.errors.contains("name the store's own with --tenants and --catalogue"), "\(refused.errors)")
         #expect(!FileManager.default.fileExists(atPath: other + ".tenants"))
         // And doctor says the same.
-        let common = ["dram: 64MiB", "listen: 127.0.0.1:0", "http: 127.0.0.1:0", "sessions: 8", "missing: accept"]
-            + ["extent: 64KiB", "payloadMax: 1MiB"]
+        let common = [
+            "dram: 64MiB", "listen: 127.0.0.1:0", "http: 127.0.0.1:0", "sessions: 8", "missing: accept",
+            "extent: 64KiB", "payloadMax: 1MiB",
+        ]
         let named = ["tenants: \(first).tenants", "catalogue: \(first).catalogue"]
         for (lines, problems) in [(common, 2), (common + named, 0)] {
             let config = try scratch.path("store.yaml", lines.joined(separator: "\n") + "\n")

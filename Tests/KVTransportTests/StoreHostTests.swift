@@ -41,7 +41,8 @@ import Testing
             return number < 3 ? .none("no answer \(number)") : .address("10.0.0.3")
         }
         let error = #expect(throws: SystemError.self) { try host.address() }
-        #expect(error?.description == "no answer 1")
+        // On a busy machine the second answer may have come by then.
+        #expect(error?.description.hasPrefix("no answer ") == true)
         #expect(await eventually { (try? host.address()) == "10.0.0.3" })
     }
 

@@ -86,7 +86,8 @@ extension StoreDecisions {
         let list = extents(of: number)
         let status = ObjectStatus(
             key: self.name(of: number).key.text, namespace: namespaces[Int(namespace)].name,
-            group: Int(name.group), shard: Int(name.shard), shardCount: Int(name.shardCount), payloadBytes: Int(record.payloadBytes),
+            group: Int(name.group), shard: Int(name.shard), shardCount: Int(name.shardCount),
+            payloadBytes: Int(record.payloadBytes),
             payloadChecksum: hexadecimal(record.payloadChecksum), indexInChain: Int(record.depth),
             drive: drive(of: number), extents: (0..<list.count).map { Int(list[$0]) },
             durability: record.flags.contains(.isVolatile) ? .volatile : .restartSafe,
