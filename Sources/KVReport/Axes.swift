@@ -46,11 +46,19 @@ extension LineChart.Axis {
         let step = (values.count + 15) / 16
         let ticks = stride(from: 0, to: values.count, by: step).map { index in
             LineChart.Tick(
-                value: values[index], label: Printed.number(values[index], .given).text,
-                isMajor: (index / step) % 2 == 0)
+                value: values[index], label: brief(values[index]), isMajor: (index / step) % 2 == 0)
         }
         return LineChart.Axis(
             title: title, lower: lower, upper: values[values.count - 1], isLogarithmic: true, ticks: ticks)
+    }
+
+    /// A number as a tick has room for: 0.5, 256, 3.8e-6.
+    private static func brief(_ value: Double) -> String {
+        if (1e-3..<1e5).contains(value) { return Printed.number(value, .given).text }
+        var (digits, exponent) = (value, 0)
+        while digits >= 10 { (digits, exponent) = (digits / 10, exponent + 1) }
+        while digits < 1 { (digits, exponent) = (digits * 10, exponent - 1) }
+        return "\(significant(digits, 2).text)e\(exponent)"
     }
 
     /// Shares from a lower end to 100 %.

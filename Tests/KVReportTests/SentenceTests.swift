@@ -352,6 +352,7 @@ private let cases: [Case] = [
         #expect(comparison.terminalReport(sections: .all).contains("sessions per GPU"))
         #expect(comparison.page.contains("sessions per GPU, log scale"))
         #expect(!comparison.page.contains("nan%"))
+        if factor == 1e-12 { #expect(comparison.page.contains(">9.3e-10<")) }
     }
 
     @Test func aTerminalSaysTheRareCautionsAsWell() throws {

@@ -110,7 +110,7 @@ struct TerminalPage {
             ? sources[0] : zip(comparison.runs, sources).map { "\($0.key) \($1)" }.joined(separator: "; ")
         let arrivals = setup.arrivals == "sessions" ? "sessions with think time" : "open loop"
         let traceWords = [
-            trace.name, "\(Printed.count(trace.requests).text) requests",
+            trace.name, "\(Printed.count(trace.requests).text) request\(trace.requests == 1 ? "" : "s")",
             "\(Printed.tokens(trace.inputTokens, .given).text) prompt tokens",
             "\(Printed.tokens(trace.outputTokens, .given).text) output tokens",
             Printed.seconds(trace.spanSeconds, .given).text,
