@@ -307,7 +307,8 @@ import Testing
     }
 
     @Test func anOrderlyStopIsNoErrorInTheLog() throws {
-        let store = try StoreProcess(Scratch(), ["--http", "127.0.0.1:0"])
+        let scratch = try Scratch()
+        let store = try StoreProcess(scratch, ["--http", "127.0.0.1:0"])
         #expect(try store.ctl("status").exitCode == 0)
         let end = store.end(SIGTERM)
         #expect(end.exitCode == 0)
