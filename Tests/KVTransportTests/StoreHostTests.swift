@@ -43,7 +43,13 @@ import Testing
         let error = #expect(throws: SystemError.self) { try host.address() }
         // On a busy machine the second answer may have come by then.
         #expect(error?.description.hasPrefix("no answer ") == true)
-        #expect(await eventually { (try? host.address()) == "10.0.0.3" })
+        // Where all threads of the pool are busy a pause may outlast any time: so it is asked a hundred times, however long that takes.
+        var known: String?
+        for _ in 0..<100 where known == nil {
+            try await Task.sleep(for: .milliseconds(20))
+            known = try? host.address()
+        }
+        #expect(known == "10.0.0.3")
     }
 
     @Test func aNameThatNoResolverTakesIsNamed() {
