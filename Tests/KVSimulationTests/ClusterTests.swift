@@ -44,6 +44,18 @@ func conversations(
         blocks: blocks, uniqueBlockCount: Int(next))
 }
 
+/// One prompt of whole blocks of 64 tokens, asked again and again, so many seconds apart.
+private func onePrompt(blocks: Int, times: Int, apart seconds: Double) -> Trace {
+    let requests = (0..<times).map {
+        TraceRequest(
+            arrival: Instant(seconds: Double($0) * seconds), inputTokens: Int32(blocks * 64), outputTokens: 4,
+            firstReference: $0 * blocks, blockCount: Int32(blocks))
+    }
+    return Trace(
+        name: "one prompt", format: .holdfast, sha256: "", blockTokens: 64, requests: requests,
+        blocks: (0..<times * blocks).map { BlockNumber($0 % blocks) }, uniqueBlockCount: blocks)
+}
+
 /// Replays a trace with a few keys of the default scenario changed.
 func replay(
     _ trace: Trace, _ overrides: [(key: String, value: String)], keys: Set<String> = ["1"], sweeps: Bool = false,
@@ -155,31 +167,14 @@ private let tight: [(key: String, value: String)] = [
 
     @Test func aPromptsLastTokenIsNotComputedTwice() async throws {
         // One prompt of whole blocks, again and again: all that is computed of it later is the token before its answer.
-        let path = Array(0..<BlockNumber(16))
-        let requests = (0..<20).map {
-            TraceRequest(
-                arrival: Instant(seconds: Double($0) * 30), inputTokens: 16 * 64, outputTokens: 4,
-                firstReference: $0 * path.count, blockCount: Int32(path.count))
-        }
-        let trace = Trace(
-            name: "again", format: .holdfast, sha256: "", blockTokens: 64, requests: requests,
-            blocks: Array(repeating: path, count: 20).flatMap { $0 }, uniqueBlockCount: path.count)
-        let run = try #require(try await replay(trace, []).systems.first)
+        let run = try #require(try await replay(onePrompt(blocks: 16, times: 20, apart: 30), []).systems.first)
         #expect(run.ledger.served == 19 * (16 * 64 - 1) && run.ledger.alwaysComputed == 19)
         #expect(run.gpuSeconds.prefillRecomputed == 0 && run.gpuSeconds.prefillUseful > 0)
     }
 
     @Test func whatIsJustBeingComputedWasNotEvicted() async throws {
         // The second comes while the first is computed: nothing has left any memory.
-        let path = Array(0..<BlockNumber(200))
-        let requests = (0..<2).map {
-            TraceRequest(
-                arrival: Instant(seconds: Double($0) * 0.01), inputTokens: 200 * 64, outputTokens: 4,
-                firstReference: $0 * path.count, blockCount: Int32(path.count))
-        }
-        let trace = Trace(
-            name: "together", format: .holdfast, sha256: "", blockTokens: 64, requests: requests, blocks: path + path,
-            uniqueBlockCount: path.count)
+        let trace = onePrompt(blocks: 200, times: 2, apart: 0.01)
         let record = try await replay(trace, [("replicas", "1")], keys: all)
         for system in record.systems {
             #expect(system.ledger.evicted == 0, "\(system.key)")

@@ -83,7 +83,7 @@ struct AbslComparison {
     func rows(blockCount: Int) -> [BenchmarkRow] {
         let size = shortCount(blockCount)
         note("index: \(blockCount) blocks beside absl's table")
-        let keys = (0..<blockCount).map { key($0) }
+        let keys = (0..<blockCount).map { IndexKeys.key($0) }
         var index = BlockIndex()
         let table = AbslTable(library)
         Self.insert(keys, into: &index)
@@ -130,7 +130,9 @@ struct AbslComparison {
         _ index: inout BlockIndex, _ table: AbslTable, _ kind: String, _ size: String, _ blocks: Range<Int>
     ) -> BenchmarkRow {
         var source = RandomSource(seed: 11)
-        let keys = (0..<operationCount(blocks.count)).map { _ in key(blocks.lowerBound + source.below(blocks.count)) }
+        let keys = (0..<IndexKeys.operationCount(blocks.count)).map { _ in
+            IndexKeys.key(blocks.lowerBound + source.below(blocks.count))
+        }
         let wanted = kind == "hit" ? keys.count : 0
         let runs = PairedRuns(count: setting.pairCount) {
             nanoseconds(per: keys.count) {
@@ -160,12 +162,8 @@ struct AbslComparison {
     private func chainRow(
         _ index: inout BlockIndex, _ table: AbslTable, _ blockCount: Int, _ size: String
     ) -> BenchmarkRow {
-        var source = RandomSource(seed: 12)
         let length = 1000
-        let chains = (0..<(operationCount(blockCount) / length)).map { _ in
-            let first = source.below(blockCount - length)
-            return (first..<(first + length)).map { key($0) }
-        }
+        let chains = IndexKeys.chains(of: blockCount, length: length, seed: 12)
         var numbers: [BlockNumber] = []
         var words = [UInt64](repeating: 0, count: length)
         let runs = PairedRuns(count: setting.pairCount) {
@@ -186,7 +184,4 @@ struct AbslComparison {
             conditions:
                 "a block; chains of \(length) inserted together, locations taken, too; \(Self.equal)")
     }
-
-    private func key(_ number: Int) -> BlockKey { BlockKey(traceBlock: UInt64(number)) }
-    private func operationCount(_ blockCount: Int) -> Int { min(400_000, max(100_000, blockCount)) }
 }

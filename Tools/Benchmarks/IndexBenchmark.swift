@@ -30,7 +30,7 @@ struct IndexBenchmark: Benchmark {
         note("index: \(blockCount) blocks")
         let residentBefore = residentBytes()
         var index = BlockIndex()
-        for number in 0..<blockCount { _ = index.insert(key(number)) }
+        for number in 0..<blockCount { _ = index.insert(IndexKeys.key(number)) }
         let residentGrowth = residentBytes() - residentBefore
         let links = 8
         let bytes = Double(index.byteCount) / Double(blockCount) + Double(links)
@@ -52,7 +52,7 @@ struct IndexBenchmark: Benchmark {
                 blockBytes: 1, bytes: blockCount, makePolicy: { LRUPolicy(capacity: $0) }, writeBudget: nil,
                 knownBlocksMax: blockCount))
         for first in stride(from: 0, to: blockCount, by: 1000) {
-            let chain = (first..<first + 1000).map { key($0) }
+            let chain = (first..<first + 1000).map { IndexKeys.key($0) }
             let context = RequestContext(request: UInt32(first), now: .zero)
             _ = store.offer(StoreOffer(offer: 0, chain: chain, firstOffered: 0, context: context), at: .zero)
         }
@@ -72,7 +72,7 @@ struct IndexBenchmark: Benchmark {
         _ index: inout BlockIndex, _ blockCount: Int, _ size: String, _ setting: BenchmarkSetting
     ) -> BenchmarkRow {
         var source = RandomSource(seed: 7)
-        let keys = (0..<operationCount(blockCount)).map { _ in key(source.below(blockCount)) }
+        let keys = (0..<IndexKeys.operationCount(blockCount)).map { _ in IndexKeys.key(source.below(blockCount)) }
         let bare = BareMemory(blockCount: blockCount, byteCount: index.byteCount)
         let runs = PairedRuns(count: setting.pairCount) {
             nanoseconds(per: keys.count) {
@@ -92,13 +92,8 @@ struct IndexBenchmark: Benchmark {
     private func chainRow(
         _ index: inout BlockIndex, _ blockCount: Int, _ size: String, _ setting: BenchmarkSetting
     ) -> BenchmarkRow {
-        // Chains of blocks that were inserted one after another, as those of a conversation are.
-        var source = RandomSource(seed: 8)
         let length = 1000
-        let chains = (0..<(operationCount(blockCount) / length)).map { _ in
-            let first = source.below(blockCount - length)
-            return (first..<(first + length)).map { key($0) }
-        }
+        let chains = IndexKeys.chains(of: blockCount, length: length, seed: 8)
         let keys = chains.flatMap(\.self)
         let bare = BareMemory(blockCount: blockCount, byteCount: index.byteCount)
         var numbers: [BlockNumber] = []
@@ -137,7 +132,7 @@ struct IndexBenchmark: Benchmark {
         var bareInsertions: [Double] = []
         for pair in -1..<setting.pairCount {
             for place in 0..<changeCount { live.swapAt(place, place + source.below(blockCount - place)) }
-            let keys = (0..<changeCount).map { key(next + $0) }
+            let keys = (0..<changeCount).map { IndexKeys.key(next + $0) }
             next += changeCount
             let removed = nanoseconds(per: changeCount) {
                 for place in 0..<changeCount { index.remove(live[place]) }
@@ -167,9 +162,9 @@ struct IndexBenchmark: Benchmark {
     private func dictionaryRow(blockCount: Int, _ setting: BenchmarkSetting) -> BenchmarkRow {
         var index = BlockIndex()
         var dictionary: [BlockKey: BlockNumber] = [:]
-        for number in 0..<blockCount { dictionary[key(number)] = index.insert(key(number)).number }
+        for number in 0..<blockCount { dictionary[IndexKeys.key(number)] = index.insert(IndexKeys.key(number)).number }
         var source = RandomSource(seed: 10)
-        let keys = (0..<operationCount(blockCount)).map { _ in key(source.below(blockCount)) }
+        let keys = (0..<IndexKeys.operationCount(blockCount)).map { _ in IndexKeys.key(source.below(blockCount)) }
         let runs = PairedRuns(count: setting.pairCount) {
             nanoseconds(per: keys.count) {
                 var sum = 0
@@ -187,9 +182,6 @@ struct IndexBenchmark: Benchmark {
             name: "index \(shortCount(blockCount)) find", unit: "ns", referenceName: "Swift Dictionary",
             conditions: "random keys, all present, same pages")
     }
-
-    private func key(_ number: Int) -> BlockKey { BlockKey(traceBlock: UInt64(number)) }
-    private func operationCount(_ blockCount: Int) -> Int { min(400_000, max(100_000, blockCount)) }
 }
 
 /// What memory alone would take: arrays of the index's footprint, read and written where the index would have to.
@@ -257,4 +249,21 @@ func shortCount(_ count: Int) -> String {
 func residentBytes() -> Int {
     let fields = (try? String(contentsOfFile: "/proc/self/statm", encoding: .utf8))?.split(separator: " ") ?? []
     return fields.count > 1 ? (Int(fields[1]) ?? 0) * 4096 : 0
+}
+
+/// The keys that an index of `blockCount` blocks holds, by their numbers, and what it is asked for.
+enum IndexKeys {
+    static func key(_ number: Int) -> BlockKey { BlockKey(traceBlock: UInt64(number)) }
+
+    /// How many look-ups a run makes.
+    static func operationCount(_ blockCount: Int) -> Int { min(400_000, max(100_000, blockCount)) }
+
+    /// Chains of blocks that were inserted one after another, as those of a conversation are.
+    static func chains(of blockCount: Int, length: Int, seed: UInt64) -> [[BlockKey]] {
+        var source = RandomSource(seed: seed)
+        return (0..<(operationCount(blockCount) / length)).map { _ in
+            let first = source.below(blockCount - length)
+            return (first..<(first + length)).map(key)
+        }
+    }
 }
