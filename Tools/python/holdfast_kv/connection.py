@@ -251,9 +251,8 @@ class _Conversation:
                     self._link._expire(now)
                 elif now >= hello_deadline:
                     return False
-            if self._is_welcome and not self._said_goodbye and not self._waiting:
-                with contextlib.suppress(OSError):
-                    self._socket.send(encode(Goodbye()))
+            # It may have been told to end before it saw what waits: what the socket takes now still goes.
+            self._send()
             return self._is_welcome
         finally:
             for fd in self._passed:
