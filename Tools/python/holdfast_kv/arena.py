@@ -137,7 +137,7 @@ class Lease(_Loaned):
         """Reads all blocks in place, layer by layer, and gives the lease back; for how many leading layers it was in force.
 
         For each layer, in the order of reading, ``layers`` says where its bytes lie in a block: offsets and lengths.
-        ``read`` gets the layer, the block's index and such a part; ``is_read`` is called when the layer may be computed with.
+        ``read`` gets the layer, the block's index and such a part; ``is_read`` is called when a layer may be computed with.
         Only of a lease whose blocks the agent compared with their checksums: no part of a block has one of its own.
         """
         for offset, length in (part for parts in layers for part in parts):

@@ -291,8 +291,8 @@ class ClientTest(unittest.TestCase):
                 seen: list[object] = []
                 count = lease.read_layers(
                     layers,
-                    lambda layer, index, part: seen.append((layer, index, set(part), len(part))),
-                    lambda layer: seen.append(layer),
+                    lambda layer, index, part, seen=seen: seen.append((layer, index, set(part), len(part))),
+                    seen.append,
                 )
                 self.assertEqual(count, 2)
                 reads = [[(n, i, {i * 2 + n}, half // 2) for i in (0, 1) for _ in (0, 1)] for n in (0, 1)]
