@@ -1,7 +1,6 @@
 // For engines that cannot go on without the answer: the caller who waits hears the agent himself, so that between the agent's
 // thread and his there is no other.
 
-import CKernel
 import Glibc
 import KVModel
 import KVSystem

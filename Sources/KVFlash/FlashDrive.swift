@@ -1,7 +1,6 @@
 // The thread of one drive. Commands come in by a mailbox, requests go out by a ring, events leave through the sink that
 // the owner gave. What is done in which order is `DriveScheduler`'s business.
 
-import CKernel
 import Glibc
 import KVModel
 import KVSystem

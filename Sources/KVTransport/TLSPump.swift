@@ -2,7 +2,6 @@
 // lanes (or the ordinary client) run over the other. A slower path by one more copy through the kernel each way; in
 // exchange not one line of the protocol exists twice.
 
-import CKernel
 import Glibc
 import KVModel
 import KVSystem
