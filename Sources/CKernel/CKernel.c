@@ -39,10 +39,10 @@
 
 int hf_open_direct(const char *path, uint32_t flags) {
     int how = O_CLOEXEC;
-    how |= flags & 2 ? O_RDONLY : O_RDWR;
-    if (flags & 1) how |= O_CREAT;
-    if (flags & 4) how |= O_EXCL;
-    if (!(flags & 8)) how |= O_DIRECT;
+    how |= flags & HF_OPEN_READ_ONLY ? O_RDONLY : O_RDWR;
+    if (flags & HF_OPEN_CREATING) how |= O_CREAT;
+    if (flags & HF_OPEN_EXCLUSIVE) how |= O_EXCL;
+    if (!(flags & HF_OPEN_CACHED)) how |= O_DIRECT;
     // A pipe would be waited for until somebody opens its other end.
     int descriptor = open(path, how | O_NONBLOCK, 0600);
     if (descriptor < 0) return -errno;
@@ -153,9 +153,10 @@ int hf_map_pages(size_t bytes, int want_huge, void **address, size_t *mapped_byt
 int hf_unmap(void *address, size_t mapped_bytes) { return OR_ERRNO(munmap(address, mapped_bytes)); }
 
 int hf_memory_file(const char *name, int64_t bytes, int flags) {
-    int descriptor = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | (flags & 1 ? MFD_HUGETLB : 0));
+    int huge = flags & HF_MEMORY_HUGE_PAGES ? MFD_HUGETLB : 0;
+    int descriptor = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | huge);
     if (descriptor < 0) return -errno;
-    int is_sealed = !(flags & 2);
+    int is_sealed = !(flags & HF_MEMORY_UNSEALED);
     if (ftruncate(descriptor, bytes) < 0
         || (is_sealed && fcntl(descriptor, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)) {
         int error = -errno;
@@ -275,9 +276,9 @@ int hf_poller_create(void) {
 
 int hf_poller_set(int poller, int descriptor, uint32_t events, uint64_t tag, int change) {
     struct epoll_event event = {.data.u64 = tag};
-    if (events & 1) event.events |= EPOLLIN | EPOLLRDHUP;
-    if (events & 2) event.events |= EPOLLOUT;
-    if (events & 4) event.events |= EPOLLET;
+    if (events & HF_READABLE) event.events |= EPOLLIN | EPOLLRDHUP;
+    if (events & HF_WRITABLE) event.events |= EPOLLOUT;
+    if (events & HF_EDGE_TRIGGERED) event.events |= EPOLLET;
     int operation = events == 0 && !change ? EPOLL_CTL_DEL : change ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
     return OR_ERRNO(epoll_ctl(poller, operation, descriptor, &event));
 }
@@ -295,8 +296,8 @@ int hf_poller_wait(int poller, uint64_t *tags, uint32_t *events, int count_max, 
     for (int i = 0; i < count; i++) {
         uint32_t got = ready[i].events;
         tags[i] = ready[i].data.u64;
-        events[i] = (got & (EPOLLIN | EPOLLRDHUP) ? 1u : 0) | (got & EPOLLOUT ? 2u : 0)
-            | (got & (EPOLLERR | EPOLLHUP) ? 8u : 0) | (got & EPOLLRDHUP ? 16u : 0);
+        events[i] = (got & (EPOLLIN | EPOLLRDHUP) ? HF_READABLE : 0) | (got & EPOLLOUT ? HF_WRITABLE : 0)
+            | (got & (EPOLLERR | EPOLLHUP) ? HF_HUNG_UP : 0) | (got & EPOLLRDHUP ? HF_PEER_ENDED : 0);
     }
     return count;
 }

@@ -45,9 +45,15 @@ extension EngineClient {
     /// Has the poller tell the client's thread of input unless a caller reads, and of room while something waits for it.
     func watchSocket(_ state: inout State) {
         guard let link = state.link else { return }
-        let wanted: UInt32 = (link.reader == .caller ? 0 : 1) | (link.stream.wantsRoom ? 2 : 0) | 4
+        var wanted: PollEvents = .edgeTriggered
+        if link.reader != .caller { wanted.insert(.readable) }
+        if link.stream.wantsRoom { wanted.insert(.writable) }
         guard wanted != link.watched else { return }
-        hf_poller_set(link.poller, link.stream.descriptor, wanted, 1, link.watched == 0 ? 0 : 1)
+        if link.watched.isEmpty {
+            link.poller.add(link.stream.descriptor, for: wanted, tag: EngineClientLoop.socketTag)
+        } else {
+            link.poller.change(link.stream.descriptor, to: wanted, tag: EngineClientLoop.socketTag)
+        }
         state.link?.watched = wanted
     }
 

@@ -66,10 +66,10 @@ public final class EngineClient: Sendable {
         /// Who may send has the lock; who may read is in `reader`.
         let stream: EngineStream
         /// Where the client's thread sleeps.
-        let poller: Int32
+        let poller: Poller
         var reader = Reader.clientThread
         /// What the poller is to tell of.
-        var watched: UInt32 = 0
+        var watched: PollEvents = []
         /// Whether it cannot go on.
         var isBroken = false
 
@@ -133,8 +133,8 @@ public final class EngineClient: Sendable {
         digest = try NamespaceIdentity(fields: configuration.hello.namespace).digest
         do throws(SystemError) {
             signal = try WakeSignal()
-            let client = self
-            let started = try EngineThread("kv-client") { EngineClientLoop(client).run() }
+            let (client, poller) = (self, try Poller())
+            let started = try EngineThread("kv-client") { EngineClientLoop(client, poller).run() }
             thread.withLock { $0 = started }
         } catch { throw OperatorError(error.description, at: configuration.path) }
     }

@@ -9,21 +9,21 @@ import KVTransport
 
 /// The loop of a client. Lives on its thread only.
 final class EngineClientLoop {
+    static let wakeTag: UInt64 = 0
+    static let socketTag: UInt64 = 1
+
     private let client: EngineClient
-    private let poller: Int32
+    private let poller: Poller
     private var now = MonotonicClock.now
     private var random = RandomSource(seed: 0)
-    private var tags = [UInt64](repeating: 0, count: 8)
-    private var events = [UInt32](repeating: 0, count: 8)
+    private var polled = PollBatch()
 
-    init(_ client: EngineClient) {
+    init(_ client: EngineClient, _ poller: Poller) {
         self.client = client
-        poller = hf_poller_create()
+        self.poller = poller
         random = RandomSource(seed: UInt64(bitPattern: now.nanoseconds) ^ UInt64(getpid()))
-        hf_poller_set(poller, client.signal.descriptor, 1, 0, 0)
+        poller.add(client.signal.descriptor, for: .readable, tag: Self.wakeTag)
     }
-
-    deinit { hf_close(poller) }
 
     func run() {
         var pause = Duration.zero
@@ -37,7 +37,7 @@ final class EngineClientLoop {
                 let stream = EngineStream(descriptor)
                 stream.bodyBytesMax = EngineProtocol.bodyBytesMax
                 if converse(stream) { pause = .zero }
-                hf_poller_set(poller, descriptor, 0, 1, 0)
+                poller.remove(descriptor)
                 // Wakes a caller who waits for it.
                 hf_shut_down(descriptor)
                 lose()
@@ -86,14 +86,11 @@ final class EngineClientLoop {
     }
 
     /// Sleeps until a deadline or a call; what the poller said of the socket.
-    private func wait(until deadline: Instant) -> UInt32 {
-        let limit = deadline == .distantFuture ? -1 : max(0, (deadline - MonotonicClock.now).nanoseconds)
-        let count = unsafe Int(hf_poller_wait(poller, &tags, &events, 8, limit))
-        var (wasSignalled, told) = (false, UInt32(0))
-        for index in 0..<max(0, count) {
-            if tags[index] == 0 { wasSignalled = true } else { told |= events[index] }
-        }
-        client.signal.awake(wasSignalled: wasSignalled)
+    private func wait(until deadline: Instant) -> PollEvents {
+        poller.wait(until: deadline, from: MonotonicClock.now, into: &polled)
+        var told: PollEvents = []
+        for index in 0..<polled.count where polled[index].tag == Self.socketTag { told.formUnion(polled[index].events) }
+        client.signal.awake(wasSignalled: polled.contains(tag: Self.wakeTag))
         return told
     }
 
@@ -115,14 +112,14 @@ final class EngineClientLoop {
         let helloDeadline = now + setting.helloLimit
         var (wasOpen, saidGoodbye) = (false, false)
         // Input may have come before anybody watched for it.
-        var told: UInt32 = 1
+        var told: PollEvents = .readable
         while true {
             now = MonotonicClock.now
             switch client.state.withLock({ begin(&$0, told, wasOpen, &saidGoodbye) }) {
             case .end: return wasOpen
             case .leaveToCaller: break
             case .read:
-                stream.becameReadable(isEnding: told & (8 | 16) != 0)
+                stream.becameReadable(isEnding: told.mayEnd)
                 let heard = client.hear(stream) { welcome in
                     open(welcome)
                     wasOpen = true
@@ -138,11 +135,11 @@ final class EngineClientLoop {
 
     /// Begins a turn: what waits goes as far as there is room, and the reading is this thread's unless a caller has it.
     private func begin(
-        _ state: inout EngineClient.State, _ told: UInt32, _ wasOpen: Bool, _ saidGoodbye: inout Bool
+        _ state: inout EngineClient.State, _ told: PollEvents, _ wasOpen: Bool, _ saidGoodbye: inout Bool
     ) -> Turn {
         state.sleepsUntil = .zero
         guard let link = state.link, !link.isBroken else { return .end }
-        if told & (2 | 8) != 0 { link.stream.becameWritable() }
+        if told.mayWrite { link.stream.becameWritable() }
         if wasOpen, !saidGoodbye, state.leaves || state.isClosing, !state.isAbandoned {
             saidGoodbye = true
             link.stream.queue(.goodbye, at: now)
@@ -155,7 +152,7 @@ final class EngineClientLoop {
     }
 
     /// Leaves the reading to whoever wants it and sleeps; what the poller said of the socket.
-    private func rest(_ stream: EngineStream, _ saidGoodbye: Bool, helloDeadline: Instant?) -> UInt32 {
+    private func rest(_ stream: EngineStream, _ saidGoodbye: Bool, helloDeadline: Instant?) -> PollEvents {
         client.signal.prepareToSleep()
         let deadline = client.state.withLock { state -> Instant? in
             let mustSpeak = state.isOpen && state.leaves && !saidGoodbye
@@ -170,7 +167,7 @@ final class EngineClientLoop {
         }
         guard let deadline else {
             client.signal.awake(wasSignalled: false)
-            return 1
+            return .readable
         }
         return wait(until: deadline)
     }

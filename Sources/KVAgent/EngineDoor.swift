@@ -81,7 +81,7 @@ public final class EngineDoor: Sendable {
         } catch { throw OperatorError(error.description, at: "the engines' socket") }
         let listener = try EngineListener(path: configuration.path, isShared: !configuration.users.isEmpty)
         do throws(SystemError) {
-            let poller = try checked(hf_poller_create(), "create a poller")
+            let poller = try Poller()
             let door = self
             let started = try EngineThread("kv-door") {
                 let loop = EngineDoorLoop(door, poller: poller, listener: listener)

@@ -14,7 +14,7 @@ extension EngineDoorLoop {
             let descriptor = hf_accept(listener.descriptor, nil, 0)
             guard descriptor >= 0 else {
                 if KernelError.isOutOfDescriptors(Int(-descriptor)) {
-                    hf_poller_set(poller, listener.descriptor, 0, Self.listenerTag, 0)
+                    poller.remove(listener.descriptor)
                     acceptsAgainAt = now + Duration(milliseconds: 100)
                 }
                 return
@@ -36,7 +36,7 @@ extension EngineDoorLoop {
                 number: number, process: Int32(bitPattern: process), limits: door.configuration.limits,
                 agent: door.agent, program: door.configuration.program), at: now)
         connection.session.isDraining = farewell != nil
-        guard hf_poller_set(poller, descriptor, 1 | 4, UInt64(number), 0) == 0 else { return }
+        guard poller.add(descriptor, for: [.readable, .edgeTriggered], tag: UInt64(number)) else { return }
         connections[number] = connection
         if !known || (peer != user && !door.configuration.users.contains(peer)) {
             refuse(connection, 0, EngineRefusal(.user, "user \(peer) may not use this agent of user \(user)"))
@@ -54,9 +54,10 @@ extension EngineDoorLoop {
     func watchForRoom(_ connection: EngineConnection) {
         guard connection.stream.wantsRoom != connection.awaitsRoom else { return }
         connection.awaitsRoom = connection.stream.wantsRoom
-        hf_poller_set(
-            poller, connection.stream.descriptor, connection.awaitsRoom ? 1 | 2 | 4 : 1 | 4,
-            UInt64(connection.session.number), 1)
+        poller.change(
+            connection.stream.descriptor,
+            to: connection.awaitsRoom ? [.readable, .writable, .edgeTriggered] : [.readable, .edgeTriggered],
+            tag: UInt64(connection.session.number))
     }
 
     func sweep() {
@@ -64,7 +65,7 @@ extension EngineDoorLoop {
         sweepsAt = now + Self.sweepInterval
         if let time = acceptsAgainAt, now >= time {
             acceptsAgainAt = nil
-            hf_poller_set(poller, listener.descriptor, 1, Self.listenerTag, 0)
+            poller.add(listener.descriptor, for: .readable, tag: Self.listenerTag)
         }
         for connection in Array(connections.values) {
             if let time = connection.closesBy {
@@ -95,14 +96,14 @@ extension EngineDoorLoop {
     /// Sleeps until something comes, but not beyond `limit`. Whether the signal of the thread that attends was given.
     func sleep(until limit: Instant) -> Bool {
         tellUnhurried()
-        guard runnable.isEmpty else { return poll(atMost: 0) }
+        guard runnable.isEmpty else { return poll(until: now) }
         door.signal.prepareToSleep()
         guard door.replies.isEmpty, !isWantedElsewhere, !mustStop else {
             door.signal.awake(wasSignalled: false)
             return false
         }
-        let deadline = min(limit, nextDeadline)
-        return poll(atMost: deadline == .distantFuture ? -1 : max(0, (deadline - MonotonicClock.now).nanoseconds))
+        now = MonotonicClock.now
+        return poll(until: min(limit, nextDeadline))
     }
 
     /// Whether the end was asked for and has not begun.
@@ -116,27 +117,27 @@ extension EngineDoorLoop {
 
     /// Looks what came, and waits for nothing. Whether there is something to do.
     func look() -> Bool {
-        _ = poll(atMost: 0)
+        _ = poll(until: now)
         return !runnable.isEmpty || !door.replies.isEmpty
     }
 
-    /// Looks what came. Whether the signal of the thread that attends was given.
-    func poll(atMost limit: Int64) -> Bool {
-        let count = unsafe Int(hf_poller_wait(poller, &tags, &events, 64, limit))
+    /// Looks what came, and sleeps where that is later than `now`. Whether the signal of the thread that attends was given.
+    func poll(until deadline: Instant) -> Bool {
+        poller.wait(until: deadline, from: now, into: &polled)
         var (wasSignalled, hostWasSignalled, mustAccept) = (false, false, false)
         now = MonotonicClock.now
         looksAt = now + Self.lookInterval
-        for index in 0..<max(0, count) {
-            switch tags[index] {
+        for index in 0..<polled.count {
+            let (tag, events) = polled[index]
+            switch tag {
             case Self.wakeTag: wasSignalled = true
             case Self.hostTag: hostWasSignalled = true
             case Self.listenerTag: mustAccept = true
             default:
-                guard let connection = connections[EngineNumber(truncatingIfNeeded: tags[index])] else { continue }
-                let isEnding = events[index] & (8 | 16) != 0
-                if events[index] & 1 != 0 || isEnding { connection.stream.becameReadable(isEnding: isEnding) }
-                if events[index] & (2 | 8) != 0 { connection.stream.becameWritable() }
-                notice(connection, hungUp: events[index] & 8 != 0)
+                guard let connection = connections[EngineNumber(truncatingIfNeeded: tag)] else { continue }
+                if events.mayRead || events.mayEnd { connection.stream.becameReadable(isEnding: events.mayEnd) }
+                if events.mayWrite { connection.stream.becameWritable() }
+                notice(connection, hungUp: events.contains(.hungUp))
             }
         }
         door.signal.awake(wasSignalled: wasSignalled)

@@ -30,7 +30,7 @@ final class EngineDoorLoop {
     }
 
     let door: EngineDoor
-    let poller: Int32
+    let poller: Poller
     let listener: EngineListener
     let user: UInt32
     var connections: [EngineNumber: EngineConnection] = [:]
@@ -52,19 +52,16 @@ final class EngineDoorLoop {
     var stopsBy: Instant?
     var acceptsAgainAt: Instant?
     var counters = EngineDoorCounters()
-    var tags = [UInt64](repeating: 0, count: 64)
-    var events = [UInt32](repeating: 0, count: 64)
+    var polled = PollBatch()
 
-    init(_ door: EngineDoor, poller: Int32, listener: EngineListener) {
+    init(_ door: EngineDoor, poller: Poller, listener: EngineListener) {
         self.door = door
         self.poller = poller
         self.listener = listener
         user = getuid()
-        hf_poller_set(poller, door.signal.descriptor, 1, Self.wakeTag, 0)
-        hf_poller_set(poller, listener.descriptor, 1, Self.listenerTag, 0)
+        poller.add(door.signal.descriptor, for: .readable, tag: Self.wakeTag)
+        poller.add(listener.descriptor, for: .readable, tag: Self.listenerTag)
     }
-
-    deinit { hf_close(poller) }
 
     // MARK: whose thread
 
@@ -78,7 +75,7 @@ final class EngineDoorLoop {
 
     /// From here on a thread attends to the door that sleeps on a signal of its own as well.
     func move(toOwnerOf signal: WakeSignal) {
-        hf_poller_set(poller, signal.descriptor, 1, Self.hostTag, 0)
+        poller.add(signal.descriptor, for: .readable, tag: Self.hostTag)
     }
 
     /// Does what there is to do and returns. False: the door is closed.
@@ -89,7 +86,7 @@ final class EngineDoorLoop {
         retry()
         if now >= looksAt {
             tellUnhurried()
-            _ = poll(atMost: 0)
+            _ = poll(until: now)
         }
         turns()
         sweep()
@@ -352,7 +349,7 @@ final class EngineDoorLoop {
         isChanged = true
         counters.engines += connection.session.counters
         if connection.session.phase == .open, connection.closesBy == nil { counters.lostEngines += 1 }
-        hf_poller_set(poller, connection.stream.descriptor, 0, 0, 0)
+        poller.remove(connection.stream.descriptor)
         hf_shut_down(connection.stream.descriptor)
         guard connection.isKnown else { return }
         leaving[number] = Leaving(process: connection.session.process, regions: connection.regions)

@@ -64,10 +64,10 @@ package final class DeviceFile: Sendable {
     private static func open(
         _ path: String, _ access: Access, by deadline: Instant
     ) throws(FlashError) -> (descriptor: Int32, isDirect: Bool) {
-        var flags: UInt32 = access == .readOnly ? 2 : 0
-        if access == .creating { flags |= 1 }
+        var flags: UInt32 = access == .readOnly ? HF_OPEN_READ_ONLY : 0
+        if access == .creating { flags |= HF_OPEN_CREATING }
         // Exclusive means "not mounted" for a block device only; for a file the word has another meaning.
-        if access != .readOnly, access != .unlocked, isBlockDevice(path) { flags = 4 }
+        if access != .readOnly, access != .unlocked, isBlockDevice(path) { flags = HF_OPEN_EXCLUSIVE }
         var isDirect = true
         var descriptor: Int32 = 0
         _ = isSoon(by: deadline) {
@@ -76,7 +76,7 @@ package final class DeviceFile: Sendable {
         }
         if descriptor == -EINVAL {
             isDirect = false
-            descriptor = unsafe hf_open_direct(path, flags | 8)
+            descriptor = unsafe hf_open_direct(path, flags | HF_OPEN_CACHED)
         }
         if descriptor == -EBUSY { throw .busy(path: path) }
         let result = descriptor
@@ -94,7 +94,7 @@ package final class DeviceFile: Sendable {
     }
 
     private static func isBlockDevice(_ path: String) -> Bool {
-        let descriptor = unsafe hf_open_direct(path, 2 | 8)
+        let descriptor = unsafe hf_open_direct(path, HF_OPEN_READ_ONLY | HF_OPEN_CACHED)
         defer { if descriptor >= 0 { hf_close(descriptor) } }
         return descriptor >= 0 && hf_is_block_device(descriptor) == 1
     }

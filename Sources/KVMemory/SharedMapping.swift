@@ -62,7 +62,7 @@ final class SharedMapping: @unchecked Sendable {
         _ name: String, _ byteCount: Int, isReserved: Bool
     ) throws(SystemError) -> (descriptor: Int32, bytes: UnsafeMutableRawBufferPointer) {
         let descriptor = try checked(
-            unsafe hf_memory_file(name, Int64(byteCount), isReserved ? 1 : 0), "make a memory file")
+            unsafe hf_memory_file(name, Int64(byteCount), isReserved ? HF_MEMORY_HUGE_PAGES : 0), "make a memory file")
         var address: UnsafeMutableRawPointer?
         let result = unsafe hf_map_shared_aligned(descriptor, byteCount, &address)
         if result < 0 { hf_close(descriptor) }

@@ -11,9 +11,9 @@ package protocol ClientLink: AnyObject {
     /// A slot as the store must name it to reach it.
     func remoteSlot(_ slice: MemorySlice) -> RemoteSlot
     /// Puts its descriptors on the client's poller, all with this tag.
-    func register(with poller: Int32, tag: UInt64)
-    /// What the poller said about them: 1 = readable, 2 = writable, 8 = hung up or failed.
-    func polled(_ events: UInt32)
+    func register(with poller: Poller, tag: UInt64)
+    /// What the poller said about them.
+    func polled(_ events: PollEvents)
     /// Whether the connection stands; `nil` = not yet. An error says why it never will.
     func connected() throws(SystemError) -> Bool
     /// The store has proved who it is: sets up what the payloads travel by, if that is something else.
@@ -104,13 +104,13 @@ package final class StreamLink: ClientLink {
     package var isOneSided: Bool { false }
     package func remoteSlot(_ slice: MemorySlice) -> RemoteSlot { RemoteSlot(byteCount: UInt32(clamping: slice.count)) }
 
-    package func register(with poller: Int32, tag: UInt64) {
-        hf_poller_set(poller, stream.descriptor, 1 | 2 | 4, tag, 0)
+    package func register(with poller: Poller, tag: UInt64) {
+        poller.add(stream.descriptor, for: [.readable, .writable, .edgeTriggered], tag: tag)
     }
 
-    package func polled(_ events: UInt32) {
+    package func polled(_ events: PollEvents) {
         stream.polled(events)
-        if events & (2 | 8) != 0 { sawWritable = true }
+        if events.mayWrite { sawWritable = true }
     }
 
     package func connected() throws(SystemError) -> Bool {

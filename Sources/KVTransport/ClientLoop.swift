@@ -1,6 +1,5 @@
 // The client's thread: it takes errands, keeps a connection, and tells of their ends.
 
-import CKernel
 import KVModel
 import KVSystem
 
@@ -10,7 +9,7 @@ final class ClientLoop: ClientConnectionOwner {
 
     private let shared: ClientShared
     private let configuration: StoreClientConfiguration
-    private let poller: Int32
+    private let poller: Poller
     private(set) var now = MonotonicClock.now
     /// All that stand: the current one, one on its way, some that end.
     private var connections: [(tag: UInt64, connection: ClientConnection)] = []
@@ -30,19 +29,16 @@ final class ClientLoop: ClientConnectionOwner {
     /// Whether a connection began to carry or ended in this turn: what follows from it must not wait for the poller.
     private var hasChanged = false
     private var batch: [ClientOrder] = []
-    private var tags = [UInt64](repeating: 0, count: 64)
-    private var events = [UInt32](repeating: 0, count: 64)
+    private var polled = PollBatch()
 
-    init(_ shared: ClientShared, poller: Int32) {
+    init(_ shared: ClientShared, poller: Poller) {
         self.shared = shared
         self.poller = poller
         configuration = shared.configuration
         breaker = CircuitBreaker(configuration.breaker)
         routes = RouteSchedule(configuration, seed: .random(in: .min ... .max))
-        hf_poller_set(poller, shared.signal.descriptor, 1, Self.wakeTag, 0)
+        poller.add(shared.signal.descriptor, for: .readable, tag: Self.wakeTag)
     }
-
-    deinit { hf_close(poller) }
 
     func run() {
         while !isStopping {
@@ -350,16 +346,16 @@ final class ClientLoop: ClientConnectionOwner {
         if candidate == nil { until = routes.nextTime(beside: carrying) }
         for (_, connection) in connections { until = min(until, connection.nextDeadline) }
         for errand in waiting { until = min(until, errand.deadline) }
-        var timeout = until == .distantFuture ? -1 : max(0, until.nanoseconds - now.nanoseconds)
         shared.signal.prepareToSleep()
         // Answers of the last turns may have given credits back to those that wait, and no answer may be left to wake for.
         if hasChanged || maySend || !shared.orders.isEmpty || connections.contains(where: { $0.connection.wantsTurn }) {
-            timeout = 0
+            until = now
         }
-        let count = unsafe hf_poller_wait(poller, &tags, &events, 64, timeout)
-        shared.signal.awake(wasSignalled: tags.prefix(max(0, Int(count))).contains(Self.wakeTag))
-        for index in 0..<max(0, Int(count)) {
-            for (tag, connection) in connections where tag == tags[index] { connection.link.polled(events[index]) }
+        poller.wait(until: until, from: now, into: &polled)
+        shared.signal.awake(wasSignalled: polled.contains(tag: Self.wakeTag))
+        for index in 0..<polled.count {
+            let (tag, events) = polled[index]
+            for other in connections where other.tag == tag { other.connection.link.polled(events) }
         }
     }
 }

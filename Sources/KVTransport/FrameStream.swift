@@ -83,11 +83,11 @@ package final class FrameStream {
         hf_close(descriptor)
     }
 
-    /// Takes what the poller said: 1 = readable, 2 = writable, 8 = hung up or failed, 16 = the peer sends no more.
-    package func polled(_ events: UInt32) {
-        if events & (1 | 8) != 0 { isReadable = true }
-        if events & (2 | 8) != 0 { isWritable = true }
-        if events & (8 | 16) != 0 { mayEnd = true }
+    /// Takes what the poller said.
+    package func polled(_ events: PollEvents) {
+        if events.mayRead { isReadable = true }
+        if events.mayWrite { isWritable = true }
+        if events.mayEnd { mayEnd = true }
     }
 
     // MARK: coming

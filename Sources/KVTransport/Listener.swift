@@ -2,6 +2,7 @@
 
 import CKernel
 import KVModel
+import KVSystem
 
 /// A listening socket on its lane's poller. It is muted for a while when no descriptors are left: the poller would name it
 /// again at once, and accepting would fail again.
@@ -11,15 +12,15 @@ struct Listener {
     private static let pause = Duration(milliseconds: 100)
 
     private let descriptor: Int32
-    private let poller: Int32
+    private let poller: Poller
     private var name = [CChar](repeating: 0, count: 80)
     /// When it is heard again, if it is muted.
     private(set) var opensAt: Instant?
 
-    init(_ descriptor: Int32, on poller: Int32) {
+    init(_ descriptor: Int32, on poller: Poller) {
         self.descriptor = descriptor
         self.poller = poller
-        hf_poller_set(poller, descriptor, 1, Self.tag, 0)
+        poller.add(descriptor, for: .readable, tag: Self.tag)
     }
 
     /// The next connection that waits, and the address of its peer.
@@ -43,7 +44,7 @@ struct Listener {
     mutating func tick(at now: Instant) {
         guard let time = opensAt, now >= time else { return }
         opensAt = nil
-        hf_poller_set(poller, descriptor, 1, Self.tag, 0)
+        poller.add(descriptor, for: .readable, tag: Self.tag)
     }
 
     /// Accepts nothing more.
@@ -52,7 +53,7 @@ struct Listener {
         opensAt = nil
     }
 
-    private func mute() { hf_poller_set(poller, descriptor, 0, Self.tag, 0) }
+    private func mute() { poller.remove(descriptor) }
 
     /// Gives the socket back; the last call.
     func close() { hf_close(descriptor) }

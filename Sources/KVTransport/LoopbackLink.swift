@@ -1,6 +1,5 @@
 // The client's end of a session inside one process, and the pipe that both ends share.
 
-import CKernel
 import KVModel
 import KVSystem
 import Synchronization
@@ -83,8 +82,8 @@ private final class LoopbackLink: ClientLink {
         RemoteSlot(
             address: UInt64(slice.offset), key: UInt32(slice.region), byteCount: UInt32(clamping: slice.count))
     }
-    func register(with poller: Int32, tag: UInt64) {}
-    func polled(_ events: UInt32) {}
+    func register(with poller: Poller, tag: UInt64) {}
+    func polled(_ events: PollEvents) {}
     func connected() throws(SystemError) -> Bool { true }
     var wantsTurn: Bool {
         nextIncoming < incoming.count || !pipe.answers.isEmpty || !outgoing.isEmpty || !pipe.stands

@@ -1,7 +1,6 @@
 // Sessions inside one process: frames are handed over as messages and payloads are copied once, from slot to slot, with
 // the checksum taken on the way. It is the smallest carrier whose store moves payloads itself, as verbs does.
 
-import CKernel
 import KVModel
 import KVSystem
 import Synchronization
@@ -52,7 +51,8 @@ public final class LoopbackServer: SessionServer {
     public init(limits: ServerLimits, transport: UInt16, host: any SessionHost) throws(SystemError) {
         let shared = try Shared(host, limits, transport)
         self.shared = shared
-        let started = try EngineThread("kv-loopback") { LoopbackLoop(shared).run() }
+        let poller = try Poller()
+        let started = try EngineThread("kv-loopback") { LoopbackLoop(shared, poller).run() }
         thread = Mutex(started)
     }
 
@@ -190,24 +190,22 @@ private final class LoopbackConnection: ServerCarrier {
 /// The server's thread.
 private final class LoopbackLoop {
     private let shared: LoopbackServer.Shared
+    private let poller: Poller
     private let setting: ServerSetting
     private var connections: [UInt32: LoopbackConnection] = [:]
     private var batch: [LoopbackInput] = []
     private var isEnding = false
 
-    init(_ shared: LoopbackServer.Shared) {
+    init(_ shared: LoopbackServer.Shared, _ poller: Poller) {
         self.shared = shared
+        self.poller = poller
         setting = ServerSetting(
             host: shared.host, limits: shared.limits, failedTries: FailedTries(limits: shared.limits))
     }
 
     func run() {
-        let poller = hf_poller_create()
-        precondition(poller >= 0, "no descriptor for the loopback server's poller")
-        defer { hf_close(poller) }
-        hf_poller_set(poller, shared.signal.descriptor, 1, 0, 0)
-        var tag: UInt64 = 0
-        var event: UInt32 = 0
+        poller.add(shared.signal.descriptor, for: .readable, tag: 0)
+        var polled = PollBatch()
         while true {
             setting.now = MonotonicClock.now
             shared.inputs.drain(into: &batch)
@@ -222,14 +220,13 @@ private final class LoopbackLoop {
             }
             shared.published.withLock { $0 = setting.counters }
             if shared.isStopping.load(ordering: .sequentiallyConsistent), stop() { return }
-            var timeout = next == .distantFuture ? -1 : max(0, next.nanoseconds - setting.now.nanoseconds)
             shared.signal.prepareToSleep()
             if !shared.inputs.isEmpty
                 || (!isEnding && shared.isStopping.load(ordering: .sequentiallyConsistent))
             {
-                timeout = 0
+                next = setting.now
             }
-            unsafe hf_poller_wait(poller, &tag, &event, 1, timeout)
+            poller.wait(until: next, from: setting.now, into: &polled)
             shared.signal.awake()
         }
     }

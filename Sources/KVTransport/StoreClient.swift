@@ -23,7 +23,7 @@ public final class StoreClient: Sendable {
     ) throws(SystemError) {
         precondition(!configuration.routes.isEmpty, "a client without a way to its store")
         precondition(configuration.inFlightMax > 0, "a client that may ask nothing")
-        let poller = try checked(hf_poller_create(), "create a poller")
+        let poller = try Poller()
         let shared = try ClientShared(configuration, memory, sink)
         self.shared = shared
         thread = try EngineThread("kv-client") { ClientLoop(shared, poller: poller).run() }

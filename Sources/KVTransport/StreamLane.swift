@@ -55,7 +55,7 @@ package final class StreamLane: Sendable {
     package func start(
         listener: Int32? = nil, distribute: @escaping @Sendable (AcceptedSocket) -> Void = { _ in }
     ) throws(SystemError) {
-        let poller = try checked(hf_poller_create(), "create a poller")
+        let poller = try Poller()
         let lane = self
         let started = try EngineThread("kv-lane-\(transport)-\(index)") {
             LaneLoop(lane, poller: poller, listener: listener, distribute: distribute).run()
@@ -107,7 +107,7 @@ final class LaneLoop {
     private static let retryInterval = Duration(milliseconds: 1)
 
     private let lane: StreamLane
-    private let poller: Int32
+    private let poller: Poller
     private var listener: Listener?
     private let distribute: (AcceptedSocket) -> Void
     private let setting: ServerSetting
@@ -122,26 +122,22 @@ final class LaneLoop {
     private var nextNumber: UInt32
     private var nextSweep = Instant.distantFuture
     private var isEnding = false
-    private var tags = [UInt64](repeating: 0, count: 64)
-    private var events = [UInt32](repeating: 0, count: 64)
+    private var polled = PollBatch()
     private var lastPublished = TransportCounters()
 
     init(
-        _ lane: StreamLane, poller: Int32, listener: Int32?, distribute: @escaping (AcceptedSocket) -> Void
+        _ lane: StreamLane, poller: Poller, listener: Int32?, distribute: @escaping (AcceptedSocket) -> Void
     ) {
         self.lane = lane
         self.poller = poller
         self.distribute = distribute
         setting = ServerSetting(host: lane.host, limits: lane.limits, failedTries: lane.failedTries)
         nextNumber = UInt32(lane.index == 0 ? lane.laneCount : lane.index)
-        hf_poller_set(poller, lane.inbox.signal.descriptor, 1, Self.wakeTag, 0)
+        poller.add(lane.inbox.signal.descriptor, for: .readable, tag: Self.wakeTag)
         self.listener = listener.map { Listener($0, on: poller) }
     }
 
-    deinit {
-        hf_close(poller)
-        listener?.close()
-    }
+    deinit { listener?.close() }
 
     func run() {
         while true {
@@ -186,7 +182,7 @@ final class LaneLoop {
         nextNumber &+= UInt32(lane.laneCount)
         let connection = StreamConnection(
             socket, id: SessionID(transport: lane.transport, number: number), setting: setting)
-        guard hf_poller_set(poller, socket.descriptor, 1 | 2 | 4, UInt64(number), 0) == 0 else {
+        guard poller.add(socket.descriptor, for: [.readable, .writable, .edgeTriggered], tag: UInt64(number)) else {
             lane.connectionCount.decrement()
             return
         }
@@ -265,26 +261,21 @@ final class LaneLoop {
     // MARK: waiting
 
     private func wait() {
-        let next = min(nextSweep, listener?.opensAt ?? .distantFuture)
-        var timeout = next == .distantFuture ? -1 : max(0, next.nanoseconds - setting.now.nanoseconds)
-        if !blocked.isEmpty {
-            let retry = Self.retryInterval.nanoseconds
-            timeout = timeout < 0 ? retry : min(timeout, retry)
-        }
+        var until = min(nextSweep, listener?.opensAt ?? .distantFuture)
+        if !blocked.isEmpty { until = min(until, setting.now + Self.retryInterval) }
         lane.inbox.signal.prepareToSleep()
         if !runnable.isEmpty || !lane.inbox.isEmpty || !lane.sockets.isEmpty
             || (!isEnding && lane.isStopping.load(ordering: .sequentiallyConsistent))
         {
-            timeout = 0
+            until = setting.now
         }
-        let count = unsafe hf_poller_wait(poller, &tags, &events, 64, timeout)
-        lane.inbox.signal.awake(wasSignalled: tags.prefix(max(0, Int(count))).contains(Self.wakeTag))
+        poller.wait(until: until, from: setting.now, into: &polled)
+        lane.inbox.signal.awake(wasSignalled: polled.contains(tag: Self.wakeTag))
         setting.now = MonotonicClock.now
-        guard count > 0 else { return }
-        for index in 0..<Int(count) { handle(tag: tags[index], events: events[index]) }
+        for index in 0..<polled.count { handle(polled[index].tag, polled[index].events) }
     }
 
-    private func handle(tag: UInt64, events: UInt32) {
+    private func handle(_ tag: UInt64, _ events: PollEvents) {
         switch tag {
         case Self.wakeTag: break
         case Listener.tag: accept()

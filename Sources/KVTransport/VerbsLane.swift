@@ -11,7 +11,7 @@ struct VerbsLaneStart: Sendable {
     var host: any SessionHost
     var port: VerbsServerPort
     var listener: Int32
-    var poller: Int32
+    var poller: Poller
     var border: VerbsBorder
 
     func run() { VerbsLane(self).run() }
@@ -42,8 +42,7 @@ final class VerbsLane {
     private var nextPublication = Instant.zero
     private var isEnding = false
     private var lastWork = Instant.zero
-    private var tags = [UInt64](repeating: 0, count: 64)
-    private var events = [UInt32](repeating: 0, count: 64)
+    private var polled = PollBatch()
 
     init(_ start: VerbsLaneStart) {
         self.start = start
@@ -51,14 +50,13 @@ final class VerbsLane {
         border = start.border
         setting = ServerSetting(
             host: start.host, limits: start.port.limits, failedTries: FailedTries(limits: start.port.limits))
-        hf_poller_set(start.poller, border.inbox.signal.descriptor, 1, Self.wakeTag, 0)
+        start.poller.add(border.inbox.signal.descriptor, for: .readable, tag: Self.wakeTag)
         listener = Listener(start.listener, on: start.poller)
-        hf_poller_set(start.poller, port.completions.descriptor, 1, Self.completionTag, 0)
-        hf_poller_set(start.poller, port.device.eventDescriptor, 1, Self.deviceTag, 0)
+        start.poller.add(port.completions.descriptor, for: .readable, tag: Self.completionTag)
+        start.poller.add(port.device.eventDescriptor, for: .readable, tag: Self.deviceTag)
     }
 
     deinit {
-        hf_close(start.poller)
         listener.close()
     }
 
@@ -134,7 +132,8 @@ final class VerbsLane {
         nextNumber &+= 1
         let connection = VerbsConnection(
             socket, id: SessionID(transport: start.transport, number: number), setting: setting, port: port)
-        guard hf_poller_set(start.poller, socket.descriptor, 1 | 2 | 4, UInt64(number), 0) == 0 else { return }
+        let interests: PollEvents = [.readable, .writable, .edgeTriggered]
+        guard start.poller.add(socket.descriptor, for: interests, tag: UInt64(number)) else { return }
         connections[number] = connection
         setting.counters.connectionsAccepted += 1
         setting.counters.connectionsOpen += 1
@@ -209,11 +208,11 @@ final class VerbsLane {
     // MARK: waiting
 
     private func wait() {
-        if setting.now < lastWork + Self.pollingTime || !runnable.isEmpty { return look(timeout: 0) }
+        if setting.now < lastWork + Self.pollingTime || !runnable.isEmpty { return look(until: setting.now) }
         do throws(SystemError) {
             // What completed before the queue was armed makes no event: look once more.
             try port.completions.arm()
-            if takeCompletions() { return look(timeout: 0) }
+            if takeCompletions() { return look(until: setting.now) }
         } catch {
             // Nobody would say that something has completed. Clients go on over another carrier; one that comes again finds
             // the queue as it then is.
@@ -222,33 +221,31 @@ final class VerbsLane {
                 settle(connection)
             }
         }
-        let next = min(nextSweep, listener.opensAt ?? .distantFuture)
-        var timeout = next == .distantFuture ? -1 : max(0, next.nanoseconds - setting.now.nanoseconds)
-        let retry = Self.retryInterval.nanoseconds
-        if !blocked.isEmpty { timeout = timeout < 0 ? retry : min(timeout, retry) }
+        var until = min(nextSweep, listener.opensAt ?? .distantFuture)
+        if !blocked.isEmpty { until = min(until, setting.now + Self.retryInterval) }
         port.counters.sleeps += 1
         nextPublication = .zero
         publish()
-        look(timeout: timeout)
+        look(until: until)
         port.completions.clear()
     }
 
-    private func look(timeout: Int64) {
-        var timeout = timeout
+    /// Sleeps, if nothing is to be done, and takes what the poller tells.
+    private func look(until deadline: Instant) {
+        var deadline = deadline
         border.inbox.signal.prepareToSleep()
         if !runnable.isEmpty || !border.inbox.isEmpty
             || (!isEnding && border.isStopping.load(ordering: .sequentiallyConsistent))
         {
-            timeout = 0
+            deadline = setting.now
         }
-        let count = unsafe hf_poller_wait(start.poller, &tags, &events, 64, timeout)
+        start.poller.wait(until: deadline, from: setting.now, into: &polled)
         border.inbox.signal.awake()
         setting.now = MonotonicClock.now
-        guard count > 0 else { return }
-        for index in 0..<Int(count) { handle(tag: tags[index], events: events[index]) }
+        for index in 0..<polled.count { handle(polled[index].tag, polled[index].events) }
     }
 
-    private func handle(tag: UInt64, events: UInt32) {
+    private func handle(_ tag: UInt64, _ events: PollEvents) {
         switch tag {
         case Self.wakeTag, Self.completionTag: break
         case Listener.tag: accept()

@@ -20,7 +20,7 @@ package final class VerbsClientPort: @unchecked Sendable {
     /// Whose queue pairs complete here, by pair: while one is set up another may still be in use.
     private var ends: [UInt32: VerbsEnd] = [:]
     /// Under which tags connections hear that something completed; the first is the poller's.
-    private var watchers: [(poller: Int32, tag: UInt64)] = []
+    private var watchers: [(poller: Poller, tag: UInt64)] = []
 
     /// Opens the device and registers the memory, which takes about a second per 10 GB the first time.
     package init(_ place: VerbsPlace, memory: BlockMemory, settings: VerbsSettings) throws(OperatorError) {
@@ -61,17 +61,17 @@ package final class VerbsClientPort: @unchecked Sendable {
     }
 
     /// Completions wake the poller under the tag of a connection that lives: all of them look when one is woken.
-    fileprivate func watch(with poller: Int32, tag: UInt64) {
-        if watchers.isEmpty { hf_poller_set(poller, completions.descriptor, 1, tag, 0) }
+    fileprivate func watch(with poller: Poller, tag: UInt64) {
+        if watchers.isEmpty { poller.add(completions.descriptor, for: .readable, tag: tag) }
         watchers.append((poller, tag))
     }
 
-    fileprivate func unwatch(_ poller: Int32, tag: UInt64) {
-        guard let place = watchers.firstIndex(where: { $0 == (poller, tag) }) else { return }
+    fileprivate func unwatch(_ poller: Poller, tag: UInt64) {
+        guard let place = watchers.firstIndex(where: { $0.poller === poller && $0.tag == tag }) else { return }
         watchers.remove(at: place)
         guard place == 0 else { return }
-        hf_poller_set(poller, completions.descriptor, 0, 0, 0)
-        if let next = watchers.first { hf_poller_set(next.poller, completions.descriptor, 1, next.tag, 0) }
+        poller.remove(completions.descriptor)
+        if let next = watchers.first { next.poller.add(completions.descriptor, for: .readable, tag: next.tag) }
     }
 
     /// A part of the client's memory, as the store names it.
@@ -105,7 +105,7 @@ package final class VerbsLink: ClientLink, VerbsChannelUser {
     private let stream: FrameStream
     private var phase = Phase.connecting
     private var sawWritable = false
-    private var watched: (poller: Int32, tag: UInt64)?
+    private var watched: (poller: Poller, tag: UInt64)?
     /// Whether something of it completed since it looked last, whoever found it.
     fileprivate var wasCompleted = false
     private var channel: VerbsChannel?
@@ -137,16 +137,16 @@ package final class VerbsLink: ClientLink, VerbsChannelUser {
 
     // MARK: set-up
 
-    package func register(with poller: Int32, tag: UInt64) {
+    package func register(with poller: Poller, tag: UInt64) {
         watched = (poller, tag)
-        hf_poller_set(poller, stream.descriptor, 1 | 2 | 4, tag, 0)
+        poller.add(stream.descriptor, for: [.readable, .writable, .edgeTriggered], tag: tag)
         port.watch(with: poller, tag: tag)
     }
 
     /// Which of the two descriptors it was is not said; looking at both costs little.
-    package func polled(_ events: UInt32) {
+    package func polled(_ events: PollEvents) {
         stream.polled(events)
-        if events & (2 | 8) != 0 { sawWritable = true }
+        if events.mayWrite { sawWritable = true }
         port.completions.clear()
         lastWork = MonotonicClock.now
     }

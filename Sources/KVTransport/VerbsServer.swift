@@ -61,7 +61,7 @@ public final class VerbsServer: SessionServer {
             border = try VerbsBorder(limits: configuration.limits)
             let memory = try VerbsServerPort(device, host: host, configuration)
             completions = memory.completions
-            let poller = try checked(hf_poller_create(), "create a poller")
+            let poller = try Poller()
             let start = VerbsLaneStart(
                 transport: transport, host: host, port: memory, listener: listener, poller: poller, border: border)
             let started = try EngineThread("kv-verbs-\(transport)") { start.run() }

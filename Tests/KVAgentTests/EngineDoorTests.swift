@@ -206,7 +206,7 @@ import Testing
     }
 
     @Test func aSealedFileCannotBeCutShort() throws {
-        let descriptor = unsafe hf_memory_file("tests", 1 << 20, 2)
+        let descriptor = unsafe hf_memory_file("tests", 1 << 20, HF_MEMORY_UNSEALED)
         defer { hf_close(descriptor) }
         let region = try SharedRegion(descriptor: descriptor, byteCount: 1 << 20)
         #expect(region.isSealed)

@@ -95,7 +95,7 @@ final class EngineMemory: @unchecked Sendable {
             descriptor = try checked(unsafe hf_memory_file(name, Int64(count), 0), "make a memory file")
         } else {
             let path = "/dev/shm/hf-test-\(UInt64.random(in: 0 ... .max))"
-            descriptor = try checked(unsafe hf_open_direct(path, 1 | 8), "make \(path)")
+            descriptor = try checked(unsafe hf_open_direct(path, HF_OPEN_CREATING | HF_OPEN_CACHED), "make \(path)")
             unsafe unlink(path)
             try #require(ftruncate(descriptor, count) == 0)
         }

@@ -110,7 +110,7 @@ extension ConformanceCase {
         var crowd: [RawSession] = []
         for _ in 0..<12 {
             let raw = try stage.raw()
-            raw.turn(timeout: 1_000_000)
+            raw.turn(waiting: Duration(milliseconds: 1))
             crowd.append(raw)
         }
         let client = try await stage.openClient()

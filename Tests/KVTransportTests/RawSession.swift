@@ -10,7 +10,8 @@ final class RawSession {
     let link: any ClientLink
     let memory: BlockMemory
     private let signal: WakeSignal
-    private let poller: Int32
+    private let poller: Poller
+    private var polled = PollBatch()
     private var frames: [(header: FrameHeader, body: [UInt8])] = []
     private(set) var isEnded = false
     private(set) var isOpen = false
@@ -20,26 +21,22 @@ final class RawSession {
     init(_ route: StoreRoute, memory: BlockMemory) throws {
         self.memory = memory
         signal = try WakeSignal()
-        poller = hf_poller_create()
+        poller = try Poller()
         link = try route.connect(memory, signal)
-        hf_poller_set(poller, signal.descriptor, 1, 0, 0)
+        poller.add(signal.descriptor, for: .readable, tag: 0)
         link.register(with: poller, tag: 1)
     }
 
-    deinit {
-        link.close()
-        hf_close(poller)
-    }
+    deinit { link.close() }
 
     /// One look at the connection: sends what can be sent, takes what has come.
-    func turn(timeout: Int64 = 0) {
+    func turn(waiting limit: Duration = .zero) {
         guard !isEnded else { return }
-        var tags: [UInt64] = [0, 0, 0, 0]
-        var events: [UInt32] = [0, 0, 0, 0]
         signal.prepareToSleep()
-        let count = unsafe hf_poller_wait(poller, &tags, &events, 4, link.wantsTurn ? 0 : timeout)
+        let now = MonotonicClock.now
+        poller.wait(until: link.wantsTurn ? now : now + limit, from: now, into: &polled)
         signal.awake()
-        for index in 0..<max(0, Int(count)) where tags[index] == 1 { link.polled(events[index]) }
+        for index in 0..<polled.count where polled[index].tag == 1 { link.polled(polled[index].events) }
         isConnected = (try? link.connected()) ?? true
         guard isConnected else { return }
         if link.flush({ _ in }) != nil { isEnded = true }
@@ -62,7 +59,7 @@ final class RawSession {
         let deadline = MonotonicClock.now + Duration(seconds: seconds)
         while !isDone() {
             guard MonotonicClock.now < deadline else { return false }
-            turn(timeout: 1_000_000)
+            turn(waiting: Duration(milliseconds: 1))
         }
         return true
     }

@@ -42,8 +42,8 @@ final class TamperingLink: ClientLink {
 
     var isOneSided: Bool { inner.isOneSided }
     func remoteSlot(_ slice: MemorySlice) -> RemoteSlot { inner.remoteSlot(slice) }
-    func register(with poller: Int32, tag: UInt64) { inner.register(with: poller, tag: tag) }
-    func polled(_ events: UInt32) { inner.polled(events) }
+    func register(with poller: Poller, tag: UInt64) { inner.register(with: poller, tag: tag) }
+    func polled(_ events: PollEvents) { inner.polled(events) }
     func connected() throws(SystemError) -> Bool { try inner.connected() }
     func welcomed() throws(SystemError) { try inner.welcomed() }
     var isReady: Bool { inner.isReady }

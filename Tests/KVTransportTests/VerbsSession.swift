@@ -1,6 +1,5 @@
 // A verbs server whose store does what the test says, and clients driven by the test's own thread.
 
-import CKernel
 import KVModel
 import KVSystem
 import KVTransport
@@ -64,17 +63,14 @@ final class ScriptedClient {
     private var hasSaidHello = false
     /// What it tells of its queue pair in place of the truth.
     var claimed: VerbsParameters?
-    private let poller: Int32
-    private var tags: [UInt64] = [0, 0, 0, 0]
-    private var events: [UInt32] = [0, 0, 0, 0]
+    private let poller: Poller
+    private var polled = PollBatch()
 
     init(bytes: Int = 4 << 20, settings: VerbsSettings = .lab) throws {
         memory = try BlockMemory(byteCount: bytes)
         port = try VerbsClientPort(VerbsPlace(device: VerbsDevice.names.first!), memory: memory, settings: settings)
-        poller = hf_poller_create()
+        poller = try Poller()
     }
-
-    deinit { hf_close(poller) }
 
     func connect(to server: VerbsServer, key: String = "key") throws {
         try connect(host: server.devicePort.addressText, port: server.port, key: key)
@@ -103,8 +99,8 @@ final class ScriptedClient {
 
     func turn() {
         guard let link else { return }
-        let count = unsafe hf_poller_wait(poller, &tags, &events, 4, 0)
-        for index in 0..<max(0, Int(count)) { link.polled(events[index]) }
+        poller.wait(until: .zero, from: .zero, into: &polled)
+        for index in 0..<polled.count { link.polled(polled[index].events) }
         do {
             guard try link.connected() else { return }
             if !hasSaidHello { link.queue(FrameHeader(.hello), payload: nil) { $0.raw(handshake.helloBody) } }

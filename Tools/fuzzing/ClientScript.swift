@@ -1,6 +1,5 @@
 // A client's connection with a wicked store.
 
-import CKernel
 import KVModel
 import KVSystem
 
@@ -121,7 +120,7 @@ final class ClientScript: ClientConnectionOwner {
     private func turn() {
         var turns = 0
         repeat {
-            connection.link.polled(1 | 2)
+            connection.link.polled([.readable, .writable])
             connection.turn()
             sent.add(sockets.receive())
             turns += 1

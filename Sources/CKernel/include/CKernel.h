@@ -8,9 +8,17 @@
 
 // --- files and devices
 
-/// Opens a file or block device for reading and writing without the page cache (O_DIRECT | O_CLOEXEC).
-/// flags: 1 = create when missing, 2 = read only, 4 = exclusive (a mounted block device is refused), 8 = with the
-/// page cache (file systems without O_DIRECT). It never waits: a pipe is opened, and `hf_is_block_device` says what it is.
+/// Flags of `hf_open_direct`: make the file when it is missing,
+#define HF_OPEN_CREATING 1u
+/// for reading only,
+#define HF_OPEN_READ_ONLY 2u
+/// refuse a mounted block device,
+#define HF_OPEN_EXCLUSIVE 4u
+/// through the page cache (file systems without O_DIRECT).
+#define HF_OPEN_CACHED 8u
+
+/// Opens a file or block device for reading and writing without the page cache (O_DIRECT | O_CLOEXEC). It never waits: a
+/// pipe is opened, and `hf_is_block_device` says what it is.
 int hf_open_direct(const char *path, uint32_t flags);
 int hf_close(int descriptor);
 /// Another descriptor of the same open file.
@@ -37,7 +45,12 @@ int hf_sync_data(int descriptor);
 /// first (reserved ones, then transparent ones) when wanted.
 int hf_map_pages(size_t bytes, int want_huge, void **address, size_t *mapped_bytes, size_t *page_bytes);
 int hf_unmap(void *address, size_t mapped_bytes);
-/// A memory file for sharing between processes, its size sealed. flags: 1 = reserved huge pages, 2 = left unsealed.
+/// Flags of `hf_memory_file`: on reserved huge pages,
+#define HF_MEMORY_HUGE_PAGES 1
+/// its size not sealed.
+#define HF_MEMORY_UNSEALED 2
+
+/// A memory file for sharing between processes, its size sealed.
 int hf_memory_file(const char *name, int64_t bytes, int flags);
 int hf_map_shared(int descriptor, size_t bytes, int writable, void **address);
 /// Opens what a descriptor is open on once more: for reading only, or (`writable`) for both.
@@ -69,10 +82,22 @@ int hf_event_create(void);
 int hf_event_signal(int descriptor);
 /// Clears the counter; 0 when it was clear already.
 int hf_event_clear(int descriptor);
+
+/// What a poller waits for and tells: readable, or nothing more will come;
+#define HF_READABLE 1u
+/// writable;
+#define HF_WRITABLE 2u
+/// waited for only: tell each event once;
+#define HF_EDGE_TRIGGERED 4u
+/// told only: hung up or failed;
+#define HF_HUNG_UP 8u
+/// told only: the peer sends no more.
+#define HF_PEER_ENDED 16u
+
 int hf_poller_create(void);
-/// events: 1 = readable, 2 = writable, 4 = edge-triggered. Adds, changes (change = 1) or, with 0, removes.
+/// Adds, changes (change = 1) or, with no events, removes a descriptor.
 int hf_poller_set(int poller, int descriptor, uint32_t events, uint64_t tag, int change);
-/// Fills tags[i], events[i] (1 readable, 2 writable, 8 hung up or failed, 16 the peer sends no more); waits at most timeout_ns, -1 = no limit.
+/// Fills tags[i] and events[i], at most 64; waits at most timeout_ns, -1 = no limit.
 int hf_poller_wait(int poller, uint64_t *tags, uint32_t *events, int count_max, int64_t timeout_ns);
 
 // --- sockets
