@@ -41,84 +41,56 @@ public final class Agent: Sendable {
 
     /// Takes memory, formats the drive, starts to reach the store, and begins to decide.
     public init(_ settings: AgentSettings, logger: Logger) throws(OperatorError) {
+        try Self.check(settings)
         self.logger = logger
-        var tiering = settings.tiering
         let limits = settings.limits
-        guard let dram = tiering.dram else {
-            throw OperatorError("an agent needs node memory", at: "dram", remedy: "give it at least two blocks")
-        }
-        guard tiering.blockBytes > 0, tiering.blockBytes % 4096 == 0 else {
-            throw OperatorError("blocks have \(tiering.blockBytes) bytes, not a multiple of 4 KiB", at: "blockBytes")
-        }
-        guard tiering.limits.sliceBlocks <= 65_535, tiering.limits.transfersMax < 1 << 22 else {
-            throw OperatorError("transfers of more than 65,535 blocks, or more than 4 million of them", at: "limits")
-        }
-        let slotCount = dram.bytes / tiering.blockBytes
-        let storeRequestsMax = limits.getsMax + limits.putsMax + 64
-        var access = settings.store
-        if let given = access { access?.client.inFlightMax = max(given.client.inFlightMax, storeRequestsMax) }
-        do {
-            inbox = try AgentInbox(limits, storeRequestsMax: access?.client.inFlightMax ?? 0)
-            if let given = settings.memory {
-                let count = unsafe given.regions[0].count
-                guard count >= slotCount * tiering.blockBytes else {
-                    throw OperatorError(
-                        "the arena has \(ByteSize.text(count)), node memory needs \(ByteSize.text(dram.bytes))",
-                        at: "dram")
-                }
-                memory = given
-            } else {
-                memory = try BlockMemory(byteCount: slotCount * tiering.blockBytes)
-            }
-        } catch let error as OperatorError { throw error } catch {
-            throw OperatorError("\(error)", at: "the agent's memory")
-        }
-
-        do { loanWords = try LoanWords(count: limits.loansMax) } catch {
-            throw OperatorError(error.description, at: "the agent's memory")
-        }
-        loanLimit = limits.loanLimit
-        let (inbox, memory) = (inbox, memory)
-        guard tiering.hbmBytes == 0 || settings.device != nil else {
-            throw OperatorError("slots of no device", at: "hbm", remedy: "name a device")
-        }
-        let slots = tiering.hbmBytes / tiering.blockBytes
-        device =
-            try slots == 0
-            ? nil : settings.device?.make(tiering.blockBytes, slots, memory) { inbox.postEnd(.device($0)) }
-        var flashSlots: FlashSlots?
-        var opened: (any Drive)?
-        if let local = settings.localFlash {
-            (opened, flashSlots) = try Self.open(local, &tiering, memory, inbox, limits)
-        } else {
-            tiering.nvme = nil
-        }
-        drive = opened
-        tiering.hasStore = access != nil
+        var tiering = settings.tiering
+        tiering.hasStore = settings.store != nil
         tiering.hashSeed = .random(in: .min ... .max)
-        do {
-            workers = try CopyWorkers(
+        let access = settings.store?.withRoom(for: limits)
+        let inbox = try making("the agent's memory") {
+            try AgentInbox(limits, storeRequestsMax: access?.client.inFlightMax ?? 0)
+        }
+        self.inbox = inbox
+        let memory = try making("the agent's memory") { try Self.memory(settings) }
+        self.memory = memory
+        loanWords = try making("the agent's memory") { try LoanWords(count: limits.loansMax) }
+        loanLimit = limits.loanLimit
+        device = try Self.device(settings, memory) { inbox.postEnd(.device($0)) }
+        let local = try Self.open(settings.localFlash, &tiering, memory, limits) { inbox.postEnd(.drive($0)) }
+        drive = local?.drive
+        workers = try making("the agent's threads") {
+            try CopyWorkers(
                 memory: memory, count: max(1, limits.copyWorkers),
                 ordersMax: limits.copyWorkers * limits.copyDepth + limits.flashReadsMax
             ) { inbox.postEnd(.copied($0)) }
-            client = try access.map { access throws(SystemError) in
-                try StoreClient(access.client, memory: memory) { inbox.take($0) }
-            }
-        } catch { throw OperatorError("\(error)", at: "the agent's threads") }
+        }
+        client = try making("the agent's threads") {
+            try access.map { access in try StoreClient(access.client, memory: memory) { inbox.take($0) } }
+        }
         journal = try settings.journal.map { settings throws(OperatorError) in
             try JournalOutput(path: settings.path) { logger.warning("the journal ends here: \($0)") }
         }
 
+        let core = core(settings, tiering, access, flashSlots: local?.slots)
+        try making("the agent's thread") { try start(core, populating: settings.memory == nil, nice: limits.nice) }
+    }
+
+    /// World and decisions over the parts that were made.
+    private func core(
+        _ settings: AgentSettings, _ tiering: TieringConfiguration, _ access: StoreAccess?, flashSlots: FlashSlots?
+    ) -> AgentCore {
+        let (limits, blockBytes) = (settings.limits, tiering.blockBytes)
         var desk = EngineDesk(tiering, limits: limits, storeNamespace: access?.namespace)
         desk.loans.words = loanWords
         let world = LiveWorld(
             desk: desk,
-            slots: MemorySlots(memory: memory, blockBytes: tiering.blockBytes, count: slotCount),
+            slots: MemorySlots(memory: memory, blockBytes: blockBytes, count: settings.slotCount),
             settings: LiveSettings(
-                clock: settings.clock, links: settings.links, limits: limits, blockBytes: tiering.blockBytes,
+                clock: settings.clock, links: settings.links, limits: limits, blockBytes: blockBytes,
                 store: access, isSubscribed: tiering.directory.isSubscribed,
                 showsSilence: tiering.planner.rule != .always),
-            inbox: inbox, workers: workers, device: device.map { DeviceSlots($0) }, drive: opened,
+            inbox: inbox, workers: workers, device: device.map { DeviceSlots($0) }, drive: drive,
             flashSlots: flashSlots, client: client,
             journal: journal.map {
                 JournalWriter(
@@ -127,69 +99,21 @@ public final class Agent: Sendable {
             })
         var manager = TieringManager(tiering)
         manager.remembersLoads = true
-        let core = AgentCore(world: world, manager: manager, blockBytes: tiering.blockBytes)
-        do {
-            let nice = limits.nice
-            let started = try EngineThread("hf-agent") { [self] in
-                takePrecedence(nice)
-                run(core)
-            }
-            thread.withLock { $0 = started }
-            if settings.memory == nil {
-                let populating = try EngineThread("hf-populate") { Self.populate(memory, inbox, logger) }
-                self.populating.withLock { $0 = populating }
-            }
-        } catch { throw OperatorError(error.description, at: "the agent's thread") }
+        return AgentCore(world: world, manager: manager, blockBytes: blockBytes)
     }
 
-    /// Brings the pages of node memory in, those of the first slots first, while the agent serves already. A save into pages
-    /// that nobody ever touched waits for the kernel to find and clear them, many times as long as its copy takes.
-    private static func populate(_ memory: BlockMemory, _ inbox: AgentInbox, _ logger: Logger) {
-        let byteCount = unsafe memory.regions[0].count
-        var pace = PopulationPace()
-        do throws(SystemError) {
-            let isWanted = { !inbox.wantsStop.load(ordering: .acquiring) }
-            guard try memory.populate(MemorySlice(offset: 0, count: byteCount), at: &pace, while: isWanted) else {
-                return
-            }
-        } catch {
-            return logger.warning("node memory is not brought in beforehand: \(error)")
+    /// Starts the agent's own thread, and the one that brings its memory in.
+    private func start(_ core: AgentCore, populating: Bool, nice: Int) throws(SystemError) {
+        let started = try EngineThread("hf-agent") { [self] in
+            takePrecedence(nice)
+            run(core)
         }
-        logger.info("all pages of node memory are there", metadata: ["bytes": "\(ByteSize.text(byteCount))"])
+        thread.withLock { $0 = started }
+        guard populating else { return }
+        let (memory, inbox, logger) = (memory, inbox, logger)
+        let second = try EngineThread("hf-populate") { Self.populate(memory, inbox, logger) }
+        self.populating.withLock { $0 = second }
     }
-
-    /// Formats and opens the drive, and makes the tier as large as its slots come to.
-    private static func open(
-        _ local: LocalFlash, _ tiering: inout TieringConfiguration, _ memory: BlockMemory, _ inbox: AgentInbox,
-        _ limits: AgentLimits
-    ) throws(OperatorError) -> (any Drive, FlashSlots) {
-        let perSlot = (tiering.blockBytes + local.extentBytes - 1) / local.extentBytes
-        do {
-            // Our own drive of an earlier run is ours to overwrite.
-            let isOurs = (try? FlashDevice.inspect(path: local.path))?.identity.store == Self.driveOwner
-            let identity = DriveIdentity(drive: try FlashUUID.random(), store: Self.driveOwner, number: 0, count: 1)
-            try FlashDevice.format(
-                path: local.path, byteCount: local.byteCount, extentBytes: local.extentBytes, identity: identity,
-                force: local.force || isOurs)
-            let device = try FlashDevice(path: local.path)
-            let count = device.geometry.extentCount / perSlot
-            guard count > 0, perSlot <= ExtentList.countMax else {
-                throw OperatorError("it has no room for a block of \(tiering.blockBytes) bytes", at: local.path)
-            }
-            tiering.nvme?.bytes = count * tiering.blockBytes
-            var configuration = FlashDriveConfiguration.standard
-            configuration.commandCountMax = limits.flashReadsMax + limits.flashWritesMax
-            let drive = try local.makeDrive(device, memory, configuration) { inbox.postEnd(.drive($0)) }
-            return (drive, FlashSlots(count: count, extentsPerSlot: perSlot, extentBytes: local.extentBytes))
-        } catch let error as FlashError {
-            throw error.operatorError
-        } catch let error as OperatorError { throw error } catch {
-            throw OperatorError("\(error)", at: local.path)
-        }
-    }
-
-    /// What agents' drives name as their store, so that the next agent knows them for its own.
-    static let driveOwner = FlashUUID(0x686f_6c64_6661_7374, 0x6167_656e_7400_0001)
 
     // MARK: For engines
 
