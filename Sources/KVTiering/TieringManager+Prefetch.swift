@@ -218,14 +218,14 @@ extension TieringManager {
             predictions.freeHolds.append(hold)
         }
         let generation = predictions.holds[Int(hold)].generation &+ 1
-        guard setDeadline(.window(hold, generation: generation), at: closes) else { return nil }
+        guard setDeadline(.hold(hold, generation: generation), at: closes) else { return nil }
         predictions.freeHolds.removeLast()
         predictions.holds[Int(hold)] = Hold(
             isOpen: true, reason: reason, probability: probability, generation: generation, blocks: [])
         return hold
     }
 
-    mutating func windowIsOver(_ hold: Int32, _ generation: UInt32) {
+    mutating func holdExpired(_ hold: Int32, _ generation: UInt32) {
         guard predictions.holds[Int(hold)].isOpen, predictions.holds[Int(hold)].generation == generation else { return }
         closeHold(hold)
     }

@@ -191,7 +191,7 @@ public struct TieringManager: ~Copyable {
         case load(request: Int32, generation: UInt32)
         case pin(UInt32)
         case session(Int32, generation: UInt32)
-        case window(Int32, generation: UInt32)
+        case hold(Int32, generation: UInt32)
     }
 
     /// Has something looked at when its time comes; false when there is no room.
@@ -217,7 +217,7 @@ public struct TieringManager: ~Copyable {
         case .session(let session, let generation):
             predictions.sessions[Int(session)].generation != generation
                 || predictions.sessions[Int(session)].state != .waiting
-        case .window(let hold, let generation):
+        case .hold(let hold, let generation):
             predictions.holds[Int(hold)].generation != generation || !predictions.holds[Int(hold)].isOpen
         }
     }
@@ -231,7 +231,7 @@ public struct TieringManager: ~Copyable {
                 if requests[Int(slot)].generation == generation { loadIsLate(slot) }
             case .pin(let pin): pinExpired(pin)
             case .session(let session, let generation): sessionIsDue(session, generation)
-            case .window(let session, let generation): windowIsOver(session, generation)
+            case .hold(let hold, let generation): holdExpired(hold, generation)
             }
         }
     }

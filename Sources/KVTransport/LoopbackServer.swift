@@ -100,7 +100,6 @@ private final class LoopbackConnection: ServerCarrier {
         return 2 * setting.limits.outputBytesMax / pipe.capacity * waiting
     }
     var isOneSided: Bool { true }
-    var isOver: Bool { if case .over = peer.phase { true } else { false } }
     var waits: Bool { peer.isRefusedByHost || (!waiting.isEmpty && !isClosed) }
 
     func take(_ message: LoopbackMessage) {
@@ -260,7 +259,7 @@ private final class LoopbackLoop {
     }
 
     private func forgetIfOver(_ connection: LoopbackConnection) {
-        guard connection.isOver, connections.removeValue(forKey: connection.pipe.number) != nil else { return }
+        guard connection.peer.isOver, connections.removeValue(forKey: connection.pipe.number) != nil else { return }
         setting.counters.connectionsOpen -= 1
     }
 

@@ -109,6 +109,17 @@ package final class ServerPeer {
         exchanges.reserveCapacity(setting.limits.credits)
     }
 
+    /// Whether it has not proved who it is.
+    package var isUnknown: Bool {
+        switch phase {
+        case .handshake, .refused: true
+        case .open, .ending, .over: false
+        }
+    }
+
+    /// Whether nothing is left of it.
+    package var isOver: Bool { if case .over = phase { true } else { false } }
+
     /// The longest body and payload that may come now.
     package var incomingLimits: (bodyBytes: Int, payloadBytes: Int) {
         if case .open = phase { return (WireLimit.bodyBytesMax, setting.limits.payloadBytesMax) }

@@ -35,16 +35,8 @@ final class StreamConnection: ServerCarrier {
         peer = ServerPeer(id, kind: socket.carrier, address: socket.address, setting: setting, carrier: self)
     }
 
-    /// Whether nothing is left of it.
-    var isOver: Bool { if case .over = peer.phase { true } else { false } }
-
     /// Whether it has not proved who it is.
-    var isUnknown: Bool {
-        switch peer.phase {
-        case .handshake, .refused: !isClosed
-        case .open, .ending, .over: false
-        }
-    }
+    var isUnknown: Bool { !isClosed && peer.isUnknown }
 
     /// Whether there is something that it could do now.
     var wantsTurn: Bool {

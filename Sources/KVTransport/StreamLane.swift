@@ -229,7 +229,7 @@ final class LaneLoop {
 
     /// Queues a connection if it has something to do, forgets it if it is over, and notes its deadline.
     private func settle(_ connection: StreamConnection) {
-        if connection.isOver {
+        if connection.peer.isOver {
             if connections.removeValue(forKey: connection.peer.id.number) != nil {
                 setting.counters.connectionsOpen -= 1
                 lane.connectionCount.decrement()

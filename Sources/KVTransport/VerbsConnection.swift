@@ -34,16 +34,8 @@ final class VerbsConnection: ServerCarrier, VerbsChannelUser {
         peer = ServerPeer(id, kind: .verbs, address: socket.address, setting: setting, carrier: self)
     }
 
-    /// Whether nothing is left of it.
-    var isOver: Bool { if case .over = peer.phase { true } else { false } }
-
     /// Whether it has not proved who it is.
-    var isUnknown: Bool {
-        switch peer.phase {
-        case .handshake, .refused: !isClosed
-        case .open, .ending, .over: false
-        }
-    }
+    var isUnknown: Bool { !isClosed && peer.isUnknown }
 
     /// Whether there is something that it could do on its control connection now.
     var wantsTurn: Bool {

@@ -180,7 +180,7 @@ final class VerbsLane {
 
     /// Queues a connection if it has something to do, forgets it if it is over, and notes its deadline.
     private func settle(_ connection: VerbsConnection) {
-        if connection.isOver {
+        if connection.peer.isOver {
             if connections.removeValue(forKey: connection.peer.id.number) != nil {
                 setting.counters.connectionsOpen -= 1
             }
