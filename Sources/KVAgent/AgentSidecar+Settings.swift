@@ -9,7 +9,7 @@ extension AgentSidecar {
     /// What the decisions are made with for the first engine's blocks, and the memory that they have: taken at once and made ready
     /// behind, so that engines are served meanwhile.
     func settings(for hello: EngineHello) throws(OperatorError) -> (AgentSettings, MemoryArena) {
-        let slotBytes = (hello.blockBytes + 4095) / 4096 * 4096
+        let slotBytes = MemorySlots.stride(of: hello.blockBytes)
         let tiering = try configuration.tiering(
             slotBytes: slotBytes, blockTokens: hello.blockTokens, ownership: hello.ownership)
         let logger = logger

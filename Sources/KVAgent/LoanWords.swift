@@ -1,6 +1,7 @@
 // One word for each loan, in memory that engines may read: who has read a slot looks here whether it was still the engine's to read.
 
 import CKernel
+import KVModel
 import KVSystem
 import Synchronization
 
@@ -14,20 +15,20 @@ final class LoanWords: @unchecked Sendable {
     /// For engines: reading only.
     let descriptor: Int32
     private let address: UnsafeMutableRawPointer
-    private var byteCount: Int { (count * 8 + 4095) / 4096 * 4096 }
+    private let byteCount: Int
 
     init(count: Int) throws(SystemError) {
         self.count = count
-        let bytes = (count * 8 + 4095) / 4096 * 4096
-        let file = try checked(unsafe hf_memory_file("holdfast-loans", Int64(bytes), 0), "make the loan words")
+        byteCount = (count * 8).roundedUp(toMultipleOf: 4096)
+        let file = try checked(unsafe hf_memory_file("holdfast-loans", Int64(byteCount), 0), "make the loan words")
         defer { hf_close(file) }
         var mapped: UnsafeMutableRawPointer?
-        _ = try checked(unsafe hf_map_shared(file, bytes, 1, &mapped), "map the loan words")
+        _ = try checked(unsafe hf_map_shared(file, byteCount, 1, &mapped), "map the loan words")
         guard let mapped = unsafe mapped else { preconditionFailure("a mapping without an address") }
         unsafe address = mapped
         descriptor = hf_reopen(file, 0)
         guard descriptor >= 0 else {
-            unsafe hf_unmap(mapped, bytes)
+            unsafe hf_unmap(mapped, byteCount)
             throw SystemError(number: -descriptor, doing: "open the loan words for reading")
         }
     }

@@ -34,7 +34,7 @@ struct MemorySlots {
         contents = [SlotContent](repeating: SlotContent(), count: count)
     }
 
-    static func stride(of blockBytes: Int) -> Int { (blockBytes + 4095) / 4096 * 4096 }
+    static func stride(of blockBytes: Int) -> Int { blockBytes.roundedUp(toMultipleOf: 4096) }
 
     subscript(_ slot: UInt32) -> SlotContent {
         get { contents[Int(slot)] }

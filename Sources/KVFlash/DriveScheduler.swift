@@ -177,7 +177,7 @@ package struct DriveScheduler {
         operation.tag = tag
         operation.extents = extents
         operation.memory = slice
-        operation.byteCount = (slice.count + 4095) & ~4095
+        operation.byteCount = slice.count.roundedUp(toMultipleOf: 4096)
         operation.deadline = now + configuration.timeout
         operation.phase = kind == .erase ? .header : .data
         if kind != .erase {

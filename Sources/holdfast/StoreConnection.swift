@@ -77,7 +77,7 @@ struct StoreConnectionOptions: ParsableArguments {
         }
         let way = try route(host, port)
         do {
-            let memory = try BlockMemory(byteCount: max(4096, (payloadBytes + 4095) / 4096 * 4096))
+            let memory = try BlockMemory(byteCount: max(4096, payloadBytes.roundedUp(toMultipleOf: 4096)))
             let client = try StoreClient(
                 StoreClientConfiguration(routes: [way], tenant: tenant, secret: own.secret),
                 memory: memory, sink: { _ in })

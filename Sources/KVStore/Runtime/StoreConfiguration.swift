@@ -196,7 +196,7 @@ public struct StoreConfiguration: NamedSettings, Sendable, Equatable {
     /// Whether memory takes four of the longest payloads, each in whole extents.
     func checkMemory(extentBytes: Int) throws(OperatorError) {
         let longest = min(payloadMax, ExtentList.countMax * extentBytes)
-        let rounded = (longest + extentBytes - 1) / extentBytes * extentBytes
+        let rounded = longest.roundedUp(toMultipleOf: extentBytes)
         guard dram >= 4 * rounded else {
             throw OperatorError(
                 "`dram` is \(ByteSize.text(dram)), too little for four payloads of \(ByteSize.text(longest)) "
