@@ -81,7 +81,7 @@ extension LiveWorld {
     private mutating func refused(_ response: Response) {
         guard response.status != .disconnected else { return namespace.unanswered() }
         shut(
-            StoreNamespace.Hindrance(
+            NamespaceStanding.Hindrance(
                 response, namespace: desk.storeNamespace ?? "", isSubscribing: namespace.isSubscribing,
                 within: questionLimit
             ).words)

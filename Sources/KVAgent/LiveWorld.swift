@@ -57,7 +57,7 @@ struct LiveWorld: World, ~Copyable {
     var drive: (any Drive)?
     var client: StoreClient?
     var flashIsReadOnly = false
-    var namespace = StoreNamespace()
+    var namespace = NamespaceStanding()
 
     // What subscribers are to hear: names that came, and names whose slot got other bytes.
     var arrived: [ObjectName] = []

@@ -189,7 +189,7 @@ struct AgentChecks {
             guard opened.status != .ok else {
                 return Finding("store", .ok, "\(keyIsTaken), and opens namespace `\(settings.namespace)`")
             }
-            let hindrance = StoreNamespace.Hindrance(
+            let hindrance = NamespaceStanding.Hindrance(
                 opened, namespace: settings.namespace, isSubscribing: false, within: Self.helloLimit)
             guard hindrance.isRefusal else {
                 return Finding(

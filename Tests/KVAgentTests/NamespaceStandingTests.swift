@@ -7,10 +7,10 @@ import KVSystem
 import KVTransport
 import Testing
 
-@Suite struct StoreNamespaceTests {
+@Suite struct NamespaceStandingTests {
     /// What one attempt after another comes to in an hour, each refused at once.
     @Test func whoIsRefusedAsksMoreAndMoreRarely() {
-        var namespace = StoreNamespace()
+        var namespace = NamespaceStanding()
         var (now, asked) = (Instant.zero, 0)
         while now < Instant.zero + Duration(seconds: 3600) {
             #expect(namespace.isShut && namespace.asksAt >= now)
@@ -26,24 +26,24 @@ import Testing
     }
 
     @Test func itIsOpenWhenItIsSubscribedToAndItsPauseBeginsAnew() {
-        var namespace = StoreNamespace()
+        var namespace = NamespaceStanding()
         let later = Instant.zero + Duration(seconds: 100)
         for _ in 0..<20 { namespace.refused("busy", at: later) }
-        #expect(namespace.asksAt == later + StoreNamespace.pauseMax)
+        #expect(namespace.asksAt == later + NamespaceStanding.pauseMax)
         namespace.asked()
         namespace.found(7)
         #expect(namespace.handle == nil && namespace.isAwaited)
         namespace.subscribed()
         #expect(namespace.handle == 7 && !namespace.isShut && !namespace.isAwaited && namespace.refusal == nil)
         namespace.refused("deleted", at: later)
-        #expect(namespace.isShut && namespace.handle == nil && namespace.asksAt == later + StoreNamespace.pauseMin)
+        #expect(namespace.isShut && namespace.handle == nil && namespace.asksAt == later + NamespaceStanding.pauseMin)
         // An answer that comes too late opens nothing.
         namespace.subscribed()
         #expect(namespace.isShut)
     }
 
     @Test func whoGotNoAnswerMayAskTheNextConnectionAtOnce() {
-        var namespace = StoreNamespace()
+        var namespace = NamespaceStanding()
         namespace.asked()
         namespace.unanswered()
         #expect(namespace.isShut && namespace.asksAt == .zero && namespace.refusal == nil)
@@ -73,8 +73,8 @@ import Testing
 
     /// A store that refuses needs an operator, one that is slow does not: who is told must be able to tell.
     @Test func silenceIsNoRefusal() {
-        func told(_ response: Response, isSubscribing: Bool = false) -> StoreNamespace.Hindrance {
-            StoreNamespace.Hindrance(
+        func told(_ response: Response, isSubscribing: Bool = false) -> NamespaceStanding.Hindrance {
+            NamespaceStanding.Hindrance(
                 response, namespace: "prod", isSubscribing: isSubscribing, within: Duration(milliseconds: 1500))
         }
         let late = told(Response(.deadlinePassed))

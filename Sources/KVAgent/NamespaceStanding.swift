@@ -8,7 +8,7 @@ import KVTransport
 ///
 /// Who is refused asks again after a pause that doubles: an operator may yet let him in, and a store has others to serve meanwhile.
 /// A namespace is open when it is subscribed to, too: before that nobody tells what comes and goes.
-package struct StoreNamespace {
+package struct NamespaceStanding {
     private enum Phase {
         case shut, opening
         case subscribing(NamespaceHandle)
