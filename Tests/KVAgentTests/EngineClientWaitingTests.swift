@@ -1,3 +1,5 @@
+// Callers who wait for answers read them themselves: one for all, and nobody's is lost when it changes who reads.
+
 import Foundation
 import KVAgent
 import KVModel
@@ -5,7 +7,6 @@ import KVSystem
 import Synchronization
 import Testing
 
-/// Callers who wait for answers read them themselves: one for all, and nobody's is lost when it changes who reads.
 @Suite struct EngineClientWaitingTests {
     private func withClient(
         lookUpLimit: KVModel.Duration = Duration(seconds: 15), watch: KVModel.Duration = Duration(nanoseconds: 100_000),

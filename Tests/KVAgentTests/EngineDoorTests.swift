@@ -1,3 +1,6 @@
+// The door with real clients and a scripted core behind it: what engines ask reaches the core and is answered, whoever ends
+// in the middle.
+
 import CKernel
 import Foundation
 import KVAgent

@@ -1,3 +1,5 @@
+// Frames between engine and agent: those of the committed vectors, byte for byte, and none that is damaged.
+
 import Foundation
 import KVAgent
 import KVIdentity

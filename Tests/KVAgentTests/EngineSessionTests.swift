@@ -1,3 +1,5 @@
+// The rules of a session as a value: who may say what when, and what is refused in which words.
+
 import KVAgent
 import KVModel
 import KVSystem

@@ -1,3 +1,5 @@
+// Seeded draws and the logarithms under them: the same bits on every machine.
+
 import KVModel
 import Testing
 

@@ -1,3 +1,5 @@
+// The store's order of worth as the replay's policy: who leaves first, and what keeps a block.
+
 import KVModel
 import KVTiering
 import Testing
