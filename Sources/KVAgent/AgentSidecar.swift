@@ -102,7 +102,7 @@ public final class AgentSidecar: Sendable {
 
     private func endProbe() { probe.withLock { $0.take() }?.shutDown() }
 
-    // MARK: what engines say, on the thread that attends to the door
+    // MARK: What engines say, on the thread that attends to the door
 
     private func take(_ message: EngineMessage) -> Acceptance {
         switch message {
@@ -239,7 +239,7 @@ public final class AgentSidecar: Sendable {
         return isUnknown
     }
 
-    // MARK: making the decisions
+    // MARK: Making the decisions
 
     private func make(for hello: EngineHello) {
         let began = MonotonicClock.now
@@ -292,7 +292,7 @@ public final class AgentSidecar: Sendable {
         for (engine, _) in waiting { refuse(engine, reason, .room) }
     }
 
-    // MARK: for operators
+    // MARK: For operators
 
     private var door: EngineDoor? { opened.withLock { $0 } }
 

@@ -6,7 +6,7 @@ import KVSystem
 import KVTiering
 
 extension EngineClient {
-    // MARK: requests and jobs
+    // MARK: Requests and jobs
 
     /// Looks a prompt's chain up. The ticket names the request until `finished`. Late or without an agent: nothing found.
     @discardableResult
@@ -97,7 +97,7 @@ extension EngineClient {
         if !isSent { done() }
     }
 
-    // MARK: hints, pins, questions
+    // MARK: Hints, pins, questions
 
     /// A hint: these blocks will be asked for.
     public func prefetch(_ names: [ObjectName]) { _ = state.withLock { put(&$0, .prefetch(names)) } }
@@ -141,7 +141,7 @@ extension EngineClient {
         return ticket
     }
 
-    // MARK: under the lock
+    // MARK: Under the lock
 
     func isKnown(_ state: borrowing State, _ request: EngineTicket) -> Bool {
         if let lookUp = state.lookUps[request] { !lookUp.isDead } else { false }

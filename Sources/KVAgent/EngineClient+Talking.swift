@@ -7,7 +7,7 @@ import KVSystem
 import KVTransport
 
 extension EngineClient {
-    // MARK: going, under the lock
+    // MARK: Going, under the lock
 
     /// Sends a frame, or as much of it as the kernel takes now; false when there is no agent or no room.
     @discardableResult
@@ -63,7 +63,7 @@ extension EngineClient {
         if state.link?.reader != .caller, deadline < state.sleepsUntil { signal.wake() }
     }
 
-    // MARK: coming
+    // MARK: Coming
 
     /// How a turn of hearing ended.
     enum Heard { case everything, refusal, end }

@@ -139,7 +139,7 @@ public final class EngineClient: Sendable {
         } catch { throw OperatorError(error.description, at: configuration.path) }
     }
 
-    // MARK: state
+    // MARK: State
 
     /// Whether the agent is there and has taken this engine on.
     public var isOpen: Bool { state.withLock { $0.isOpen } }
@@ -150,7 +150,7 @@ public final class EngineClient: Sendable {
     /// Jobs whose places are not the caller's yet.
     public var openJobs: Int { state.withLock { $0.jobs.count + $0.orphans.count } }
 
-    // MARK: memory
+    // MARK: Memory
 
     /// Shares the first bytes of a file; the number names it in places. Kept over reconnects; the caller may close its own
     /// descriptor. -1 when there are no descriptors left.
@@ -183,7 +183,7 @@ public final class EngineClient: Sendable {
         if isFree { done() }
     }
 
-    // MARK: end
+    // MARK: End
 
     /// Says goodbye, waits for open jobs, and joins the thread. False: some job did not end, and its places must not be used.
     @discardableResult

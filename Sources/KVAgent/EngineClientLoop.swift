@@ -94,7 +94,7 @@ final class EngineClientLoop {
         return told
     }
 
-    // MARK: a conversation
+    // MARK: A conversation
 
     /// What is to be done before the thread sleeps again.
     private enum Turn { case end, read, leaveToCaller }
@@ -200,7 +200,7 @@ final class EngineClientLoop {
         for done in dropped { done() }
     }
 
-    // MARK: the end of a connection
+    // MARK: The end of a connection
 
     /// Requests miss at once, jobs when nothing can touch their places.
     private func lose() {

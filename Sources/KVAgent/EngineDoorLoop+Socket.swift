@@ -7,7 +7,7 @@ import KVSystem
 import KVTransport
 
 extension EngineDoorLoop {
-    // MARK: the socket
+    // MARK: The socket
 
     func accept() {
         while true {
@@ -151,7 +151,7 @@ extension EngineDoorLoop {
         settle(connection)
     }
 
-    // MARK: what others see
+    // MARK: What others see
 
     func publish() {
         guard isChanged, now >= publishesAt else { return }

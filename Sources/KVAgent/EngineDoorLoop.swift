@@ -63,7 +63,7 @@ final class EngineDoorLoop {
         poller.add(listener.descriptor, for: .readable, tag: Self.listenerTag)
     }
 
-    // MARK: whose thread
+    // MARK: Whose thread
 
     /// Attends to the door until it is closed, or another thread is to do it.
     func run() {
@@ -108,7 +108,7 @@ final class EngineDoorLoop {
         door.closed()
     }
 
-    // MARK: what the decisions say
+    // MARK: What the decisions say
 
     /// Tells what the decisions have just said, without looking at anything else.
     func speak() {
@@ -178,7 +178,7 @@ final class EngineDoorLoop {
         settle(connection)
     }
 
-    // MARK: turns
+    // MARK: Turns
 
     func turns() {
         guard !runnable.isEmpty else { return }
@@ -325,7 +325,7 @@ final class EngineDoorLoop {
         }
     }
 
-    // MARK: ends
+    // MARK: Ends
 
     func lose(_ connection: EngineConnection) {
         counters.regionsLost += 1

@@ -4,7 +4,7 @@ import KVModel
 import KVTiering
 
 extension EngineSession {
-    // MARK: what the decisions are too busy to hear
+    // MARK: What the decisions are too busy to hear
 
     /// What becomes of a message for which there was no room.
     public enum Refuge: Sendable, Equatable {
@@ -49,7 +49,7 @@ extension EngineSession {
         .saved(job, EngineSaved(count: count, bytes: 0, time: now - since, kept: []))
     }
 
-    // MARK: what the decisions say
+    // MARK: What the decisions say
 
     /// Takes a reply of the decisions; gives each frame that the engine is sent.
     public mutating func take(

@@ -118,7 +118,7 @@ public struct EngineSession {
     /// Whether it said goodbye, or was told, and nothing of it is open.
     public var isDone: Bool { phase == .leaving && jobs.isEmpty && cancelling.isEmpty }
 
-    // MARK: what the engine says
+    // MARK: What the engine says
 
     /// Takes a frame of the engine.
     public mutating func take(_ frame: EngineFrame, at now: Instant) throws(EngineRefusal) -> Act {

@@ -68,7 +68,7 @@ package final class EngineStream: @unchecked Sendable {
         hf_close(descriptor)
     }
 
-    // MARK: coming
+    // MARK: Coming
 
     /// The poller says that something came, or that nothing will come after it.
     package func becameReadable(isEnding: Bool = false) {
@@ -162,7 +162,7 @@ package final class EngineStream: @unchecked Sendable {
         return .ended(cleanly: count == 0 && start == end)
     }
 
-    // MARK: going
+    // MARK: Going
 
     /// Bytes that wait to be sent.
     package var queuedBytes: Int { outgoing.bytes.count - outgoingStart }

@@ -181,7 +181,7 @@ struct PointPredictor {
         return abs(predicted / measured - 1)
     }
 
-    // MARK: the point's model and GPUs
+    // MARK: The point's model and GPUs
 
     private func servingModel(of point: MeasuredPoint, chunkTokens: Int) throws -> ServingModel {
         let (count, gpu) = try gpus(of: point)

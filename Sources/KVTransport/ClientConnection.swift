@@ -106,7 +106,7 @@ final class ClientConnection {
         return turnWasCut || link.wantsTurn
     }
 
-    // MARK: asking
+    // MARK: Asking
 
     /// Sends a request of the client itself, as soon as there is a credit for it.
     func sendOwn(_ errand: Errand) {
@@ -183,7 +183,7 @@ final class ClientConnection {
         sendOwnWaiting()
     }
 
-    // MARK: turns
+    // MARK: Turns
 
     /// Sends and reads what can be sent and read now.
     func turn() {
@@ -319,7 +319,7 @@ final class ClientConnection {
         }
     }
 
-    // MARK: time and ends
+    // MARK: Time and ends
 
     /// Reports what passed its deadline, and gives up a store that acknowledges nothing.
     func tick() {

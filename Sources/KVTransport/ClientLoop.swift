@@ -67,7 +67,7 @@ final class ClientLoop: ClientConnectionOwner {
         failWaiting(.disconnected, "the client shuts down")
     }
 
-    // MARK: orders
+    // MARK: Orders
 
     private func takeOrders() {
         shared.orders.drain(into: &batch)
@@ -128,7 +128,7 @@ final class ClientLoop: ClientConnectionOwner {
         for errand in errands { report(errand, .because(status, why), slotIsFree: true) }
     }
 
-    // MARK: connections
+    // MARK: Connections
 
     private var carrying: RouteSchedule.Carrying? { current.map { ($0.routeIndex, $0.isSilent) } }
 
@@ -214,7 +214,7 @@ final class ClientLoop: ClientConnectionOwner {
         shared.sink(.lost(reason: reason))
     }
 
-    // MARK: what connections tell
+    // MARK: What connections tell
 
     func completed(_ errand: Errand, _ response: Response, slotIsFree: Bool, over connection: ClientConnection) {
         // What the client asks by itself says nothing about its owner's requests: a store may acknowledge every cancel
@@ -339,7 +339,7 @@ final class ClientLoop: ClientConnectionOwner {
         }
     }
 
-    // MARK: waiting
+    // MARK: Waiting
 
     private func wait() {
         var until = Instant.distantFuture

@@ -90,7 +90,7 @@ package final class FrameStream {
         if events.mayEnd { mayEnd = true }
     }
 
-    // MARK: coming
+    // MARK: Coming
 
     /// Whether the stream is in the middle of a frame or of a payload that it may read.
     package var isInTheMiddle: Bool {
@@ -298,7 +298,7 @@ package final class FrameStream {
         hf_wake_at_bytes(descriptor, UInt32(wanted))
     }
 
-    // MARK: going
+    // MARK: Going
 
     /// Bytes of frames that wait to be sent.
     package var queuedBytes: Int { outgoing.bytes.count - outgoingStart }

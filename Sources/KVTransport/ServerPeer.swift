@@ -248,7 +248,7 @@ package final class ServerPeer {
         if setting.host.deliver(event) == .full { refusedByHost = event }
     }
 
-    // MARK: ends
+    // MARK: Ends
 
     /// The connection is gone, and the carrier touches no buffer any more.
     package func connectionEnded() {

@@ -52,7 +52,7 @@ final class StreamConnection: ServerCarrier {
         return peer.takesFrames || stream.isInPayload
     }
 
-    // MARK: one turn
+    // MARK: One turn
 
     /// Sends and reads what can be sent and read now.
     func turn() {
@@ -119,7 +119,7 @@ final class StreamConnection: ServerCarrier {
         peer.pulled(number, checksum: checksum)
     }
 
-    // MARK: what the session asks
+    // MARK: What the session asks
 
     var queuedBytes: Int { stream.queuedBytes }
     var isOneSided: Bool { false }
@@ -157,7 +157,7 @@ final class StreamConnection: ServerCarrier {
         finishDeadline = setting.now + setting.limits.helloLimit
     }
 
-    // MARK: ends
+    // MARK: Ends
 
     /// When something that lasts now has lasted too long.
     var deadline: Instant {

@@ -155,7 +155,7 @@ final class LaneLoop {
         }
     }
 
-    // MARK: what comes from other threads
+    // MARK: What comes from other threads
 
     private func takeSockets() {
         lane.sockets.drain(into: &socketBatch)
@@ -203,7 +203,7 @@ final class LaneLoop {
         settle(oldest)
     }
 
-    // MARK: turns
+    // MARK: Turns
 
     /// Gives each connection with something to do a turn.
     private func turns() {
@@ -258,7 +258,7 @@ final class LaneLoop {
         }
     }
 
-    // MARK: waiting
+    // MARK: Waiting
 
     private func wait() {
         var until = min(nextSweep, listener?.opensAt ?? .distantFuture)
@@ -300,7 +300,7 @@ final class LaneLoop {
         }
     }
 
-    // MARK: ending
+    // MARK: Ending
 
     /// Ends all connections; true when the store has answered everything.
     private func stop() -> Bool {

@@ -44,7 +44,7 @@ final class VerbsConnection: ServerCarrier, VerbsChannelUser {
 
     private var hasFinished: Bool { finishDeadline != nil && !stream.hasOutput && channel?.isIdle ?? true }
 
-    // MARK: turns
+    // MARK: Turns
 
     /// Reads and writes the control connection, posts what the queue pair can take.
     func turn() {
@@ -120,7 +120,7 @@ final class VerbsConnection: ServerCarrier, VerbsChannelUser {
         }
     }
 
-    // MARK: what the queue pair brings
+    // MARK: What the queue pair brings
 
     var takesFrames: Bool { !isClosed && peer.takesFrames }
 
@@ -150,7 +150,7 @@ final class VerbsConnection: ServerCarrier, VerbsChannelUser {
         peer.pulled(number, checksum: whole.value)
     }
 
-    // MARK: what the session asks
+    // MARK: What the session asks
 
     var queuedBytes: Int { channel?.queuedBytes ?? stream.queuedBytes }
     var isOneSided: Bool { true }
@@ -184,7 +184,7 @@ final class VerbsConnection: ServerCarrier, VerbsChannelUser {
         if finishDeadline == nil { finishDeadline = setting.now + setting.limits.helloLimit }
     }
 
-    // MARK: ends
+    // MARK: Ends
 
     /// When something that lasts now has lasted too long.
     var deadline: Instant {

@@ -74,7 +74,7 @@ final class VerbsLane {
         }
     }
 
-    // MARK: what comes
+    // MARK: What comes
 
     private func takeCommands() { border.inbox.drain(through: &commandBatch, perform) }
 
@@ -151,7 +151,7 @@ final class VerbsLane {
         settle(oldest)
     }
 
-    // MARK: turns
+    // MARK: Turns
 
     private func queue(_ connection: VerbsConnection) {
         guard !connection.isQueued else { return }
@@ -205,7 +205,7 @@ final class VerbsLane {
         }
     }
 
-    // MARK: waiting
+    // MARK: Waiting
 
     private func wait() {
         if setting.now < lastWork + Self.pollingTime || !runnable.isEmpty { return look(until: setting.now) }
@@ -257,7 +257,7 @@ final class VerbsLane {
         }
     }
 
-    // MARK: ending
+    // MARK: Ending
 
     /// Ends all connections; true when the queue pairs are drained and the store has answered everything.
     private func stop() -> Bool {

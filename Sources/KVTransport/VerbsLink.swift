@@ -135,7 +135,7 @@ package final class VerbsLink: ClientLink, VerbsChannelUser {
         unsafe body.deallocate()
     }
 
-    // MARK: set-up
+    // MARK: Set-up
 
     package func register(with poller: Poller, tag: UInt64) {
         watched = (poller, tag)
@@ -188,7 +188,7 @@ package final class VerbsLink: ClientLink, VerbsChannelUser {
         return true
     }
 
-    // MARK: going
+    // MARK: Going
 
     package var isOneSided: Bool { true }
 
@@ -208,7 +208,7 @@ package final class VerbsLink: ClientLink, VerbsChannelUser {
         return channel?.failure == nil ? nil : Self.connectionReset
     }
 
-    // MARK: coming
+    // MARK: Coming
 
     /// Whether there is something to do. When there is not, the completion queue is armed: this is the last look
     /// before the thread sleeps.
@@ -296,7 +296,7 @@ package final class VerbsLink: ClientLink, VerbsChannelUser {
     package func receivePayload(into slice: MemorySlice, checksum: BlockChecksum) {}
     package func skipPayload() {}
 
-    // MARK: ends
+    // MARK: Ends
 
     /// The queue pair leaves RTS, its completions are drained, and it is destroyed: afterwards nothing lands in a slot.
     package func close() {

@@ -234,7 +234,7 @@ extension ConformanceCase {
         await stage.end()
     }
 
-    // MARK: what only a stream can carry
+    // MARK: What only a stream can carry
 
     private static func garbageEndsTheConnection(_ carrier: TestCarrier) async throws {
         let stage = try ConformanceStage(carrier)

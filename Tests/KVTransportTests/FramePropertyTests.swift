@@ -113,7 +113,7 @@ import Testing
         return true
     }
 
-    // MARK: limits
+    // MARK: Limits
 
     @Test func countsThatTheirBytesDoNotBearOutAreRefused() throws {
         let names = vectors.first { $0[5] == KVTransport.Operation.lookUp.rawValue && $0[6] == 0 }

@@ -55,7 +55,7 @@ final class TestClient: Sendable {
         client = try StoreClient(configuration, memory: memory) { log.take($0) }
     }
 
-    // MARK: what it told
+    // MARK: What it told
 
     var notifications: [KVTransport.Notification] { state.state.withLock { $0.notifications } }
     var connections: [Carrier] { state.state.withLock { $0.connections } }
@@ -65,7 +65,7 @@ final class TestClient: Sendable {
     func end(of tag: UInt64) -> (response: Response, slotIsFree: Bool)? { state.state.withLock { $0.ended[tag] } }
     func isReturned(_ tag: UInt64) -> Bool { state.state.withLock { $0.returned.contains(tag) } }
 
-    // MARK: asking
+    // MARK: Asking
 
     func slot(_ index: Int, _ count: Int? = nil) -> MemorySlice {
         MemorySlice(offset: index * slotBytes, count: count ?? slotBytes)
@@ -113,7 +113,7 @@ final class TestClient: Sendable {
         throw Hang(request: "\(request)")
     }
 
-    // MARK: blocks
+    // MARK: Blocks
 
     static func name(_ index: Int) -> ObjectName { ObjectName(FullKey(UInt64(index), 11, 12, 13)) }
 

@@ -27,7 +27,7 @@ struct AgentBenchmark: Benchmark {
         return rows
     }
 
-    // MARK: look-ups
+    // MARK: Look-ups
 
     private static let chainBlocks = 1000
 
@@ -82,7 +82,7 @@ struct AgentBenchmark: Benchmark {
 
     private var processorCount: Int { ProcessInfo.processInfo.activeProcessorCount }
 
-    // MARK: hits
+    // MARK: Hits
 
     private func hits(_ setting: BenchmarkSetting) throws -> [BenchmarkRow] {
         var rows: [BenchmarkRow] = []
@@ -115,7 +115,7 @@ struct AgentBenchmark: Benchmark {
         return rows
     }
 
-    // MARK: coming back, idling
+    // MARK: Coming back, idling
 
     /// An engine that comes back to an agent of 1 GiB: hello, its region, a look-up, and a load of 64 blocks.
     private func attach(_ setting: BenchmarkSetting) throws -> BenchmarkRow {

@@ -128,7 +128,7 @@ final class ClientScript: ClientConnectionOwner {
         } while connection.wantsTurn
     }
 
-    // MARK: what it is told
+    // MARK: What it is told
 
     func completed(_ errand: Errand, _ response: Response, slotIsFree: Bool, over connection: ClientConnection) {
         guard let tag = errand.tag else { return }
