@@ -112,9 +112,29 @@ extension AgentCore {
     /// The state as of now.
     func status() -> AgentStatus {
         var status = AgentStatus()
+        status.blockBytes = blockBytes
+        addTiers(to: &status)
+        status.links = links()
+        if world.client != nil {
+            status.store = .init(namespace: world.desk.storeNamespace, isUsable: world.storeIsUsable, reason: "")
+        }
+        status.engines = engines()
+        status.openRequests = world.desk.openCount
+        status.transfers = world.openFlights
+        status.questions = world.inquiries.count
+        status.pins = world.desk.pins.count
+        status.loans = world.desk.loans.count
+        status.loanedBytes = manager.loanedSlots.all * blockBytes
+        status.reservedBytes = manager.loanedSlots.reserved * blockBytes
+        for field in HandOverCounters.fields { status.handOver[field.name] = world.desk.handOver[keyPath: field.path] }
+        status.totals = totals()
+        status.prefetch = prefetch()
+        return status
+    }
+
+    private func addTiers(to status: inout AgentStatus) {
         let counts = manager.slotCounts
         let ledger = manager.ledger
-        status.blockBytes = blockBytes
         if let device = world.device {
             let slots = manager.deviceSlots
             status.hbm = .init(
@@ -130,53 +150,44 @@ extension AgentCore {
         status.hbmHitTokens = ledger[.hbm]
         for tokenClass in TokenClass.allCases { status.ledger["\(tokenClass)"] = ledger[tokenClass] }
         status.promptTokens = ledger.promptTokens
+    }
+
+    private func links() -> [AgentStatus.Link] {
+        let names = ["out of engines", "into engines", "flash reads", "flash writes", "store gets", "store puts"]
         let now = world.now
-        let names = [
-            "out of engines", "into engines", "flash reads", "flash writes", "store gets", "store puts",
-        ]
-        for path in Path.allCases {
+        return Path.allCases.map { path in
             let meter = world.meters[path.rawValue]
-            status.links.append(
-                .init(
-                    name: names[path.rawValue], bytesPerSecond: meter.state(at: now).bandwidth,
-                    waitingBytes: meter.waitingBytes,
-                    underWay: world.underWay[path.rawValue]))
+            return .init(
+                name: names[path.rawValue], bytesPerSecond: meter.state(at: now).bandwidth,
+                waitingBytes: meter.waitingBytes, underWay: world.underWay[path.rawValue])
         }
-        if world.client != nil {
-            status.store = .init(namespace: world.desk.storeNamespace, isUsable: world.storeIsUsable, reason: "")
+    }
+
+    private func engines() -> [AgentStatus.Engine] {
+        world.desk.engines.values.sorted { $0.number < $1.number }.map { engine in
+            .init(
+                number: engine.number, kind: engine.hello?.kind ?? "", process: engine.hello?.process ?? 0,
+                open: engine.openCount,
+                regionBytes: engine.regions.byNumber.values.reduce(0) {
+                    let bytes = unsafe $1.memory.regions[0].count
+                    return $0 + bytes
+                }, ownership: engine.hello?.ownership.rawValue ?? "",
+                loans: world.desk.loans.all { $0.engine == engine.number }.count)
         }
-        for engine in world.desk.engines.values.sorted(by: { $0.number < $1.number }) {
-            status.engines.append(
-                .init(
-                    number: engine.number, kind: engine.hello?.kind ?? "", process: engine.hello?.process ?? 0,
-                    open: engine.openCount,
-                    regionBytes: engine.regions.byNumber.values.reduce(0) {
-                        let bytes = unsafe $1.memory.regions[0].count
-                        return $0 + bytes
-                    }, ownership: engine.hello?.ownership.rawValue ?? "",
-                    loans: world.desk.loans.all { $0.engine == engine.number }.count))
-        }
-        status.openRequests = world.desk.openCount
-        status.transfers = world.openFlights
-        status.questions = world.inquiries.count
-        status.pins = world.desk.pins.count
-        status.loans = world.desk.loans.count
-        status.loanedBytes = manager.loanedSlots.all * blockBytes
-        status.reservedBytes = manager.loanedSlots.reserved * blockBytes
-        for field in HandOverCounters.fields { status.handOver[field.name] = world.desk.handOver[keyPath: field.path] }
-        status.totals = totals()
+    }
+
+    private func prefetch() -> [String: Int] {
+        var counts = ["displaced": manager.prefetchSheet.displacedBlocks, "missed": manager.prefetchSheet.missedBlocks]
         for reason in PrefetchReason.allCases {
             let account = manager.prefetchSheet[reason]
-            status.prefetch["\(reason.name)_started"] = account.started
-            status.prefetch["\(reason.name)_used"] = account.used
-            status.prefetch["\(reason.name)_late"] = account.late
-            status.prefetch["\(reason.name)_never_used"] = account.neverUsed
-            status.prefetch["\(reason.name)_cancelled"] = account.cancelled
-            status.prefetch["\(reason.name)_failed"] = account.failed
+            counts["\(reason.name)_started"] = account.started
+            counts["\(reason.name)_used"] = account.used
+            counts["\(reason.name)_late"] = account.late
+            counts["\(reason.name)_never_used"] = account.neverUsed
+            counts["\(reason.name)_cancelled"] = account.cancelled
+            counts["\(reason.name)_failed"] = account.failed
         }
-        status.prefetch["displaced"] = manager.prefetchSheet.displacedBlocks
-        status.prefetch["missed"] = manager.prefetchSheet.missedBlocks
-        return status
+        return counts
     }
 
     private func totals() -> [String: Int] {
