@@ -41,6 +41,16 @@ import Testing
         for target in try folders("Sources") { #expect(design.contains("`\(target)`"), "\(target) is not on the map") }
     }
 
+    /// Of the engines' catalogue, C headers and articles the folders speak for themselves.
+    @Test func designNamesEveryFolderOfATarget() throws {
+        let design = try text("Sources/README.md")
+        for path in files where path.hasPrefix("Sources/") && path.hasSuffix(".swift") {
+            for folder in path.split(separator: "/").dropFirst(2).dropLast() {
+                #expect(design.contains("`\(folder)`"), "\(path) lies in a folder that is not on the map")
+            }
+        }
+    }
+
     @Test func testMapNamesEverySuiteFolder() throws {
         let map = try text("Tests/README.md")
         for suite in try folders("Tests") { #expect(map.contains("`\(suite)`"), "\(suite) is not on the map") }
@@ -72,7 +82,7 @@ import Testing
         let code =
             try text("Sources/KVStore/Decisions/StoreTotals.swift")
             + text("Sources/KVStore/Runtime/StoreMetrics.swift")
-        let transports = try text("Sources/KVTransport/ServerLimits.swift")
+        let transports = try text("Sources/KVTransport/Server/ServerLimits.swift")
         for path in ["Tools/deploy/alerts.yml", "Tools/deploy/grafana-dashboard.json"] {
             let names = try text(path).matches(of: /holdfast_store_(\w+)/)
             #expect(!names.isEmpty)
@@ -87,9 +97,9 @@ import Testing
 
     @Test(arguments: ["Tools/deploy/grafana-agent.json", "Tools/deploy/alerts.yml"])
     func theAgentsDashboardAndAlertsNameOnlyMetricsThatAnAgentHas(path: String) throws {
-        let folder = "Sources/KVAgent/"
+        let folder = "Sources/KVAgent/Figures/"
         let code =
-            try text(folder + "EngineCounters.swift") + text(folder + "AgentMetrics.swift")
+            try text("Sources/KVAgent/Protocol/EngineCounters.swift") + text(folder + "AgentMetrics.swift")
             + text(folder + "AgentMetrics+Meanings.swift")
         let families = try text(folder + "AgentMetrics+Tiers.swift")
         let names = try text(path).matches(of: /holdfast_(?<part>agent_)?(?<name>\w+?)(_bucket)?\b/)
@@ -115,7 +125,7 @@ import Testing
         }
     }
 
-    /// Every name of a type or a file in the maps and articles stands in the code, too.
+    /// Every name of a type, a file or a folder in the maps and articles stands in the code, too.
     @Test func mapsNameOnlyWhatIsThere() throws {
         let sources = files.filter { ["swift", "py", "c", "h"].contains(($0 as NSString).pathExtension) }
         var words: Set<Substring> = []
@@ -124,13 +134,16 @@ import Testing
             for word in content.utf8.split(whereSeparator: { !Self.isOfName($0) }) { words.insert(Substring(word)) }
         }
         let names = Set(sources.map { ($0 as NSString).lastPathComponent })
+        let folders = Set(sources.flatMap { $0.split(separator: "/").dropLast() })
         var count = 0
         for path in files where path.hasSuffix(".md") {
             for match in try text(path).matches(of: /`(?<type>[A-Z][a-z0-9]+[A-Z]\w*)(?<topic>\+\w+)?`/) {
                 count += 1
                 let isFile = names.contains("\(match.output.type)\(match.output.topic ?? "").swift")
-                let isType = match.output.topic == nil && words.contains(match.output.type)
-                #expect(isFile || isType, "\(path): \(match.output.0)")
+                let isName = match.output.topic == nil
+                let isType = isName && words.contains(match.output.type)
+                let isFolder = isName && folders.contains(match.output.type)
+                #expect(isFile || isType || isFolder, "\(path): \(match.output.0)")
             }
         }
         #expect(count > 100)
