@@ -97,8 +97,6 @@ extension Replica {
         if let partial = partials.popLast() {
             request = partial.request
             uncomputedTokens -= partial.left
-            // What was being loaded into its place is lost to it.
-            request.gap = 0..<0
             space.release(request.number, tokens: partial.computed, preempted: true)
         } else {
             guard let decode = decodes.popLast() else { preconditionFailure("nobody to preempt") }
@@ -108,6 +106,8 @@ extension Replica {
             if decode.finishStep == nextFinish { nextFinish = step }
             space.release(request.number, tokens: decode.base + step, preempted: true)
         }
+        // What was loaded into its place, or still is, is lost to it.
+        request.gap = 0..<0
         reportedEvents.append(.preempted(request.number, producedTokens: request.producedTokens))
         guard batching.preemption == .recompute else { return }
         uncomputedTokens += request.tokensToPrefill

@@ -7,11 +7,12 @@ import Testing
 /// One replica with one prompt of 100 tokens whose tokens 40 ..< 90 are being loaded.
 private struct Bench {
     var replica: Replica
-    var space = CountingSpace(capacityTokens: 4096, blockTokens: 16)
+    var space: CountingSpace
     var chunks: [PrefillChunk] = []
     var events: [ReplicaEvent] = []
 
-    init(budget: Int) throws {
+    init(budget: Int, capacityTokens: Int = 4096) throws {
+        space = CountingSpace(capacityTokens: capacityTokens, blockTokens: 16)
         let model = try servingModel("Llama-3.1-8B", on: "H100", 1)
         replica = Replica(
             model: model, batching: Batching(tokenBudget: budget, sequencesMax: 8, reservesWholePrompt: true))
@@ -24,6 +25,8 @@ private struct Bench {
         guard started != nil else { return false }
         chunks += replica.chunks
         if let end { replica.closeGap(0, end: end, space: &space) }
+        // What it had to throw out, before what it brought.
+        events += replica.events
         replica.finishIteration(space: &space)
         events += replica.events
         return true
@@ -93,5 +96,25 @@ extension Bench {
         try bench.expectStep()
         #expect(bench.events == [.firstToken(1), .finished(1)])
         #expect(bench.replica.runningCount == 1)
+    }
+
+    /// Else it would pass over KV that was given away, and its tokens would count as waiting for ever: a replica with enough of
+    /// those takes nobody in any more.
+    @Test func whoIsThrownOutAfterItsGapComputesTheWholePrompt() throws {
+        var bench = try Bench(budget: 128, capacityTokens: 160)
+        bench.replica.enqueue(ReplicaRequest(number: 1, order: 1, inputTokens: 32, outputTokens: 100))
+        bench.replica.enqueue(
+            ReplicaRequest(number: 2, order: 2, inputTokens: 100, outputTokens: 20, gap: 40..<90))
+        bench.replica.closeGap(0, end: 90, space: &bench.space)
+        bench.replica.closeGap(2, end: 90, space: &bench.space)
+        while bench.step() {}
+        let produced = bench.events.compactMap { event in
+            if case .preempted(2, let produced) = event { produced } else { nil }
+        }
+        try #require(!produced.isEmpty, "nobody was thrown out")
+        let computed = bench.chunks.reduce(0) { $1.request == 2 ? $0 + $1.count : $0 }
+        #expect(computed == 50 + produced.reduce(0) { $0 + 100 + $1 })
+        #expect(bench.events.contains(.finished(2)))
+        #expect(bench.replica.queuedPrefillTokens == 0 && bench.space.usedBlocks == 0)
     }
 }
