@@ -8,7 +8,8 @@ import Logging
 import Testing
 
 @Suite struct StoreMetricsTests {
-    @Test func everyFamilySaysWhatItIsAndEverySeriesBelongsToOne() throws {
+    /// A store of two drives in a folder of its own, which goes with it.
+    private func withStore(_ body: (Store, Logger) throws -> Void) throws {
         let folder = FileManager.default.temporaryDirectory.appendingPathComponent("hf-store-\(UUID().uuidString)")
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
         defer { try? FileManager.default.removeItem(at: folder) }
@@ -23,6 +24,30 @@ import Testing
         let tenants = Tenants(byName: ["a": Tenant(secret: Array(repeating: 7, count: 32), isOperator: true)])
         let store = try Store(configuration, tenants: tenants, logger: logger)
         defer { store.shutDown() }
+        try body(store, logger)
+    }
+
+    @Test func everyFamilySaysWhatItIsAndEverySeriesBelongsToOne() throws {
+        try withStore { store, _ in try checkFamilies(of: store) }
+    }
+
+    /// Nobody proves who he is over HTTP: its connections are few, whoever opens them.
+    @Test func onlySoManyConnectionsOfHTTPAreTaken() throws {
+        try withStore { store, logger in
+            let http = storeHTTP(store, host: "127.0.0.1", port: 0, logger: logger)
+            var connections = try #require(http.configuration.availableConnectionsDelegate)
+            for _ in 0..<64 {
+                #expect(connections.isAcceptingNewConnections())
+                connections.connectionOpened()
+            }
+            #expect(!connections.isAcceptingNewConnections())
+            connections.connectionClosed()
+            #expect(connections.isAcceptingNewConnections())
+            #expect(store.configuration.openFilesWanted >= store.configuration.sessions + 64 + 64)
+        }
+    }
+
+    private func checkFamilies(of store: Store) throws {
         let server = try TCPServer(
             TCPServerConfiguration(
                 address: "127.0.0.1", port: 0, laneCount: 1, socketBufferBytes: 0, limits: .standard),

@@ -43,8 +43,11 @@ struct AgentHTTP: Sendable {
                 return try Response(json: status)
             }
         }
+        // Nobody proves who he is here: connections that stay open must not take the descriptors that engines and stores need.
         return Application(
-            router: router, configuration: ApplicationConfiguration(address: .hostname(host, port: port)),
+            router: router, server: .http1(configuration: .init(idleTimeout: .seconds(10))),
+            configuration: ApplicationConfiguration(
+                address: .hostname(host, port: port), availableConnectionsDelegate: .maximum(64, logger: logger)),
             logger: logger)
     }
 

@@ -40,8 +40,15 @@ public struct StoreConfiguration: NamedSettings, Sendable, Equatable {
     public var catalogue = ""
     /// The file of tenants and their keys; empty: beside the catalogue, made at the first start.
     public var tenants = ""
-    /// Files that it may have open at once: a descriptor a session, some a drive, and its own.
-    public var openFilesWanted: Int { sessions + data.count * 4 + 64 }
+    /// Files that it may have open at once: a descriptor a session, one for each client that has still to prove who it is,
+    /// HTTP's, some a drive, and its own.
+    public var openFilesWanted: Int {
+        sessions + 3 * ServerLimits.standard.unauthenticatedMax + Self.httpConnectionsMax + data.count * 4 + 64
+    }
+    /// Connections of HTTP at once; those beyond wait.
+    static let httpConnectionsMax = 64
+    /// Seconds that such a connection may be idle.
+    static let httpIdleSeconds: Int64 = 10
     /// Bytes that may be written to flash in a day; 0 is no limit.
     public var writePerDay = 0
     /// Bytes a second that the scrubber reads; 0 turns it off.

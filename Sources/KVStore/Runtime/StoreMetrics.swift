@@ -114,8 +114,13 @@ public func storeHTTP(_ store: Store, host: String, port: Int, logger: Logger) -
             status: isReady ? .ok : .serviceUnavailable,
             body: .init(byteBuffer: ByteBuffer(string: isReady ? "ready\n" : "not ready\n")))
     }
+    // Nobody proves who he is here: connections that stay open must not take the descriptors that clients need.
     return Application(
-        router: router, configuration: ApplicationConfiguration(address: .hostname(host, port: port)), logger: logger)
+        router: router, server: .http1(configuration: .init(idleTimeout: .seconds(StoreConfiguration.httpIdleSeconds))),
+        configuration: ApplicationConfiguration(
+            address: .hostname(host, port: port),
+            availableConnectionsDelegate: .maximum(StoreConfiguration.httpConnectionsMax, logger: logger)),
+        logger: logger)
 }
 
 extension StoreStatus {
