@@ -23,6 +23,26 @@ import Testing
         #expect(error?.place == "s.yaml:1")
     }
 
+    /// A file that was formatted as two drives would be neither.
+    @Test func aDriveThatIsNamedTwiceIsRefused() throws {
+        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("hf-twice-\(UUID())")
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(at: folder) }
+        let one = folder.appendingPathComponent("one").path
+        let link = folder.appendingPathComponent("link").path
+        #expect(FileManager.default.createFile(atPath: one, contents: nil))
+        try FileManager.default.createSymbolicLink(atPath: link, withDestinationPath: one)
+        var settings = StoreConfiguration()
+        let others = [(one, "is named twice"), (folder.path + "/./one", "are one drive"), (link, "are one drive")]
+        for (other, words) in others {
+            settings.data = [one, folder.path + "/two", other]
+            let error = #expect(throws: OperatorError.self) { try settings.check() }
+            #expect(error?.what.hasSuffix(words) == true, "\(error?.description ?? "accepted")")
+        }
+        settings.data = [one, folder.path + "/two"]
+        try settings.check()
+    }
+
     @Test func anUnknownSettingIsRefusedWithTheNearest() {
         var settings = StoreConfiguration()
         let error = #expect(throws: OperatorError.self) {

@@ -173,13 +173,22 @@ public struct StoreConfiguration: NamedSettings, Sendable, Equatable {
         guard data.count <= DriveIdentity.countMax else {
             throw OperatorError("more than \(DriveIdentity.countMax) drives", at: "--data")
         }
+        var named: [String: String] = [:]
+        for path in data {
+            let real = URL(fileURLWithPath: path).resolvingSymlinksInPath().path
+            if let other = named.updateValue(path, forKey: real) {
+                throw OperatorError(
+                    other == path ? "\(path) is named twice" : "\(other) and \(path) are one drive", at: "--data",
+                    remedy: "name each drive once")
+            }
+        }
         guard extent % (64 << 10) == 0 else {
             throw OperatorError("`extent` is \(extent) bytes, not a multiple of 64 KiB", at: "--extent")
         }
         guard payloadMax <= 64 * extent else {
             throw OperatorError(
                 "`payloadMax` is \(ByteSize.text(payloadMax)), more than 64 extents of \(ByteSize.text(extent))",
-                at: "--payload-max")
+                at: "--payload-max", remedy: "lower it, or format with a larger `extent`")
         }
         try checkMemory(extentBytes: extent)
         guard !listen.isEmpty || !tlsListen.isEmpty || rdma.isOn else {
