@@ -16,6 +16,7 @@ extension StoreDecisions {
         var pinned = used
         var leaving = 0
         var indexed = 0
+        var scoped: [UInt32: UInt32] = [:]
         var shared = 0
         for drive in drives.indices {
             var taken = 0
@@ -29,7 +30,8 @@ extension StoreDecisions {
                 if record.state == .free { continue }
                 taken += 1
                 if record.state == .continuation { continue }
-                let namespace = Int(scopes[Int(record.scope)].namespace)
+                scoped[record.scope, default: 0] += 1
+                let namespace = Int(scopes[record.scope].namespace)
                 let count = extentCount(Int(record.payloadBytes))
                 used[namespace] += count * settings.extentBytes
                 if record.flags.contains(.isShared) { shared += count }
@@ -56,6 +58,7 @@ extension StoreDecisions {
         if indexed != objects.count { return "the index has \(objects.count) names for \(indexed) objects" }
         if leaving != leavingExtents { return "\(leaving) extents leave, \(leavingExtents) are awaited" }
         if shared != sharedExtents { return "\(shared) extents are shared, \(sharedExtents) are counted" }
+        if let broken = scopes.audit(scoped) { return broken }
         for namespace in namespaces {
             let index = Int(namespace.number)
             if used[index] != namespace.usedBytes {

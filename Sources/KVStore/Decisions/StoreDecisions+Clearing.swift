@@ -66,7 +66,7 @@ extension StoreDecisions {
     private mutating func clear(_ number: UInt32, of namespace: UInt16?) {
         let record = objects[number]
         guard record.state == .present || record.state == .leaving else { return }
-        if let namespace, scopes[Int(record.scope)].namespace != namespace { return }
+        if let namespace, scopes[record.scope].namespace != namespace { return }
         if record.state == .present {
             guard !record.flags.contains(.isPinned) else { return }
             guard record.flags.contains(.isVolatile) || drives[drive(of: number)].isWritable else {
@@ -86,7 +86,7 @@ extension StoreDecisions {
     /// A tombstone is queued: a namespace that is being deleted waits for each of its own, those of puts included that
     /// end after its records were looked at.
     mutating func awaitTombstone(of number: UInt32) {
-        guard let order = clearing, order.deletes, order.namespace == scopes[Int(objects[number].scope)].namespace
+        guard let order = clearing, order.deletes, order.namespace == scopes[objects[number].scope].namespace
         else { return }
         clearing?.awaited.insert(number)
     }

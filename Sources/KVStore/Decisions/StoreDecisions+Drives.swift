@@ -162,7 +162,7 @@ extension StoreDecisions {
         let count = extentCount(Int(objects[number].payloadBytes))
         objects[number].flags.insert(.isAwaited)
         leavingExtents += count
-        namespaces[Int(scopes[Int(objects[number].scope)].namespace)].leavingBytes += count * settings.extentBytes
+        namespaces[Int(scopes[objects[number].scope].namespace)].leavingBytes += count * settings.extentBytes
         if objects[number].flags.contains(.isErased) {
             free(number)
         } else {
@@ -220,6 +220,7 @@ extension StoreDecisions {
         }
         drives[drive].extents.release(list)
         uncount(record, list.count)
+        scopes.release(record.scope)
         output.append(.drive(drive, .discard(list)))
         roomCameFree = true
     }
@@ -239,13 +240,13 @@ extension StoreDecisions {
         guard objects[number].flags.contains(.isAwaited) else { return }
         objects[number].flags.remove(.isAwaited)
         leavingExtents -= count
-        let namespace = Int(scopes[Int(objects[number].scope)].namespace)
+        let namespace = Int(scopes[objects[number].scope].namespace)
         namespaces[namespace].leavingBytes -= count * settings.extentBytes
     }
 
     mutating func uncount(_ record: ObjectRecord, _ count: Int) {
         if record.flags.contains(.isShared) { sharedExtents -= count }
-        namespaces[Int(scopes[Int(record.scope)].namespace)].usedBytes -= count * settings.extentBytes
+        namespaces[Int(scopes[record.scope].namespace)].usedBytes -= count * settings.extentBytes
     }
 
     /// An object on a drive that was given up: its name is free again, its extents are not.
@@ -262,7 +263,7 @@ extension StoreDecisions {
     /// Keeps the counts of what can be found.
     mutating func count(_ number: UInt32, isPresent: Bool) {
         let record = objects[number]
-        let namespace = Int(scopes[Int(record.scope)].namespace)
+        let namespace = Int(scopes[record.scope].namespace)
         let sign = isPresent ? 1 : -1
         namespaces[namespace].presentCount += sign
         namespaces[namespace].presentBytes += sign * Int(record.payloadBytes)

@@ -112,7 +112,7 @@ extension StoreDecisions {
             let number = UInt32(sweep.cursor)
             sweep.cursor += 1
             guard isEvictable(number) else { continue }
-            if let namespace = sweep.namespace, scopes[Int(objects[number].scope)].namespace != namespace { continue }
+            if let namespace = sweep.namespace, scopes[objects[number].scope].namespace != namespace { continue }
             sweep.least.offer(number, worth: worth(of: number))
         }
         guard sweep.cursor == objects.extentCount else {
@@ -149,7 +149,7 @@ extension StoreDecisions {
 
     /// Whether the retention of its namespace has passed.
     func isExpired(_ record: ObjectRecord) -> Bool {
-        let retention = namespaces[Int(scopes[Int(record.scope)].namespace)].policy.retentionSeconds
+        let retention = namespaces[Int(scopes[record.scope].namespace)].policy.retentionSeconds
         return retention > 0 && Int(second &- record.touched) > retention
     }
 

@@ -66,7 +66,7 @@ extension StoreDecisions {
         while place < end, page.count < limit {
             let number = UInt32(place)
             place += 1
-            guard isPresent(number), scopes[Int(objects[number].scope)].namespace == namespace else { continue }
+            guard isPresent(number), scopes[objects[number].scope].namespace == namespace else { continue }
             let flags = objects[number].flags
             page.append(
                 ListedObject(

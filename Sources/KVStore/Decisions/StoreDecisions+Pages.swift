@@ -54,7 +54,7 @@ extension StoreDecisions {
         let end = place + min(Self.recordsAListing, max(0, objects.extentCount - place))
         while place < end, page.count < Self.entriesAPage, bytes < Self.bytesAPage {
             if let held = pins[UInt32(place)] {
-                let namespace = scopes[Int(objects[UInt32(place)].scope)].namespace
+                let namespace = scopes[objects[UInt32(place)].scope].namespace
                 add(held, namespace, isDangling: false, to: &page, &bytes)
             }
             place += 1

@@ -191,7 +191,7 @@ extension StoreDecisions {
 
     private mutating func unpinObject(_ number: UInt32) {
         objects[number].flags.remove(.isPinned)
-        let namespace = Int(scopes[Int(objects[number].scope)].namespace)
+        let namespace = Int(scopes[objects[number].scope].namespace)
         let bytes = extentCount(Int(objects[number].payloadBytes)) * settings.extentBytes
         namespaces[namespace].pinnedBytes -= bytes
     }
@@ -201,7 +201,7 @@ extension StoreDecisions {
     /// The object goes in spite of its pins (damaged, or its drive failed): they are listed as dangling.
     mutating func loosenPins(of number: UInt32) {
         guard let held = pins.removeValue(forKey: number) else { return }
-        let namespace = scopes[Int(objects[number].scope)].namespace
+        let namespace = scopes[objects[number].scope].namespace
         for pin in held { danglingPins[PinnedName(namespace: namespace, name: pin.name), default: []].append(pin) }
         unpinObject(number)
     }
@@ -244,7 +244,7 @@ extension StoreDecisions {
         nextPinExpiry = .distantFuture
         var ended: [(PinnedName, StorePin)] = []
         for (number, held) in pins {
-            let namespace = scopes[Int(objects[number].scope)].namespace
+            let namespace = scopes[objects[number].scope].namespace
             for pin in held where pin.expires > 0 {
                 if pin.expires <= wallSecond {
                     ended.append((PinnedName(namespace: namespace, name: pin.name), pin))

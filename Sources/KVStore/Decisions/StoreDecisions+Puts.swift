@@ -87,11 +87,8 @@ extension StoreDecisions {
     /// Reserves what a put needs and asks for its payload; lets it wait, or refuses it.
     mutating func startPut(_ index: UInt32) {
         let put = operations[Int(index)]
-        guard let scope = scope(put.namespace, put.name, makes: true) else {
-            endPut(index, .overBudget)
-            return
-        }
-        if let number = objects.find(put.name.key.short, scope: scope) {
+        let scope = ObjectScope(namespace: put.namespace, put.name)
+        if let known = scopes.number(of: scope), let number = objects.find(put.name.key.short, scope: known) {
             if objects[number].state == .present {
                 // On a failed drive: the name must go before it can be stored elsewhere.
                 guard isPresent(number) else {
@@ -127,8 +124,11 @@ extension StoreDecisions {
     }
 
     /// Takes extents, a buffer, quota and wear for a put; all of them or nothing.
-    private mutating func reserve(for index: UInt32, _ scope: UInt32) -> Shortage? {
+    private mutating func reserve(for index: UInt32, _ scope: ObjectScope) -> Shortage? {
         let put = operations[Int(index)]
+        guard scopes.hasRoom(for: scope) else {
+            return .never("the namespace has objects of more different groups and shards than the store has room for")
+        }
         let count = extentCount(put.payloadBytes)
         let bytes = count * settings.extentBytes
         let namespace = Int(put.namespace)
@@ -173,8 +173,9 @@ extension StoreDecisions {
     }
 
     /// Gives an object's extents their records and its name a place in the index; counts its bytes.
-    mutating func enter(_ list: ExtentList, on drive: Int, key: BlockKey, scope: UInt32) -> UInt32 {
+    mutating func enter(_ list: ExtentList, on drive: Int, key: BlockKey, scope: ObjectScope) -> UInt32 {
         let base = drives[drive].base
+        let scope = scopes.retain(scope)
         let number = base + list[0]
         for place in 0..<list.count {
             let next = place + 1 < list.count ? base + list[place + 1] : ObjectRecord.none
@@ -183,7 +184,7 @@ extension StoreDecisions {
                 uses: 0, state: place == 0 ? .writing : .continuation, flags: [], readers: 0)
         }
         objects.enter(number)
-        namespaces[Int(scopes[Int(scope)].namespace)].usedBytes += list.count * settings.extentBytes
+        namespaces[Int(scopes[scope].namespace)].usedBytes += list.count * settings.extentBytes
         return number
     }
 

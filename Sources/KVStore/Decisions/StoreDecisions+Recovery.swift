@@ -75,13 +75,14 @@ extension StoreDecisions {
                 StoreNamespace(number: namespace, name: "", digest: object.namespace, policy: NamespacePolicy()))
             namespaceByDigest[object.namespace] = namespace
         }
-        guard let scope = scope(namespace, object.name, makes: true), object.payloadBytes > 0,
+        let scope = ObjectScope(namespace: namespace, object.name)
+        guard scopes.hasRoom(forRecovered: scope), object.payloadBytes > 0,
             extentCount(object.payloadBytes) == object.extents.count
         else {
             dropRecovered(object.extents, drive)
             return true
         }
-        if let twin = objects.find(object.name.key.short, scope: scope) {
+        if let known = scopes.number(of: scope), let twin = objects.find(object.name.key.short, scope: known) {
             recovery.erased += 1
             // The later put was acknowledged after the earlier one's tombstone was asked for: the higher one wins.
             guard generations[Int(twin)] < object.generation else {
@@ -143,16 +144,16 @@ extension StoreDecisions {
         var list = ExtentList()
         list.append(number - drives[drive].base)
         guard drives[drive].extents.claim(list) else { return }
-        let scope = ownScope()
+        let scope = scopes.retain(ownScope())
         objects[number] = ObjectRecord(
             key: BlockKey(high: 0, low: 0), payloadChecksum: 0, payloadBytes: 1, next: ObjectRecord.none, touched: 0,
             scope: scope, depth: 0, uses: 0, state: .leaving, flags: [], readers: 0)
-        namespaces[Int(scopes[Int(scope)].namespace)].usedBytes += settings.extentBytes
+        namespaces[Int(scopes[scope].namespace)].usedBytes += settings.extentBytes
         toErase.append(number)
     }
 
     /// The scope of extents that are nobody's and not free.
-    private mutating func ownScope() -> UInt32 {
+    private mutating func ownScope() -> ObjectScope {
         let digest = StoreNamespace.digest(of: "")
         let namespace: UInt16
         if let known = namespaceByDigest[digest] {
@@ -162,9 +163,7 @@ extension StoreDecisions {
             namespaces.append(StoreNamespace(number: namespace, name: "", digest: digest, policy: NamespacePolicy()))
             namespaceByDigest[digest] = namespace
         }
-        // There is room for it beyond all that peers' names may take.
-        let scope = ObjectScope(namespace: namespace, ObjectName(.none))
-        return scopeNumbers[scope] ?? enter(scope)
+        return ObjectScope(namespace: namespace, ObjectName(.none))
     }
 
     /// The scans are done: recency is guessed from generations, pins are put back, and what must go is erased.

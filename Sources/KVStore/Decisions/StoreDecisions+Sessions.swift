@@ -4,9 +4,6 @@ import KVModel
 import KVTransport
 
 extension StoreDecisions {
-    /// Different (namespace, group, shard, shard count) at once.
-    static var scopesMax: Int { 1 << 20 }
-
     mutating func take(_ event: SessionEvent) {
         switch event {
         case .opened(let session, let peer):
@@ -97,26 +94,10 @@ extension StoreDecisions {
 
     // MARK: Names
 
-    /// The number of a scope. Nil when it has none and `makes` is false, or too many have one.
-    @inline(__always)
-    mutating func scope(_ namespace: UInt16, _ name: ObjectName, makes: Bool) -> UInt32? {
-        let scope = ObjectScope(namespace: namespace, name)
-        if let known = scopeNumbers[scope] { return known }
-        guard makes, scopes.count < Self.scopesMax else { return nil }
-        return enter(scope)
-    }
-
-    /// Gives a scope its number.
-    mutating func enter(_ scope: ObjectScope) -> UInt32 {
-        let number = UInt32(scopes.count)
-        scopes.append(scope)
-        scopeNumbers[scope] = number
-        return number
-    }
-
     /// The object of this name that readers may have.
     mutating func present(_ namespace: UInt16, _ name: ObjectName) -> UInt32? {
-        guard let scope = scope(namespace, name, makes: false), let number = objects.find(name.key.short, scope: scope)
+        guard let scope = scopes.number(of: ObjectScope(namespace: namespace, name)),
+            let number = objects.find(name.key.short, scope: scope)
         else { return nil }
         return isPresent(number) ? number : nil
     }
@@ -135,7 +116,7 @@ extension StoreDecisions {
             while end < names.count, names[end].group == first.group, names[end].shard == first.shard,
                 names[end].shardCount == first.shardCount
             { end += 1 }
-            if let scope = scope(namespace, first, makes: false) {
+            if let scope = scopes.number(of: ObjectScope(namespace: namespace, first)) {
                 var place = start
                 while place < end {
                     let count = min(16, end - place)
@@ -177,7 +158,7 @@ extension StoreDecisions {
     }
 
     mutating func tell(_ number: UInt32, isAdded: Bool) {
-        let scope = scopes[Int(objects[number].scope)]
+        let scope = scopes[objects[number].scope]
         guard let listeners = subscribers[scope.namespace], !listeners.isEmpty else { return }
         let name = name(of: number)
         changes[scope.namespace, default: NamespaceChanges()].add(name, isAdded: isAdded)
@@ -186,7 +167,7 @@ extension StoreDecisions {
     /// The name of an object as memory knows it: the first 128 bits of its key, zeros behind.
     func name(of number: UInt32) -> ObjectName {
         let record = objects[number]
-        let scope = scopes[Int(record.scope)]
+        let scope = scopes[record.scope]
         return ObjectName(
             FullKey(record.key.high.byteSwapped, record.key.low.byteSwapped, 0, 0), group: scope.group,
             shard: scope.shard, shardCount: scope.shardCount)

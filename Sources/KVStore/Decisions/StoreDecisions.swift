@@ -99,8 +99,7 @@ public struct StoreDecisions: ~Copyable {
     var namespaces: [StoreNamespace] = []
     var namespaceByName: [String: UInt16] = [:]
     var namespaceByDigest: [UInt64: UInt16] = [:]
-    var scopes: [ObjectScope] = []
-    var scopeNumbers: [ObjectScope: UInt32] = [:]
+    var scopes = ScopeTable()
     var nextIncarnation: UInt32 = 1
     /// Names whose settings are at the catalogue, and the changes of them that wait.
     var settingChanges: [String: [(RequestID, PolicyChange)]] = [:]
