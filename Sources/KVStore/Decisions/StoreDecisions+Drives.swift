@@ -111,7 +111,8 @@ extension StoreDecisions {
             cameFree(at: drive)
             if tag & Self.erasureBit != 0 {
                 // The tombstone may or may not be there: the extents wait for the next start's scan.
-                quarantine(UInt32(truncatingIfNeeded: tag))
+                let number = UInt32(truncatingIfNeeded: tag)
+                if foreignHeaders.removeValue(forKey: number) == nil { quarantine(number) }
             } else {
                 let index = operation(of: tag)
                 if operations[Int(index)].kind == .put { releasedWrite(index) } else { releasedRead(index) }
@@ -187,6 +188,11 @@ extension StoreDecisions {
 
     private mutating func erased(_ number: UInt32, _ outcome: FlashOutcome) {
         erasuresAtDrives -= 1
+        if let object = foreignHeaders[number] {
+            erasedForeign(number, in: object, outcome)
+            sendErasures()
+            return
+        }
         switch outcome {
         case .done:
             totals.erased += 1
@@ -201,6 +207,26 @@ extension StoreDecisions {
             endWaitFor(number, extentCount(Int(objects[number].payloadBytes)))
         }
         sendErasures()
+    }
+
+    /// Erases the page of an extent that another object has: a header that outlived its data. No header is written there
+    /// while the object is there.
+    mutating func eraseHeader(_ number: UInt32, keeping object: UInt32) {
+        foreignHeaders[number] = object
+        objects[object].readers += 1
+        erasures.append(number)
+        sendErasures()
+    }
+
+    private mutating func erasedForeign(_ number: UInt32, in object: UInt32, _ outcome: FlashOutcome) {
+        if outcome == .done {
+            totals.erased += 1
+        } else {
+            // The page may be a header still when the object has gone: its extents wait for the next start's scan.
+            objects[object].flags.insert(.isDamaged)
+        }
+        if outcome != .overdue { foreignHeaders[number] = nil }
+        endLease(object)
     }
 
     /// Gives an object's extents back if nothing keeps them.

@@ -40,18 +40,13 @@ extension StoreDecisions {
             recovery.erased += 1
             contested.removeAll { $0.drive == drive && $0.object.extents[0] == first }
             let number = drives[drive].base + first
-            guard objects[number].state == .present else {
-                eraseUnknown(number)
-                return
-            }
-            forgetRecovered(number)
-            keepFirstExtent(of: number)
+            // Its extents are a newer object's or nobody's, the one of its header included.
+            if objects[number].state == .present || objects[number].state == .leaving { dissolve(number) }
+            outlived.insert(number)
         case .damaged(let extent):
             recovery.erased += 1
-            let number = drives[drive].base + extent
-            // An extent in the middle of an object may have an old, damaged header; the object is fine.
-            guard objects[number].state == .free else { return }
-            eraseUnknown(number)
+            // It may be in the middle of an object that is still to come, and means nothing to that.
+            damagedHeaders.append(drives[drive].base + extent)
         }
     }
 
@@ -125,17 +120,40 @@ extension StoreDecisions {
         toErase.append(number)
     }
 
-    /// Of an object that is void only the first extent is its header's: the others belong to a newer one, or to nobody.
-    private mutating func keepFirstExtent(of number: UInt32) {
+    /// What was entered is no object after all, nor on its way out: its extents are free for whom they belong to.
+    private mutating func dissolve(_ number: UInt32) {
+        let record = objects[number]
         let drive = drive(of: number)
         let list = extents(of: number)
-        for place in 1..<max(1, list.count) {
-            objects[drives[drive].base + list[place]].state = .free
-            drives[drive].extents.release(list[place])
+        if record.state == .present {
+            count(number, isPresent: false)
+            objects.leave(number)
+            generations[Int(number)] = 0
+        } else {
+            toErase.removeAll { $0 == number }
         }
-        uncount(objects[number], list.count - 1)
-        objects[number].next = ObjectRecord.none
-        objects[number].payloadBytes = 1
+        for place in 0..<list.count { objects[drives[drive].base + list[place]].state = .free }
+        drives[drive].extents.release(list)
+        uncount(record, list.count)
+        scopes.release(record.scope)
+    }
+
+    /// Erases the headers that outlived their data, now that every object has its extents. A page in the middle of an object
+    /// means nothing to it, and would be a header again when the object is gone: the object is kept from leaving until the
+    /// page is erased.
+    private mutating func eraseOutlived() {
+        let inObjects = outlived.filter { objects[$0].state != .free }
+        for number in outlived.sorted() where !inObjects.contains(number) { eraseUnknown(number) }
+        outlived = []
+        guard !inObjects.isEmpty else { return }
+        for first in 0..<UInt32(objects.extentCount) {
+            guard objects[first].state == .present || objects[first].state == .leaving else { continue }
+            var extent = objects[first].next
+            while extent != ObjectRecord.none {
+                if inObjects.contains(extent) { eraseHeader(extent, keeping: first) }
+                extent = objects[extent].next
+            }
+        }
     }
 
     /// A header without an object: its extent is taken until the header is erased. It is the store's own.
@@ -175,6 +193,9 @@ extension StoreDecisions {
         nextGeneration = max(nextGeneration, generationMax + 1)
         for (object, drive) in contested where !recover(object, from: drive) { dropRecovered(object.extents, drive) }
         contested = []
+        eraseOutlived()
+        for number in damagedHeaders where objects[number].state == .free { eraseUnknown(number) }
+        damagedHeaders = []
         // Older writes count as older uses, spread over the hour before the start.
         let span = Double(max(1, nextGeneration - min(oldestGeneration, nextGeneration)))
         for number in generations.indices where generations[number] > 0 {

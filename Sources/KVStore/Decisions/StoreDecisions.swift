@@ -160,6 +160,12 @@ public struct StoreDecisions: ~Copyable {
     var contested: [(object: FlashObject, drive: Int)] = []
     var oldestGeneration = UInt64.max
     var toErase: [UInt32] = []
+    /// Extents whose headers cannot be believed.
+    var damagedHeaders: [UInt32] = []
+    /// Extents whose headers outlived their data.
+    var outlived: Set<UInt32> = []
+    /// Those of them that are in the middle of an object, which is kept from leaving until their headers are erased.
+    var foreignHeaders: [UInt32: UInt32] = [:]
     var recovery = RecoverySummary()
     var startedAt = Instant.zero
     var now = Instant.zero
