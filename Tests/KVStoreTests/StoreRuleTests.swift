@@ -322,6 +322,28 @@ import Testing
         #expect(world.store.status().objects == 0)
     }
 
+    /// A start guesses when a block was used last; retention does not believe that guess.
+    @Test func retentionOfWhatAStartFoundBeginsWithTheStart() throws {
+        var world = try ScriptedStore(seed: 12)
+        var policy = NamespacePolicy()
+        policy.retentionSeconds = 600
+        world.set("n", policy)
+        let handle = world.open("n")
+        for number in 1...8 { _ = world.put(handle, name(number), token: UInt64(number)) }
+        world.runUntilQuiet()
+        world.now = world.now + Duration(seconds: 1)
+        try world.crash()
+        #expect(world.recovered?.objects == 8)
+        world.now = world.now + Duration(seconds: 580)
+        for _ in 0..<10 { world.step() }
+        #expect(world.store.status().objects == 8, "written some 590 seconds ago")
+        world.now = world.now + Duration(seconds: 40)
+        for _ in 0..<10 { world.step() }
+        world.runUntilQuiet()
+        #expect(world.store.status().objects == 0)
+        #expect(world.complaint == nil)
+    }
+
     @Test func wearSteersAdmission() throws {
         var world = try ScriptedStore(seed: 13) { $0.writeBytesPerDay = 24 * 8 * ScriptedStore.extentBytes }
         let handle = world.open("n")

@@ -147,10 +147,11 @@ extension StoreDecisions {
         return (isKeptApart ? 1 << 63 : 0) | worth
     }
 
-    /// Whether the retention of its namespace has passed.
+    /// Whether the retention of its namespace has passed. When a block was used before the start is a guess that serves the order
+    /// of evictions: nobody knows that it was not used, so its retention begins with the start.
     func isExpired(_ record: ObjectRecord) -> Bool {
         let retention = namespaces[Int(scopes[record.scope].namespace)].policy.retentionSeconds
-        return retention > 0 && Int(second &- record.touched) > retention
+        return retention > 0 && Int(second &- max(record.touched, StoreRanking.second(of: startedAt))) > retention
     }
 
     // MARK: Retention
