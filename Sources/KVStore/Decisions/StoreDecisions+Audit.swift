@@ -72,7 +72,8 @@ extension StoreDecisions {
         }
         let lent = operations.filter { $0.kind != .none && $0.buffer != ObjectRecord.none }.count
         if lent == 0, buffers.lentFrames != 0 { return "buffers leak" }
-        if pinCount != pins.values.reduce(0, { $0 + $1.count }) + danglingPins.values.reduce(0, { $0 + $1.count }) {
+        let held = pins.values.reduce(0) { $0 + $1.count } + danglingPins.values.reduce(0) { $0 + $1.count }
+        if pinRoom.count != held {
             return "pins are miscounted"
         }
         return nil

@@ -22,7 +22,7 @@ extension StoreDecisions {
             namespaces: shown.map(\.status), namespaceCount: shown.count, nextNamespace: 0,
             memoryBytes: buffers.frameCount * buffers.frameBytes, memoryCopies: buffers.copyCount,
             memoryLentBytes: buffers.lentFrames * buffers.frameBytes, requestsInFlight: operationCount,
-            requestsWaiting: waiting.count, sessions: sessions.count, pins: pinCount,
+            requestsWaiting: waiting.count, sessions: sessions.count, pins: pinRoom.count,
             danglingPins: danglingPins.values.reduce(0) { $0 + $1.count }, scrubPasses: scrub.passes,
             uptimeSeconds: (now - startedAt).seconds,
             totals: Dictionary(uniqueKeysWithValues: StoreTotals.fields.map { ($0.name, totals[keyPath: $0.path]) }))

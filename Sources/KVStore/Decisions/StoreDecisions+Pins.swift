@@ -10,6 +10,8 @@ struct StorePin: Equatable {
     var expires: Int64
     /// The object's whole name, which memory keeps for pinned objects only.
     var name: ObjectName
+    /// Which request made or renewed it; 0 for one of an earlier start. What ends one leaves a renewal of it alone.
+    var serial: UInt64 = 0
 }
 
 /// The name of a pinned object, found or not: by the 128 bits that the table compares, so that a pin made from a
@@ -33,7 +35,7 @@ enum CatalogueWork {
     /// Answers a request to pin; what was marked is unmarked if it failed.
     case pinned(RequestID, [Status], marked: [(PinnedName, StorePin)])
     /// Takes pins away and answers.
-    case unpinned(RequestID, [Status], [(PinnedName, String)])
+    case unpinned(RequestID, [Status], [(PinnedName, StorePin)])
     /// Settings hold from now on; those that wait to change them further go on.
     case set(RequestID, name: String, NamespacePolicy)
     /// A namespace without blocks is gone; if it failed it is there again.
@@ -62,13 +64,13 @@ extension StoreDecisions {
         case .deleted(let request, let number, let removed): endDeleting(request, number, removed, succeeded)
         case .pinned(let request, var statuses, let marked):
             if !succeeded {
-                for (pinned, pin) in marked { unmark(pinned, owner: pin.owner) }
+                for (pinned, pin) in marked { unmark(pinned, pin) }
                 statuses = statuses.map { $0 == .ok ? .failed : $0 }
             }
             reply(request, .ok, .statuses(statuses))
-        case .unpinned(let request, var statuses, let names):
+        case .unpinned(let request, var statuses, let pins):
             if succeeded {
-                for (pinned, owner) in names { unmark(pinned, owner: owner) }
+                for (pinned, pin) in pins { unmark(pinned, pin) }
             } else {
                 statuses = statuses.map { $0 == .ok ? .failed : $0 }
             }
@@ -93,11 +95,12 @@ extension StoreDecisions {
             return
         }
         let expires = lifetimeSeconds == 0 ? 0 : wallSecond + Int64(lifetimeSeconds)
+        let serial = takeTicket()
         var statuses: [Status] = []
         var marked: [(PinnedName, StorePin)] = []
         var records: [PinRecord] = []
         for name in names {
-            let pin = StorePin(owner: owner, expires: expires, name: name)
+            let pin = StorePin(owner: owner, expires: expires, name: name, serial: serial)
             let pinned = PinnedName(namespace: namespace, name: name)
             let isRenewal = present(namespace, name).flatMap { pins[$0] }?.contains { $0.owner == owner } ?? false
             let status = mark(pinned, pin)
@@ -133,21 +136,21 @@ extension StoreDecisions {
                 return .overBudget
             }
         }
-        guard pinCount < settings.pinCountMax, held.count < Self.ownersMax else { return .overBudget }
+        guard pinRoom.hasPlace(for: pinned.namespace), held.count < Self.ownersMax else { return .overBudget }
         if held.isEmpty {
             namespaces[namespace].pinnedBytes += bytes
             objects[number].flags.insert(.isPinned)
         }
         held.append(pin)
         pins[number] = held
-        pinCount += 1
+        pinRoom.take(for: pinned.namespace)
         notePinExpiry(pin)
         return .ok
     }
 
     mutating func unpin(_ request: RequestID, _ namespace: UInt16, _ names: [ObjectName], _ owner: String) {
         var statuses: [Status] = []
-        var found: [(PinnedName, String)] = []
+        var found: [(PinnedName, StorePin)] = []
         var records: [PinRecord] = []
         for name in names {
             let pinned = PinnedName(namespace: namespace, name: name)
@@ -156,7 +159,7 @@ extension StoreDecisions {
                 continue
             }
             statuses.append(.ok)
-            found.append((pinned, owner))
+            found.append((pinned, pin))
             records.append(record(of: pinned, pin))
         }
         guard !records.isEmpty else {
@@ -172,19 +175,20 @@ extension StoreDecisions {
         return pins[number]?.first { $0.owner == owner }
     }
 
-    /// Takes one owner's pin away, wherever it is.
-    private mutating func unmark(_ pinned: PinnedName, owner: String) {
-        if var held = danglingPins[pinned], let place = held.firstIndex(where: { $0.owner == owner }) {
+    /// Takes one owner's pin away, wherever it is, unless it was renewed.
+    private mutating func unmark(_ pinned: PinnedName, _ pin: StorePin) {
+        func isIt(_ other: StorePin) -> Bool { other.owner == pin.owner && other.serial == pin.serial }
+        if var held = danglingPins[pinned], let place = held.firstIndex(where: isIt) {
             held.remove(at: place)
             danglingPins[pinned] = held.isEmpty ? nil : held
-            pinCount -= 1
+            pinRoom.giveBack(of: pinned.namespace)
             return
         }
         guard let number = present(pinned.namespace, pinned.name), var held = pins[number],
-            let place = held.firstIndex(where: { $0.owner == owner })
+            let place = held.firstIndex(where: isIt)
         else { return }
         held.remove(at: place)
-        pinCount -= 1
+        pinRoom.giveBack(of: pinned.namespace)
         pins[number] = held.isEmpty ? nil : held
         if held.isEmpty { unpinObject(number) }
     }
@@ -211,17 +215,17 @@ extension StoreDecisions {
         guard !danglingPins.isEmpty else { return }
         let pinned = PinnedName(namespace: namespace, name: name)
         guard let held = danglingPins.removeValue(forKey: pinned) else { return }
-        pinCount -= held.count
+        pinRoom.giveBack(held.count, of: namespace)
         for pin in held where mark(pinned, pin) != .ok {
             danglingPins[pinned, default: []].append(pin)
-            pinCount += 1
+            pinRoom.take(for: namespace)
         }
     }
 
     /// A namespace is gone, and with it the pins of blocks that it had not.
     mutating func forgetDanglingPins(of namespace: UInt16) {
         for (pinned, held) in danglingPins where pinned.namespace == namespace {
-            pinCount -= held.count
+            pinRoom.giveBack(held.count, of: namespace)
             danglingPins[pinned] = nil
         }
     }
@@ -262,7 +266,7 @@ extension StoreDecisions {
         // What the dictionaries' order decides must not show: the same events give the same commands.
         let ordered = ended.map { (record(of: $0.0, $0.1), $0) }
             .sorted { ($0.0.namespace, $0.0.key, $0.0.owner) < ($1.0.namespace, $1.0.key, $1.0.owner) }
-        for (_, pin) in ordered { unmark(pin.0, owner: pin.1.owner) }
+        for (_, pin) in ordered { unmark(pin.0, pin.1) }
         commit(.removePins(ordered.map(\.0)), .quiet)
     }
 
@@ -283,7 +287,7 @@ extension StoreDecisions {
         let pin = StorePin(owner: record.owner, expires: record.expires, name: name)
         if mark(pinned, pin) == .ok { return }
         danglingPins[pinned, default: []].append(pin)
-        pinCount += 1
+        pinRoom.take(for: namespace)
         notePinExpiry(pin)
     }
 }

@@ -132,7 +132,7 @@ public struct StoreDecisions: ~Copyable {
 
     var pins: [UInt32: [StorePin]] = [:]
     var danglingPins: [PinnedName: [StorePin]] = [:]
-    var pinCount = 0
+    var pinRoom: SharedRoom
     var nextPinExpiry = Instant.distantFuture
     var catalogueWork: [UInt64: CatalogueWork] = [:]
     var nextTicket: UInt64 = 1
@@ -188,6 +188,7 @@ public struct StoreDecisions: ~Copyable {
             perDay > 0 ? WriteBudgetConfiguration(bytesPerDay: perDay, burstBytes: perDay / 24) : nil)
         buffers = BufferTable(byteCount: settings.memoryBytes, frameBytes: settings.extentBytes)
         operations = Array(repeating: StoreOperation(), count: settings.operationCountMax)
+        pinRoom = SharedRoom(places: settings.pinCountMax, namespaces: Self.namespacesMax)
         self.settings = settings
         operators = settings.operators
         self.now = now
