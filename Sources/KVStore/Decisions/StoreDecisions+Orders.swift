@@ -59,6 +59,10 @@ extension StoreDecisions {
     /// A page of the namespace's objects in the order of their numbers. A page may be empty and not the last: only so
     /// many records are looked at in one turn.
     mutating func list(_ request: RequestID, _ namespace: UInt16, _ cursor: UInt64, _ countMax: UInt32) {
+        guard countMax > 0 else {
+            reply(request, .invalid, why: "a page of no objects")
+            return
+        }
         var page: [ListedObject] = []
         let limit = Int(min(countMax, 4096))
         var place = Int(clamping: cursor)

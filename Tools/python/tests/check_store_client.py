@@ -123,6 +123,8 @@ with connect() as store, connect() as listener:
         expect({each.name.key[:16] for each in listed if each.is_pinned} == {names[0].key[:16]}, "one is pinned")
         expect(all(each.is_restart_safe for each in listed), "all are restart-safe")
         expect(sum(each.payload_bytes for each in listed) == sum(map(len, blocks)) - 7, "lengths are told")
+    empty = wire.list_body(0, 0)
+    refuses(Status.INVALID, lambda: store._ask(Operation.LIST, empty, demo), "a page of no objects is refused")
     described = store.describe(demo, names[0])
     expect(described is not None and described["payloadBytes"] == 1, "one is described")
     expect(described["payloadChecksum"] == f"{crc64(blocks[0]):016x}", "by its payload's checksum, too")
@@ -162,6 +164,10 @@ closes(wire.frame(Header(Operation.ADDED, namespace=1), wire.names([])))
 closes(wire.frame(Header(Operation.PUT, 1, 1, payload_bytes=1 << 31), wire.put_body(missing, Metadata(), 0, 0)))
 closes(wire.frame(Header(Operation.OPEN_NAMESPACE, 1), b"\x02\x00\xc3\x28"))
 closes(wire.frame(Header(Operation.LOOK_UP, 1, 1), struct.pack("<I", 16_385) + bytes(40 * 16_385)))
+for shard, shards in ((0, 0), (2, 2)):
+    wrong = ObjectName(missing.key, 0, shard, shards)
+    closes(wire.frame(Header(Operation.LOOK_UP, 1, 1), wire.names([wrong])))
+    closes(wire.frame(Header(Operation.PUT, 1, 1, payload_bytes=1), wire.put_body(wrong, Metadata(), 0, 1)) + b"x")
 # Two requests of one number: the first is a put whose payload has not come.
 put = wire.frame(Header(Operation.PUT, 7, 1, payload_bytes=4), wire.put_body(missing, Metadata(), 0, 4))
 with connect() as store:
