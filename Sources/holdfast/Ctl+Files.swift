@@ -86,7 +86,7 @@ extension Ctl {
     struct Get: AsyncParsableCommand {
         static let configuration = CommandConfiguration(abstract: "Gets one object into a file.")
         @Argument(help: "The namespace.") var namespace: String
-        @Argument(help: "The whole key, 64 hexadecimal digits.") var key: String
+        @Argument(help: "The key, 64 hexadecimal digits.") var key: String
         @Argument(help: "The file to write.") var file: String
         @OptionGroup var object: ObjectOptions
         @OptionGroup var to: StoreConnectionOptions

@@ -94,8 +94,8 @@ struct Ctl: AsyncParsableCommand {
             commandName: "ls", abstract: "Lists the objects of a namespace.",
             discussion: """
                 One line an object: key, group, shard, bytes, `p` for pinned, `r` for restart-safe. The store \
-                remembers the first half of each key; the other half is printed as zeros, and all orders but `get` \
-                take such keys. How many --limit left out is said on standard error, and as `leftOut` in JSON.
+                remembers the first half of each key; the other half is printed as zeros, and all orders take \
+                such keys. How many --limit left out is said on standard error, and as `leftOut` in JSON.
                 """)
         @Argument(help: "The namespace.") var namespace: String
         @Option(name: .long, help: ArgumentHelp("How many at most.", valueName: "count")) var limit = 1000

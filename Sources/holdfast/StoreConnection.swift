@@ -35,7 +35,9 @@ struct StoreConnectionOptions: ParsableArguments {
 
     @Option(
         name: .long,
-        help: ArgumentHelp("The name in the store's certificate (default: the address is compared).", valueName: "name")
+        help: ArgumentHelp(
+            "A name that the store's certificate may stand for; one for the address is always taken.", valueName: "name"
+        )
     )
     var tlsName: String?
 
