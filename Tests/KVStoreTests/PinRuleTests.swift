@@ -39,6 +39,25 @@ import Testing
         #expect(world.complaint == nil)
     }
 
+    /// A lease that ends while the store is away is no more when it comes back, in the catalogue neither.
+    @Test func aLeaseThatEndedWhileTheStoreWasAwayLeavesTheCatalogue() throws {
+        var world = try ScriptedStore(seed: 1)
+        world.set("n", policy)
+        let handle = world.open("n")
+        _ = world.put(handle, name(1), token: 2)
+        world.runUntilQuiet()
+        for (owner, seconds) in [("short", 60), ("long", 600)] as [(String, UInt32)] {
+            _ = world.request(.pin(handle, [name(1)], owner: owner, lifetimeSeconds: seconds))
+        }
+        world.runUntilQuiet()
+        world.now = world.now + Duration(seconds: 100)
+        try world.crash()
+        world.runUntilQuiet()
+        #expect(world.store.status().pins == 1)
+        #expect(world.cataloguePins.map(\.owner) == ["long"])
+        #expect(world.complaint == nil)
+    }
+
     /// A store takes so many pins. A namespace that takes all that are in nobody's share leaves the others theirs.
     @Test func oneNamespaceCannotTakeAllPins() throws {
         // Of 8,192 pins half are in nobody's share, and each of 4,096 namespaces has a share of one.

@@ -278,10 +278,16 @@ extension StoreDecisions {
             shard: pinned.name.shard, shardCount: pinned.name.shardCount, owner: pin.owner, expires: pin.expires)
     }
 
-    /// Puts a pin of the catalogue back; called after the scan.
-    mutating func restore(_ record: PinRecord) {
+    /// Puts the pins of the catalogue back, after the scan; those that ended meanwhile leave it.
+    mutating func restore(_ records: [PinRecord]) {
+        let second = wallSecond
+        let ended = records.filter { $0.expires > 0 && $0.expires <= second }
+        for record in records where record.expires <= 0 || record.expires > second { restore(record) }
+        if !ended.isEmpty { commit(.removePins(ended), .quiet) }
+    }
+
+    private mutating func restore(_ record: PinRecord) {
         guard let namespace = namespaceByName[record.namespace], let key = FullKey(text: record.key) else { return }
-        if record.expires > 0, record.expires <= wallSecond { return }
         let name = ObjectName(key, group: record.group, shard: record.shard, shardCount: record.shardCount)
         let pinned = PinnedName(namespace: namespace, name: name)
         let pin = StorePin(owner: record.owner, expires: record.expires, name: name)

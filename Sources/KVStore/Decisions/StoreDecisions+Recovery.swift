@@ -203,7 +203,7 @@ extension StoreDecisions {
             objects[UInt32(number)].touched = second - UInt32(min(3600, 3600 * age))
         }
         generations = []
-        for record in records { restore(record) }
+        restore(records)
         for number in toErase { beginErasure(number) }
         toErase = []
         if settings.scrubBytesPerSecond > 0 { scrub.begin(at: now + Duration(seconds: 1)) }
