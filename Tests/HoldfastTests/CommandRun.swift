@@ -9,14 +9,18 @@ struct CommandRun {
     var errors: String
 
     /// Runs `holdfast` with arguments and standard input. A run that takes longer than `seconds` is ended and fails. With `device`
-    /// the output goes there and is not kept.
+    /// the output goes there and is not kept. `launcher` is a program that is given the command to run; `environment` adds to
+    /// this process' own.
     static func holdfast(
-        _ arguments: [String], input: Data = Data(), to device: String? = nil, seconds: Int = 60
+        _ arguments: [String], input: Data = Data(), to device: String? = nil, seconds: Int = 60,
+        launcher: [String] = [], environment: [String: String] = [:]
     ) throws -> CommandRun {
         let folder = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath().deletingLastPathComponent()
         let process = Process()
-        process.executableURL = folder.appendingPathComponent("holdfast")
-        process.arguments = arguments
+        let command = launcher + [folder.appendingPathComponent("holdfast").path] + arguments
+        process.executableURL = URL(fileURLWithPath: command[0])
+        process.arguments = Array(command.dropFirst())
+        process.environment = ProcessInfo.processInfo.environment.merging(environment) { $1 }
         let scratch = try Scratch()
         // Files, not pipes: a full pipe would need a reader of its own.
         let inputFile = try scratch.file("input", input)

@@ -141,6 +141,65 @@ import Testing
         #expect(away.verdicts["store"] == "warning", "\(away.said)")
     }
 
+    /// What is said of one thing.
+    private func said(_ run: CommandRun, of about: String) throws -> String {
+        let list = try JSONSerialization.jsonObject(with: Data(run.output.utf8)) as? [[String: Any]] ?? []
+        return list.first { $0["about"] as? String == about }.map { "\($0)" } ?? "nothing: \(run.errors)"
+    }
+
+    @Test func fewerFilesThanSessionsAreAWarning() throws {
+        let scratch = try Scratch()
+        let few = ["/bin/sh", "-c", "ulimit -n 60 && exec \"$0\" \"$@\""]
+        // 8 sessions, and 64 files beside them.
+        let store = try CommandRun.holdfast(["doctor", "--config", settings(scratch), "--json"], launcher: few)
+        #expect(try verdicts(store)["open files"] == "warning")
+        #expect(try said(store, of: "open files").contains("60 allowed, 72 wanted for 8 sessions"), "\(store.output)")
+        let enough = try CommandRun.holdfast(["doctor", "--config", settings(scratch), "--json"])
+        #expect(try verdicts(enough)["open files"] == "ok")
+    }
+
+    /// Most containers' filters refuse io_uring, as this one does. A store and an agent's local flash need it, an agent without does
+    /// not.
+    @Test func aRefusedRingIsAProblemForDrivesOnly() throws {
+        let scratch = try Scratch()
+        let filter = try scratch.path(
+            "filtered.py",
+            """
+            import ctypes, os, struct, sys
+
+            # No further privileges; then io_uring_setup, 425 on every processor, fails with EPERM, and all else is allowed.
+            steps = [(0x20, 0, 0, 0), (0x15, 0, 1, 425), (0x06, 0, 0, 0x50001), (0x06, 0, 0, 0x7FFF0000)]
+            code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in steps))
+
+            class Filter(ctypes.Structure):
+                _fields_ = [("count", ctypes.c_ushort), ("steps", ctypes.c_void_p)]
+
+            libc = ctypes.CDLL(None)
+            filter = Filter(len(steps), ctypes.addressof(code))
+            if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, ctypes.byref(filter), 0, 0):
+                sys.exit("the kernel takes no filter")
+            os.execv(sys.argv[1], sys.argv[1:])
+            """)
+        let socket = scratch.folder.appendingPathComponent("s").path
+        let lines = "socket: \(socket)\ndram: 64MiB\nhttp: 127.0.0.1:0\n"
+        func doctor(_ option: String, _ config: String) throws -> CommandRun {
+            try .holdfast(["doctor", option, config, "--json"], launcher: ["/usr/bin/env", "python3", filter])
+        }
+        let store = try doctor("--config", settings(scratch))
+        #expect(store.exitCode == 1, "\(store.errors)")
+        #expect(try verdicts(store)["io_uring"] == "problem")
+        let why = try said(store, of: "io_uring")
+        #expect(why.contains("io_uring is refused") && why.contains("seccomp profile"), "\(why)")
+        let plain = try doctor("--agent-config", scratch.path("agent.yaml", lines))
+        #expect(plain.exitCode == 0, "\(plain.output)\(plain.errors)")
+        #expect(try verdicts(plain)["io_uring"] == "ok")
+        let drive = scratch.folder.appendingPathComponent("blocks").path
+        let local = try doctor(
+            "--agent-config", scratch.path("flash.yaml", lines + "nvme: \(drive)\nnvmeSize: 64MiB\n"))
+        #expect(local.exitCode == 1, "\(local.output)")
+        #expect(try verdicts(local)["io_uring"] == "problem")
+    }
+
     /// What an agent or a store will not take is no advice to lose data, and not `ok` either.
     @Test func aDriveOfAnotherKindIsAProblem() throws {
         let scratch = try Scratch()
