@@ -258,6 +258,41 @@ import Testing
         shell.waitUntilExit()
     }
 
+    /// Two things say that a folder is abandoned: no process has its number, and nobody holds its lock.
+    @Test func foldersThatKilledRunsLeftAreRemoved() throws {
+        let files = FileManager.default
+        let place = try Scratch()
+        func folder(_ name: String) throws -> String {
+            let path = place.folder.appendingPathComponent(name).path
+            try files.createDirectory(atPath: path, withIntermediateDirectories: true)
+            files.createFile(atPath: path + "/owner", contents: Data())
+            files.createFile(atPath: path + "/store.flash", contents: Data("a drive".utf8))
+            return path
+        }
+        // No process has so high a number; this one has its own.
+        let abandoned = try folder("holdfast-live-2147483647")
+        let locked = try folder("holdfast-live-2147483646")
+        let living = try folder("holdfast-live-\(ProcessInfo.processInfo.processIdentifier)")
+        let another = try folder("holdfast-live-notes")
+        let lock = unsafe open(locked + "/owner", O_RDWR | O_CLOEXEC)
+        #expect(flock(lock, LOCK_EX | LOCK_NB) == 0)
+        defer { close(lock) }
+        let few = try scratch.path(
+            "few.jsonl",
+            (0..<4).map {
+                "{\"timestamp\": \($0), \"input_length\": 1024, \"output_length\": 1, \"hash_ids\": [1, 2]}\n"
+            }.joined())
+        let run = try CommandRun.holdfast(
+            ["replay", few, "--lockstep", "--live", "--agents", "1", "--block-bytes", "4KiB", "--json"]
+                + ["--set", "tiers.dram.perNode=24GB"], seconds: 120, environment: ["TMPDIR": place.folder.path])
+        #expect(run.exitCode == 0, "\(run.errors)")
+        #expect(!files.fileExists(atPath: abandoned))
+        for path in [locked, living, another] { #expect(files.fileExists(atPath: path + "/store.flash"), "\(path)") }
+        #expect(
+            try files.contentsOfDirectory(atPath: place.folder.path).filter { $0.hasPrefix("holdfast-live") }.count == 3
+        )
+    }
+
     @Test func aKillingThatMakesNoSenseIsRefused() throws {
         for words in ["agent", "agent@x", "agent@5-9", "store@9-5", "door@5"] {
             let run = try replay(["--live", "--kill", words])
