@@ -253,9 +253,10 @@ struct AgentPicture {
         lines.append(
             row(
                 "prompts",
-                String(
-                    format: "%d tokens, %.1f %% from our tiers, %.1f %% from the engine", agent.promptTokens,
-                    100 * Double(hit) / Double(prompt), 100 * Double(own) / Double(prompt))))
+                "\(agent.promptTokens) tokens, "
+                    + String(
+                        format: "%.1f %% from our tiers, %.1f %% from the engine",
+                        100 * Double(hit) / Double(prompt), 100 * Double(own) / Double(prompt))))
         return lines + links(agent)
     }
 }

@@ -246,6 +246,37 @@ import Testing
     @Test func everySettingIsDocumentedAndReadBack() throws {
         let documented = try CommandRun.holdfast(["agent", "--print-config"])
         #expect(documented.exitCode == 0)
+    /// An agent that is asked for ten thousand tokens a second has met more than 2^32 within five days.
+    @Test func manyTokensAreCountedInFull() throws {
+        let scratch = try Scratch()
+        defer { withExtendedLifetime(scratch) {} }
+        let agent = try AgentProcess(scratch)
+        let script = """
+            import sys
+            sys.path.insert(0, "Tools/python")
+            from holdfast_kv.client import Client, Settings
+            from holdfast_kv.namespace import REQUIRED_FIELDS
+            fields = dict.fromkeys(REQUIRED_FIELDS, "1") | {"block_tokens": "16"}
+            with Client(sys.argv[1], kind="replay", store_namespace="default", fields=fields, block_bytes=4096,
+                        settings=Settings(lookup_deadline=30.0), checks=False) as client:
+                assert client.wait_open(30)
+                for number in range(3):
+                    ticket, found = client.lookup([bytes(32)], prompt_tokens=2**31 - 1)
+                    found.result(30)
+                    client.finished(ticket)
+                assert client.ping().result(30)
+            """
+        let run = try python(["-c", script, agent.socket])
+        #expect(run.exitCode == 0, "\(run.said)")
+        // What is shown is up to a tenth of a second old.
+        let deadline = Date() + 30
+        var said = ""
+        repeat {
+            said = try CommandRun.holdfast(["ctl", "status", "--agent", agent.http]).output
+        } while !said.contains("6442450941 tokens, ") && Date() < deadline
+        #expect(said.contains("6442450941 tokens, "), "\(said)")
+    }
+
         let scratch = try Scratch()
         // Its own folder for the socket, so that the documented file holds on any machine.
         let text = documented.output.replacing("/run/holdfast/agent.sock", with: scratch.folder.path + "/s")
