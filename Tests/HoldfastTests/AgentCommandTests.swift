@@ -231,21 +231,21 @@ import Testing
         #expect(metrics.contains("holdfast_agent_lookup_seconds_bucket{le=\"+Inf\"} 0\n"))
         #expect(metrics.contains("holdfast_agent_refused_total{code=\"layout\"} 0\n"))
         #expect(try get("/status").contains("\"state\":\"waiting\""))
+        // Probes that only want to know whether a page is there.
+        for path in ["/metrics", "/healthz", "/readyz", "/status"] {
+            let script = """
+                import http.client, sys
+                connection = http.client.HTTPConnection(sys.argv[1])
+                connection.request("HEAD", sys.argv[2])
+                answer = connection.getresponse()
+                print(answer.status, len(answer.read()), int(answer.getheader("Content-Length")) > 0)
+                """
+            #expect(try python(["-c", script, agent.http, path]).said == "200 0 True\n", "\(path)")
+        }
         let why = try CommandRun.holdfast(["ctl", "explain", "7", "--agent", agent.http])
         #expect(why.exitCode == 1 && why.errors.contains("no engine has come to it yet"), "\(why.errors)")
     }
 
-    @Test func aSecondAgentAtTheSameSocketIsRefused() throws {
-        let scratch = try Scratch()
-        let agent = try AgentProcess(scratch)
-        let second = try CommandRun.holdfast(["agent", "--socket", agent.socket, "--http", ""])
-        #expect(second.exitCode == 1)
-        #expect(second.errors.contains("another process listens on"))
-    }
-
-    @Test func everySettingIsDocumentedAndReadBack() throws {
-        let documented = try CommandRun.holdfast(["agent", "--print-config"])
-        #expect(documented.exitCode == 0)
     /// An agent that is asked for ten thousand tokens a second has met more than 2^32 within five days.
     @Test func manyTokensAreCountedInFull() throws {
         let scratch = try Scratch()
@@ -277,6 +277,17 @@ import Testing
         #expect(said.contains("6442450941 tokens, "), "\(said)")
     }
 
+    @Test func aSecondAgentAtTheSameSocketIsRefused() throws {
+        let scratch = try Scratch()
+        let agent = try AgentProcess(scratch)
+        let second = try CommandRun.holdfast(["agent", "--socket", agent.socket, "--http", ""])
+        #expect(second.exitCode == 1)
+        #expect(second.errors.contains("another process listens on"))
+    }
+
+    @Test func everySettingIsDocumentedAndReadBack() throws {
+        let documented = try CommandRun.holdfast(["agent", "--print-config"])
+        #expect(documented.exitCode == 0)
         let scratch = try Scratch()
         // Its own folder for the socket, so that the documented file holds on any machine.
         let text = documented.output.replacing("/run/holdfast/agent.sock", with: scratch.folder.path + "/s")
