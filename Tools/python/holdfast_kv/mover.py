@@ -4,7 +4,8 @@ Memory that is a shared mapping of a file (memfd, ``/dev/shm``) is handed to the
 passes through this process. Any other memory is copied through a staging region. A payload that is not as long as the
 agent's blocks travels in parts, the last one filled up; a payload of several pieces keeps their order.
 
-Calls wait for the agent, each within its deadline: they are for an engine's I/O threads.
+Calls wait for the agent, each within its deadline: they are for an engine's I/O threads. Only of memory that the agent was
+handed they wait until it lets go: an agent that stands still in the middle of a job may go on and write, or read, there.
 """
 
 from __future__ import annotations
@@ -14,15 +15,22 @@ import ctypes
 import logging
 import os
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from .client import Client
 from .held import HeldLookUps
 from .protocol import KEYS_MAX, SEGMENTS_MAX, SLICES_MAX, Chain, Loaded, Places, Saved
 from .regions import SharedMemory, StagingRegion
+
+_Result = TypeVar("_Result")
+
+#: Seconds behind its deadline in which a cancelled job's end is waited for.
+_CANCEL_SECONDS: Final = 1.0
 
 Piece = tuple[int, int]
 """Bytes of this process: address and length."""
@@ -184,19 +192,22 @@ class Mover:
             return [saved.is_kept(index) for index in range(len(payloads))]
         kept: list[bool] = []
         staging = self._staged()
+        deadline = self.client.settings.save_deadline
         while len(kept) < len(payloads):
             begun = len(kept)
-            slots = self._acquire(staging, len(payloads) - begun)
-            try:
-                for slot, pieces in zip(slots, payloads[begun : begun + len(slots)], strict=True):
-                    _gather(staging.bytes_of(slot), pieces)
-                end = first + begun + len(slots)
-                job: Future[Saved] = self.client.save(_up_to(chain, end), first + begun, staging.places(slots))
-                result = job.result()
-                kept += [result.is_kept(index) for index in range(len(slots))]
-                self.bytes_copied += result.size
-            finally:
-                self._release(staging, slots)
+            slots = self._acquire(staging, len(payloads) - begun, deadline)
+            for slot, pieces in zip(slots, payloads[begun : begun + len(slots)], strict=True):
+                _gather(staging.bytes_of(slot), pieces)
+            end = first + begun + len(slots)
+            result: Saved | None = None
+            if slots:
+                job = self.client.save(_up_to(chain, end), first + begun, staging.places(slots))
+                result = self._end_of(job, staging, slots, deadline)
+            if result is None:
+                return kept + [False] * (len(payloads) - begun)
+            kept += [result.is_kept(index) for index in range(len(slots))]
+            self.bytes_copied += result.size
+            self._release(staging, slots)
         return kept
 
     def _load_part(self, chain: Chain, first: int, payloads: Sequence[Sequence[Piece]], request: int) -> int:
@@ -210,34 +221,49 @@ class Mover:
             return loaded.end - loaded.first if loaded.first == first else 0
         done = 0
         staging = self._staged()
+        deadline = self.client.settings.load_deadline
         while done < len(payloads):
-            slots = self._acquire(staging, len(payloads) - done)
-            try:
+            slots = self._acquire(staging, len(payloads) - done, deadline)
+            result: Loaded | None = None
+            if slots:
                 end = first + done + len(slots)
-                job: Future[Loaded] = self.client.load(
-                    _up_to(chain, end), first + done, staging.places(slots), request=request
-                )
-                result = job.result()
-                came = result.end - result.first if result.first == first + done else 0
-                for slot, pieces in zip(slots[:came], payloads[done : done + came], strict=True):
-                    _scatter(staging.bytes_of(slot), pieces)
-                self.bytes_copied += result.size
-                done += came
-                if came < len(slots):
-                    break
-            finally:
-                self._release(staging, slots)
+                job = self.client.load(_up_to(chain, end), first + done, staging.places(slots), request=request)
+                result = self._end_of(job, staging, slots, deadline)
+            if result is None:
+                break
+            came = result.end - result.first if result.first == first + done else 0
+            for slot, pieces in zip(slots[:came], payloads[done : done + came], strict=True):
+                _scatter(staging.bytes_of(slot), pieces)
+            self.bytes_copied += result.size
+            self._release(staging, slots)
+            done += came
+            if came < len(slots):
+                break
         return done
 
-    def _acquire(self, staging: StagingRegion, count: int) -> list[int]:
-        """As many slots as there are, up to ``count``; waits for one. Those who hold some have a deadline."""
+    def _acquire(self, staging: StagingRegion, count: int, limit: float) -> list[int]:
+        """As many slots as there are, up to ``count``; waits for one, at most ``limit`` seconds: then none."""
+        until = time.monotonic() + limit
         with self._staging_free:
             while True:
                 wanted = min(count, staging.free)
                 slots = staging.acquire(wanted) if wanted else None
                 if slots is not None:
                     return slots
-                self._staging_free.wait()
+                left = until - time.monotonic()
+                if left <= 0:
+                    return []
+                self._staging_free.wait(left)
+
+    def _end_of(
+        self, job: Future[_Result], staging: StagingRegion, slots: list[int], limit: float
+    ) -> _Result | None:
+        """What a job came to; None: it did not end in its time, and its slots come back when it does."""
+        try:
+            return job.result(limit + _CANCEL_SECONDS)
+        except FutureTimeoutError:
+            job.add_done_callback(lambda _: self._release(staging, slots))
+            return None
 
     def _release(self, staging: StagingRegion, slots: list[int]) -> None:
         with self._staging_free:

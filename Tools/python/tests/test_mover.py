@@ -21,7 +21,7 @@ from holdfast_kv.client import Client, Settings
 from holdfast_kv.held import HELD_MAX, HELD_SECONDS
 from holdfast_kv.mover import Mover, shared_mapping
 from holdfast_kv.namespace import REQUIRED_FIELDS
-from holdfast_kv.protocol import Chain, Finished, Load, LookUp
+from holdfast_kv.protocol import Cancel, Chain, Finished, Load, LookUp
 from holdfast_kv.regions import SharedMemory
 
 FIELDS = dict.fromkeys(REQUIRED_FIELDS, "1") | {"block_tokens": "16"}
@@ -40,9 +40,9 @@ class MoverTest(unittest.TestCase):
         self.addCleanup(self.agent.stop)
         self.mover = self.mover_of()
 
-    def mover_of(self, staging_bytes: int = 8 * BLOCK) -> Mover:
+    def mover_of(self, staging_bytes: int = 8 * BLOCK, deadline: float = 30.0) -> Mover:
         client = Client(self.agent.path, kind="sglang", store_namespace="default", fields=FIELDS, block_bytes=BLOCK,
-                        settings=Settings(lookup_deadline=30.0, load_deadline=30.0))  # fmt: skip
+                        settings=Settings(lookup_deadline=30.0, load_deadline=deadline, save_deadline=deadline))  # fmt: skip
         self.assertTrue(client.wait_open(30))
         mover = Mover(client, block_bytes=BLOCK, staging_bytes=staging_bytes)
         self.addCleanup(mover.close)
@@ -117,6 +117,20 @@ class MoverTest(unittest.TestCase):
         self.mover.save(chain, 0, payloads[:2])
         self.mover.save(chain, 3, payloads[3:])
         self.assertEqual(self.mover.load(chain, 0, payloads), 2)
+
+    @unittest.mock.patch("holdfast_kv.mover._CANCEL_SECONDS", 0.0)
+    def test_an_agent_that_stands_still_costs_the_deadline(self) -> None:
+        mover = self.mover_of(staging_bytes=2 * BLOCK, deadline=0.01)
+        chain, payloads = self.chain("stands still", 4), self.payloads(4)
+        self.agent.holds = self.agent.holds_cancels = True
+        # The job that nobody ends keeps its slots; who comes then finds none.
+        self.assertEqual(mover.save(chain, 0, payloads), [False] * 4)
+        self.assertEqual(mover._staged().free, 0)
+        self.assertEqual(mover.load(chain, 0, payloads), 0)
+        self.assertEqual(mover.save(chain, 0, payloads), [False] * 4)
+        self.agent.wait(lambda: any(isinstance(frame, Cancel) for frame in self.agent.heard))
+        self.agent.acknowledge()
+        self.assertTrue(self.agent.wait(lambda: mover._staged().free == 2), "they come back with the job's end")
 
     # ---- whose loads they are
 
