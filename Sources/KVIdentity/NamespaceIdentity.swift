@@ -40,10 +40,14 @@ public struct NamespaceIdentity: Hashable, Sendable {
     }
 
     /// The fields in which two namespaces differ, as `name: ours | theirs`, for the refusal at attach.
-    public func differences(from other: NamespaceIdentity) -> [String] {
-        Set(fields.keys).union(other.fields.keys).sorted().compactMap { name in
-            let ours = fields[name], theirs = other.fields[name]
-            return ours == theirs ? nil : "\(name): \(ours ?? "not stated") | \(theirs ?? "not stated")"
+    public func differences(from other: NamespaceIdentity) -> [String] { Self.differences(fields, other.fields) }
+
+    /// The same of fields alone, in the order of their names: `name: left | right`.
+    public static func differences(_ left: [String: String], _ right: [String: String]) -> [String] {
+        guard left != right else { return [] }
+        return Set(left.keys).union(right.keys).sorted().compactMap { name in
+            let (one, other) = (left[name], right[name])
+            return one == other ? nil : "\(name): \(one ?? "not stated") | \(other ?? "not stated")"
         }
     }
 }

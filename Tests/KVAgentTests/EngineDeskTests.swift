@@ -41,6 +41,21 @@ import Testing
         #expect(settle(&desk) == [])
     }
 
+    /// A field that only one of two engines states makes other names of the same blocks.
+    @Test func eachFieldInWhichEnginesDifferIsNamed() throws {
+        var desk = try Self.desk()
+        var hello = Sample.hello(model: "other")
+        hello.namespace["rope"] = "2"
+        desk.take(.attach(2, hello), links: fastLinks, at: .zero)
+        let reasons = desk.replies.compactMap { reply in
+            if case .refused(2, let reason, .layout) = reply { reason } else { nil }
+        }
+        #expect(
+            reasons == [
+                "its namespace | that of engine 1 (replay): model: other | test; rope: 2 | not stated"
+            ])
+    }
+
     @Test func aPromptThatIsLookedUpInPartsIsInTheLedgerOnce() throws {
         var desk = try Self.desk()
         for (ticket, tokens) in [(7, 49), (8, 0)] as [(EngineTicket, Int32)] {

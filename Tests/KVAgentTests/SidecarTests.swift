@@ -37,7 +37,7 @@ import Testing
             let first = try client(sidecar)
             defer { first.close() }
             #expect(first.waitUntilOpen(within: waitLimit))
-            for (blockBytes, model, reason) in [(8192, "test", "8192 bytes"), (4096, "other", "model is `other`")] {
+            for (blockBytes, model, reason) in [(8192, "test", "8192 bytes"), (4096, "other", "model: other | test")] {
                 let stranger = try client(sidecar, blockBytes: blockBytes, model: model)
                 #expect(Sample.wait { stranger.refusal != nil })
                 #expect(stranger.refusal?.reason.contains(reason) == true, "\(stranger.refusal?.reason ?? "")")

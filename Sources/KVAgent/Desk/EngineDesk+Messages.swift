@@ -1,5 +1,6 @@
 // What each message of an engine means for the decisions.
 
+import KVIdentity
 import KVModel
 import KVSystem
 import KVTiering
@@ -59,9 +60,11 @@ extension EngineDesk {
         }
         for other in engines.values {
             guard let theirs = other.hello else { continue }
-            for (field, value) in hello.namespace.sorted(by: { $0.key < $1.key }) {
-                guard let ours = theirs.namespace[field], ours != value else { continue }
-                return refuse("its \(field) is `\(value)`, that of engine \(other.number) (\(theirs.kind)) `\(ours)`")
+            let differences = NamespaceIdentity.differences(hello.namespace, theirs.namespace)
+            guard differences.isEmpty else {
+                return refuse(
+                    "its namespace | that of engine \(other.number) (\(theirs.kind)): "
+                        + differences.joined(separator: "; "))
             }
         }
         if storeNamespace == nil { adopt(namespace: hello.storeNamespace) }
