@@ -56,6 +56,17 @@ import Testing
         return (ticket, found.wait())
     }
 
+    /// A worker names the connection that asked in two bytes.
+    @Test func numbersOfConnectionsGoRoundAndAreNobodyElses() {
+        var numbers = EngineNumbers()
+        let first = (0..<2).map { _ in numbers.next { _ in false } }
+        #expect(first == [1, 2])
+        numbers = EngineNumbers(after: 65_534)
+        let taken: Set<EngineNumber> = [1, 2, 4]
+        let next = (0..<3).map { _ in numbers.next { taken.contains($0) } }
+        #expect(next == [65_535, 3, 5])
+    }
+
     @Test func whatIsSavedComesBack() throws {
         try withDoor { door, core, path in
             let client = try client(path)

@@ -28,8 +28,7 @@ extension EngineDoorLoop {
         counters.connections += 1
         var (process, peer, group) = (UInt32(0), UInt32.max, UInt32(0))
         let known = unsafe hf_peer_credentials(descriptor, &process, &peer, &group) == 0
-        let number = nextNumber
-        nextNumber += 1
+        let number = numbers.next { connections[$0] != nil || leaving[$0] != nil }
         let connection = EngineConnection(
             EngineStream(descriptor),
             session: EngineSession(

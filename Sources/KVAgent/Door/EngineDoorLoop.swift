@@ -41,7 +41,7 @@ final class EngineDoorLoop {
     /// Ends that the decisions had no room for.
     var goneWaiting: [EngineNumber] = []
     var replyBatch: [EngineReply] = []
-    var nextNumber: EngineNumber = 1
+    var numbers = EngineNumbers()
     var now = MonotonicClock.now
     var retriesAt = Instant.distantFuture
     var publishesAt = Instant.zero
