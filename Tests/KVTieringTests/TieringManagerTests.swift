@@ -340,6 +340,24 @@ import Testing
         #expect(serve(keys, request: 3, known: 4, &manager, &world)?.end == 4)
     }
 
+    /// What only the store may have is computed again while the store is away. Nothing of it was late.
+    @Test func whatAStoreThatIsAwayMayHaveIsInNoTier() {
+        var manager = TieringManager(smallConfiguration(dramBlocks: 8, hasStore: true))
+        var world = ScriptedWorld(WorldScript(), store: smallStore(blocks: 64))
+        let keys = chain(0..<4, of: 1)
+        serve(keys, request: 1, known: 0, &manager, &world)
+        for seed in 2..<6 as Range<UInt64> {
+            serve(chain(0..<4, of: seed), request: RequestNumber(seed), known: 0, &manager, &world)
+        }
+        #expect(manager.residentRun(keys[...]) == 0)
+        manager.handle(.storeForgotten, in: &world)
+        world.script.fullShare = 1
+        #expect(serve(keys, request: 6, known: 4, &manager, &world)?.end == 0)
+        #expect(manager.ledger[.noTier] == 4 * 16 && manager.ledger[.late] == 0)
+        world.script.fullShare = 0
+        #expect(serve(keys, request: 7, known: 4, &manager, &world)?.end == 4)
+    }
+
     @Test func aFullWorldCostsRecomputationAndNothingElse() {
         var manager = TieringManager(smallConfiguration(nvmeBlocks: 32, hasStore: true, inclusion: .inclusive))
         var world = ScriptedWorld(WorldScript(fullShare: 1), store: smallStore(blocks: 64))

@@ -19,7 +19,8 @@ struct RecomputeCause {
             name: "held elsewhere", short: "elsewhere", fill: .refused,
             because: "they were kept where this replica could not reach them", tokens: \.heldElsewhere),
         .init(
-            name: "no tier", short: "no tier", fill: .again, because: "there was no tier to keep them in",
+            name: "no tier", short: "no tier", fill: .again,
+            because: "there was no tier to keep them in, or it was away",
             tokens: \.noTier),
         .init(
             name: "recompute was cheaper", short: "cheaper", fill: .choice,

@@ -29,7 +29,7 @@ public enum TokenClass: UInt8, Sendable, CaseIterable {
     case corrupt
     /// Computed: its namespace had no room left.
     case quota
-    /// Computed: there is no tier to keep it in.
+    /// Computed: there is no tier to keep it in, or the one that may have it is away.
     case noTier
     /// Computed: loading it would have taken longer, or its engine did not ask for it.
     case recomputeCheaper

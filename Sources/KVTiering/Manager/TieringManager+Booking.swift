@@ -33,7 +33,8 @@ extension TieringManager {
         // Without an oracle the node's own memory of the moment of arrival decides what was computed before: by now the
         // prompt's own blocks may have been saved.
         let isKnown = knownBlocks >= 0 ? knownBlocks : min(count, max(request.metBlocks, request.foundOnArrival, found))
-        let gapCause = found < named ? cause(of: request.blocks[Int(found)], knowsAll: knownBlocks < 0) : .firstSeen
+        let gapCause =
+            found < named ? cause(of: request.blocks[Int(found)], of: request, knowsAll: knownBlocks < 0) : .firstSeen
 
         if isInPieces { bookBrought(request) }
         book(blocks: 0..<(isInPieces ? 0 : request.engineBlocks), of: request, as: .hbm)
@@ -69,7 +70,7 @@ extension TieringManager {
                 // It is here, but its prefix was not.
                 tokenClass = gapCause
             } else {
-                tokenClass = cause(of: block, knowsAll: knownBlocks < 0)
+                tokenClass = cause(of: block, of: request, knowsAll: knownBlocks < 0)
             }
             if tokenClass == .evicted { noteDisplacement(block) }
             book(blocks: position..<position + 1, of: request, as: tokenClass)
@@ -125,7 +126,7 @@ extension TieringManager {
     }
 
     /// Why a block that had been computed before was not found.
-    private func cause(of block: BlockNumber, knowsAll: Bool) -> TokenClass {
+    private func cause(of block: BlockNumber, of request: Request, knowsAll: Bool) -> TokenClass {
         let record = known[block]
         if configuration.dram == nil { return knowsAll && record.fate == .none ? .firstSeen : .noTier }
         if record.dram == .filling { return .late }
@@ -138,8 +139,10 @@ extension TieringManager {
         case .noTier: return .noTier
         case .none: break
         }
-        // The store did not say in time.
-        if configuration.hasStore, record.flash == .unknown, record.uses > 0 { return .late }
+        // The store was away, or did not say in time.
+        if configuration.hasStore, record.flash == .unknown, record.uses > 0 {
+            return request.storeIsAway ? .noTier : .late
+        }
         if knowsAll { return record.uses == 0 ? .firstSeen : .late }
         return .heldElsewhere
     }

@@ -40,6 +40,8 @@ struct Request {
     var engineBlocks: Int32 = 0
     /// Leading blocks that this node had met before it arrived.
     var metBlocks: Int32 = 0
+    /// Whether the store could not even be asked.
+    var storeIsAway = false
     /// Leading blocks found when it arrived.
     var foundOnArrival: Int32 = 0
     /// Leading blocks found when it was loaded.
@@ -300,7 +302,14 @@ extension TieringManager {
         releaseTransfer(answer.question)
     }
 
-    /// The question could not be put.
+    /// The world could not put the question: the store is away.
+    mutating func storeIsAway(_ question: TransferNumber) {
+        let slot = transfers[Int(question)].requestSlot
+        if isCurrent(slot, transfers[Int(question)].generation) { requests[Int(slot)].storeIsAway = true }
+        storeSilent(question)
+    }
+
+    /// The question was not answered.
     mutating func storeSilent(_ question: TransferNumber) {
         let slot = transfers[Int(question)].requestSlot
         if isCurrent(slot, transfers[Int(question)].generation), requests[Int(slot)].question == question {

@@ -163,7 +163,7 @@ public struct TieringManager: ~Copyable {
             // The store waits for blocks that were never sent; a transfer that began and failed it knows of.
             if order.to == .flash { emit(.withdraw(keys: order.moves.map(\.key))) }
             transferEnded(TransferEnd(transfer: order.transfer, outcome: .failed))
-        case .askStore(let question): storeSilent(question.question)
+        case .askStore(let question): storeIsAway(question.question)
         case .offer(let offer):
             let end = Int32(truncatingIfNeeded: offer.chain.count)
             storeWants(StoreWant(offer: offer.offer, wanted: [], presentBlocks: 0, refusedFrom: end))
