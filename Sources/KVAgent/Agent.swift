@@ -126,13 +126,13 @@ public final class Agent: Sendable {
     ///
     /// - Parameter time: Its time, in lock step and only there.
     public func post(_ message: EngineMessage, at time: Instant? = nil) -> Acceptance {
-        inbox.messages.post(PostedMessage(message, at: time))
+        inbox.post(PostedMessage(message, at: time))
     }
 
     /// Lock step: lets time pass up to `time` once everything before has come to rest. What the decisions had to do until
     /// then they do on the way, each at its own time.
     public func advance(to time: Instant) -> Acceptance {
-        inbox.messages.post(PostedMessage(nil, at: time))
+        inbox.post(PostedMessage(nil, at: time))
     }
 
     /// Has the agent's thread attend to a door from now on: what engines say there reaches the decisions, and what they are told

@@ -150,8 +150,16 @@ public struct AgentLimits: Sendable {
     public var openMax = 16_384
     /// Blocks in one chain.
     public var chainBlocksMax = 65_536
+    /// Keys and places, together, of what one engine has open: each takes 24 to 44 bytes until its request or job has ended.
+    public var openItemsPerEngineMax = 4 << 20
+    /// Those of all engines.
+    public var openItemsMax = 8 << 20
+    /// Hints under way.
+    public var hintsMax = 256
     /// Messages that may wait.
     public var messagesMax = 8192
+    /// Keys and places of messages that wait: a burst of saves of long chains, a third of a second of work. Hints get a quarter of it.
+    public var messageItemsMax = 4 << 20
     /// Conversations with a number.
     public var sessionsMax = 65_536
     /// Full names remembered.

@@ -7,10 +7,10 @@ import KVTiering
 import Testing
 
 @Suite struct EngineDeskTests {
-    private static func desk() throws -> EngineDesk {
+    private static func desk(_ limits: AgentLimits = AgentLimits()) throws -> EngineDesk {
         let tiering = try AgentConfiguration().tiering(
             slotBytes: Sample.blockBytes, blockTokens: 16, ownership: .engine)
-        var desk = EngineDesk(tiering, limits: AgentLimits())
+        var desk = EngineDesk(tiering, limits: limits)
         desk.take(.attach(1, Sample.hello()), links: fastLinks, at: .zero)
         let memory = try BlockMemory(byteCount: 64 * Sample.blockBytes, wantsHugePages: false)
         desk.take(.addRegion(1, EngineRegion(number: 0, memory: memory)), links: fastLinks, at: .zero)
@@ -39,6 +39,63 @@ import Testing
         #expect(touched == [3])
         #expect(desk.replies.isEmpty)
         #expect(settle(&desk) == [])
+    }
+
+    /// Four thousand requests of the longest chains would take gigabytes.
+    @Test func whatIsOpenCountsByItsKeysAndPlaces() throws {
+        var limits = AgentLimits()
+        limits.openItemsPerEngineMax = 8
+        var desk = try Self.desk(limits)
+        func lookUp(_ ticket: EngineTicket) -> Bool {
+            let asked = EngineLookUp(ticket: ticket, names: Sample.names(ticket, 4), promptTokens: 65)
+            desk.take(.lookUp(1, asked), links: fastLinks, at: .zero)
+            defer { desk.events = [] }
+            return desk.events.contains { event in if case .arrived = event { true } else { false } }
+        }
+        let areHeard = ([1, 2] as [EngineTicket]).map { lookUp($0) }
+        #expect(areHeard == [true, true])
+        #expect(desk.openItems == 8)
+        let isThirdHeard = lookUp(3)
+        #expect(!isThirdHeard, "nothing more is looked up")
+        let refused = desk.replies.contains { reply in if case .found(1, 3, _) = reply { true } else { false } }
+        #expect(refused, "and the engine is told at once")
+        for ticket in [1, 2] as [EngineTicket] {
+            desk.take(.finished(1, EngineRequestEnd(ticket: ticket)), links: fastLinks, at: .zero)
+        }
+        _ = settle(&desk)
+        #expect(desk.openItems == 0)
+
+        // Three keys and three places, twice, are more than eight.
+        let saves = ([4, 5] as [EngineTicket]).map { job in
+            EngineSave(job: job, names: Sample.names(job, 3), first: 0, places: Sample.rows([0, 1, 2]))
+        }
+        desk.replies = []
+        for save in saves { desk.take(.save(1, save), links: fastLinks, at: .zero) }
+        let answered = desk.replies.compactMap { reply in if case .saved(_, let job, _) = reply { job } else { nil } }
+        #expect(answered == [5])
+        #expect(desk.openItems == 6)
+        _ = settle(&desk)
+        for number in desk.endedSaves { desk.answerSave(number) { _ in true } }
+        #expect(desk.openItems == 0)
+    }
+
+    @Test func fewHintsAreUnderWayAtOnce() throws {
+        var limits = AgentLimits()
+        limits.hintsMax = 2
+        var desk = try Self.desk(limits)
+        for seed in 1...3 as ClosedRange<UInt64> {
+            desk.take(.prefetch(1, Sample.names(seed, 3)), links: fastLinks, at: .zero)
+        }
+        #expect(desk.events.count == 2)
+        let numbers = desk.events.compactMap { event in
+            if case .arrived(let arrival) = event { arrival.request } else { nil }
+        }
+        desk.events = []
+        for number in numbers { desk.take(Command.answer(Answer(request: number))) }
+        _ = settle(&desk)
+        #expect(desk.openItems == 0)
+        desk.take(.prefetch(1, Sample.names(4, 3)), links: fastLinks, at: .zero)
+        #expect(desk.events.count == 1, "room again")
     }
 
     /// A field that only one of two engines states makes other names of the same blocks.

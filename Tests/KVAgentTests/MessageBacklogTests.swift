@@ -53,6 +53,23 @@ import Testing
         }
     }
 
+    @Test func messagesWaitByWhatTheyCarry() {
+        let weight = MessageWeight(itemsMax: 40)
+        func lookUp(_ count: Int) -> EngineMessage {
+            .lookUp(1, EngineLookUp(ticket: 1, names: Sample.names(1, count), promptTokens: 1))
+        }
+        func touch(_ count: Int) -> EngineMessage { .touch(1, Sample.names(1, count)) }
+        #expect(weight.add(touch(10)))
+        #expect(!weight.add(touch(1)), "hints have a quarter")
+        #expect(weight.add(lookUp(30)) && !weight.add(lookUp(1)))
+        #expect(weight.add(Self.end(1, 1)), "ends are always heard")
+        weight.remove(lookUp(30))
+        #expect(weight.add(lookUp(30)))
+        weight.remove(lookUp(30))
+        weight.remove(touch(10))
+        #expect(weight.add(lookUp(1000)), "one alone has room")
+    }
+
     @Test func lookUpsOvertakeEndsOfOtherRequests() throws {
         var desk = try Self.desk()
         let heard = Self.heard(

@@ -52,7 +52,7 @@ extension EngineDesk {
             begin(job, on: asked)
             load.request = asked
         } else {
-            guard let number = open(.load, engine, take.job) else { return replies.append(nothing) }
+            guard let number = open(.load, engine, take.job, names: Int(end)) else { return replies.append(nothing) }
             beginPiece(
                 job, on: number, Array(chain.prefix(Int(end))), of: asked, isOfTurn: take.request != 0)
             load.request = number
@@ -155,7 +155,9 @@ extension EngineDesk {
             counters.invalid += 1
             return replies.append(nothing)
         }
-        guard let number = open(.save, engine, commit.job) else { return replies.append(nothing) }
+        guard let number = open(.save, engine, commit.job, names: commit.names.count) else {
+            return replies.append(nothing)
+        }
         let left = slots.filter { !named.contains($0) }
         loans[commit.loan]?.purpose = .reservation(reservation, slots: left)
         var job = Job(

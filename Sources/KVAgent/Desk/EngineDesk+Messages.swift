@@ -125,7 +125,9 @@ extension EngineDesk {
             counters.invalid += 1
             return replies.append(nothing)
         }
-        guard let number = open(.request, engine, lookUp.ticket) else { return replies.append(nothing) }
+        guard let number = open(.request, engine, lookUp.ticket, names: lookUp.names.count) else {
+            return replies.append(nothing)
+        }
         name(number, lookUp.ticket)
         records[Int(number)].names = lookUp.names
         records[Int(number)].session = lookUp.session
@@ -220,6 +222,10 @@ extension EngineDesk {
             regions: regions)
         job.blockCount = count
         if let asked, canLoad(asked, load.names, by: engine) {
+            guard hasRoom(for: load.places.slices.count, of: engine) else {
+                counters.refused += 1
+                return replies.append(nothing)
+            }
             records[Int(asked)].wasLoaded = true
             begin(job, on: asked)
             events.append(
@@ -229,7 +235,8 @@ extension EngineDesk {
                         links: links)))
             return
         }
-        guard let number = open(.load, engine, load.job) else { return replies.append(nothing) }
+        let number = open(.load, engine, load.job, names: Int(end), places: load.places.slices.count)
+        guard let number else { return replies.append(nothing) }
         beginPiece(
             job, on: number, Array(chain.prefix(Int(end))), of: asked, isOfTurn: load.request != 0)
         events.append(
@@ -282,7 +289,8 @@ extension EngineDesk {
             counters.invalid += 1
             return replies.append(nothing)
         }
-        guard let number = open(.save, engine, save.job) else { return replies.append(nothing) }
+        let number = open(.save, engine, save.job, names: save.names.count, places: save.places.slices.count)
+        guard let number else { return replies.append(nothing) }
         var job = Job(
             kind: .save, ticket: save.job, first: save.first, places: save.places, deadline: .distantFuture,
             regions: regions)
@@ -374,7 +382,7 @@ extension EngineDesk {
 
     private mutating func hint(_ engine: EngineNumber, _ names: [ObjectName]) {
         counters.hints += 1
-        guard isSensible(names), !names.isEmpty, let number = open(.hint, engine, 0) else { return }
+        guard isSensible(names), !names.isEmpty, let number = open(.hint, engine, 0, names: names.count) else { return }
         records[Int(number)].names = names
         arrive(number, promptTokens: Int32(names.count) * blockTokens, engineBlocks: 0)
     }

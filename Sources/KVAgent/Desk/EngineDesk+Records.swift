@@ -15,6 +15,8 @@ extension EngineDesk {
         var leaving: Set<Int32> = []
         /// Requests and jobs.
         var openCount = 0
+        /// Keys and places that these hold.
+        var openItems = 0
         var isSubscribed = false
         var isGone = false
     }
@@ -28,6 +30,8 @@ extension EngineDesk {
         /// Names the request; of a load or save of its own, the job's.
         var ticket: EngineTicket = 0
         var names: [ObjectName] = []
+        /// Keys and places that count as held here.
+        var items = 0
         var session: UInt64 = 0
         var turn: Int32 = -1
         var evictionClass: UInt8 = 0

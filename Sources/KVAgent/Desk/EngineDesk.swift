@@ -34,6 +34,9 @@ package struct EngineDesk {
     /// Requests and jobs that are open.
     private(set) var openCount = 0
     private(set) var jobCount = 0
+    /// Keys and places that they hold, and hints among them.
+    package private(set) var openItems = 0
+    private var hintCount = 0
     /// Loads whose engines wait until some time.
     private var openLoads: [(number: RequestNumber, deadline: Instant)] = []
     /// What was refused for want of room or sense.
@@ -67,9 +70,17 @@ package struct EngineDesk {
 
     // MARK: Records
 
-    /// A number for a request or a job; nil when its engine or the agent has too many.
-    mutating func open(_ purpose: Record.Purpose, _ engine: EngineNumber, _ ticket: EngineTicket) -> RequestNumber? {
-        guard let open = engines[engine]?.openCount, open < limits.openPerEngineMax, openCount < limits.openMax else {
+    /// A number for a request or a job; nil when its engine or the agent has too many, or too much in them.
+    ///
+    /// - Parameters:
+    ///   - names: Keys that its record will hold.
+    ///   - places: Slices that its job will hold.
+    mutating func open(
+        _ purpose: Record.Purpose, _ engine: EngineNumber, _ ticket: EngineTicket, names: Int, places: Int = 0
+    ) -> RequestNumber? {
+        guard let open = engines[engine]?.openCount, open < limits.openPerEngineMax, openCount < limits.openMax,
+            hasRoom(for: names + places, of: engine), purpose != .hint || hintCount < limits.hintsMax
+        else {
             counters.refused += 1
             return nil
         }
@@ -82,10 +93,25 @@ package struct EngineDesk {
         }
         engines[engine]?.openCount += 1
         openCount += 1
+        if purpose == .hint { hintCount += 1 }
         records[Int(number)].purpose = purpose
         records[Int(number)].engine = engine
         records[Int(number)].ticket = ticket
+        hold(names, number)
         return number
+    }
+
+    /// Whether so many keys and places more may be held.
+    func hasRoom(for items: Int, of engine: EngineNumber) -> Bool {
+        let held = engines[engine]?.openItems ?? 0
+        return openItems + items <= limits.openItemsMax && held + items <= limits.openItemsPerEngineMax
+    }
+
+    /// A record holds so many keys and places more, or less.
+    private mutating func hold(_ items: Int, _ number: RequestNumber) {
+        records[Int(number)].items += items
+        engines[records[Int(number)].engine]?.openItems += items
+        openItems += items
     }
 
     func find(_ engine: EngineNumber, _ ticket: EngineTicket) -> RequestNumber? {
@@ -114,6 +140,8 @@ package struct EngineDesk {
         if !record.isClosed { close(number) }
         // Its number is free when nothing speaks of it any more, which a sick device may put off.
         guard record.flights == 0, record.children == 0 else { return }
+        if record.purpose == .hint { hintCount -= 1 }
+        hold(-records[Int(number)].items, number)
         records[Int(number)] = Record()
         freeRecords.append(number)
     }
@@ -186,6 +214,7 @@ package struct EngineDesk {
         guard let job = record.job else { return }
         forget(record.engine, job.ticket)
         records[Int(number)].job = nil
+        hold(-job.places.slices.count, number)
         jobCount -= 1
         if job.kind != .save, !job.isCancelled { openLoads.removeAll { $0.number == number } }
         for region in job.regions {
@@ -300,6 +329,7 @@ package struct EngineDesk {
     /// Gives a number a job.
     mutating func begin(_ job: Job, on number: RequestNumber) {
         records[Int(number)].job = job
+        hold(job.places.slices.count, number)
         if let parent = job.parent {
             records[Int(parent)].children += 1
             if job.kind != .save {

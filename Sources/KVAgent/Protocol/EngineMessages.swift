@@ -250,6 +250,27 @@ public enum EngineMessage: Sendable {
     /// The connection ended. Its jobs are cancelled; `forgotten` follows when nothing touches its regions any more.
     case gone(EngineNumber)
 
+    /// Its keys and places, of which a message may have tens of thousands, 24 to 40 bytes each.
+    var itemCount: Int {
+        switch self {
+        case .lookUp(_, let lookUp): lookUp.names.count
+        case .load(_, let load): load.names.count + load.places.slices.count
+        case .save(_, let save): save.names.count + save.places.slices.count
+        case .take(_, let take): take.names.count
+        case .commit(_, let commit): commit.names.count + commit.slots.count
+        case .prefetch(_, let names), .touch(_, let names), .pin(_, _, let names, _): names.count
+        default: 0
+        }
+    }
+
+    /// Whether it may be dropped without a word.
+    var isHint: Bool {
+        switch self {
+        case .prefetch, .touch: true
+        default: false
+        }
+    }
+
     /// Who says it.
     var engine: EngineNumber {
         switch self {

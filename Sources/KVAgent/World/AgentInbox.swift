@@ -19,6 +19,7 @@ final class AgentInbox: Sendable {
 
     let signal: WakeSignal
     let messages: Mailbox<PostedMessage>
+    private let weight: MessageWeight
     let ends: Mailbox<End>
     let stream: Mailbox<Notification>
     /// The stream had no room: what it told so far is worth nothing.
@@ -51,11 +52,24 @@ final class AgentInbox: Sendable {
     init(_ limits: AgentLimits, storeRequestsMax: Int) throws(SystemError) {
         signal = try WakeSignal()
         messages = Mailbox(capacity: limits.messagesMax, waking: signal)
+        weight = MessageWeight(itemsMax: limits.messageItemsMax)
         let copies = limits.copyWorkers * limits.copyDepth + limits.flashReadsMax
         let drive = 2 * (limits.flashReadsMax + limits.flashWritesMax) + 8
         ends = Mailbox(capacity: copies + drive + 2 * storeRequestsMax + 64, waking: signal)
         stream = Mailbox(capacity: 256, waking: signal)
     }
+
+    /// Posts a message.
+    func post(_ posted: PostedMessage) -> Acceptance {
+        guard let message = posted.message else { return messages.post(posted) }
+        guard weight.add(message) else { return .full }
+        guard messages.post(posted) == .full else { return .accepted }
+        weight.remove(message)
+        return .full
+    }
+
+    /// A message has been heard.
+    func heard(_ message: EngineMessage) { weight.remove(message) }
 
     /// Posts what must never be refused.
     func postEnd(_ end: End) { precondition(ends.post(end) == .accepted, "more ends than effects") }

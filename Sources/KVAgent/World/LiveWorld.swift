@@ -301,6 +301,7 @@ struct LiveWorld: World, ~Copyable {
     private mutating func take(_ posted: PostedMessage) {
         if let time = posted.time { now = max(now, time) }
         guard let message = posted.message else { return }
+        inbox.heard(message)
         heardEngine = true
         desk.take(message, links: links, at: now)
         takeWritten()
