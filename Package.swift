@@ -162,7 +162,7 @@ let package = Package(
 
         tests("KVModel", []),
         tests("KVIdentity", ["KVModel"], resources: [.embedInCode("identity-vectors.json")]),
-        tests("KVSystem", ["KVModel", "CChecksum"]),
+        tests("KVSystem", ["KVModel", "CKernel", "CChecksum"]),
         tests("KVFlash", ["KVModel", "KVSystem"]),
         tests("KVTransport", ["KVModel", "KVSettings", "KVSystem"], resources: [.embedInCode("frame-vectors.json")]),
         tests("KVMemory", ["KVModel", "KVSystem"]),
