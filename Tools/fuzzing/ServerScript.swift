@@ -102,7 +102,7 @@ final class ServerScript {
 
     func run(_ script: inout Script) {
         var steps = 0
-        while !script.isOver, steps < 64, !connection.isOver {
+        while !script.isOver, steps < 64, !connection.peer.isOver {
             steps += 1
             switch script.byte() % 8 {
             case 0, 1, 2: sockets.send(script.frame(isReply: false))
@@ -145,7 +145,7 @@ final class ServerScript {
     }
 
     private func perform(_ command: SessionCommand) {
-        guard !connection.isOver else { return }
+        guard !connection.peer.isOver else { return }
         connection.peer.perform(command)
     }
 
@@ -171,7 +171,7 @@ final class ServerScript {
             host.owed.removeFirst()
             perform(.reply(owed.id, Response(.cancelled)))
         }
-        precondition(connection.isOver, "a session that never ends")
+        precondition(connection.peer.isOver, "a session that never ends")
         precondition(host.openedCount == host.closedCount, "a session that is not closed, or closed twice")
         sockets.close()
     }
