@@ -200,8 +200,10 @@ struct CalibratedProfile: Encodable {
     mutating func take(_ rates: LoadRates) {
         (loads, loadPoints) = (rates.costs, rates.points)
         guard let largest = rates.costs.dram?.max(by: { $0.blockBytes < $1.blockBytes }) else { return }
+        // Beside other work the line through a few loads may say that a block takes no time. None is loaded faster than copied.
+        let copied = max(hostMemory.bytesPerSecond, checkedCopyBytesPerSecond)
         dram = Memory(
-            readBytesPerSecond: Double(largest.blockBytes) / max(1e-9, largest.blockSeconds),
+            readBytesPerSecond: min(copied, Double(largest.blockBytes) / max(1e-9, largest.blockSeconds)),
             latencySeconds: largest.latencySeconds)
     }
 
