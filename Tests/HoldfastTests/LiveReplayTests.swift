@@ -265,8 +265,7 @@ import Testing
         func folder(_ name: String) throws -> String {
             let path = place.folder.appendingPathComponent(name).path
             try files.createDirectory(atPath: path, withIntermediateDirectories: true)
-            files.createFile(atPath: path + "/owner", contents: Data())
-            files.createFile(atPath: path + "/store.flash", contents: Data("a drive".utf8))
+            for file in ["owner", "store.flash"] { try Data().write(to: URL(fileURLWithPath: path + "/" + file)) }
             return path
         }
         // No process has so high a number; this one has its own.

@@ -198,12 +198,12 @@ extension TieringManager {
                     continue
                 case .filling: break promoting
                 default:
-                    cut(slot, at: position, cause: causeOfLoss(block))
+                    cut(slot, at: position, cause: causeOfLoss(block, of: slot))
                     break promoting
                 }
             }
             guard known[block].dram == .present, !device.knows(block) else {
-                if known[block].dram != .filling { cut(slot, at: position, cause: causeOfLoss(block)) }
+                if known[block].dram != .filling { cut(slot, at: position, cause: causeOfLoss(block, of: slot)) }
                 break
             }
             guard let place = takeDeviceSlot(for: block) else {

@@ -127,7 +127,7 @@ extension TieringManager {
                 switch bring(block, at: position, keepingFree: 0, &fetch) {
                 case .here: lease(block, at: Int(position), slot)
                 case .gone:
-                    cut(slot, at: position, cause: causeOfLoss(block))
+                    cut(slot, at: position, cause: causeOfLoss(block, of: slot))
                     break fetching
                 case .noSlot:
                     if isIdle(slot), fetch.isEmpty, giveWay(slot) { continue }
@@ -282,7 +282,7 @@ extension TieringManager {
             if end == first {
                 // Nothing to send yet, unless it will never come.
                 let block = blocks[Int(first)]
-                if known[block].dram != .filling { cut(slot, at: first, cause: causeOfLoss(block)) }
+                if known[block].dram != .filling { cut(slot, at: first, cause: causeOfLoss(block, of: slot)) }
                 break
             }
             var moves: [BlockMove] = []
@@ -306,11 +306,11 @@ extension TieringManager {
         }
     }
 
-    func causeOfLoss(_ block: BlockNumber) -> TokenClass {
+    func causeOfLoss(_ block: BlockNumber, of slot: Int32) -> TokenClass {
         switch known[block].fate {
         case .corrupt: .corrupt
         case .lost, .evicted: .lostAfterLookUp
-        default: .late
+        default: requests[Int(slot)].storeIsAway ? .noTier : .late
         }
     }
 

@@ -40,7 +40,7 @@ struct Request {
     var engineBlocks: Int32 = 0
     /// Leading blocks that this node had met before it arrived.
     var metBlocks: Int32 = 0
-    /// Whether the store could not even be asked.
+    /// Whether the store could not be asked, or nothing be had of it.
     var storeIsAway = false
     /// Leading blocks found when it arrived.
     var foundOnArrival: Int32 = 0
@@ -302,11 +302,10 @@ extension TieringManager {
         releaseTransfer(answer.question)
     }
 
-    /// The world could not put the question: the store is away.
-    mutating func storeIsAway(_ question: TransferNumber) {
-        let slot = transfers[Int(question)].requestSlot
-        if isCurrent(slot, transfers[Int(question)].generation) { requests[Int(slot)].storeIsAway = true }
-        storeSilent(question)
+    /// The world could not put a question or begin a transfer: the store is away.
+    mutating func storeIsAway(_ transfer: TransferNumber) {
+        let slot = transfers[Int(transfer)].requestSlot
+        if isCurrent(slot, transfers[Int(transfer)].generation) { requests[Int(slot)].storeIsAway = true }
     }
 
     /// The question was not answered.

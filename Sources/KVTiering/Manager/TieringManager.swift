@@ -162,8 +162,11 @@ public struct TieringManager: ~Copyable {
         case .transfer(let order):
             // The store waits for blocks that were never sent; a transfer that began and failed it knows of.
             if order.to == .flash { emit(.withdraw(keys: order.moves.map(\.key))) }
+            if order.from == .flash { storeIsAway(order.transfer) }
             transferEnded(TransferEnd(transfer: order.transfer, outcome: .failed))
-        case .askStore(let question): storeIsAway(question.question)
+        case .askStore(let question):
+            storeIsAway(question.question)
+            storeSilent(question.question)
         case .offer(let offer):
             let end = Int32(truncatingIfNeeded: offer.chain.count)
             storeWants(StoreWant(offer: offer.offer, wanted: [], presentBlocks: 0, refusedFrom: end))
