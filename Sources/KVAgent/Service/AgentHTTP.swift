@@ -44,8 +44,9 @@ struct AgentHTTP: Sendable {
             }
         }
         // Nobody proves who he is here: connections that stay open must not take the descriptors that engines and stores need.
+        // Idle ones end later than a client's pool lets go of them (60 s is common), so that none is closed under a request.
         return Application(
-            router: router, server: .http1(configuration: .init(idleTimeout: .seconds(10))),
+            router: router, server: .http1(configuration: .init(idleTimeout: .seconds(90))),
             configuration: ApplicationConfiguration(
                 address: .hostname(host, port: port), availableConnectionsDelegate: .maximum(64, logger: logger)),
             logger: logger)
