@@ -98,6 +98,23 @@ import Testing
         await stage.end()
     }
 
+    /// The oldest handshakes make room: who opens connections and says nothing keeps nobody out.
+    @Test func aCrowdThatNeverFinishesTheHandshakeKeepsNobodyOut() async throws {
+        var limits = ServerLimits.test
+        limits.sessionsMax = 4
+        limits.unauthenticatedMax = 4
+        limits.helloLimit = Duration(seconds: 600)
+        let stage = try ConformanceStage(.tls, limits: limits)
+        let memory = try BlockMemory(byteCount: 1 << 20)
+        var crowd: [RawSession] = []
+        for _ in 0..<24 { crowd.append(try RawSession(.tcp(host: "127.0.0.1", port: stage.port), memory: memory)) }
+        #expect(await eventually { stage.counters.connectionsBroken == 20 })
+        let client = try await stage.openClient()
+        #expect(try await client.ask(.stat).status == .ok)
+        for raw in crowd { raw.close() }
+        await stage.end()
+    }
+
     @Test func aStoreThatNeverFinishesTheHandshakeIsGivenUp() async throws {
         let stage = try ConformanceStage(.tls)
         let listener = try checked(unsafe hf_tcp_listen("127.0.0.1", 0, 8), "listen")

@@ -40,10 +40,12 @@ public struct StoreConfiguration: NamedSettings, Sendable, Equatable {
     public var catalogue = ""
     /// The file of tenants and their keys; empty: beside the catalogue, made at the first start.
     public var tenants = ""
-    /// Files that it may have open at once: a descriptor a session, one for each client that has still to prove who it is,
-    /// HTTP's, some a drive, and its own.
+    /// Files that it may have open at once: a descriptor a session, three over TLS; as many for peers that have still to prove
+    /// who they are, and one for those amid a TLS handshake; HTTP's, some a drive, and its own.
     public var openFilesWanted: Int {
-        sessions + 3 * ServerLimits.standard.unauthenticatedMax + Self.httpConnectionsMax + data.count * 4 + 64
+        let unknown = ServerLimits.standard.unauthenticatedMax
+        let clients = tlsListen.isEmpty ? sessions + 2 * unknown : 3 * sessions + 6 * unknown
+        return clients + Self.httpConnectionsMax + data.count * 4 + 64
     }
     /// Connections of HTTP at once; those beyond wait.
     static let httpConnectionsMax = 64

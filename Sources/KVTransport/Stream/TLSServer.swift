@@ -72,11 +72,12 @@ public final class TLSServer: SessionServer {
         do {
             lanes = try StreamLanes(
                 count: configuration.laneCount, transport: transport, host: host, limits: limits)
+            let handshakes = TLSHandshakes(most: limits.unauthenticatedMax)
             let bootstrap = ServerBootstrap(group: group)
                 .serverChannelOption(.backlog, value: 1024)
                 .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
                 .childChannelInitializer { channel in
-                    Self.accept(channel, context, lanes, limits)
+                    Self.accept(channel, context, lanes, handshakes, limits)
                 }
             listener = try bootstrap.bind(host: configuration.address, port: Int(configuration.port)).wait()
             try lanes.start()
@@ -92,23 +93,19 @@ public final class TLSServer: SessionServer {
         address = "tls \(configuration.address):\(port)"
     }
 
-    /// A connection counts from here on; its TLS handshake has the time of a hello.
+    /// A TLS handshake has the time of a hello, and its own places; a connection counts from its end on.
     private static func accept(
-        _ channel: any Channel, _ context: NIOSSLContext, _ lanes: StreamLanes, _ limits: ServerLimits
+        _ channel: any Channel, _ context: NIOSSLContext, _ lanes: StreamLanes, _ handshakes: TLSHandshakes,
+        _ limits: ServerLimits
     ) -> EventLoopFuture<Void> {
-        guard lanes.connectionCount.increment(max: limits.sessionsMax + limits.unauthenticatedMax) else {
-            return channel.close()
-        }
+        if handshakes.begin(channel) { lanes.brokenCount.increment() }
         let address = channel.remoteAddress.map { "\($0.ipAddress ?? "?"):\($0.port ?? 0)" } ?? "?"
         let limit = channel.eventLoop.scheduleTask(in: .nanoseconds(limits.helloLimit.nanoseconds)) {
             channel.close(promise: nil)
         }
-        let wasHandedOver = NIOLoopBoundBox(false, eventLoop: channel.eventLoop)
         channel.closeFuture.whenComplete { _ in
             limit.cancel()
-            guard !wasHandedOver.value else { return }
-            lanes.connectionCount.decrement()
-            lanes.brokenCount.increment()
+            if handshakes.end(channel) { lanes.brokenCount.increment() }
         }
         return channel.eventLoop.makeCompletedFuture {
             try channel.pipeline.syncOperations.addHandler(NIOSSLServerHandler(context: context))
@@ -117,14 +114,31 @@ public final class TLSServer: SessionServer {
                     isEncrypted: true,
                     onReady: { side, context in
                         limit.cancel()
-                        var inner: Int32 = -1
-                        var outer: Int32 = -1
-                        guard unsafe hf_socket_pair(&inner, &outer) == 0 else { return context.close(promise: nil) }
-                        wasHandedOver.value = true
-                        TLSPump.attach(side, context, descriptor: outer)
+                        guard handshakes.end(context.channel) else { return }
+                        guard let inner = handOver(side, context, lanes, limits) else {
+                            lanes.brokenCount.increment()
+                            return context.close(promise: nil)
+                        }
                         lanes.adopt(AcceptedSocket(descriptor: inner, carrier: .tls, address: address))
                     }))
         }
+    }
+
+    /// Counts a connection whose handshake is done and joins it with one end of a socket pair.
+    ///
+    /// - Returns: The other end; nil when there are too many connections, or no descriptors.
+    private static func handOver(
+        _ side: PumpHandler, _ context: ChannelHandlerContext, _ lanes: StreamLanes, _ limits: ServerLimits
+    ) -> Int32? {
+        guard lanes.connectionCount.increment(max: limits.sessionsMax + limits.unauthenticatedMax) else { return nil }
+        var inner: Int32 = -1
+        var outer: Int32 = -1
+        guard unsafe hf_socket_pair(&inner, &outer) == 0 else {
+            lanes.connectionCount.decrement()
+            return nil
+        }
+        TLSPump.attach(side, context, descriptor: outer)
+        return inner
     }
 
     /// Takes a command of the store.
