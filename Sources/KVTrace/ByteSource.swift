@@ -1,5 +1,5 @@
 // The bytes of a trace, from a file, a pipe or memory, decompressed on the way. Read once, in pieces of bounded size,
-// while the digest of what is stored runs along.
+// while the digest of the content runs along: the same trace has the same digest, however it is compressed.
 
 import Crypto
 import Glibc
@@ -39,8 +39,7 @@ struct ByteSource: ~Copyable {
             (place, descriptor, ownsDescriptor) = ("standard input", STDIN_FILENO, false)
             return
         }
-        place = path
-        descriptor = unsafe open(path, O_RDONLY | O_CLOEXEC)
+        (place, descriptor) = Self.opened(path)
         ownsDescriptor = true
         if descriptor < 0 {
             throw OperatorError("cannot be opened (\(systemMessage(errno)))", at: path, remedy: openRemedy(errno))
@@ -55,6 +54,19 @@ struct ByteSource: ~Copyable {
         }
     }
 
+    /// The file, or else the same compressed: what is said of a trace leaves out how it happens to be stored, and what is
+    /// said must be found again.
+    private static func opened(_ path: String) -> (place: String, descriptor: CInt) {
+        let descriptor = unsafe open(path, O_RDONLY | O_CLOEXEC)
+        guard descriptor < 0, errno == ENOENT else { return (path, descriptor) }
+        for suffix in TraceCompression.suffixes {
+            let compressed = unsafe open(path + suffix, O_RDONLY | O_CLOEXEC)
+            if compressed >= 0 { return (path + suffix, compressed) }
+        }
+        errno = ENOENT
+        return (path, descriptor)
+    }
+
     /// A source of bytes that are in memory already.
     init(bytes: [UInt8], place: String) {
         self.place = place
@@ -63,18 +75,23 @@ struct ByteSource: ~Copyable {
         (descriptor, ownsDescriptor) = (-1, false)
         storedEnded = true
         progress = TraceProgress(bytesRead: bytes.count, bytesTotal: bytes.count)
-        digest.update(data: bytes)
     }
 
     deinit {
         if ownsDescriptor, descriptor >= 0 { close(descriptor) }
     }
 
-    /// SHA-256 of all bytes as stored. Complete once `read` has returned 0.
+    /// SHA-256 of the content, decompressed. Complete once `read` has returned 0.
     var sha256: String { digest.finalize().map { String(hexadecimal($0).dropFirst(2)).lowercased() }.joined() }
 
     /// Fills `buffer` from its start with at least one byte, and says with how many; 0 at the end.
     mutating func read(into buffer: UnsafeMutableRawBufferPointer) throws(OperatorError) -> Int {
+        let count = unsafe try fill(buffer)
+        unsafe digest.update(bufferPointer: UnsafeRawBufferPointer(rebasing: buffer[..<count]))
+        return count
+    }
+
+    private mutating func fill(_ buffer: UnsafeMutableRawBufferPointer) throws(OperatorError) -> Int {
         if !started { try start() }
         if filter == nil {
             if storedRange.isEmpty { try refill() }
@@ -153,9 +170,6 @@ struct ByteSource: ~Copyable {
         } while count < 0 && errno == EINTR
         if count < 0 { throw OperatorError("reading failed (\(systemMessage(errno)))", at: place) }
         if count == 0 { storedEnded = true }
-        unsafe stored.withUnsafeBytes { bytes in
-            unsafe digest.update(bufferPointer: UnsafeRawBufferPointer(rebasing: bytes[first..<(first + count)]))
-        }
         storedRange = (keeping ? storedRange.lowerBound : 0)..<(first + count)
         progress.bytesRead += count
     }

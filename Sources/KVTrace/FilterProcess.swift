@@ -18,11 +18,19 @@ public enum TraceCompression: String, Sendable, CaseIterable {
         return nil
     }
 
+    /// Suffixes of file names that ask for a compression.
+    static let suffixes = [".gz", ".zst", ".zstd"]
+
     /// The compression that a file name asks for, by its suffix.
     public static func forFile(named name: String) -> TraceCompression? {
         if name.hasSuffix(".gz") { return .gzip }
         if name.hasSuffix(".zst") || name.hasSuffix(".zstd") { return .zstd }
         return nil
+    }
+
+    /// The name of what is compressed in the file of that name. A trace can be read by it, too.
+    public static func contentName(_ name: String) -> String {
+        suffixes.first(where: name.hasSuffix).map { String(name.dropLast($0.count)) } ?? name
     }
 }
 

@@ -9,7 +9,7 @@ public struct Trace: Sendable {
     public var name: String
     /// The format it was read from.
     public var format: TraceFormat
-    /// SHA-256 of the file's bytes as stored (compressed if it was), in lower-case hexadecimal.
+    /// SHA-256 of the file's content, decompressed if it was compressed, in lower-case hexadecimal.
     public var sha256: String
     /// Prompt tokens that one full block covers.
     public var blockTokens: Int

@@ -8,7 +8,7 @@ public struct TraceStatistics: Codable, Sendable, Equatable {
     public var name: String
     /// The format it was read from.
     public var format: String
-    /// SHA-256 of its file as stored.
+    /// SHA-256 of its file's content, decompressed.
     public var sha256: String
     /// Tokens of a block; absent without block ids.
     public var blockTokens: Int?

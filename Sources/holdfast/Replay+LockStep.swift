@@ -15,8 +15,9 @@ extension LiveOptions {
         let scenario = try modelled.scenario.read()
         let (killings, blockBytes) = (try killings(), try size())
         try modelled.checkOutput()
+        let trace = try input.read()
         let replay = try ModelledReplay(
-            trace: try input.read(), scenario: scenario, catalogue: try modelled.scenario.readCatalogue())
+            trace: trace, scenario: scenario, catalogue: try modelled.scenario.readCatalogue())
         try check(killings, requests: replay.requestCount)
         let hbmBlocks = try hbmBlocks(of: replay)
         let settings = try LockStepSettings(replay, blockBytes: blockBytes, hbmBlocks: hbmBlocks)
@@ -45,8 +46,9 @@ extension LiveOptions {
         }
         let overrides = Dictionary(try modelled.scenario.readOverrides().map { ($0.key, $0.value) }) { _, last in last }
         let record = replay.record(
-            of: result, route: router, version: Holdfast.configuration.version, command: modelled.command(input, words),
-            overrides: overrides, hbmBytes: hbmBlocks > 0 ? Double(hbmBlocks * replay.blockBytes * count) : nil,
+            of: result, route: router, version: Holdfast.configuration.version,
+            command: modelled.command(input, of: trace.name, words), overrides: overrides,
+            hbmBytes: hbmBlocks > 0 ? Double(hbmBlocks * replay.blockBytes * count) : nil,
             live: live)
         try modelled.finish(record, json: json, terminal: terminal)
     }

@@ -26,12 +26,12 @@ struct ModelledOptions: ParsableArguments {
         let read = try scenario.read()
         let keys = try readKeys()
         try checkOutput()
-        let replay = try ModelledReplay(
-            trace: try input.read(), scenario: read, catalogue: try scenario.readCatalogue())
+        let trace = try input.read()
+        let replay = try ModelledReplay(trace: trace, scenario: read, catalogue: try scenario.readCatalogue())
         let extent = ModelledReplay.Extent(keys: keys, sweeps: !noSweep, countsCurve: !noSweep)
         let bar = ProgressBar("replaying", forced: input.progress)
         let record = await replay.record(
-            extent, version: Holdfast.configuration.version, command: command(input),
+            extent, version: Holdfast.configuration.version, command: command(input, of: trace.name),
             overrides: Dictionary(try scenario.readOverrides().map { ($0.key, $0.value) }) { _, last in last },
             threads: scenario.threadCount
         ) { what, share in bar.update(share, detail: what) }
@@ -79,12 +79,21 @@ struct ModelledOptions: ParsableArguments {
         return keys
     }
 
-    /// The command that makes the record again.
-    func command(_ input: TraceInput, _ more: [String] = []) -> String {
+    /// The command that makes the record of the trace again, for a shell.
+    func command(_ input: TraceInput, of trace: String, _ more: [String] = []) -> String {
         var words = ["holdfast", "replay"] + input.words + scenario.words
         if let only { words += ["--only", only] }
         if noSweep { words.append("--no-sweep") }
-        words += more
-        return words.map { $0.contains(where: { " *$'\"".contains($0) }) ? "'\($0)'" : $0 }.joined(separator: " ")
+        words += more + ["-o", trace + ".hfr"]
+        return words.map(Self.quoted).joined(separator: " ")
+    }
+
+    /// A word as a shell takes it literally.
+    private static func quoted(_ word: String) -> String {
+        let plain = "_-+=.,:/%@".unicodeScalars
+        let isPlain = word.unicodeScalars.allSatisfy { scalar in
+            scalar.properties.isAlphabetic || ("0"..."9").contains(scalar) || plain.contains(scalar)
+        }
+        return isPlain && !word.isEmpty ? word : "'" + word.replacing("'", with: "'\\''") + "'"
     }
 }

@@ -22,8 +22,9 @@ extension LiveOptions {
                 "a paced replay takes requests at their times", at: "arrivals.mode", remedy: "set it to open")
         }
         try modelled.checkOutput()
+        let trace = try input.read()
         let replay = try ModelledReplay(
-            trace: try input.read(), scenario: scenario, catalogue: try modelled.scenario.readCatalogue())
+            trace: trace, scenario: scenario, catalogue: try modelled.scenario.readCatalogue())
         try check(killings, requests: replay.requestCount)
         let count = agents ?? scenario.nodes
         let hbmBlocks = try hbmBlocks(of: replay, engines: max(1, scenario.replicas / count))
@@ -49,7 +50,8 @@ extension LiveOptions {
             prefetch: scenario.prefetch.use
                 ? PrefetchBalance(counts: run.prefetch(), blockBytes: replay.blockBytes) : nil,
             route: router, compression: compression,
-            version: Holdfast.configuration.version, command: modelled.command(input, words), overrides: overrides,
+            version: Holdfast.configuration.version, command: modelled.command(input, of: trace.name, words),
+            overrides: overrides,
             hbmBytes: hbmBlocks > 0 ? Double(hbmBlocks * replay.blockBytes * count) : nil, live: live)
         try modelled.finish(record, json: json, terminal: terminal)
     }

@@ -46,6 +46,11 @@ struct ScenarioOptions: ParsableArguments {
         if let scenario { text = try NamedFile(scenario).text() }
         var read = try Scenario.read(yaml: text, file: scenario ?? "default.yaml", overrides: try readOverrides())
         if let profile { read.apply(try AgentSettingsReading.profile(profile)) }
+        // What a record names by digest is all that its figures depend on.
+        if let catalogue {
+            let lines = try NamedFile(catalogue).text().split(separator: "\n", omittingEmptySubsequences: false)
+            read.text += "# catalogue:\n" + lines.map { "#   \($0)\n" }.joined()
+        }
         return read
     }
 
@@ -68,13 +73,13 @@ struct ScenarioOptions: ParsableArguments {
         return pairs
     }
 
-    /// The words of a command that say the same.
+    /// The words of a command that say the same, in the folder of the files named.
     var words: [String] {
         var words: [String] = []
-        if let scenario { words += ["--scenario", scenario] }
+        if let scenario { words += ["--scenario", fileName(scenario)] }
         for override in overrides { words += ["--set", override] }
-        if let profile { words += ["--profile", profile] }
-        if let catalogue { words += ["--catalogue", catalogue] }
+        if let profile { words += ["--profile", fileName(profile)] }
+        if let catalogue { words += ["--catalogue", fileName(catalogue)] }
         return words
     }
 }

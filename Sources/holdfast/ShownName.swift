@@ -16,5 +16,8 @@ func shown(_ name: String, width: Int = .max) -> String {
     return "\(text.prefix(kept - kept / 2))…\(text.suffix(kept / 2))"
 }
 
+/// A file's name without its folder, as a record has it: the same files in another place are the same.
+func fileName(_ path: String) -> String { path.split(separator: "/").last.map(String.init) ?? path }
+
 /// "1 request", "2 requests", "12,031 requests".
 func counted(_ count: Int, _ noun: String) -> String { grouped(count) + " " + noun + (count == 1 ? "" : "s") }

@@ -45,9 +45,10 @@ struct TraceInput: ParsableArguments {
         return trace
     }
 
-    /// The words of a command that read the same, in the trace's folder: where that is says nothing of the trace.
+    /// The words of a command that read the same, in the trace's folder: neither where that is nor how the file is compressed
+    /// says anything of the trace.
     var words: [String] {
-        var words = [file.split(separator: "/").last.map(String.init) ?? file]
+        var words = [TraceCompression.contentName(fileName(file))]
         if let format { words += ["--format", format] }
         if let blockTokens { words += ["--block-tokens", "\(blockTokens)"] }
         if skipBad { words.append("--skip-bad") }

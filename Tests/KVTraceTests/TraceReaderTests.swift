@@ -126,12 +126,16 @@ import Testing
         #expect(trace.blocks == plain.blocks)
     }
 
-    @Test func theDigestIsOfTheStoredBytes() throws {
+    @Test func theDigestIsOfTheContent() throws {
         let trace = try read(mooncake("0", "1", "[1]"))
         #expect(trace.sha256.count == 64)
         #expect(try read(mooncake("0", "1", "[1]") + "\n").sha256 != trace.sha256)
         let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
         #expect(trace.sha256 != empty)
+        // SHA-256 of this line, as `sha256sum` says.
+        #expect(
+            try read(#"{"timestamp": 0, "input_length": 1, "output_length": 1, "hash_ids": [1]}"#).sha256
+                == "b62d933265c4278c811b4ad8aa924043770c8a897e2e0dd7aaf7ef1a5b87b216")
     }
 
     @Test func skippedLinesAreCountedAndLeaveNoTrace() throws {

@@ -31,8 +31,26 @@ import Testing
         }
         #expect(shown == (try bytes(of: path).count))
         #expect(trace.contentDigest == (try read(text(Self.large, .holdfast)).contentDigest))
+        // However it is stored it is the same, and is found by what it is called without that.
+        #expect(try trace.sha256 == read(text(Self.large, .holdfast)).sha256)
+        #expect(try Trace.read(from: folder.path + "/trace.jsonl").sha256 == trace.sha256)
         #expect(trace.requests.count == Self.large.requests.count)
         #expect(!FileManager.default.fileExists(atPath: path + ".partial"))
+    }
+
+    @Test func aFileThatIsThereComesBeforeTheSameNameCompressed() throws {
+        let folder = try TemporaryFolder()
+        func line(_ id: Int) -> String {
+            #"{"timestamp": 0, "input_length": 3, "output_length": 2, "hash_ids": [\#(id)]}"# + "\n"
+        }
+        try Data(line(1).utf8).write(to: URL(filePath: folder.path + "/t.jsonl.gz"))
+        let path = folder.path + "/t.jsonl"
+        #expect(try Trace.read(from: path).sha256 == read(line(1)).sha256)
+        try Data(line(2).utf8).write(to: URL(filePath: path))
+        #expect(try Trace.read(from: path).sha256 == read(line(2)).sha256)
+        let missing = folder.path + "/missing.jsonl"
+        let error = #expect(throws: OperatorError.self) { try Trace.read(from: missing) }
+        #expect(error.map { "\($0)" }?.contains("missing.jsonl: cannot be opened (No such file or directory)") == true)
     }
 
     @Test func aPipeIsWrittenAsItIsAndALinkLeadsToItsFile() throws {

@@ -78,7 +78,7 @@ public struct TraceSummary: Codable, Sendable, Equatable {
     public var name: String
     /// The format it was read as.
     public var format: String
-    /// SHA-256 of the file's bytes, in hexadecimal.
+    /// SHA-256 of the file's content, decompressed, in hexadecimal.
     public var sha256: String
     /// Requests replayed.
     public var requests: Int
