@@ -17,16 +17,22 @@ struct CacheOnlyOptions: ParsableArguments {
             valueName: "names"))
     var policy: String?
 
+    // Sizes take what follows whatever it is: -1 is a wrong size and not an option.
     @Option(
+        parsing: .unconditional,
         help: ArgumentHelp(
             "Blocks (20000) or a share of the trace's unique blocks (5%); a comma list makes a curve.",
             valueName: "sizes"))
     var capacity: String?
 
-    @Option(help: ArgumentHelp("Two tiers: DRAM in blocks or per cent. Needs --flash.", valueName: "sizes"))
+    @Option(
+        parsing: .unconditional,
+        help: ArgumentHelp("Two tiers: DRAM in blocks or per cent. Needs --flash.", valueName: "sizes"))
     var dram: String?
 
-    @Option(help: ArgumentHelp("Two tiers: flash in blocks or per cent. Needs --dram.", valueName: "sizes"))
+    @Option(
+        parsing: .unconditional,
+        help: ArgumentHelp("Two tiers: flash in blocks or per cent. Needs --dram.", valueName: "sizes"))
     var flash: String?
 
     @Option(help: ArgumentHelp("Two tiers: exclusive, inclusive, keep, or a comma list.", valueName: "names"))

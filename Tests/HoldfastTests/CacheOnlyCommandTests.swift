@@ -109,6 +109,8 @@ import Testing
 
     @Test(arguments: [
         (["--capacity", "0"], "--capacity: a cache of 0 holds nothing"),
+        (["--capacity", "-1"], "--capacity: a cache of -1 holds nothing"),
+        (["--dram", "-5%", "--flash", "5"], "--dram: a cache of -5% holds nothing"),
         (["--capacity", "10,000"], "'000' in '10,000' is not a size of its own"),
         (["--capacity", "five"], "'five' is not a capacity"),
         (["--capacity", "1%,"], "'' is not a capacity"),
