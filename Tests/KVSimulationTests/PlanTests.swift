@@ -1,5 +1,6 @@
 // What a plan concludes: each rule forced once, on the choices that a real plan tried with other results put into them.
 
+import Foundation
 import KVModel
 import KVReport
 import KVServing
@@ -123,6 +124,36 @@ private let tried = Task {
         expect(
             plan, "plan.dram", "Keep KV in 130 GB of DRAM a node: 12 GPUs meet", "instead of 32 and $0.80",
             "Shared flash is not worth buying at any price: it takes 12 GPUs as well")
+    }
+
+    @Test func halfOfWhatIsBoughtDoesNotDoAsWell() async throws {
+        let scenario = try Scenario.read(
+            yaml: nil, file: "default.yaml",
+            overrides: [
+                ("sweep.replicas", "[6]"), ("sweep.capacities", "3"), ("arrivals.load", "6"), ("slo.ttft", "1s"),
+            ])
+        let traces = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+            .deletingLastPathComponent().appending(path: "Traces").path
+        let trace = try Trace.read(from: traces + "/rag.jsonl.gz")
+        let plan = try await ModelledReplay(trace: trace, scenario: scenario, catalogue: .builtIn)
+            .plan(threads: 1) { _, _ in }
+        #expect(plan.verdict.rule == "plan.flash")
+        let flash = plan.choices.filter { $0.flashBytes > 0 && $0.gpus != nil }
+        let cheapest = try #require(flash.map(\.costPerMillionTokens).min())
+        let bought = try #require(plan.choice(plan.picks.smallestFlash))
+        // Less than the least of the first round, and twice what was found too little or is the last to be tried.
+        let firstLeast = (plan.reuse.distinctBytes / 8).rounded(.up)
+        #expect(bought.flashBytes < firstLeast)
+        let half = plan.choices.first {
+            $0.dramBytesPerNode == bought.dramBytesPerNode && abs($0.flashBytes - bought.flashBytes / 2) <= 1
+        }
+        if let half {
+            #expect(half.gpus == nil || !areAlike(half.costPerMillionTokens, cheapest))
+        } else {
+            #expect(bought.flashBytes <= firstLeast / 16 + 1)
+        }
+        let bytes = plan.choices.filter { $0.flashBytes > 0 }.map(\.flashBytes)
+        #expect(Array(bytes.prefix { $0 <= firstLeast }) == bytes.prefix { $0 <= firstLeast }.sorted())
     }
 
     @Test func nothingIsBoughtWhereNoTierIsCheaper() async throws {

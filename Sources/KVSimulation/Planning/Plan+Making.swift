@@ -10,6 +10,8 @@ extension ModelledReplay {
     private static let dramShares = [0.125, 0.25, 0.5, 1, 2]
     /// Sizes tried, as shares of all different bytes of the trace.
     private static let flashShares = [0.125, 0.25, 0.5, 1]
+    /// How often the smallest of them is halved where it does as well as the largest.
+    private static let halvingsMax = 4
 
     /// Plans what to buy for the trace under the scenario's prices and SLO. Choices are independent and tried on
     /// `threads` threads; the plan does not depend on how many.
@@ -40,7 +42,58 @@ extension ModelledReplay {
                 start()
             }
         }
-        return assemble(curve, choices.compactMap { $0 })
+        var all = choices.compactMap { $0 }
+        for _ in 0..<Self.halvingsMax {
+            guard let (index, candidate) = halved(all) else { break }
+            progress(candidate.name, 1)
+            all.insert(tried(candidate), at: index)
+        }
+        return assemble(curve, all)
+    }
+
+    /// What a choice buys most of.
+    private enum Kind {
+        case memory, drives, flash
+
+        init(_ choice: Plan.Choice) {
+            self = choice.flashBytes > 0 ? .flash : choice.nvmeBytesPerNode > 0 ? .drives : .memory
+        }
+
+        func bytes(_ choice: Plan.Choice) -> Double {
+            switch self {
+            case .memory: choice.dramBytesPerNode
+            case .drives: choice.nvmeBytesPerNode
+            case .flash: choice.flashBytes
+            }
+        }
+
+        func smallest(_ picks: Plan.Picks) -> String? {
+            switch self {
+            case .memory: picks.smallestDRAM
+            case .drives: picks.smallestNVMe
+            case .flash: picks.smallestFlash
+            }
+        }
+    }
+
+    /// Half of what the verdict would buy, where nothing smaller was tried: it may do as well. With its place among the others.
+    private func halved(_ choices: [Plan.Choice]) -> (index: Int, candidate: Candidate)? {
+        let picks = Self.picks(choices)
+        guard let kind = choices.first(where: { $0.name == picks.best }).map(Kind.init),
+            let index = choices.firstIndex(where: { $0.name == kind.smallest(picks) })
+        else { return nil }
+        let (bought, bytes) = (choices[index], kind.bytes(choices[index]))
+        let half = (bytes / 2).rounded(.up)
+        let isTheLeast = !choices.contains { other in
+            Kind(other) == kind && (kind == .memory || other.dramBytesPerNode == bought.dramBytesPerNode)
+                && kind.bytes(other) > 0 && kind.bytes(other) < bytes
+        }
+        guard isTheLeast, half >= 64 * Double(Cluster.blockBytes(model, workload)) else { return nil }
+        switch kind {
+        case .memory: return (index, withDRAM(half))
+        case .drives: return (index, withDrives(half, below: bought.dramBytesPerNode))
+        case .flash: return (index, withFlash(half, below: bought.dramBytesPerNode))
+        }
     }
 
     /// One choice to try: a name and the scenario it means.
@@ -52,21 +105,9 @@ extension ModelledReplay {
     /// GPU memory alone, DRAM of rising size, then local NVMe and shared flash of rising size below two sizes of DRAM.
     private var candidates: [Candidate] {
         var found = [Candidate(name: "HBM only", scenario: ComparedSystem.hbmOnly.scenario(from: scenario))]
-        func withDRAM(_ bytes: Double) -> Scenario {
-            var changed = scenario
-            changed.tiers.dram.use = true
-            changed.tiers.dram.perNode = bytes
-            changed.tiers.nvme.use = false
-            changed.tiers.flash.use = false
-            // What one node keeps no other can read, so sessions stay on their node.
-            changed.router.bindsSessionsToNodes = true
-            return changed
-        }
         let block = Double(Cluster.blockBytes(model, workload))
         let dramSizes = Self.dramShares.map { max(64 * block, ($0 * scenario.tiers.dram.perNode).rounded()) }
-        for bytes in dramSizes {
-            found.append(Candidate(name: "DRAM \(Self.spoken(bytes))", scenario: withDRAM(bytes)))
-        }
+        found += dramSizes.map(withDRAM)
         let distinct = Double(workload.uniqueBlockCount) * block
         let dramBelow = [dramSizes[0], max(64 * block, scenario.tiers.dram.perNode)]
         // No more than the scenario's drives hold.
@@ -75,31 +116,44 @@ extension ModelledReplay {
             let bytes = max(64 * block, min((share * distinct).rounded(.up), scenario.tiers.nvme.perNode))
             if nvmeSizes.last != bytes { nvmeSizes.append(bytes) }
         }
+        for dram in dramBelow { found += nvmeSizes.map { withDrives($0, below: dram) } }
         for dram in dramBelow {
-            for bytes in nvmeSizes {
-                var changed = withDRAM(dram)
-                changed.tiers.nvme.use = true
-                changed.tiers.nvme.perNode = bytes
-                found.append(
-                    Candidate(name: "DRAM \(Self.spoken(dram)) + NVMe \(Self.spoken(bytes))", scenario: changed))
-            }
-        }
-        for dram in dramBelow {
-            for share in Self.flashShares {
-                var changed = withDRAM(dram)
-                changed.router.bindsSessionsToNodes = false
-                changed.tiers.flash.use = true
-                let bytes = max(64 * block, (share * distinct).rounded(.up))
-                changed.tiers.flash.servers = max(1, Int((bytes / scenario.tiers.flash.perServer).rounded(.up)))
-                changed.tiers.flash.perServer = bytes / Double(changed.tiers.flash.servers)
-                changed.tiers.flash.stripe = min(scenario.tiers.flash.stripe, changed.tiers.flash.servers)
-                found.append(
-                    Candidate(name: "DRAM \(Self.spoken(dram)) + flash \(Self.spoken(bytes))", scenario: changed))
-            }
+            found += Self.flashShares.map { withFlash(max(64 * block, ($0 * distinct).rounded(.up)), below: dram) }
         }
         // On a small trace several sizes are the least one: what is called the same is the same.
         var names: Set<String> = []
         return found.filter { names.insert($0.name).inserted }
+    }
+
+    private func withDRAM(_ bytes: Double) -> Candidate {
+        var changed = scenario
+        changed.tiers.dram.use = true
+        changed.tiers.dram.perNode = bytes
+        changed.tiers.nvme.use = false
+        changed.tiers.flash.use = false
+        // What one node keeps no other can read, so sessions stay on their node.
+        changed.router.bindsSessionsToNodes = true
+        return Candidate(name: "DRAM \(Self.spoken(bytes))", scenario: changed)
+    }
+
+    private func withDrives(_ bytes: Double, below dram: Double) -> Candidate {
+        var candidate = withDRAM(dram)
+        candidate.name += " + NVMe \(Self.spoken(bytes))"
+        candidate.scenario.tiers.nvme.use = true
+        candidate.scenario.tiers.nvme.perNode = bytes
+        return candidate
+    }
+
+    private func withFlash(_ bytes: Double, below dram: Double) -> Candidate {
+        var candidate = withDRAM(dram)
+        candidate.name += " + flash \(Self.spoken(bytes))"
+        candidate.scenario.router.bindsSessionsToNodes = false
+        candidate.scenario.tiers.flash.use = true
+        let servers = max(1, Int((bytes / scenario.tiers.flash.perServer).rounded(.up)))
+        candidate.scenario.tiers.flash.servers = servers
+        candidate.scenario.tiers.flash.perServer = bytes / Double(servers)
+        candidate.scenario.tiers.flash.stripe = min(scenario.tiers.flash.stripe, servers)
+        return candidate
     }
 
     /// The smallest cluster for one choice, and what it does there.
