@@ -19,7 +19,8 @@ struct ModelCheckCommand: AsyncParsableCommand {
             POINTS is a JSON file: an object whose list "points" holds measured points of the kinds closed_loop, \
             open_loop, prefill, load and breakeven. A point whose kind, model, GPU or trace is not known, or of which \
             a value is missing or impossible, is listed as skipped with the reason. Errors are relative, without their sign; TTFT is what a client sees, with 40 ms for HTTP, \
-            tokenizer and queue hand-off. For prefill, load and breakeven points the error stands in the TTFT columns.
+            tokenizer and queue hand-off. For prefill, load and breakeven points the error stands in the TTFT columns. \
+            Traces/README.md has every field of a point.
             """)
 
     @Argument(help: "The file of measured points, or - for standard input.")
@@ -75,7 +76,8 @@ extension ModelCheck {
         let tpot = percent(reliable.timePerTokenMean)
         let bounds = "gate \(percent(Self.gate.timeToFirstToken)) and \(percent(Self.gate.timePerToken))"
         let aims = "aim \(percent(Self.aim.timeToFirstToken)) and \(percent(Self.aim.timePerToken))"
-        return "Over the \(reliable.count) serving runs of reliability A the mean error is \(ttft) on TTFT and \(tpot) "
+        let runs = reliable.count == 1 ? "one serving run" : "\(reliable.count) serving runs"
+        return "Over the \(runs) of reliability A the mean error is \(ttft) on TTFT and \(tpot) "
             + "on TPOT: \(passesGate ? "within" : "outside") the gate (\(bounds), \(aims))."
     }
 

@@ -82,6 +82,41 @@ private let calibration: String? = {
         #expect((starved.timeToFirstTokenMilliseconds ?? 0) > (roomy.timeToFirstTokenMilliseconds ?? .infinity))
     }
 
+    /// The section of `Traces/README.md` that documents a points file.
+    private func documentation() throws -> String {
+        let repository = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+            .deletingLastPathComponent()
+        let whole = try String(contentsOf: repository.appending(path: "Traces/README.md"), encoding: .utf8)
+        return try String(#require(whole.components(separatedBy: "## Measured points").last))
+    }
+
+    @Test func theDocumentedFileRunsWhole() throws {
+        let example = try #require(
+            try documentation().components(separatedBy: "```json\n").last?.components(separatedBy: "```").first)
+        let found = ModelCheck(try MeasuredPoint.read(Array(example.utf8), at: "p.json"), catalogue: .builtIn)
+        #expect(found.skipped.map(\.reason) == [])
+        #expect(Set(found.predictions.map(\.kind)) == Set(MeasuredPoint.Kind.allCases))
+        #expect(found.predictions.allSatisfy { $0.timeToFirstTokenError != nil })
+    }
+
+    @Test func everyFieldThatIsReadIsDocumented() throws {
+        let sources = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+            .deletingLastPathComponent().appending(path: "Sources/KVServing")
+        let documentation = try documentation()
+        var fields: Set<String> = []
+        for file in ["MeasuredPoint.swift", "PointPrediction.swift"] {
+            let text = try String(contentsOf: sources.appending(path: file), encoding: .utf8)
+            let calls =
+                #/(?:(?:count|number|optionalNumber|text|mean|format)\(|fields\[)"([a-z_A-Z]+)"(?:, "([a-z_]+)")?/#
+            for match in text.matches(of: calls) {
+                fields.insert(String(match.1))
+                if let other = match.2 { fields.insert(String(other)) }
+            }
+        }
+        #expect(fields.count > 20)
+        for field in fields { #expect(documentation.contains("`\(field)`"), "\(field) is not documented") }
+    }
+
     @Test func predictionsDoNotDependOnTheOrderOfPoints() throws {
         let other = closedLoop(",\"note\": \"x\"")
         let alone = try check(closedLoop()).predictions[0].timeToFirstTokenMilliseconds
