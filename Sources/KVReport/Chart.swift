@@ -239,7 +239,7 @@ public struct LineChart: Sendable, Equatable {
 
 /// Gains and losses that add up.
 public struct WaterfallChart: Sendable, Equatable {
-    /// The steps; the last is the net.
+    /// The steps; their net last, and beside it perhaps the same found in another way.
     public var steps: [Step]
 
     /// A gain (above zero) or a loss.
@@ -252,7 +252,7 @@ public struct WaterfallChart: Sendable, Equatable {
         public var label: String
         /// Its meaning.
         public var fill: Fill
-        /// Whether this is the sum of the others.
+        /// Whether this is the sum of the others, or another figure for it: it starts at zero.
         public var isNet = false
     }
 }

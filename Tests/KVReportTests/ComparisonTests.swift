@@ -125,6 +125,21 @@ import Testing
         #expect(try Comparison([record]).page.contains(words))
     }
 
+    @Test func whatTheHeadingSaysOfPrefetchIsInItsPicture() throws {
+        let record = Sample.record().changing("1") { $0.prefetch!.ttftSecondsBySecondRun = -20 }
+        let section = try Comparison([record]).sections[6]
+        #expect(section.conclusions[0].sentence.replacing(thinSpace, with: " ").contains("20 s less in all"))
+        guard case .waterfall(let chart) = section.figures[0].chart else {
+            Issue.record("no waterfall")
+            return
+        }
+        let last = try #require(chart.steps.last)
+        #expect(last.name == "net of a second run")
+        #expect(last.label.replacing(thinSpace, with: " ") == "−20.0 s")
+        #expect(last.fill == .again)
+        #expect(chart.steps.count(where: \.isNet) == 2)
+    }
+
     @Test func waitsTooShortForTheirDigitsAreNotSpelledOut() throws {
         let record = Sample.record().changing("1") {
             $0.prefetch!.ttftSecondsContention = -0.000_000_122

@@ -112,7 +112,7 @@ private let cases: [Case] = [
             record.sloSearch[index].cost = nil
         }
     },
-    Case(0, "v.pays", "within 20 % of the cliff: read question 6") { $0.loadSweep!.traceRunsAt = 13 },
+    Case(0, "v.pays", "This trace runs within 20 % of the cliff: read question 6") { $0.loadSweep!.traceRunsAt = 13 },
     Case(0, "v.unpriced", "83 % of what an infinite cache could; HBM + DRAM alone avoids 29 %.") { $0.sloSearch = [] },
     Case(0, "v.alone", "Holdfast avoids 60 % of prefill tokens, 83 %") { $0.leaveOut("C") },
     // 1
@@ -242,13 +242,13 @@ private let cases: [Case] = [
         $0.run { $0.prefetch!.ttftSecondsBySecondRun = 1_200 }
     },
     // 8
-    Case(8, "n.limit", "Store NIC was the limit: full 12 % of the time, and 0.40 GPU-hours stalled behind it") {
+    Case(8, "n.limit", "Yes: one link (store NIC) was full 12 % of the time, and 0.40 GPU-hours stalled behind it") {
         record in
         record.run { $0.links[1].timeAtLimit = 0.12 }
     },
     Case(
         8, "n.main",
-        "host NIC, the busier of 2 is the tightest link and sat at its practical limit 3 % of the time. Twice the rate"),
+        "No: the tightest link (host NIC, the busier of 2) sat at its practical limit 3 % of the time. Twice the rate"),
     Case(8, "n.main", "a faster link would win nothing back") { $0.run { $0.gpuSeconds.stalledOnLoad = 0 } },
     Case(8, "n.main", "never reached its practical limit. Twice the rate could win back at most the 20 GPU-seconds") {
         record in

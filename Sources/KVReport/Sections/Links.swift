@@ -22,7 +22,7 @@ extension ComparedRun {
             return Conclusion(
                 record: key, rule: "n.limit",
                 sentence:
-                    "\(link.name) was the limit: full \(full) of the time, and \(hours) stalled behind it.")
+                    "Yes: one link (\(link.name)) was full \(full) of the time, and \(hours) stalled behind it.")
         }
         let atLimit =
             link.timeAtLimit == 0
@@ -34,7 +34,7 @@ extension ComparedRun {
         return Conclusion(
             record: key, rule: "n.main",
             sentence:
-                "No: \(link.name) is the tightest link and \(atLimit). \(stalled)")
+                "No: the tightest link (\(link.name)) \(atLimit). \(stalled)")
     }
 }
 

@@ -120,7 +120,7 @@ extension ComparedRun {
     /// Near the load that fills a system, a single number is worth little.
     private var cliffWarning: String {
         guard isNearCliff else { return "" }
-        return " That is within 20 % of the cliff: read question 6 before using any single number.".thinPercent
+        return " This trace runs within 20 % of the cliff: read question 6 before using any single number.".thinPercent
     }
 
     /// Whether the trace's load is within 20 % of what fills this run or the reference.

@@ -218,8 +218,9 @@ extension TerminalPage {
             }
         }
         if shown.count < heads.count {
+            let more = heads.count - shown.count
             lines += text(
-                "\(heads.count - shown.count) more columns in a wider terminal or on the page", indent: indent, .dim)
+                "\(more) more column\(more == 1 ? "" : "s") in a wider terminal or on the page", indent: indent, .dim)
         }
         return lines
     }
