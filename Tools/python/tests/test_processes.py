@@ -124,7 +124,7 @@ class ProcessesTest(unittest.TestCase):
         self.doctor_says(agent, rf"ok +block +{BLOCK} bytes, 16 tokens; each engine compared one .*: 1 here")
         code, seen = self.command(agent, "bench", "--blocks", "4", "--rounds", "1")
         # Its namespace is not that of the engine which is here.
-        self.assertEqual((code, "its engine is `holdfast-kv`" in seen), (1, True), seen)
+        self.assertEqual((code, "engine: holdfast-kv | test" in seen), (1, True), seen)
         engine.kill()
         self.doctor_says(agent, rf"ok +block +{BLOCK} bytes, 16 tokens: saved, loaded, equal")
         deadline = time.monotonic() + 60
