@@ -9,6 +9,7 @@ extension ConformanceCase {
     static let operations: [ConformanceCase] = [
         ConformanceCase("the right key opens a session", theRightKeyOpensASession),
         ConformanceCase("a wrong key and an unknown tenant are refused alike", wrongKeysAreRefusedAlike),
+        ConformanceCase("a key that is revoked while its session opens ends it", revokedKeysEndWhatTheyOpen),
         ConformanceCase("namespaces are named once and apart by tenant", namespacesAreApart),
         ConformanceCase("batches of 1, 256 and the most names are looked up", batchesAreLookedUp),
         ConformanceCase("payloads come back as they went, at every length", payloadsComeBack),
@@ -47,6 +48,16 @@ extension ConformanceCase {
         #expect(await eventually { client.losses.contains { $0.contains("wrong key") } })
         #expect(try await client.ask(.stat).status == .disconnected)
         #expect(stage.host.openedCount == 0)
+        await stage.end()
+    }
+
+    /// The host ended the tenant's sessions a moment before it knew of this one.
+    private static func revokedKeysEndWhatTheyOpen(_ carrier: TestCarrier) async throws {
+        let stage = try ConformanceStage(carrier)
+        stage.host.set { $0.revokesKeys = true }
+        #expect(try stage.raw().open() == "the tenant's key was revoked")
+        #expect(await eventually { stage.host.closedCount == 1 })
+        #expect(stage.host.openedCount == 1)
         await stage.end()
     }
 

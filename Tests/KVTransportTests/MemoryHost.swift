@@ -27,6 +27,8 @@ final class MemoryHost: SessionHost {
         var heldOperation: Operation?
         /// As many sessions are opened at a time.
         var sessionsMax = Int.max
+        /// A tenant's key is taken away while its session is opened.
+        var revokesKeys = false
         /// Subscribing ends with this, as long as it is there.
         var subscribeStatus = Status.ok
     }
@@ -59,6 +61,7 @@ final class MemoryHost: SessionHost {
     }
 
     private struct State {
+        var revoked: Set<String> = []
         var objects: [Place: Object] = [:]
         var sessions: [SessionID: Session] = [:]
         var free: [Int]
@@ -94,7 +97,9 @@ final class MemoryHost: SessionHost {
     func attach(_ server: any SessionServer) { self.server.withLock { $0 = server } }
     func detach() { server.withLock { $0 = nil } }
 
-    func secret(ofTenant tenant: String) -> [UInt8]? { secrets[tenant] }
+    func secret(ofTenant tenant: String) -> [UInt8]? {
+        state.withLock { $0.revoked.contains(tenant) ? nil : secrets[tenant] }
+    }
 
     func set(_ change: (inout Faults) -> Void) { state.withLock { change(&$0.faults) } }
     var corruptReports: [ObjectName] { state.withLock { $0.corruptReports } }
@@ -176,6 +181,7 @@ final class MemoryHost: SessionHost {
                 guard state.sessions.count < state.faults.sessionsMax else { return true }
                 state.sessions[id] = Session(peer: peer)
                 state.openedCount += 1
+                if state.faults.revokesKeys { state.revoked.insert(peer.tenant) }
                 state.peers.append(peer)
                 return false
             }

@@ -186,7 +186,12 @@ package final class ServerPeer {
 
     private func takeHandshake(_ header: FrameHeader, _ body: [UInt8]) throws(FrameError) {
         let host = setting.host
-        switch try handshake.take(header, body, secret: { host.secret(ofTenant: $0) }) {
+        var proven: [UInt8]?
+        let step = try handshake.take(header, body) { tenant in
+            proven = host.secret(ofTenant: tenant)
+            return proven
+        }
+        switch step {
         case .challenge(let body): carrier.transmit(FrameHeader(.challenge)) { $0.raw(body) }
         case .welcome(let tenant, let body):
             let peer = Peer(tenant: tenant, carrier: kind, address: address)
@@ -194,10 +199,14 @@ package final class ServerPeer {
                 setting.counters.connectionsRefused += 1
                 return refuse(.busy, "the store has as many sessions as it takes")
             }
-            carrier.transmit(FrameHeader(.welcome)) { $0.raw(body) }
-            phase = .open
             wasOpened = true
             setting.counters.sessionsOpened += 1
+            // A key that was taken away before the host knew of this session ended the tenant's others only.
+            guard host.secret(ofTenant: tenant) == proven else {
+                return refuse(.forbidden, "the tenant's key was revoked")
+            }
+            carrier.transmit(FrameHeader(.welcome)) { $0.raw(body) }
+            phase = .open
         case .refuseProof(let tenant):
             setting.counters.authenticationFailures += 1
             host.refused(tenant: tenant, at: address, by: kind)
