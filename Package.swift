@@ -74,6 +74,7 @@ let package = Package(
     targets: [
         // 0: doors to C. CChecksum opens ISA-L at run time and has a portable twin.
         door("CKernel"),
+        door("CProcessor"),
         door("CURing", ["uring"]),
         door("CChecksum"),
         door("CVerbs", ["ibverbs"]),
@@ -96,7 +97,7 @@ let package = Package(
         floor("KVMemory", ["KVModel", "KVSystem", "CKernel", "CNuma", "CCuda"]),
 
         // 3: decisions, the serving model, traces, results. None of them knows another.
-        floor("KVTiering", ["KVModel"]),
+        floor("KVTiering", ["KVModel", "CProcessor"]),
         // Its catalogue of models, GPUs and engines is embedded, so that the binary needs no file beside it.
         floor(
             "KVServing", ["KVModel", yams],
