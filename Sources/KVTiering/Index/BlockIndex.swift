@@ -5,7 +5,7 @@ import KVModel
 
 /// Keys to dense block numbers, and from a number back to its key and location.
 ///
-/// Memory: 24 bytes of record and about 10 of slot an entry; with the 8 bytes of a list policy's links, about 43. How it
+/// Memory: 24 bytes of record and about 10 of entry a block; with the 8 bytes of a list policy's links, about 43. How it
 /// grows without a pause is told at `BlockTable`.
 public struct BlockIndex: ~Copyable {
     private var table: BlockTable<LocatedBlock>
@@ -38,8 +38,8 @@ public struct BlockIndex: ~Copyable {
     public var numberLimit: BlockNumber { table.numberLimit }
     /// Bytes it has allocated, all told.
     public var byteCount: Int { table.byteCount }
-    /// How many places behind its home an entry stands on average: what a search walks beyond its first slot.
-    package var meanDisplacement: Double { table.meanDisplacement }
+    /// How many blocks are outside their groups, where each search walks past all of them: keys of one hash.
+    package var crowdedCount: Int { table.crowdedCount }
     package var segmentCount: Int { table.segmentCount }
 
     /// The number of the block with this key.

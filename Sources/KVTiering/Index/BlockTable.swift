@@ -2,6 +2,7 @@
 // in full, that no single insert pays for the whole table, and that removals leave nothing behind. What a record says of
 // its block is its owner's matter.
 
+import CProcessor
 import KVModel
 
 /// What a `BlockTable` keeps of a block.
@@ -19,11 +20,11 @@ protocol KeyedRecord: BitwiseCopyable {
 /// holds a thousand entries a segment, the next segment in turn is split in two (linear hashing; Litwin, VLDB 1980).
 /// The longest pause is therefore one segment's: microseconds, whatever the size of the table.
 ///
-/// In a segment a slot is one word: 32 bits of the key above, the block's number below. Slots are kept in rising
-/// order, each at or behind the place its bits ask for, so a search stops at the first larger word, found or not, and
-/// growing, splitting and removing never look at a key. The keys themselves lie with the records, by number.
+/// In a segment an entry is 32 bits of the key's hash and the block's number, in one of two groups that the hash names
+/// (buckets of two choices; Azar, Broder, Karlin and Upfal, STOC 1994). A search compares the sixteen hashes of both groups at
+/// once; growing, splitting and removing never look at a key. The keys themselves lie with the records, by number.
 ///
-/// Memory: a record and about 10 bytes of slot an entry.
+/// Memory: a record and about 10 bytes of entry.
 @safe
 struct BlockTable<Record: KeyedRecord>: ~Copyable {
     /// How many blocks it holds.
@@ -33,9 +34,9 @@ struct BlockTable<Record: KeyedRecord>: ~Copyable {
 
     private var segments: UnsafeMutablePointer<IndexSegment>
     private var segmentRoom: Int
-    /// The slots of the segments that it began with, in one piece.
-    private let firstSlots: UnsafeMutablePointer<IndexSlot>
-    private let firstSlotCount: Int
+    /// The groups of the segments that it began with, in one piece.
+    private let firstGroups: UnsafeMutablePointer<UInt8>
+    private let firstGroupBytes: Int
     private(set) var segmentCount = 1
     /// The mask of the hash bits that all segments have been split by.
     private var splitMask: UInt32 = 0
@@ -48,6 +49,8 @@ struct BlockTable<Record: KeyedRecord>: ~Copyable {
     private let firstChunkCount: Int
     /// The number that was freed last, the head of a list through the freed records.
     private var freed = none
+    /// Blocks for whose hash there is no place however large its segment: more than sixteen of one hash. Nearly always none.
+    private var crowded: [BlockNumber] = []
 
     /// What goes into every hash: one that chose keys, and knew how they are hashed, could give thousands the same place.
     private let seed: (UInt64, UInt64)
@@ -70,13 +73,14 @@ struct BlockTable<Record: KeyedRecord>: ~Copyable {
         splitMask = UInt32(segmentCount - 1)
         segmentRoom = segmentCount
         unsafe segments = .allocate(capacity: segmentRoom)
-        let places = max(8, expectedCount / segmentCount * 4 / 3)
-        let slotCount = IndexSegment.slotCount(places)
-        firstSlotCount = segmentCount * slotCount
-        unsafe firstSlots = LargeRoom.allocate(firstSlotCount)
+        let entries = expectedCount / segmentCount
+        let groups = max(IndexSegment.leastGroupCount, entries * 4 / 3 / IndexSegment.groupSize + 1)
+        let segmentBytes = IndexSegment.byteCount(groupCount: groups)
+        firstGroupBytes = segmentCount * segmentBytes
+        unsafe firstGroups = LargeRoom.allocate(firstGroupBytes)
         for index in 0..<segmentCount {
-            unsafe (segments + index).initialize(
-                to: IndexSegment(capacity: places, lent: firstSlots + index * slotCount))
+            let memory = unsafe UnsafeMutableRawPointer(firstGroups + index * segmentBytes)
+            unsafe (segments + index).initialize(to: IndexSegment(groupCount: groups, lent: memory))
         }
         firstChunkCount = (expectedCount + (1 << Self.chunkShift) - 1) >> Self.chunkShift
         unsafe firstRecords = LargeRoom.allocate(firstChunkCount << Self.chunkShift)
@@ -91,7 +95,7 @@ struct BlockTable<Record: KeyedRecord>: ~Copyable {
     deinit {
         for index in 0..<segmentCount { unsafe segments[index].free() }
         unsafe segments.deallocate()
-        unsafe firstSlots.deallocate()
+        unsafe firstGroups.deallocate()
         for index in firstChunkCount..<chunkCount { unsafe chunks[index].deallocate() }
         unsafe firstRecords.deallocate()
         unsafe chunks.deallocate()
@@ -101,105 +105,117 @@ struct BlockTable<Record: KeyedRecord>: ~Copyable {
     var byteCount: Int {
         var bytes = segmentRoom * MemoryLayout<IndexSegment>.stride + chunkRoom * MemoryLayout<Int>.stride
         bytes += chunkCount << Self.chunkShift * MemoryLayout<Record>.stride
-        bytes += firstSlotCount * MemoryLayout<IndexSlot>.stride
+        bytes += firstGroupBytes + crowded.capacity * MemoryLayout<BlockNumber>.stride
         for index in 0..<segmentCount { bytes += unsafe segments[index].byteCount }
         return bytes
     }
 
-    /// How many places behind its home an entry stands on average: what a search walks beyond its first slot.
-    var meanDisplacement: Double {
-        var sum = 0
-        for index in 0..<segmentCount { sum += unsafe segments[index].displacement }
-        return count == 0 ? 0 : Double(sum) / Double(count)
-    }
+    /// How many blocks are outside their groups, where each search walks past all of them.
+    var crowdedCount: Int { crowded.count }
 
     // MARK: Looking up
 
     /// The number of the block with this key.
-    func find(_ key: BlockKey) -> BlockNumber? {
-        let hash = hash(of: key)
-        let segment = unsafe segments[segmentIndex(of: hash)]
-        var place = segment.firstPlace(of: hash)
-        while unsafe segment.slots[place].hash == hash {
-            let number = unsafe segment.slots[place].number
-            if number == Self.none { return nil }
-            if unsafe record(number).pointee.key == key { return number }
-            place += 1
-        }
-        return nil
-    }
+    func find(_ key: BlockKey) -> BlockNumber? { find(key, search(for: key)) }
 
     /// How many leading keys of a chain are known. Their numbers are appended to `numbers`, root first.
     ///
-    /// The keys are taken sixteen at a time: first the slots of all sixteen are touched, then compared, so that the
-    /// memory answers for sixteen keys at once instead of one after another.
+    /// The memory is asked ahead, so that it answers for many keys at once: a key's groups 24 keys before it is compared, and
+    /// its record twelve before.
     func longestRun(_ keys: Span<BlockKey>, into numbers: inout [BlockNumber]) -> Int {
-        var done = 0
-        while done < keys.count {
-            let batch = min(Self.batch, keys.count - done)
-            let places = places(of: keys.extracting(done..<done + batch))
-            for offset in 0..<batch {
-                let key = keys[done + offset]
-                guard let number = find(key, from: places[offset]) else { return done + offset }
-                numbers.append(number)
+        let start = numbers.count
+        numbers.append(contentsOf: repeatElement(0, count: keys.count))
+        var found = numbers.mutableSpan
+        var searches = Searches()
+        var known = keys.count
+        for next in -24..<keys.count {
+            if next + 24 < keys.count { searches[next + 24] = begin(keys[next + 24]) }
+            if next + 12 >= 0, next + 12 < keys.count { meet(&searches[next + 12]) }
+            if next < 0 { continue }
+            guard let number = find(keys[next], searches[next]) else {
+                known = next
+                break
             }
-            done += batch
+            found[start + next] = number
         }
-        return done
+        numbers.removeLast(keys.count - known)
+        return known
     }
 
-    /// Keys whose searches are begun together.
-    static var batch: Int { 16 }
-
-    /// Where the search for a key starts, and the word that was there.
-    struct SlotPlace {
-        fileprivate var segment: UInt32 = 0
-        fileprivate var place: UInt32 = 0
-        fileprivate var slot: UInt64 = 0
+    /// A search that has begun: where its key can be. It holds until the next change of the table.
+    struct Search {
+        fileprivate var hash: UInt32
+        fileprivate var segment: UInt32
+        fileprivate var groups: IndexSegment.Groups
+        /// Where its hash is in the groups.
+        fileprivate var places: UInt32
     }
 
-    /// Begins the searches for up to `batch` keys. Places hold until the next change of the table.
+    /// The last 32 of a chain's searches, by their key's place in it.
+    struct Searches {
+        private var searches = InlineArray<32, Search>(
+            repeating: Search(hash: 0, segment: 0, groups: IndexSegment.Groups(first: 0, second: 0), places: 0))
+
+        /// How many are kept.
+        static var count: Int { 32 }
+
+        subscript(place: Int) -> Search {
+            @inline(__always) get { searches[place & 31] }
+            @inline(__always) _modify { yield &searches[place & 31] }
+        }
+    }
+
+    /// Begins a search and asks for the memory of its groups.
     @inline(__always)
-    func places(of keys: Span<BlockKey>) -> InlineArray<16, SlotPlace> {
-        var places = InlineArray<16, SlotPlace>(repeating: SlotPlace())
-        for index in keys.indices {
-            let hash = hash(of: keys[index])
-            let segment = segmentIndex(of: hash)
-            let home = unsafe segments[segment].home(of: hash)
-            let slot = unsafe segments[segment].slots[home].word
-            places[index] = SlotPlace(segment: UInt32(segment), place: UInt32(home), slot: slot)
-        }
-        return places
-    }
-
-    /// Reads where the searches for some keys will begin, so that the memory answers for all of them at once. What it
-    /// returns says nothing: it must only be kept, or the compiler leaves the reading out.
-    func touch(_ keys: Span<BlockKey>) -> UInt64 {
-        var sum: UInt64 = 0
-        for index in keys.indices {
-            let hash = hash(of: keys[index])
-            let segment = segmentIndex(of: hash)
-            sum &+= unsafe segments[segment].slots[segments[segment].home(of: hash)].word
-        }
-        return sum
-    }
-
-    /// The number of a key whose search has begun.
-    @inline(__always)
-    func find(_ key: BlockKey, from start: SlotPlace) -> BlockNumber? {
+    func begin(_ key: BlockKey) -> Search {
         let hash = hash(of: key)
-        let segment = unsafe segments[Int(start.segment)]
-        var place = Int(start.place)
-        var slot = IndexSlot(word: start.slot)
-        while slot.hash <= hash {
-            if slot.hash == hash {
-                if slot.number == Self.none { return nil }
-                if unsafe record(slot.number).pointee.key == key { return slot.number }
-            }
-            place += 1
-            slot = unsafe segment.slots[place]
+        let segment = segmentIndex(of: hash)
+        let groups = unsafe segments[segment].groups(of: hash)
+        unsafe segments[segment].willUse(groups)
+        return Search(hash: hash, segment: UInt32(segment), groups: groups, places: 0)
+    }
+
+    /// Looks into the groups of a search that has begun, and asks for the memory of the record.
+    @inline(__always)
+    func meet(_ search: inout Search) {
+        search.places = unsafe segments[Int(search.segment)].places(of: search.hash, in: search.groups)
+        if search.places != 0 { unsafe hf_will_use(record(number(at: search.places, search))) }
+    }
+
+    /// The number of a key whose groups were met.
+    @inline(__always)
+    func find(_ key: BlockKey, _ search: Search) -> BlockNumber? {
+        var places = search.places
+        while places != 0 {
+            let number = number(at: places, search)
+            if unsafe record(number).pointee.key == key { return number }
+            places &= places &- 1
         }
-        return nil
+        return crowded.isEmpty ? nil : unsafe Self.find(key, among: crowded, chunks)
+    }
+
+    /// A search whose groups were met, for a key that nobody waited for.
+    @inline(__always)
+    private func search(for key: BlockKey) -> Search {
+        let hash = hash(of: key)
+        let index = segmentIndex(of: hash)
+        let segment = unsafe segments[index]
+        let groups = segment.groups(of: hash)
+        return Search(
+            hash: hash, segment: UInt32(index), groups: groups, places: segment.places(of: hash, in: groups))
+    }
+
+    /// The number at the first of some places.
+    @inline(__always)
+    private func number(at places: UInt32, _ search: Search) -> BlockNumber {
+        unsafe segments[Int(search.segment)].number(at: places.trailingZeroBitCount, in: search.groups)
+    }
+
+    @inline(never)
+    private static func find(
+        _ key: BlockKey, among crowded: [BlockNumber], _ chunks: UnsafeMutablePointer<UnsafeMutablePointer<Record>>
+    ) -> BlockNumber? {
+        crowded.first { unsafe record($0, chunks).pointee.key == key }
     }
 
     /// What is kept of a block.
@@ -223,36 +239,35 @@ struct BlockTable<Record: KeyedRecord>: ~Copyable {
 
     /// The number of the block with this key, given now if the key is new.
     mutating func insert(_ key: BlockKey) -> (number: BlockNumber, isNew: Bool) {
-        let hash = hash(of: key)
-        let index = segmentIndex(of: hash)
-        // One search for both questions: where the key is, and where it would stand.
-        let first = unsafe segments[index].firstPlace(of: hash)
-        var place = first
-        while unsafe segments[index].slots[place].hash == hash {
-            let number = unsafe segments[index].slots[place].number
-            if number == Self.none { break }
-            if unsafe record(number).pointee.key == key { return (number, false) }
-            place += 1
-        }
+        let search = search(for: key)
+        if let number = find(key, search) { return (number, false) }
         let number = takeNumber()
         unsafe record(number).initialize(to: Record(key: key))
-        let slot = IndexSlot(hash: hash, number: number)
-        if unsafe !segments[index].insert(slot, from: first) {
-            repeat {
-                unsafe segments[index].grow()
-            } while unsafe !segments[index].insert(slot, from: segments[index].firstPlace(of: hash))
-        }
+        enter(number, search)
         count += 1
         if count > segmentCount * Self.segmentTarget { splitNext() }
         return (number, true)
+    }
+
+    private mutating func enter(_ number: BlockNumber, _ search: Search) {
+        let index = Int(search.segment)
+        if unsafe segments[index].isFull { unsafe segments[index].grow(leftOver: &crowded) }
+        while unsafe !segments[index].insert(search.hash, number) {
+            if unsafe segments[index].isHalfEmpty { return crowded.append(number) }
+            unsafe segments[index].grow(leftOver: &crowded)
+        }
     }
 
     /// Forgets a block; its number may be given again.
     mutating func remove(_ number: BlockNumber) {
         precondition(number < numberLimit, "a number that was never given")
         let hash = hash(of: unsafe record(number).pointee.key)
-        let removed = unsafe segments[segmentIndex(of: hash)].remove(IndexSlot(hash: hash, number: number))
-        precondition(removed, "a block is removed that the index does not hold")
+        if unsafe !segments[segmentIndex(of: hash)].remove(hash, number) {
+            let place = crowded.firstIndex(of: number)
+            precondition(place != nil, "a block is removed that the index does not hold")
+            if let place { crowded.swapAt(place, crowded.count - 1) }
+            crowded.removeLast()
+        }
         unsafe record(number).pointee = Record(key: BlockKey(high: 0, low: 0))
         unsafe record(number).pointee.freedBefore = freed
         freed = number
@@ -289,7 +304,7 @@ struct BlockTable<Record: KeyedRecord>: ~Copyable {
         }
         let bit = splitMask + 1
         let index = segmentCount - Int(bit)
-        unsafe (segments + segmentCount).initialize(to: segments[index].split(by: bit))
+        unsafe (segments + segmentCount).initialize(to: segments[index].split(by: bit, leftOver: &crowded))
         segmentCount += 1
         if segmentCount == Int(bit) * 2 { splitMask = splitMask << 1 | 1 }
     }
@@ -307,11 +322,12 @@ struct BlockTable<Record: KeyedRecord>: ~Copyable {
     // MARK: Addresses
 
     /// Both halves of the product of both halves of the key, each with its half of the seed. Keys that differ in a few
-    /// bits have products in step with each other; the last multiplication spreads those.
+    /// bits have products in step with each other; the last multiplication spreads those. Never 0.
     @inline(__always)
     private func hash(of key: BlockKey) -> UInt32 {
         let product = (key.low ^ seed.0).multipliedFullWidth(by: key.high ^ seed.1)
-        return UInt32(truncatingIfNeeded: ((product.high ^ product.low) &* 0x9E37_79B9_7F4A_7C15) >> 32)
+        let hash = UInt32(truncatingIfNeeded: ((product.high ^ product.low) &* 0x9E37_79B9_7F4A_7C15) >> 32)
+        return hash == 0 ? 1 : hash
     }
 
     /// The segment for a hash: by one bit more where the split has passed.
@@ -322,8 +338,13 @@ struct BlockTable<Record: KeyedRecord>: ~Copyable {
     }
 
     @inline(__always)
-    private func record(_ number: BlockNumber) -> UnsafeMutablePointer<Record> {
-        let chunk = unsafe chunks[Int(number) >> Self.chunkShift]
-        return unsafe chunk + (Int(number) & ((1 << Self.chunkShift) - 1))
+    private func record(_ number: BlockNumber) -> UnsafeMutablePointer<Record> { unsafe Self.record(number, chunks) }
+
+    @inline(__always)
+    private static func record(
+        _ number: BlockNumber, _ chunks: UnsafeMutablePointer<UnsafeMutablePointer<Record>>
+    ) -> UnsafeMutablePointer<Record> {
+        let chunk = unsafe chunks[Int(number) >> chunkShift]
+        return unsafe chunk + (Int(number) & ((1 << chunkShift) - 1))
     }
 }

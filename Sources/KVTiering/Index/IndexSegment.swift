@@ -1,175 +1,262 @@
-// One piece of the block table: a sorted run of words with gaps. Only `BlockTable` uses it.
+// One piece of the block table: groups of eight hashes and eight numbers. Only `BlockTable` uses it.
 
+import CProcessor
 import KVModel
 
-/// An entry of the index: hash bits above, the block's number below. An empty slot is larger than any entry.
-struct IndexSlot {
-    var word: UInt64
-
-    static let empty = IndexSlot(word: .max)
-
-    @inline(__always) init(word: UInt64) { self.word = word }
-    @inline(__always) init(hash: UInt32, number: BlockNumber) { word = UInt64(hash) << 32 | UInt64(number) }
-
-    @inline(__always) var hash: UInt32 { UInt32(truncatingIfNeeded: word >> 32) }
-    @inline(__always) var number: BlockNumber { BlockNumber(truncatingIfNeeded: word) }
-    @inline(__always) var isEmpty: Bool { word == .max }
-}
-
-/// Slots in rising order. An entry stands at its home, the place its upper hash bits point to, or behind it with no
-/// gap between. Safe as long as its one owner frees it last: every search starts at a home and stops at the empty
-/// slot behind the end.
+/// Groups of eight entries, a line of memory each: eight hashes, then the eight blocks' numbers. An entry stands in one of the
+/// two groups that its hash names, in the one that had more room when it came. So a search reads two lines, at once and
+/// always, found or not, and a removal leaves nothing behind.
+///
+/// A group is filled from its start; a hash of 0 ends it. Safe as long as its one owner frees it last: groups are named by
+/// `groups(of:)` only, which stays below `groupCount`.
 @safe
 struct IndexSegment {
-    /// `capacity` homes, then an overhang for entries pushed past the last home up to `end`, where one slot stays
-    /// empty and ends every search.
-    private(set) var slots: UnsafeMutablePointer<IndexSlot>
-    private var capacity: UInt32
-    private var overhang: UInt32
-    private var count: UInt32 = 0
+    /// Eight hashes and eight numbers for each group.
+    private var words: UnsafeMutablePointer<UInt32>
+    private(set) var groupCount: UInt32
+    /// Entries; the top bit says that the words are part of a larger piece of memory, which is its owner's to free.
+    private var countAndLent: UInt32
 
-    /// With at most 7/8 of the homes taken an entry stands some four places behind its home; so many behind the last
-    /// one is rare.
-    private static let usualOverhang = 32
+    /// Entries of a group.
+    static var groupSize: Int { 8 }
+    private static var groupWords: Int { 16 }
+    /// A group is a line of memory.
+    static var alignment: Int { 64 }
+    /// An entry's second group is at most 15 behind the first.
+    static var leastGroupCount: Int { 16 }
+    private static var lentBit: UInt32 { 1 << 31 }
 
-    /// Whether the slots are part of a larger piece of memory, which is its owner's to free.
-    private let isLent: Bool
-
-    init(capacity: Int, overhang: Int = Self.usualOverhang) {
-        unsafe self.init(
-            capacity: capacity, overhang: overhang, slots: .allocate(capacity: capacity + overhang + 1), isLent: false)
+    /// A segment of so many groups, at least the least.
+    init(groupCount: Int) {
+        let words = UnsafeMutableRawPointer.allocate(
+            byteCount: Self.byteCount(groupCount: groupCount), alignment: Self.alignment)
+        unsafe self.init(groupCount: groupCount, words: words, lent: 0)
     }
 
-    /// A segment of `capacity` homes in memory that is lent to it: `slotCount(capacity)` slots.
-    init(capacity: Int, lent slots: UnsafeMutablePointer<IndexSlot>) {
-        unsafe self.init(capacity: capacity, overhang: Self.usualOverhang, slots: slots, isLent: true)
+    /// A segment in memory that is lent to it: `byteCount(groupCount:)` bytes, aligned.
+    init(groupCount: Int, lent memory: UnsafeMutableRawPointer) {
+        unsafe self.init(groupCount: groupCount, words: memory, lent: Self.lentBit)
     }
 
-    private init(capacity: Int, overhang: Int, slots: UnsafeMutablePointer<IndexSlot>, isLent: Bool) {
-        self.capacity = UInt32(capacity)
-        self.overhang = UInt32(overhang)
-        self.isLent = isLent
-        unsafe self.slots = slots
-        unsafe slots.initialize(repeating: .empty, count: capacity + overhang + 1)
+    private init(groupCount: Int, words memory: UnsafeMutableRawPointer, lent: UInt32) {
+        self.groupCount = UInt32(groupCount)
+        countAndLent = lent
+        let wordCount = groupCount * Self.groupWords
+        unsafe words = memory.initializeMemory(as: UInt32.self, repeating: 0, count: wordCount)
     }
 
-    /// Slots of a segment with so many homes.
-    static func slotCount(_ capacity: Int) -> Int { capacity + usualOverhang + 1 }
+    /// Bytes of a segment of so many groups.
+    static func byteCount(groupCount: Int) -> Int { groupCount * groupWords * MemoryLayout<UInt32>.stride }
 
-    func free() { if !isLent { unsafe slots.deallocate() } }
+    func free() { if !isLent { unsafe words.deallocate() } }
 
-    private var end: Int { Int(capacity + overhang) }
+    private var isLent: Bool { countAndLent & Self.lentBit != 0 }
+    private var count: Int { Int(countAndLent & ~Self.lentBit) }
     /// Bytes of its own.
-    var byteCount: Int { isLent ? 0 : (end + 1) * MemoryLayout<IndexSlot>.stride }
+    var byteCount: Int { isLent ? 0 : Self.byteCount(groupCount: Int(groupCount)) }
+    /// Whether seven of eight places are taken.
+    var isFull: Bool { count >= Int(groupCount) * 7 }
 
-    /// The upper bits of the hash as a place: multiplied out, so that any capacity will do and order is kept.
-    @inline(__always)
-    func home(of hash: UInt32) -> Int { Self.home(of: hash, capacity) }
+    // MARK: Searching
 
-    @inline(__always)
-    private static func home(of hash: UInt32, _ capacity: UInt32) -> Int {
-        Int(truncatingIfNeeded: (UInt64(hash) &* UInt64(capacity)) >> 32)
+    /// The two groups of a hash, which may be one. The upper bits name the first, multiplied out so that any count will do;
+    /// four bits below them say how far behind it, or around the end, the second is: mostly in the same page.
+    struct Groups {
+        var first: UInt32
+        var second: UInt32
     }
 
-    /// Where entries with this hash start, or would stand.
     @inline(__always)
-    func firstPlace(of hash: UInt32) -> Int {
-        let first = UInt64(hash) << 32
-        var place = home(of: hash)
-        while unsafe slots[place].word < first { place += 1 }
-        return place
+    func groups(of hash: UInt32) -> Groups {
+        let first = UInt32(truncatingIfNeeded: (UInt64(hash) &* UInt64(groupCount)) >> 32)
+        let behind = first &+ (hash >> 20 & 15 | 1)
+        return Groups(first: first, second: behind < groupCount ? behind : behind &- groupCount)
     }
 
-    /// Places between the entries and their homes, summed: what searches walk.
-    var displacement: Int {
-        (0..<end).reduce(0) { sum, place in
-            let slot = unsafe slots[place]
-            return slot.isEmpty ? sum : sum + place - home(of: slot.hash)
+    @inline(__always)
+    private func group(_ index: UInt32) -> UnsafeMutablePointer<UInt32> {
+        unsafe words + Int(index) &* Self.groupWords
+    }
+
+    /// Asks for the memory of both groups.
+    @inline(__always)
+    func willUse(_ groups: Groups) {
+        unsafe hf_will_use(group(groups.first))
+        unsafe hf_will_use(group(groups.second))
+    }
+
+    /// The places with this hash: bits 0 to 7 of the first group's, 8 to 15 of the second's. Those of hash 0 are free.
+    @inline(__always)
+    func places(of hash: UInt32, in groups: Groups) -> UInt32 {
+        unsafe hf_equal_words(group(groups.first), group(groups.second), hash)
+    }
+
+    /// The number at a place, 0 to 15.
+    @inline(__always)
+    func number(at place: Int, in groups: Groups) -> BlockNumber {
+        let group = unsafe group(place < Self.groupSize ? groups.first : groups.second)
+        return unsafe group[Self.groupSize + place & 7]
+    }
+
+    // MARK: Changing
+
+    /// Adds an entry if there is room for it in its groups, or if one that stands there can move to its other group.
+    mutating func insert(_ hash: UInt32, _ number: BlockNumber) -> Bool {
+        let groups = groups(of: hash)
+        let free = places(of: 0, in: groups)
+        if free != 0 {
+            // Free places are the last of a group, so the larger mask has more. Nothing branches on which it is: that would
+            // make each insert wait for its memory.
+            let isSecond: UInt32 = free >> 8 > free & 0xFF ? 1 : 0
+            let group = groups.first &+ isSecond &* (groups.second &- groups.first)
+            unsafe put(hash, number, in: self.group(group), (free >> (isSecond &* 8)).trailingZeroBitCount)
+        } else if let freed = movedAway(from: groups) {
+            unsafe put(hash, number, in: group(freed.group), freed.place)
+        } else {
+            return false
         }
-    }
-
-    /// Adds an entry; the search for its place starts at `start`, which is `firstPlace(of:)` its hash or behind it.
-    /// False, and nothing done, when the segment must grow first.
-    mutating func insert(_ slot: IndexSlot, from start: Int) -> Bool {
-        if count * 8 >= capacity * 7 { return false }
-        var place = start
-        while unsafe slots[place].word < slot.word { place += 1 }
-        var gap = place
-        while unsafe !slots[gap].isEmpty { gap += 1 }
-        if gap == end { return false }
-        while gap > place {
-            unsafe slots[gap] = slots[gap - 1]
-            gap -= 1
-        }
-        unsafe slots[place] = slot
-        count += 1
+        countAndLent += 1
         return true
     }
 
-    /// Takes an entry out and closes the gap. False when it is not there.
-    mutating func remove(_ slot: IndexSlot) -> Bool {
-        var place = firstPlace(of: slot.hash)
-        while unsafe slots[place].word < slot.word { place += 1 }
-        guard unsafe slots[place].word == slot.word else { return false }
-        // What stands behind its home moves up; the first that is at home, or a gap, ends the run.
-        while unsafe !slots[place + 1].isEmpty, unsafe home(of: slots[place + 1].hash) <= place {
-            unsafe slots[place] = slots[place + 1]
-            place += 1
-        }
-        unsafe slots[place] = .empty
-        count -= 1
-        return true
+    @inline(__always)
+    private func put(_ hash: UInt32, _ number: BlockNumber, in group: UnsafeMutablePointer<UInt32>, _ place: Int) {
+        unsafe group[place] = hash
+        unsafe group[Self.groupSize + place] = number
     }
 
-    /// Makes room for a quarter more.
-    mutating func grow() {
-        // Full, or with so many equal hashes at its end that only a longer overhang can hold them.
-        let isFull = count * 8 >= capacity * 7
-        let larger = copy(
-            capacity: Int(capacity) + max(8, Int(capacity) / 4), overhang: Int(isFull ? overhang : 2 * overhang)
-        ) { _ in true }
-        free()
-        self = larger
-    }
-
-    /// Moves the entries that have this bit of the hash into a new segment. Both get the room they need.
-    mutating func split(by bit: UInt32) -> IndexSegment {
-        var leavingCount = 0
-        for place in 0..<end where unsafe !slots[place].isEmpty {
-            if unsafe slots[place].hash & bit != 0 { leavingCount += 1 }
-        }
-        let leaving = copy(capacity: Self.capacity(for: leavingCount)) { $0.hash & bit != 0 }
-        let staying = copy(capacity: Self.capacity(for: Int(count) - leavingCount)) { $0.hash & bit == 0 }
-        free()
-        self = staying
-        return leaving
-    }
-
-    /// Room for so many entries and a quarter more.
-    private static func capacity(for count: Int) -> Int { max(8, count + count / 4) }
-
-    /// The chosen entries in a segment of that capacity, with a longer overhang if they need one.
-    private func copy(
-        capacity: Int, overhang: Int = Self.usualOverhang, where isChosen: (IndexSlot) -> Bool
-    ) -> IndexSegment {
-        var copy = IndexSegment(capacity: capacity, overhang: overhang)
-        let target = unsafe copy.slots
-        let limit = copy.end
-        var copied: UInt32 = 0
-        var next = 0
-        for place in 0..<end {
-            let slot = unsafe slots[place]
-            if slot.isEmpty || !isChosen(slot) { continue }
-            next = max(next, Self.home(of: slot.hash, UInt32(capacity)))
-            if next == limit {
-                copy.free()
-                return self.copy(capacity: capacity, overhang: 2 * overhang, where: isChosen)
+    /// Moves an entry of two full groups to its other one, and says which place that leaves.
+    private func movedAway(from full: Groups) -> (group: UInt32, place: Int)? {
+        for index in full.first == full.second ? [full.first] : [full.first, full.second] {
+            for place in 0..<Self.groupSize {
+                let hash = unsafe group(index)[place]
+                let own = groups(of: hash)
+                let other = own.first == index ? own.second : own.first
+                let free = places(of: 0, in: Groups(first: other, second: other)) & 0xFF
+                if free == 0 { continue }
+                unsafe put(
+                    hash, group(index)[Self.groupSize + place], in: group(other), free.trailingZeroBitCount)
+                return (index, place)
             }
-            unsafe target[next] = slot
-            copied += 1
-            next += 1
         }
-        copy.count = copied
-        return copy
+        return nil
+    }
+
+    /// Takes an entry out; the last of its group takes its place. False when it is not there.
+    mutating func remove(_ hash: UInt32, _ number: BlockNumber) -> Bool {
+        let groups = groups(of: hash)
+        var found = places(of: hash, in: groups)
+        while found != 0 {
+            let place = found.trailingZeroBitCount
+            if self.number(at: place, in: groups) == number {
+                close(place & 7, in: place < Self.groupSize ? groups.first : groups.second)
+                countAndLent -= 1
+                return true
+            }
+            found &= found &- 1
+        }
+        return false
+    }
+
+    private func close(_ place: Int, in index: UInt32) {
+        let group = unsafe group(index)
+        let free = places(of: 0, in: Groups(first: index, second: index)) & 0xFF
+        let last = (free | 0x100).trailingZeroBitCount - 1
+        unsafe put(group[last], group[Self.groupSize + last], in: group, place)
+        unsafe group[last] = 0
+    }
+
+    // MARK: Growing
+
+    /// Whether so little is in it that more room would not help an entry that found none.
+    var isHalfEmpty: Bool { count < Int(groupCount) * 4 }
+
+    /// Makes room for a quarter more. Entries that have no place in any segment are added to `leftOver`.
+    mutating func grow(leftOver: inout [BlockNumber]) {
+        let larger = Int(groupCount) + Int(groupCount) / 4
+        let copies = copies(by: 0, counts: [count], groupCounts: [larger], leftOver: &leftOver)
+        free()
+        self = copies[0]
+    }
+
+    /// Moves the entries that have this bit of the hash into a new segment. Both get the room they need. Entries that have no
+    /// place in any segment are added to `leftOver`.
+    mutating func split(by bit: UInt32, leftOver: inout [BlockNumber]) -> IndexSegment {
+        var leaving = 0
+        forEach { hash, _ in leaving += hash & bit == 0 ? 0 : 1 }
+        let counts: InlineArray<2, Int> = [count - leaving, leaving]
+        let copies = copies(
+            by: bit, counts: counts, groupCounts: [Self.groupCount(for: counts[0]), Self.groupCount(for: leaving)],
+            leftOver: &leftOver)
+        free()
+        self = copies[0]
+        return copies[1]
+    }
+
+    /// Groups for so many entries and a quarter more.
+    private static func groupCount(for count: Int) -> Int {
+        max(leastGroupCount, (count + count / 4 + groupSize - 1) / groupSize)
+    }
+
+    /// The entries in one new segment, or in two, the second for those with `bit` in their hash: `counts` entries in
+    /// `groupCounts` groups, or more if one finds no place.
+    private func copies<let segmentCount: Int>(
+        by bit: UInt32, counts: InlineArray<segmentCount, Int>, groupCounts: InlineArray<segmentCount, Int>,
+        leftOver: inout [BlockNumber]
+    ) -> InlineArray<segmentCount, IndexSegment> {
+        var copies = InlineArray<segmentCount, IndexSegment> { IndexSegment(groupCount: groupCounts[$0]) }
+        // Filled groups are not searched: how full each is, is counted beside them.
+        let most = max(groupCounts[0], groupCounts[segmentCount - 1])
+        var late: [(hash: UInt32, number: BlockNumber)] = []
+        unsafe withUnsafeTemporaryAllocation(of: UInt8.self, capacity: most * segmentCount) { fill in
+            unsafe fill.initialize(repeating: 0)
+            let fill = fill.baseAddress!
+            forEach { hash, number in
+                // Every second entry moves, so nothing branches on whether this one does.
+                let index = hash & bit == 0 ? 0 : 1
+                let isAdded = unsafe copies[index].add(hash, number, fill: fill + index * most)
+                if !isAdded { late.append((hash, number)) }
+            }
+        }
+        for index in 0..<segmentCount { copies[index].countAndLent = UInt32(counts[index]) }
+        for (hash, number) in late {
+            let index = hash & bit == 0 ? 0 : 1
+            copies[index].countAndLent -= 1
+            while !copies[index].insert(hash, number) {
+                if copies[index].isHalfEmpty {
+                    leftOver.append(number)
+                    break
+                }
+                copies[index].grow(leftOver: &leftOver)
+            }
+        }
+        return copies
+    }
+
+    /// Adds an entry to a segment whose groups hold as many entries as `fill` says. It is not counted.
+    @inline(__always)
+    private func add(_ hash: UInt32, _ number: BlockNumber, fill: UnsafeMutablePointer<UInt8>) -> Bool {
+        let groups = groups(of: hash)
+        let first = unsafe fill[Int(groups.first)]
+        let second = unsafe fill[Int(groups.second)]
+        let place = min(first, second)
+        if place == Self.groupSize { return false }
+        let isSecond: UInt32 = second < first ? 1 : 0
+        let index = groups.first &+ isSecond &* (groups.second &- groups.first)
+        unsafe put(hash, number, in: group(index), Int(place))
+        unsafe fill[Int(index)] = place + 1
+        return true
+    }
+
+    @inline(__always)
+    private func forEach(_ body: (UInt32, BlockNumber) -> Void) {
+        for index in 0..<groupCount {
+            let group = unsafe group(index)
+            for place in 0..<Self.groupSize {
+                let hash = unsafe group[place]
+                if hash == 0 { break }
+                body(hash, unsafe group[Self.groupSize + place])
+            }
+        }
     }
 }

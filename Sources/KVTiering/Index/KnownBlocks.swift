@@ -168,8 +168,6 @@ struct KnownBlocks: ~Copyable {
     /// The parent of the block whose number was recycled last: often nobody uses it either.
     private var upwards = BlockRecord.noBlock
 
-    /// Keeps reads of the table that are only there to wake the memory.
-    private var touched: UInt64 = 0
     /// The numbers of the chain in hand, while it is watched for one that comes twice.
     private var marked = PositionSet()
     private var isMarking = false
@@ -208,16 +206,17 @@ struct KnownBlocks: ~Copyable {
     @inline(__always)
     func findLeading(_ chain: Span<BlockKey>, _ body: (Int, BlockNumber) -> Void) {
         var parent = BlockRecord.noBlock
-        var begun = 0..<0
-        var places = InlineArray<16, BlockTable<BlockRecord>.SlotPlace>(repeating: .init())
+        var begunEnd = 0
+        var searches = BlockTable<BlockRecord>.Searches()
         for index in chain.indices {
             var block = child(of: parent, chain[index])
             if block == nil {
-                if index >= begun.upperBound {
-                    begun = index..<min(index + BlockTable<BlockRecord>.batch, chain.count)
-                    places = table.places(of: chain.extracting(begun))
+                if index >= begunEnd {
+                    begunEnd = min(index + BlockTable<BlockRecord>.Searches.count, chain.count)
+                    for place in index..<begunEnd { searches[place] = table.begin(chain[place]) }
+                    for place in index..<begunEnd { table.meet(&searches[place]) }
                 }
-                block = table.find(chain[index], from: places[index - begun.lowerBound])
+                block = table.find(chain[index], searches[index])
             }
             guard let block else { return }
             body(index, block)
@@ -253,14 +252,14 @@ struct KnownBlocks: ~Copyable {
     ) -> NamedChain {
         var named = NamedChain()
         var parent = BlockRecord.noBlock
-        var touchedEnd = 0
+        var awaitedEnd = 0
         for index in chain.indices {
             var number = child(of: parent, chain[index])
             if number == nil {
                 // What is new comes in a row: their places in the table are looked at together.
-                if index >= touchedEnd {
-                    touchedEnd = min(index + BlockTable<BlockRecord>.batch, chain.count)
-                    touched &+= table.touch(chain.extracting(index..<touchedEnd))
+                if index >= awaitedEnd {
+                    awaitedEnd = min(index + BlockTable<BlockRecord>.Searches.count, chain.count)
+                    for place in index..<awaitedEnd { _ = table.begin(chain[place]) }
                 }
                 number = name(chain[index], after: parent, mayRecycle: mayRecycle)
                 if let number, parent != BlockRecord.noBlock { table[parent].lastChild = number }

@@ -13,14 +13,17 @@ enum LargeRoom {
     /// A large page.
     private static let pageBytes = 2 << 20
 
-    /// Memory for so many elements, freed by `deallocate`. The kernel is asked for large pages, of which fewer are touched
+    /// A line of memory.
+    private static let lineBytes = 64
+
+    /// Memory for so many elements from the start of a line, freed by `deallocate`. The kernel is asked for large pages, of which fewer are touched
     /// and looked up; refusal changes nothing but time. Taking the first of them may stop the thread for a while, so this is
     /// for a table whose size is known from the start.
     static func allocate<Element: BitwiseCopyable>(_ count: Int) -> UnsafeMutablePointer<Element> {
         let bytes = count * MemoryLayout<Element>.stride
-        guard bytes >= pageBytes else { return .allocate(capacity: count) }
-        let memory = UnsafeMutableRawPointer.allocate(byteCount: bytes, alignment: pageBytes)
-        _ = unsafe madvise(memory, bytes, Int32(MADV_HUGEPAGE))
+        let isLarge = bytes >= pageBytes
+        let memory = UnsafeMutableRawPointer.allocate(byteCount: bytes, alignment: isLarge ? pageBytes : lineBytes)
+        if isLarge { _ = unsafe madvise(memory, bytes, Int32(MADV_HUGEPAGE)) }
         return unsafe memory.bindMemory(to: Element.self, capacity: count)
     }
 }
