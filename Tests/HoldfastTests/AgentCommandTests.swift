@@ -246,6 +246,32 @@ import Testing
         #expect(why.exitCode == 1 && why.errors.contains("no engine has come to it yet"), "\(why.errors)")
     }
 
+    /// Nobody proves who he is over HTTP: whoever holds all connections that there may be keeps no probe out.
+    @Test func heldConnectionsOfHTTPMakeRoomForAProbe() throws {
+        let scratch = try Scratch()
+        let agent = try AgentProcess(scratch)
+        let script = """
+            import http.client, socket, sys
+            host, port = sys.argv[1].split(":")
+            held = [socket.create_connection((host, int(port))) for _ in range(80)]
+            for half in held[::2]:
+                try:
+                    half.sendall(b"GET /metrics HTTP/1.1\\r\\nHost: x\\r\\nContent-Length: 9\\r\\n\\r\\n")
+                except OSError:  # It made room already.
+                    pass
+            for _ in range(3):
+                probe = http.client.HTTPConnection(sys.argv[1], timeout=30)
+                probe.request("GET", "/healthz")
+                print(probe.getresponse().status)
+                held.append(probe)
+            # The last that were answered stay.
+            probe.request("GET", "/readyz")
+            print(probe.getresponse().read())
+            """
+        let run = try python(["-c", script, agent.http])
+        #expect(run.exitCode == 0 && run.said == "200\n200\n200\nb'ready\\n'\n", "\(run.said)")
+    }
+
     /// An agent that is asked for ten thousand tokens a second has met more than 2^32 within five days.
     @Test func manyTokensAreCountedInFull() throws {
         let scratch = try Scratch()

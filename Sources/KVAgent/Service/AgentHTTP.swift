@@ -6,10 +6,14 @@ import KVIdentity
 import KVModel
 import Logging
 
+import class KVTransport.ConnectionRoom
+
 /// The HTTP side of an agent: `/metrics`, `/healthz` (it runs), `/readyz` (engines may come, and the last was served), `/status` (JSON),
 /// `/history?last=SECONDS` (JSON: what came in that time), `/explain?key=HEX` and `/explain?session=NUMBER` (JSON).
 struct AgentHTTP: Sendable {
     let sidecar: AgentSidecar
+    /// Connections at once; those beyond wait.
+    private static let connectionsMax = 64
 
     /// The server, before it runs.
     func application(host: String, port: Int, logger: Logger) -> some ApplicationProtocol {
@@ -43,12 +47,17 @@ struct AgentHTTP: Sendable {
                 return try Response(json: status)
             }
         }
-        // Nobody proves who he is here: connections that stay open must not take the descriptors that engines and stores need.
-        // Idle ones end later than a client's pool lets go of them (60 s is common), so that none is closed under a request.
+        // Nobody proves who he is here: connections that stay open must not take the descriptors that engines and stores need,
+        // nor the places of probes. Idle ones end later than a client's pool lets go of them (60 s is common), so that none is
+        // closed under a request.
+        let room = ConnectionRoom(most: Self.connectionsMax - ConnectionRoom.coming)
         return Application(
-            router: router, server: .http1(configuration: .init(idleTimeout: .seconds(90))),
+            router: router,
+            server: .http1(
+                configuration: .init(additionalChannelHandlers: [room.makePlace()], idleTimeout: .seconds(90))),
             configuration: ApplicationConfiguration(
-                address: .hostname(host, port: port), availableConnectionsDelegate: .maximum(64, logger: logger)),
+                address: .hostname(host, port: port),
+                availableConnectionsDelegate: .maximum(Self.connectionsMax, logger: logger)),
             logger: logger)
     }
 

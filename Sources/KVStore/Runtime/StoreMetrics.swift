@@ -114,9 +114,15 @@ public func storeHTTP(_ store: Store, host: String, port: Int, logger: Logger) -
             status: isReady ? .ok : .serviceUnavailable,
             body: .init(byteBuffer: ByteBuffer(string: isReady ? "ready\n" : "not ready\n")))
     }
-    // Nobody proves who he is here: connections that stay open must not take the descriptors that clients need.
+    // Nobody proves who he is here: connections that stay open must not take the descriptors that clients need, nor the
+    // places of probes.
+    let room = ConnectionRoom(most: StoreConfiguration.httpConnectionsMax - ConnectionRoom.coming)
+    let idleTimeout = StoreConfiguration.httpIdleSeconds
     return Application(
-        router: router, server: .http1(configuration: .init(idleTimeout: .seconds(StoreConfiguration.httpIdleSeconds))),
+        router: router,
+        server: .http1(
+            configuration: .init(
+                additionalChannelHandlers: [room.makePlace()], idleTimeout: .seconds(idleTimeout))),
         configuration: ApplicationConfiguration(
             address: .hostname(host, port: port),
             availableConnectionsDelegate: .maximum(StoreConfiguration.httpConnectionsMax, logger: logger)),

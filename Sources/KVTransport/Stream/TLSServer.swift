@@ -72,7 +72,7 @@ public final class TLSServer: SessionServer {
         do {
             lanes = try StreamLanes(
                 count: configuration.laneCount, transport: transport, host: host, limits: limits)
-            let handshakes = TLSHandshakes(most: limits.unauthenticatedMax)
+            let handshakes = ConnectionRoom(most: limits.unauthenticatedMax)
             let bootstrap = ServerBootstrap(group: group)
                 .serverChannelOption(.backlog, value: 1024)
                 .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
@@ -95,17 +95,17 @@ public final class TLSServer: SessionServer {
 
     /// A TLS handshake has the time of a hello, and its own places; a connection counts from its end on.
     private static func accept(
-        _ channel: any Channel, _ context: NIOSSLContext, _ lanes: StreamLanes, _ handshakes: TLSHandshakes,
+        _ channel: any Channel, _ context: NIOSSLContext, _ lanes: StreamLanes, _ handshakes: ConnectionRoom,
         _ limits: ServerLimits
     ) -> EventLoopFuture<Void> {
-        if handshakes.begin(channel) { lanes.brokenCount.increment() }
+        if handshakes.enter(channel) { lanes.brokenCount.increment() }
         let address = channel.remoteAddress.map { "\($0.ipAddress ?? "?"):\($0.port ?? 0)" } ?? "?"
         let limit = channel.eventLoop.scheduleTask(in: .nanoseconds(limits.helloLimit.nanoseconds)) {
             channel.close(promise: nil)
         }
         channel.closeFuture.whenComplete { _ in
             limit.cancel()
-            if handshakes.end(channel) { lanes.brokenCount.increment() }
+            if handshakes.leave(channel) { lanes.brokenCount.increment() }
         }
         return channel.eventLoop.makeCompletedFuture {
             try channel.pipeline.syncOperations.addHandler(NIOSSLServerHandler(context: context))
@@ -114,7 +114,7 @@ public final class TLSServer: SessionServer {
                     isEncrypted: true,
                     onReady: { side, context in
                         limit.cancel()
-                        guard handshakes.end(context.channel) else { return }
+                        guard handshakes.leave(context.channel) else { return }
                         guard let inner = handOver(side, context, lanes, limits) else {
                             lanes.brokenCount.increment()
                             return context.close(promise: nil)
