@@ -7,6 +7,7 @@ import KVAgent
 import KVModel
 import KVSystem
 import KVTiering
+import Synchronization
 import Testing
 
 @Suite struct EngineDoorTests {
@@ -291,6 +292,49 @@ import Testing
             core.release()
             #expect(saved.wait()?.keptCount == 1)
             #expect(Sample.wait { !client.isOpen })
+        }
+    }
+
+    /// Whoever cleans the folder up takes the socket's file with it.
+    @Test func aSocketThatWasRemovedIsMadeAnew() throws {
+        try withDoor { door, _, path in
+            let before = try client(path)
+            defer { before.close() }
+            #expect(before.waitUntilOpen(within: Duration(seconds: 10)))
+            try FileManager.default.removeItem(atPath: path)
+            #expect(Sample.wait { FileManager.default.fileExists(atPath: path) })
+            let after = try client(path)
+            defer { after.close() }
+            #expect(after.waitUntilOpen(within: Duration(seconds: 10)))
+            // Who was connected noticed nothing.
+            #expect(lookUp(before, Sample.names(1, 2)).1?.hitBlocks == 0)
+            #expect(Sample.wait { door.view.engines.count == 2 && door.view.counters.connections == 2 })
+            door.stop()
+            #expect(!FileManager.default.fileExists(atPath: path))
+        }
+    }
+
+    /// A path that another process listens on is not taken from it; the door says so, and comes back when the other is gone.
+    @Test func aSocketThatBecameAnothersIsLeftToIt() throws {
+        try Sample.inFolder { folder in
+            let told = Mutex<[String?]>([])
+            let path = folder + "/s"
+            let door = try EngineDoor(
+                EngineDoorConfiguration(path: path), socketChanged: { trouble in told.withLock { $0.append(trouble) } }
+            ) { _ in .accepted }
+            defer { door.stop() }
+            let other = unsafe hf_unix_listen(folder + "/other", 8, 0o600)
+            #expect(other >= 0)
+            #expect(unsafe rename(folder + "/other", path) == 0)
+            #expect(Sample.wait { !told.withLock { $0.isEmpty } })
+            #expect(told.withLock { $0.first??.contains("another process listens") } == true)
+            // Its file stays behind, as after a kill.
+            hf_close(other)
+            #expect(Sample.wait { told.withLock { $0.count } == 2 })
+            #expect(told.withLock { $0.last } == .some(nil))
+            let probe = unsafe hf_unix_connect(path)
+            #expect(probe >= 0)
+            hf_close(probe)
         }
     }
 

@@ -36,6 +36,7 @@ public final class EngineDoor: Sendable {
     let sink: Sink
     let statistics: @Sendable () -> [EngineStatistic]
     let arena: @Sendable (_ isWritable: Bool) -> EngineArenaOffer?
+    let socketChanged: @Sendable (_ trouble: String?) -> Void
     let signal: WakeSignal
     let replies: Mailbox<EngineReply>
     let published = Mutex(EngineDoorView())
@@ -55,16 +56,19 @@ public final class EngineDoor: Sendable {
     /// - Parameters:
     ///   - statistics: Numbers of the agent for engines that ask; called on the thread that attends.
     ///   - arena: Memory for host-owned engines to map; called on the thread that attends.
+    ///   - socketChanged: Hears why no engine can come any more (the socket's file is gone and cannot be made anew), and nil when
+    ///     one can again; called on the thread that attends.
     ///   - sink: Hears what engines say, on the thread that attends.
     public init(
         _ configuration: EngineDoorConfiguration, statistics: @escaping @Sendable () -> [EngineStatistic] = { [] },
         arena: @escaping @Sendable (_ isWritable: Bool) -> EngineArenaOffer? = { _ in nil },
-        sink: @escaping Sink
+        socketChanged: @escaping @Sendable (_ trouble: String?) -> Void = { _ in }, sink: @escaping Sink
     ) throws(OperatorError) {
         self.configuration = configuration
         self.sink = sink
         self.statistics = statistics
         self.arena = arena
+        self.socketChanged = socketChanged
         do throws(SystemError) {
             var number: UInt64 = 0
             _ = try checked(

@@ -48,6 +48,37 @@ extension EngineDoorLoop {
         }
     }
 
+    /// Sees to it that the path still leads here. Whoever cleans a folder up removes sockets too, and engines that come later would
+    /// find nobody; those that are connected notice nothing.
+    func keepSocket() {
+        guard now >= socketSeenAgainAt else { return }
+        socketSeenAgainAt = now + Self.socketInterval
+        guard farewell == nil, stopsBy == nil else { return }
+        if listener.isInPlace {
+            if socketTrouble != nil { tellOfSocket(nil) }
+            return
+        }
+        do throws(OperatorError) {
+            let configuration = door.configuration
+            let made = try EngineListener(
+                path: configuration.path, isShared: !configuration.users.isEmpty, patience: .zero)
+            // Those that came by the file that is gone.
+            accept()
+            if acceptsAgainAt == nil { poller.remove(listener.descriptor) }
+            acceptsAgainAt = nil
+            listener.end()
+            listener = made
+            poller.add(made.descriptor, for: .readable, tag: Self.listenerTag)
+            tellOfSocket(nil)
+        } catch { tellOfSocket(error.description) }
+    }
+
+    private func tellOfSocket(_ trouble: String?) {
+        guard trouble == nil || trouble != socketTrouble else { return }
+        socketTrouble = trouble
+        door.socketChanged(trouble)
+    }
+
     /// Has the poller tell of room in the socket while something waits for it, and only then: each frame that an engine reads
     /// makes room.
     func watchForRoom(_ connection: EngineConnection) {
@@ -86,7 +117,7 @@ extension EngineDoorLoop {
                 swept = min(swept, connection.openedAt + door.configuration.limits.helloLimit)
             }
         }
-        var deadline = min(retriesAt, max(swept, sweepsAt))
+        var deadline = min(retriesAt, max(swept, sweepsAt), socketSeenAgainAt)
         if isChanged { deadline = min(deadline, publishesAt) }
         if let stopsBy { deadline = min(deadline, stopsBy) }
         return deadline

@@ -16,6 +16,8 @@ final class EngineDoorLoop {
     static let publishInterval = Duration(milliseconds: 100)
     /// How often connections are looked through for one whose time is over.
     static let sweepInterval = Duration(milliseconds: 1)
+    /// How often it is looked whether the socket's file is still there.
+    static let socketInterval = Duration(seconds: 1)
     /// How long a thread that has other things to do may leave the sockets unseen.
     static let lookInterval = Duration(nanoseconds: 20_000)
     /// How long a connection that was refused may take to read why.
@@ -31,7 +33,7 @@ final class EngineDoorLoop {
 
     let door: EngineDoor
     let poller: Poller
-    let listener: EngineListener
+    var listener: EngineListener
     let user: UInt32
     var connections: [EngineNumber: EngineConnection] = [:]
     var leaving: [EngineNumber: Leaving] = [:]
@@ -51,6 +53,9 @@ final class EngineDoorLoop {
     var farewell: String?
     var stopsBy: Instant?
     var acceptsAgainAt: Instant?
+    var socketSeenAgainAt = Instant.zero
+    /// Why no engine can come, where none can.
+    var socketTrouble: String?
     var counters = EngineDoorCounters()
     var polled = PollBatch()
 
@@ -90,6 +95,7 @@ final class EngineDoorLoop {
         }
         turns()
         sweep()
+        keepSocket()
         if door.isStopping.load(ordering: .sequentiallyConsistent), stop() {
             finish()
             return false

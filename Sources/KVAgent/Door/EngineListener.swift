@@ -9,8 +9,8 @@ import KVSystem
 final class EngineListener: Sendable {
     /// The longest path that the kernel takes.
     static let pathBytesMax = 107
-    /// How long another agent may hold the folder: it makes a socket in it, which takes microseconds.
-    private static let folderLimit = Duration(seconds: 5)
+    /// How long another agent may hold the folder at a start: it makes a socket in it, which takes microseconds.
+    static let folderLimit = Duration(seconds: 5)
 
     let descriptor: Int32
     private let path: String
@@ -18,9 +18,11 @@ final class EngineListener: Sendable {
 
     /// Listens at a path. A socket file there is removed if nobody answers it.
     ///
-    /// - Parameter isShared: Whether users other than the agent's own may connect; who really may is asked of the kernel
-    ///   at each connection.
-    init(path: String, isShared: Bool) throws(OperatorError) {
+    /// - Parameters:
+    ///   - isShared: Whether users other than the agent's own may connect; who really may is asked of the kernel at each
+    ///     connection.
+    ///   - patience: How long it waits for another agent that holds the folder.
+    init(path: String, isShared: Bool, patience: Duration = folderLimit) throws(OperatorError) {
         let option = "--socket"
         guard path.utf8.count <= Self.pathBytesMax else {
             throw OperatorError(
@@ -37,7 +39,7 @@ final class EngineListener: Sendable {
                 remedy: "make it for this user (sudo install -d -o $USER \(place)), or name another path with --socket")
         }
         defer { close(held) }
-        let deadline = MonotonicClock.now + Self.folderLimit
+        let deadline = MonotonicClock.now + patience
         while flock(held, LOCK_EX | LOCK_NB) != 0 {
             guard MonotonicClock.now < deadline else {
                 throw OperatorError(
@@ -78,9 +80,15 @@ final class EngineListener: Sendable {
         return unsafe lstat(path, &status) == 0 ? (status.st_dev, status.st_ino) : nil
     }
 
+    /// Whether the path leads here: the file may be removed by whoever may write to its folder.
+    var isInPlace: Bool {
+        guard let file, let now = Self.identity(path) else { return false }
+        return now == file
+    }
+
     /// Stops listening and removes the file, if it is still ours.
     func end() {
-        if let file, let now = Self.identity(path), now == file { unsafe unlink(path) }
+        if isInPlace { unsafe unlink(path) }
         hf_close(descriptor)
     }
 }

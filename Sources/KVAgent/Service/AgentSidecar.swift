@@ -47,6 +47,8 @@ public final class AgentSidecar: Sendable {
     private let isDraining = Atomic<Bool>(false)
     /// Why the decisions could not be made for the last engine that asked for them.
     private let failed = Mutex<String?>(nil)
+    /// Why no engine can come to the socket.
+    private let closed = Mutex<String?>(nil)
     /// The GPU that the HBM slots lie in, if they lie in one.
     let gpu: CudaDriver?
     private let started = MonotonicClock.now
@@ -81,7 +83,8 @@ public final class AgentSidecar: Sendable {
         door.program = surroundings.program
         let made = try EngineDoor(
             door, statistics: { [weak self] in self?.statistics ?? [] },
-            arena: { [weak self] in self?.offerArena(isWritable: $0) }
+            arena: { [weak self] in self?.offerArena(isWritable: $0) },
+            socketChanged: { [weak self] in self?.socketChanged($0) }
         ) { [weak self] in
             self?.take($0) ?? .full
         }
@@ -130,6 +133,16 @@ public final class AgentSidecar: Sendable {
             let acceptance = agent.post(message)
             if acceptance == .accepted { traces.see(sighting) }
             return acceptance
+        }
+    }
+
+    private func socketChanged(_ trouble: String?) {
+        closed.withLock { $0 = trouble }
+        if let trouble {
+            logger.error("engines cannot come: the socket's file is gone: \(trouble)")
+        } else {
+            logger.warning(
+                "the socket's file was gone; engines may come again", metadata: ["socket": "\(configuration.socket)"])
         }
     }
 
@@ -352,7 +365,7 @@ public final class AgentSidecar: Sendable {
 
     /// Why no engine would be served now; nil: one would.
     public var unreadiness: String? {
-        isDraining.load(ordering: .relaxed) ? "it stops" : failed.withLock { $0 }
+        isDraining.load(ordering: .relaxed) ? "it stops" : closed.withLock { $0 } ?? failed.withLock { $0 }
     }
 
     /// Whether it ends.
