@@ -38,6 +38,9 @@ import Testing
             http = try #require(address, "the agent did not start: \(log)")
         }
 
+        /// The number of its process.
+        var number: Int32 { process.processIdentifier }
+
         deinit {
             guard process.isRunning else { return }
             kill(process.processIdentifier, SIGKILL)
@@ -270,6 +273,40 @@ import Testing
             """
         let run = try python(["-c", script, agent.http])
         #expect(run.exitCode == 0 && run.said == "200\n200\n200\nb'ready\\n'\n", "\(run.said)")
+    }
+
+    /// Engines are told that the agent ends as soon as it is asked to, whoever has asked for a page and does not read it.
+    @Test func aPageThatNobodyReadsHoldsUpNoEnd() throws {
+        let scratch = try Scratch()
+        let agent = try AgentProcess(scratch)
+        let script = """
+            import os, signal, socket, sys, time
+            host, port = sys.argv[1].split(":")
+            deaf = socket.socket()
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            deaf.connect((host, int(port)))
+            deaf.settimeout(1)
+            try:
+                while True:  # Until no more is read of it, for its answers are not.
+                    deaf.sendall(b"GET /metrics HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n" * 100)
+            except TimeoutError:
+                pass
+            agent = int(sys.argv[2])
+            os.kill(agent, signal.SIGTERM)
+            def runs():
+                try:
+                    return open(f"/proc/{agent}/stat").read().rsplit(")", 1)[1].split()[0] != "Z"
+                except FileNotFoundError:
+                    return False
+            limit = time.monotonic() + 30
+            while runs() and time.monotonic() < limit:
+                time.sleep(0.05)
+            print("runs" if runs() else "ended")
+            """
+        let run = try python(["-c", script, agent.http, String(agent.number)])
+        #expect(run.exitCode == 0 && run.said == "ended\n", "\(run.said)")
+        let end = agent.end()
+        #expect(end.exitCode == 0 && end.log.contains("drained=true"), "\(end.log)")
     }
 
     /// An agent that is asked for ten thousand tokens a second has met more than 2^32 within five days.

@@ -1,5 +1,6 @@
 // An agent as a service of a process: its door, HTTP, and a graceful end on SIGTERM or SIGINT.
 
+import Foundation
 import Hummingbird
 import KVModel
 import Logging
@@ -7,6 +8,9 @@ import ServiceLifecycle
 
 /// Runs an agent until the process is asked to end.
 public struct AgentService: Service {
+    /// How long HTTP is waited for once everything else has ended: a page that is under way takes milliseconds.
+    private static let pagesLimit = Swift.Duration.seconds(1)
+
     private let sidecar: AgentSidecar
     private let logger: Logger
 
@@ -22,20 +26,54 @@ public struct AgentService: Service {
     /// Serves until the process is asked to end; then drains.
     public func run() async throws {
         let configuration = sidecar.configuration
-        if configuration.http.isEmpty {
-            try await gracefulShutdown()
-        } else {
-            let (host, port) = try splitEndpoint(configuration.http, option: "--http")
-            let pages = AgentHTTP(sidecar: sidecar)
-            do { try await pages.application(host: host, port: Int(port), logger: logger).run() } catch {
-                _ = sidecar.drain(within: .zero)
-                throw OperatorError(
-                    "HTTP on \(configuration.http) ends: \(error)", at: "--http",
-                    remedy: "choose another address or port")
+        let pages = try pages()
+        let (failures, failure) = AsyncStream.makeStream(of: (any Error).self)
+        let (ends, end) = AsyncStream.makeStream(of: Void.self)
+        // Not one of the services that are asked to end: probes are answered until the last job has ended, and who does not read a
+        // page that he asked for holds up no engine's farewell.
+        let http = Task.detached {
+            do { try await pages?.run() } catch { failure.yield(error) }
+            end.finish()
+        }
+        defer { http.cancel() }
+        do {
+            try await withThrowingTaskGroup(of: Void.self) { group in
+                group.addTask { try await gracefulShutdown() }
+                group.addTask { for await error in failures { throw error } }
+                try await group.next()
+                group.cancelAll()
             }
+        } catch {
+            _ = await drain(within: .zero)
+            throw OperatorError(
+                "HTTP on \(configuration.http) ends: \(error)", at: "--http",
+                remedy: "choose another address or port")
         }
         logger.info("draining")
-        let wasQuiet = sidecar.drain(within: KVModel.Duration(seconds: configuration.drain))
+        let wasQuiet = await drain(within: KVModel.Duration(seconds: configuration.drain))
+        await pages?.triggerGracefulShutdown()
+        await withTaskGroup(of: Void.self) { group in
+            group.addTask { for await _ in ends {} }
+            group.addTask { try? await Task.sleep(for: Self.pagesLimit) }
+            await group.next()
+            group.cancelAll()
+        }
         logger.info("stopped", metadata: ["drained": "\(wasQuiet)"])
+    }
+
+    /// The server of HTTP, before it runs; nil where there is none in the settings.
+    private func pages() throws(OperatorError) -> ServiceGroup? {
+        let address = sidecar.configuration.http
+        guard !address.isEmpty else { return nil }
+        let (host, port) = try splitEndpoint(address, option: "--http")
+        let server = AgentHTTP(sidecar: sidecar).application(host: host, port: Int(port), logger: logger)
+        return ServiceGroup(configuration: ServiceGroupConfiguration(services: [server], logger: logger))
+    }
+
+    /// Drains on a thread of its own: it waits, which no thread of the server may do.
+    private func drain(within limit: KVModel.Duration) async -> Bool {
+        await withCheckedContinuation { continuation in
+            Thread.detachNewThread { continuation.resume(returning: sidecar.drain(within: limit)) }
+        }
     }
 }
