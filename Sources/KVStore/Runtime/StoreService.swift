@@ -118,7 +118,11 @@ public struct StoreService: Service {
                 "HTTP on \(configuration.http) ends: \(error)", at: "--http", remedy: "choose another address or port")
         }
         logger.info("draining")
-        let wasQuiet = store.drain(within: KVModel.Duration(seconds: configuration.drain))
+        let limit = KVModel.Duration(seconds: configuration.drain)
+        let wasQuiet = await withCheckedContinuation { continuation in
+            // It waits, which no thread of the server may do: on one processor there is one, and probes would wait, too.
+            Thread.detachNewThread { continuation.resume(returning: store.drain(within: limit)) }
+        }
         logger.info("stopped", metadata: ["drained": "\(wasQuiet)"])
     }
 
