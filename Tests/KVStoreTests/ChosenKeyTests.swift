@@ -17,6 +17,7 @@ struct ChosenKeyTests {
             extentBytes: extentBytes, drives: [StoreDrive(extentCount: Self.extentCount)],
             memoryBytes: 16 * extentBytes, payloadBytesMax: extentBytes, operationCountMax: 64,
             driveCommandCountMax: 64, waitLimit: Duration(seconds: 1), sharedShare: 0.25, writeBytesPerDay: 0,
+            tenantShare: 1,
             scrubBytesPerSecond: 0, operators: [], opensUnknownNamespaces: true, defaultPolicy: NamespacePolicy(),
             pinCountMax: 1, wallSecondsAtOrigin: 0, hashSeed: 0x5EED)
         var store = try StoreDecisions(settings, at: .zero)

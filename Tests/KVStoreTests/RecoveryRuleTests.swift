@@ -16,6 +16,7 @@ import Testing
             extentBytes: Self.extentBytes, drives: [StoreDrive(extentCount: extentCount)],
             memoryBytes: 16 * Self.extentBytes, payloadBytesMax: 3 * Self.extentBytes, operationCountMax: 64,
             driveCommandCountMax: 64, waitLimit: Duration(seconds: 1), sharedShare: 0.25, writeBytesPerDay: 0,
+            tenantShare: 1,
             scrubBytesPerSecond: 0, operators: [], opensUnknownNamespaces: true, defaultPolicy: NamespacePolicy(),
             pinCountMax: 1, wallSecondsAtOrigin: 0, hashSeed: 0x5EED)
         var store = try StoreDecisions(settings, at: .zero)

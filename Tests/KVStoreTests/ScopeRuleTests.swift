@@ -27,6 +27,7 @@ import Testing
             extentBytes: Self.extentBytes, drives: [StoreDrive(extentCount: scopes + 1024)],
             memoryBytes: 512 * Self.extentBytes, payloadBytesMax: Self.extentBytes, operationCountMax: 512,
             driveCommandCountMax: 512, waitLimit: Duration(seconds: 1), sharedShare: 0.25, writeBytesPerDay: 0,
+            tenantShare: 1,
             scrubBytesPerSecond: 0, operators: [], opensUnknownNamespaces: true, defaultPolicy: NamespacePolicy(),
             pinCountMax: 1, wallSecondsAtOrigin: 0, hashSeed: 0x5EED)
         var store = try StoreDecisions(settings, at: .zero)

@@ -28,7 +28,7 @@ struct ScriptedDrive {
 /// A store's decisions in their world.
 struct ScriptedStore: ~Copyable {
     static let extentBytes = 64 << 10
-    let session = SessionID(transport: 1, number: 1)
+    private(set) var session = SessionID(transport: 1, number: 1)
     let driveExtents: Int
     let driveCount: Int
     private let commandCountMax: Int
@@ -91,6 +91,7 @@ struct ScriptedStore: ~Copyable {
             extentBytes: extentBytes, drives: Array(repeating: StoreDrive(extentCount: extents), count: drives),
             memoryBytes: 16 * extentBytes, payloadBytesMax: 3 * extentBytes, operationCountMax: 64,
             driveCommandCountMax: 16, waitLimit: Duration(seconds: 5), sharedShare: 0.25, writeBytesPerDay: 0,
+            tenantShare: 1,
             scrubBytesPerSecond: 1 << 20, operators: ["operator"], opensUnknownNamespaces: true,
             defaultPolicy: NamespacePolicy(), pinCountMax: 64, wallSecondsAtOrigin: 1_000_000, hashSeed: 7)
         configure(&settings)
@@ -143,6 +144,12 @@ struct ScriptedStore: ~Copyable {
         let id = RequestID(session: session, number: requestNumber)
         hand(.session(.request(id, request)))
         return id
+    }
+
+    /// From here on another tenant asks, in a session of its own.
+    mutating func become(_ tenant: String) {
+        session = SessionID(transport: 1, number: session.number + 1)
+        hand(.session(.opened(session, Peer(tenant: tenant, carrier: .loopback, address: "here"))))
     }
 
     mutating func open(_ name: String) -> NamespaceHandle {

@@ -125,7 +125,7 @@ extension ConformanceCase {
         let first = try stage.raw()
         #expect(try first.open() == nil)
         for count in 1...3 {
-            #expect(try stage.raw().open() == "the store has as many sessions as it takes")
+            #expect(try stage.raw().open() == "the store has as many sessions as it takes, of all or of this tenant")
             #expect(await eventually { stage.counters.connectionsRefused == count })
         }
         first.send(.stat, number: 1)

@@ -68,7 +68,8 @@ struct TableWorld: ~Copyable {
         let settings = StoreSettings(
             extentBytes: extentBytes, drives: [StoreDrive(extentCount: blockCount)], memoryBytes: 16 * extentBytes,
             payloadBytesMax: extentBytes, operationCountMax: 64, driveCommandCountMax: 64,
-            waitLimit: Duration(seconds: 1), sharedShare: 0.25, writeBytesPerDay: 0, scrubBytesPerSecond: 0,
+            waitLimit: Duration(seconds: 1), sharedShare: 0.25, writeBytesPerDay: 0, tenantShare: 1,
+            scrubBytesPerSecond: 0,
             operators: ["o"], opensUnknownNamespaces: true, defaultPolicy: NamespacePolicy(), pinCountMax: 1,
             wallSecondsAtOrigin: 0, hashSeed: 7)
         store = try StoreDecisions(settings, at: .zero)

@@ -99,13 +99,16 @@ extension StoreDecisions {
         var statuses: [Status] = []
         var marked: [(PinnedName, StorePin)] = []
         var records: [PinRecord] = []
+        var room = pinRoom(of: request.session, in: namespace)
         for name in names {
             let pin = StorePin(owner: owner, expires: expires, name: name, serial: serial)
             let pinned = PinnedName(namespace: namespace, name: name)
             let isRenewal = present(namespace, name).flatMap { pins[$0] }?.contains { $0.owner == owner } ?? false
-            let status = mark(pinned, pin)
+            let bytes = room == nil ? 0 : bytesToPin(pinned)
+            let status = bytes > room ?? .max ? .overBudget : mark(pinned, pin)
             statuses.append(status)
             guard status == .ok else { continue }
+            room = room.map { $0 - bytes }
             // A renewal that fails leaves the pin that was there.
             if !isRenewal { marked.append((pinned, pin)) }
             records.append(record(of: pinned, pin))
@@ -115,6 +118,22 @@ extension StoreDecisions {
             return
         }
         commit(.addPins(records), .pinned(request, statuses, marked: marked))
+    }
+
+    /// What may still be pinned for the tenant who asks, in the namespaces that are its alone; nil: what their quotas say. Quotas of
+    /// namespaces that it makes are its own choice, as many as it makes.
+    private func pinRoom(of session: SessionID, in namespace: UInt16) -> Int? {
+        guard let tenant = limitedTenant(of: session), namespaces[Int(namespace)].policy.tenants == [tenant] else {
+            return nil
+        }
+        let pinned = namespaces.reduce(0) { $1.policy.tenants == [tenant] ? $0 + $1.pinnedBytes : $0 }
+        return Int(settings.tenantShare * Double(objects.extentCount * settings.extentBytes)) - pinned
+    }
+
+    /// Bytes that a pin of this object would be the first to take.
+    private mutating func bytesToPin(_ pinned: PinnedName) -> Int {
+        guard let number = present(pinned.namespace, pinned.name), pins[number] == nil else { return 0 }
+        return extentCount(Int(objects[number].payloadBytes)) * settings.extentBytes
     }
 
     /// Marks an object as pinned, if the budget allows: from here on it is not evicted.

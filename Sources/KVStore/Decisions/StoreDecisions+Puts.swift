@@ -3,6 +3,7 @@
 import KVFlash
 import KVModel
 import KVSystem
+import KVTiering
 import KVTransport
 
 /// Why a put cannot go on now.
@@ -146,9 +147,9 @@ extension StoreDecisions {
         let writersMax = max(frames, buffers.frameCount - buffers.frameCount / 4)
         guard buffers.lentFrames + frames <= writersMax else { return .wait }
         guard let buffer = buffers.take(frames) else { return .wait }
-        guard budget.take(put.payloadBytes, at: now) else {
+        if let refusal = takeWrite(put.payloadBytes, for: put.request.session) {
             buffers.release(buffer)
-            return .never("the budget of bytes written a day is spent")
+            return .never(refusal)
         }
         guard let list = drives[drive].extents.reserve(count) else {
             preconditionFailure("a drive was chosen that lacks the extents")
@@ -162,6 +163,21 @@ extension StoreDecisions {
         operations[Int(index)].buffer = buffer
         operations[Int(index)].next = ObjectRecord.none
         writers[number] = index
+        return nil
+    }
+
+    /// Takes bytes from what may be written in a day, and from the share of the tenant who asks. Both or, with the reason, neither.
+    private mutating func takeWrite(_ bytes: Int, for session: SessionID) -> String? {
+        let tenant = settings.writeBytesPerDay > 0 ? limitedTenant(of: session) : nil
+        var left: WriteBudget?
+        if let tenant {
+            left = tenantBudgets[tenant] ?? WriteBudget(settings.writeBudget(share: settings.tenantShare))
+            guard left?.take(bytes, at: now) == true else {
+                return "the tenant has written its share of the bytes that may be written in a day"
+            }
+        }
+        guard budget.take(bytes, at: now) else { return "the budget of bytes written a day is spent" }
+        if let tenant { tenantBudgets[tenant] = left }
         return nil
     }
 

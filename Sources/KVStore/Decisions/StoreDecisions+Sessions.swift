@@ -92,6 +92,15 @@ extension StoreDecisions {
         return operators.contains(peer.tenant) || policy.tenants.contains(peer.tenant)
     }
 
+    /// Whose session it is.
+    func tenant(of session: SessionID) -> String? { sessions[session]?.peer.tenant }
+
+    /// The tenant of a session, where it has no more than a tenant's share of what all need.
+    func limitedTenant(of session: SessionID) -> String? {
+        guard settings.tenantShare < 1, let tenant = tenant(of: session) else { return nil }
+        return operators.contains(tenant) ? nil : tenant
+    }
+
     // MARK: Names
 
     /// The object of this name that readers may have.

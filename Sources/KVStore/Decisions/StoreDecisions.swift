@@ -138,6 +138,8 @@ public struct StoreDecisions: ~Copyable {
     var nextTicket: UInt64 = 1
 
     var budget: WriteBudget
+    /// What tenants who are no operators have left of their shares of it.
+    var tenantBudgets: [String: WriteBudget] = [:]
     var doorkeeper = [UInt64](repeating: 0, count: 4096)
     /// Victims of the last sweep of the whole store, the least worth last, and the second of that sweep.
     var victims: [UInt32] = []
@@ -183,9 +185,7 @@ public struct StoreDecisions: ~Copyable {
             base += drive.extentCount
         }
         let objects = try ObjectTable(extentCount: base, hashSeed: settings.hashSeed)
-        let perDay = Double(settings.writeBytesPerDay)
-        budget = WriteBudget(
-            perDay > 0 ? WriteBudgetConfiguration(bytesPerDay: perDay, burstBytes: perDay / 24) : nil)
+        budget = WriteBudget(settings.writeBudget(share: 1))
         buffers = BufferTable(byteCount: settings.memoryBytes, frameBytes: settings.extentBytes)
         operations = Array(repeating: StoreOperation(), count: settings.operationCountMax)
         pinRoom = SharedRoom(places: settings.pinCountMax, namespaces: Self.namespacesMax)
@@ -215,6 +215,7 @@ public struct StoreDecisions: ~Copyable {
         case .tick: passTime()
         case .tenants(let operators, let revoked):
             self.operators = operators
+            for tenant in revoked { tenantBudgets[tenant] = nil }
             for (session, state) in sessions where revoked.contains(state.peer.tenant) {
                 output.append(.session(.disconnect(session, reason: "the tenant's key was revoked")))
             }

@@ -3,6 +3,7 @@
 import KVFlash
 import KVModel
 import KVSystem
+import KVTiering
 import KVTransport
 
 /// What happened.
@@ -86,6 +87,9 @@ public struct StoreSettings: Sendable {
     public var sharedShare: Double
     /// Bytes that may be written a day, 0 = no limit.
     public var writeBytesPerDay: Int
+    /// What of the bytes that may be written, and of the flash that may be pinned, one tenant who is no operator has at most: a
+    /// share of all, 1 = no limit.
+    public var tenantShare: Double
     /// Bytes the scrubber reads a second, 0 = it rests.
     public var scrubBytesPerSecond: Int
     /// Tenants that may administer.
@@ -106,7 +110,7 @@ public struct StoreSettings: Sendable {
     public init(
         extentBytes: Int, drives: [StoreDrive], memoryBytes: Int, payloadBytesMax: Int, operationCountMax: Int,
         driveCommandCountMax: Int, waitLimit: Duration, sharedShare: Double, writeBytesPerDay: Int,
-        scrubBytesPerSecond: Int, operators: Set<String>, opensUnknownNamespaces: Bool,
+        tenantShare: Double, scrubBytesPerSecond: Int, operators: Set<String>, opensUnknownNamespaces: Bool,
         defaultPolicy: NamespacePolicy, pinCountMax: Int, wallSecondsAtOrigin: Int64, hashSeed: UInt64
     ) {
         self.extentBytes = extentBytes
@@ -118,6 +122,7 @@ public struct StoreSettings: Sendable {
         self.waitLimit = waitLimit
         self.sharedShare = sharedShare
         self.writeBytesPerDay = writeBytesPerDay
+        self.tenantShare = tenantShare
         self.scrubBytesPerSecond = scrubBytesPerSecond
         self.operators = operators
         self.opensUnknownNamespaces = opensUnknownNamespaces
@@ -125,5 +130,14 @@ public struct StoreSettings: Sendable {
         self.pinCountMax = pinCountMax
         self.wallSecondsAtOrigin = wallSecondsAtOrigin
         self.hashSeed = hashSeed
+    }
+}
+
+extension StoreSettings {
+    /// A share of what may be written, of which an hour's can be saved up. Nil: no limit.
+    func writeBudget(share: Double) -> WriteBudgetConfiguration? {
+        guard writeBytesPerDay > 0 else { return nil }
+        let perDay = Double(writeBytesPerDay) * share
+        return WriteBudgetConfiguration(bytesPerDay: perDay, burstBytes: perDay / 24)
     }
 }

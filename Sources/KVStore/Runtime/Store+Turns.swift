@@ -88,8 +88,10 @@ extension Store {
         for event in desk.ends { desk.decisions.handle(event, at: MonotonicClock.now, into: &desk.commands) }
         fromSessions.drain(into: &desk.sessionEvents)
         for event in desk.sessionEvents {
+            if case .closed(let session) = event, let tenant = desk.decisions.tenant(of: session) {
+                sessionPlaces.withLock { $0.giveBack(of: tenant) }
+            }
             desk.decisions.handle(.session(event), at: MonotonicClock.now, into: &desk.commands)
-            if case .closed = event { sessionCount.wrappingSubtract(1, ordering: .relaxed) }
             if desk.commands.count > 64 { obey() }
         }
         let now = MonotonicClock.now

@@ -34,7 +34,7 @@ public final class Store: SessionHost {
     private let wasShutDown = Atomic<Bool>(false)
     let isQuiet = Atomic<Bool>(false)
     /// Sessions of all transports.
-    let sessionCount = Atomic<Int>(0)
+    let sessionPlaces: Mutex<SessionPlaces>
     /// The decisions and what a turn needs, touched by whoever found `isDeciding` false and made it true.
     let desk: StoreDesk
     /// Taken until the store's thread runs, and again after it has ended.
@@ -59,6 +59,7 @@ public final class Store: SessionHost {
         try configuration.check()
         self.configuration = configuration
         self.tenants = Mutex(tenants)
+        sessionPlaces = Mutex(SessionPlaces(configuration.sessions, tenantShare: configuration.tenantShare))
         self.logger = logger
         var drives = try StoreDrives(configuration)
         let operations = configuration.operationsMax
@@ -145,7 +146,7 @@ public final class Store: SessionHost {
 
     /// Takes an event of a session, from any thread. What follows from it has mostly been said when this returns.
     public func deliver(_ event: SessionEvent) -> Acceptance {
-        if case .opened = event, !takeSession() { return .full }
+        if case .opened(_, let peer) = event, !takeSession(of: peer.tenant) { return .full }
         let acceptance = fromSessions.leave(event)
         guard acceptance == .accepted else {
             guard case .request = event else { preconditionFailure("more events than the sessions may give") }
@@ -156,10 +157,9 @@ public final class Store: SessionHost {
     }
 
     /// A session counts from here until its end was decided on: the mailboxes have room for what so many may say.
-    private func takeSession() -> Bool {
-        if sessionCount.wrappingAdd(1, ordering: .relaxed).oldValue < configuration.sessions { return true }
-        sessionCount.wrappingSubtract(1, ordering: .relaxed)
-        return false
+    private func takeSession(of tenant: String) -> Bool {
+        let isOperator = tenants.withLock { $0.byName[tenant]?.isOperator ?? false }
+        return sessionPlaces.withLock { $0.take(for: tenant, isOperator: isOperator) }
     }
 
     /// Adds a transport. Its number is that of its sessions.
@@ -240,7 +240,8 @@ extension StoreSettings {
             payloadBytesMax: min(configuration.payloadMax, ExtentList.countMax * extentBytes),
             operationCountMax: configuration.operationsMax, driveCommandCountMax: configuration.depth,
             waitLimit: Duration(seconds: configuration.wait), sharedShare: 0.2,
-            writeBytesPerDay: configuration.writePerDay, scrubBytesPerSecond: configuration.scrub,
+            writeBytesPerDay: configuration.writePerDay, tenantShare: configuration.tenantShare,
+            scrubBytesPerSecond: configuration.scrub,
             operators: operators, opensUnknownNamespaces: configuration.makesNamespaces,
             defaultPolicy: NamespacePolicy.unlimited, pinCountMax: 1 << 20,
             wallSecondsAtOrigin: (hf_realtime_ns() - hf_monotonic_ns()) / 1_000_000_000,

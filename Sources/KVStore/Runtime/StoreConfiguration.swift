@@ -57,6 +57,9 @@ public struct StoreConfiguration: NamedSettings, Sendable, Equatable {
     public var scrub = 20_000_000
     /// Sessions at once, over all transports.
     public var sessions = 256
+    /// What of `sessions`, of `writePerDay` and of the flash that may be pinned one tenant who is no operator has at most, as a share
+    /// of all; 1 is no limit.
+    public var tenantShare = 0.75
     /// Requests that each session may have under way.
     public var credits = 32
     /// Commands a drive may have unanswered.
@@ -119,6 +122,10 @@ public struct StoreConfiguration: NamedSettings, Sendable, Equatable {
             "0"),
         Setting("scrub", "Bytes a second at which blocks are read again now and then. 0: never.", "20MB"),
         Setting("sessions", "Sessions at once, over all transports; a client beyond them is refused.", "256"),
+        Setting(
+            "tenantShare",
+            "What of `sessions`, of `writePerDay` and of the flash to pin one tenant who is no operator has at most, as a "
+                + "share of all. 1: no limit.", "0.75"),
         Setting("credits", "Requests that each session may have under way.", "32"),
         Setting("depth", "Commands that a drive may have unanswered.", "128"),
         Setting("wait", "Seconds that a request may wait for room.", "2"),
@@ -155,6 +162,7 @@ public struct StoreConfiguration: NamedSettings, Sendable, Equatable {
         case "writePerDay": writePerDay = try value.bytes(0...(1 << 56))
         case "scrub": scrub = try value.bytes(0...(1 << 40))
         case "sessions": sessions = try value.whole(1...65_536)
+        case "tenantShare": tenantShare = try value.number(0.01...1)
         case "credits": credits = try value.whole(1...1024)
         case "depth": depth = try value.whole(1...1024)
         case "wait": wait = try value.number(0...3600)

@@ -197,7 +197,7 @@ package final class ServerPeer {
             let peer = Peer(tenant: tenant, carrier: kind, address: address)
             guard host.deliver(.opened(id, peer)) == .accepted else {
                 setting.counters.connectionsRefused += 1
-                return refuse(.busy, "the store has as many sessions as it takes")
+                return refuse(.busy, "the store has as many sessions as it takes, of all or of this tenant")
             }
             wasOpened = true
             setting.counters.sessionsOpened += 1
