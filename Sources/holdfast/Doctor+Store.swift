@@ -73,11 +73,24 @@ struct StoreChecks {
             ("tlsCertificate", settings.tlsCertificate), ("tlsKey", settings.tlsKey),
             ("tlsClientAuthority", settings.tlsClientAuthority),
         ]
-        return files.filter { !$0.1.isEmpty }.map { name, path in
+        let found = files.filter { !$0.1.isEmpty }.map { name, path in
             FileManager.default.isReadableFile(atPath: path)
                 ? Finding(name, .ok, "\(path) can be read")
                 : Finding(name, .problem, "\(path) cannot be read", remedy: "give its path, and it to the store's user")
         }
+        guard found.allSatisfy({ $0.verdict == .ok }), let trouble = certificateTrouble else { return found }
+        return found.map { $0.about == trouble.about ? trouble : $0 }
+    }
+
+    /// What clients would say of the certificate. Where they may come another way, too, it keeps no store from its start.
+    private var certificateTrouble: Finding? {
+        do {
+            guard let trouble = try settings.certificateTrouble() else { return nil }
+            let isOnlyWay = settings.listen.isEmpty && !settings.rdma.isOn
+            return Finding(
+                "tlsCertificate", trouble.isRefused && isOnlyWay ? .problem : .warning,
+                "\(settings.tlsCertificate) \(trouble.words)", remedy: "renew it, and start the store again")
+        } catch { return Finding("tlsCertificate", error) }
     }
 
     private var tenants: Finding {

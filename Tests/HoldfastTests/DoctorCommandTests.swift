@@ -77,6 +77,51 @@ import Testing
         #expect(try problems(tls, empty, sized) == ["tlsCertificate", "tlsKey"])
     }
 
+    /// A certificate for some days from now on, made with its key in a folder.
+    private func makeCertificate(_ scratch: Scratch, _ name: String, days: Int) throws {
+        let folder = scratch.folder.path
+        func openssl(_ arguments: [String]) throws {
+            let process = Process()
+            process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
+            process.arguments = ["openssl"] + arguments
+            process.standardError = FileHandle.nullDevice
+            try process.run()
+            process.waitUntilExit()
+            try #require(process.terminationStatus == 0, "openssl \(arguments) fails")
+        }
+        let (key, first) = ("\(folder)/\(name).key", "\(folder)/\(name)-first.pem")
+        try openssl([
+            "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", key,
+            "-out",
+            first, "-subj", "/CN=store", "-days", "2",
+        ])
+        // A request takes no 0 days, which end at once.
+        try openssl(["x509", "-in", first, "-signkey", key, "-days", "\(days)", "-out", "\(folder)/\(name).pem"])
+    }
+
+    @Test func aCertificateThatClientsRefuseIsTold() throws {
+        let scratch = try Scratch()
+        for (name, days) in [("over", 0), ("soon", 3), ("good", 100)] {
+            try makeCertificate(scratch, name, days: days)
+        }
+        func found(_ certificate: String, _ key: String) throws -> (verdict: String, said: String) {
+            let folder = scratch.folder.path
+            let tls =
+                "tlsListen: 127.0.0.1:0\ntlsCertificate: \(folder)/\(certificate).pem\ntlsKey: \(folder)/\(key).key\n"
+            let run = try CommandRun.holdfast(["doctor", "--config", try settings(scratch, tls), "--json"])
+            return (try verdicts(run)["tlsCertificate"] ?? "nothing", try said(run, of: "tlsCertificate"))
+        }
+        let good = try found("good", "good")
+        #expect(good.verdict == "ok", "\(good)")
+        let soon = try found("soon", "soon")
+        #expect(soon.verdict == "warning" && soon.said.contains("soon.pem expires soon (20"), "\(soon)")
+        // Clients may come by TCP, too.
+        let over = try found("over", "over")
+        #expect(over.verdict == "warning" && over.said.contains("over.pem has expired (20"), "\(over)")
+        let mixed = try found("good", "soon")
+        #expect(mixed.verdict == "problem" && mixed.said.contains("one of another certificate"), "\(mixed)")
+    }
+
     @Test func aMissingDriveIsWhatTheSettingsSayItIs() throws {
         let scratch = try Scratch()
         let other = scratch.folder.appendingPathComponent("b.flash").path

@@ -76,6 +76,10 @@ public struct StoreService: Service {
         }
         if !configuration.tlsListen.isEmpty {
             let (host, port) = try splitEndpoint(configuration.tlsListen, option: "--tls-listen")
+            if let trouble = try configuration.certificateTrouble() {
+                let file = configuration.tlsCertificate
+                logger.warning("the certificate \(trouble.words)", metadata: ["file": "\(file)"])
+            }
             let authority = configuration.tlsClientAuthority
             let server = try TLSServer(
                 TLSServerConfiguration(

@@ -9,7 +9,10 @@ import NIOSSL
 enum TLSWords {
     /// What the library says, and what it means to a client of a store.
     private static let meanings: [(mark: String, words: String)] = [
-        ("CERTIFICATE_VERIFY_FAILED", "the store's certificate is not of the authority that is trusted here"),
+        (
+            "CERTIFICATE_VERIFY_FAILED",
+            "the store's certificate is not of the authority that is trusted here, or does not hold now"
+        ),
         ("failedToValidateHostname", "the store's certificate stands for another name or address"),
         ("unableToValidateCertificate", "the store's certificate stands for another name or address"),
         ("CERTIFICATE_REQUIRED", "the store wants a certificate of its clients, and none was given"),
