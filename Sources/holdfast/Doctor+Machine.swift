@@ -109,7 +109,9 @@ struct MachineChecks {
     private var descriptors: Finding {
         let wanted = settings.openFilesWanted
         guard let limit = openFilesMax else { return Finding("open files", .ok, "no limit") }
-        let words = "\(limit) allowed, \(wanted) wanted for \(settings.sessions) sessions"
+        let words =
+            "\(limit) allowed, \(wanted) wanted for \(settings.sessions) "
+            + (owner == "store" ? "sessions" : "engines")
         return limit >= wanted
             ? Finding("open files", .ok, words)
             : Finding("open files", .warning, words, remedy: "set LimitNOFILE=\(max(wanted, 65_536)) in the unit")

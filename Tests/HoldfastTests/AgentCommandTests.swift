@@ -245,6 +245,15 @@ import Testing
                 """
             #expect(try python(["-c", script, agent.http, path]).said == "200 0 True\n", "\(path)")
         }
+        // A time that is none is said to be none, not taken for six hours.
+        let history = """
+            import http.client, sys
+            for last in ["abc", "0", "60"]:
+                connection = http.client.HTTPConnection(sys.argv[1])
+                connection.request("GET", "/history?last=" + last)
+                print(connection.getresponse().status)
+            """
+        #expect(try python(["-c", history, agent.http]).said == "400\n400\n200\n")
         let why = try CommandRun.holdfast(["ctl", "explain", "7", "--agent", agent.http])
         #expect(why.exitCode == 1 && why.errors.contains("no engine has come to it yet"), "\(why.errors)")
     }

@@ -30,8 +30,12 @@ struct AgentHTTP: Sendable {
         }
         router.get("status") { _, _ in try Response(json: SidecarStatus(sidecar)) }
         router.get("history") { request, _ in
-            let seconds = request.uri.queryParameters["last"].flatMap { Double($0) } ?? 21_600
-            guard seconds.isFinite, seconds > 0 else { return Response(status: .badRequest) }
+            let asked = request.uri.queryParameters["last"]
+            guard let seconds = asked == nil ? 21_600 : asked.flatMap({ Double($0) }), seconds.isFinite, seconds > 0
+            else {
+                return Response(
+                    .badRequest, "text/plain", ByteBuffer(string: "`last` is a number of seconds above 0\n"))
+            }
             return try Response(json: sidecar.record(ofLast: seconds))
         }
         router.get("explain") { request, _ in try explain(request) }

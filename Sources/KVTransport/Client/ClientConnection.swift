@@ -145,7 +145,7 @@ final class ClientConnection {
         }
         if case .put(_, _, _, let payloadBytes, _) = errand.request, payloadBytes > Int(grants?.payloadBytesMax ?? 0) {
             let response = Response.because(
-                .invalid, "the store takes payloads of \(grants?.payloadBytesMax ?? 0) bytes")
+                .invalid, "the store takes payloads of \(grants?.payloadBytesMax ?? 0) bytes at most")
             return owner.completed(errand, response, slotIsFree: true, over: self)
         }
         let client = errand.request.namespace

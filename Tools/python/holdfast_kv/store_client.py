@@ -235,7 +235,7 @@ class StoreClient:
         A status that is neither OK nor one of ``also`` is raised.
         """
         if len(payload) > self.grants.payload_bytes_max:
-            raise StoreError(Status.INVALID, f"the store takes payloads of {self.grants.payload_bytes_max} bytes")
+            raise StoreError(Status.INVALID, f"the store takes payloads of {self.grants.payload_bytes_max} bytes at most")
         self._number = self._number % 0xFFFFFFFF + 1
         end = time.monotonic() + self.timeout
         header = Header(operation, self._number, namespace, payload_bytes=len(payload))
