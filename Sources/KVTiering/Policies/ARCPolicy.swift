@@ -17,10 +17,8 @@ public struct ARCPolicy: TierPolicy, LinkedPolicy {
     private var counts = Counts()
     var links = [BlockLink](listCount: Self.listCount)
     var states: [State] = []
-    private(set) var pins = PinCounts()
-    /// Ghosts that fell off the end since the owner last asked; collected only for an owner that will ask.
-    private var forgotten: [BlockNumber] = []
-    private let reportsForgotten: Bool
+    var pins = PinCounts()
+    var forgotten: ForgottenGhosts
 
     static let listCount = 4
 
@@ -42,6 +40,8 @@ public struct ARCPolicy: TierPolicy, LinkedPolicy {
     struct State: LinkedState {
         var place = Place.none
         var isParked = false
+
+        @inline(__always) var head: Int { place.head }
     }
 
     /// How many blocks each list holds, the parked ones included.
@@ -75,7 +75,7 @@ public struct ARCPolicy: TierPolicy, LinkedPolicy {
     public init(capacity: Int, reportsForgotten: Bool = false) {
         precondition(capacity >= 1, "a tier without room for one block")
         self.capacity = capacity
-        self.reportsForgotten = reportsForgotten
+        forgotten = ForgottenGhosts(isAskedFor: reportsForgotten)
     }
 
     public func isResident(_ block: BlockNumber) -> Bool {
@@ -194,7 +194,7 @@ public struct ARCPolicy: TierPolicy, LinkedPolicy {
         let node = links.oldest(of: place.head)
         guard node != place.head else { return }
         move(node - Self.listCount, to: .none, &links, &states)
-        if reportsForgotten { forgotten.append(BlockNumber(truncatingIfNeeded: node - Self.listCount)) }
+        forgotten.add(node - Self.listCount)
     }
 
     /// Makes a block the newest of another list, or of its own.
@@ -215,29 +215,6 @@ public struct ARCPolicy: TierPolicy, LinkedPolicy {
     mutating func forget(_ block: BlockNumber) {
         guard remembers(block) else { return }
         walk { policy, links, states in policy.move(Int(block), to: .none, &links, &states) }
-    }
-
-    public func remembers(_ block: BlockNumber) -> Bool {
-        Int(block) < states.count && states[Int(block)].place != .none
-    }
-
-    public mutating func takeForgotten(into numbers: inout [BlockNumber]) {
-        numbers.append(contentsOf: forgotten)
-        forgotten.removeAll(keepingCapacity: true)
-    }
-
-    // MARK: Pins and removal
-
-    public mutating func pin(_ block: BlockNumber) {
-        precondition(isResident(block), "a block is pinned that the tier does not hold")
-        pins.pin(block)
-    }
-
-    public mutating func unpin(_ block: BlockNumber) {
-        let index = Int(block)
-        guard pins.unpin(block), isResident(block), states[index].isParked else { return }
-        states[index].isParked = false
-        links.attachOldest(index + Self.listCount, to: states[index].place.head)
     }
 
     public mutating func remove(_ block: BlockNumber) {

@@ -1,5 +1,9 @@
-// What policies share that keep their blocks in lists of one array and a state of each block in another: both grow with the
-// numbers that appear, and both are taken out of the policy while it walks a path. No order of worth is decided here.
+// What policies share that keep their blocks in lists of one array and a state of each block in another, and remember some that
+// were evicted. Both arrays grow with the numbers that appear, and both are taken out of the policy while it walks a path. No
+// order of worth is decided here.
+
+// What `TierPolicy` documents is not documented again at each policy.
+// swift-format-ignore-file: AllPublicDeclarationsHaveDocumentation
 
 import KVModel
 
@@ -7,17 +11,60 @@ import KVModel
 protocol LinkedState: BitwiseCopyable {
     /// Of a block that no list holds.
     init()
+    /// The head of the list that the block is in, or would be in were it not parked. Of a block in no list `listCount` or more.
+    var head: Int { get }
     /// Pinned and outside its list, though still counted there (see `PinCounts`).
     var isParked: Bool { get set }
 }
 
 /// A policy of lists, `listCount` of them: block `b` is the node `b + listCount`, and has the state `b`.
-protocol LinkedPolicy {
+protocol LinkedPolicy: TierPolicy {
     associatedtype State: LinkedState
     static var listCount: Int { get }
     var links: [BlockLink] { get set }
     var states: [State] { get set }
-    var pins: PinCounts { get }
+    var pins: PinCounts { get set }
+    var forgotten: ForgottenGhosts { get set }
+}
+
+/// Ghosts that a policy remembers no more, for the owner that may give their numbers to other keys.
+struct ForgottenGhosts {
+    /// Whether the owner asks for them. Nothing is collected for one who does not.
+    let isAskedFor: Bool
+    /// Those that came since the owner last asked.
+    private var numbers: [BlockNumber] = []
+
+    init(isAskedFor: Bool) { self.isAskedFor = isAskedFor }
+
+    @inline(__always)
+    mutating func add(_ block: Int) {
+        if isAskedFor { numbers.append(BlockNumber(truncatingIfNeeded: block)) }
+    }
+
+    mutating func take(into others: inout [BlockNumber]) {
+        others.append(contentsOf: numbers)
+        numbers.removeAll(keepingCapacity: true)
+    }
+}
+
+extension LinkedPolicy {
+    public func remembers(_ block: BlockNumber) -> Bool {
+        Int(block) < states.count && states[Int(block)].head < Self.listCount
+    }
+
+    public mutating func takeForgotten(into numbers: inout [BlockNumber]) { forgotten.take(into: &numbers) }
+
+    public mutating func pin(_ block: BlockNumber) {
+        precondition(isResident(block), "a block is pinned that the tier does not hold")
+        pins.pin(block)
+    }
+
+    public mutating func unpin(_ block: BlockNumber) {
+        let index = Int(block)
+        guard pins.unpin(block), isResident(block), states[index].isParked else { return }
+        states[index].isParked = false
+        links.attachOldest(index + Self.listCount, to: states[index].head)
+    }
 }
 
 extension LinkedPolicy {

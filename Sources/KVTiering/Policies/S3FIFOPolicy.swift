@@ -25,10 +25,8 @@ public struct S3FIFOPolicy: TierPolicy, LinkedPolicy {
     private var ghostCount = 0
     var links = [BlockLink](listCount: Self.listCount)
     var states: [State] = []
-    private(set) var pins = PinCounts()
-    /// Ghosts that fell off the end since the owner last asked; collected only for an owner that will ask.
-    private var forgotten: [BlockNumber] = []
-    private let reportsForgotten: Bool
+    var pins = PinCounts()
+    var forgotten: ForgottenGhosts
 
     static let listCount = 3
     /// A hit more than this moves a block from the small queue to the main one.
@@ -47,6 +45,8 @@ public struct S3FIFOPolicy: TierPolicy, LinkedPolicy {
         var queue = Queue.none
         var hits: UInt8 = 0
         var isParked = false
+
+        @inline(__always) var head: Int { queue.head }
     }
 
     /// A policy for a tier of `capacity` blocks. With `reportsForgotten` the caller must empty `takeForgotten` from
@@ -54,7 +54,7 @@ public struct S3FIFOPolicy: TierPolicy, LinkedPolicy {
     public init(capacity: Int, reportsForgotten: Bool = false) {
         precondition(capacity >= 1, "a tier without room for one block")
         self.capacity = capacity
-        self.reportsForgotten = reportsForgotten
+        forgotten = ForgottenGhosts(isAskedFor: reportsForgotten)
         smallTarget = max(1, capacity / 10)
         ghostCapacity = capacity - smallTarget
     }
@@ -162,7 +162,7 @@ public struct S3FIFOPolicy: TierPolicy, LinkedPolicy {
         if ghostCount == ghostCapacity {
             let oldest = links.oldest(of: Queue.ghost.head) - Self.listCount
             forgetGhost(oldest, &links, &states)
-            if reportsForgotten { forgotten.append(BlockNumber(truncatingIfNeeded: oldest)) }
+            forgotten.add(oldest)
         }
         links.attachNewest(block + Self.listCount, to: Queue.ghost.head)
         states[block].queue = .ghost
@@ -189,29 +189,6 @@ public struct S3FIFOPolicy: TierPolicy, LinkedPolicy {
                 policy.forgetGhost(Int(block), &links, &states)
             }
         }
-    }
-
-    public func remembers(_ block: BlockNumber) -> Bool {
-        Int(block) < states.count && states[Int(block)].queue != .none
-    }
-
-    public mutating func takeForgotten(into numbers: inout [BlockNumber]) {
-        numbers.append(contentsOf: forgotten)
-        forgotten.removeAll(keepingCapacity: true)
-    }
-
-    // MARK: Pins and removal
-
-    public mutating func pin(_ block: BlockNumber) {
-        precondition(isResident(block), "a block is pinned that the tier does not hold")
-        pins.pin(block)
-    }
-
-    public mutating func unpin(_ block: BlockNumber) {
-        let index = Int(block)
-        guard pins.unpin(block), isResident(block), states[index].isParked else { return }
-        states[index].isParked = false
-        links.attachOldest(index + Self.listCount, to: states[index].queue.head)
     }
 
     public mutating func remove(_ block: BlockNumber) {
