@@ -105,26 +105,29 @@ let package = Package(
         floor("KVTrace", ["KVModel", crypto]),
         floor("KVReport", ["KVModel", crypto]),
 
-        // 4: the simulated world and the replays.
+        // 4: the simulated world and the replays; what agent and store have alike over HTTP.
         // Its run is one object that one thread owns; checking at run time that nobody else writes it costs a tenth of a
         // replay. What the compiler can prove it still checks.
         floor(
             "KVSimulation", ["KVModel", "KVTiering", "KVServing", "KVTrace", "KVReport", yams, crypto],
             settings: [.unsafeFlags(["-enforce-exclusivity=unchecked"])]),
 
+        // Probes and metrics of services over HTTP.
+        floor("KVHTTP", ["KVTransport", hummingbird, logging]),
+
         // 5: decisions married to engines.
         floor(
             "KVStore",
             [
-                "KVModel", "KVSettings", "KVSystem", "KVTiering", "KVFlash", "KVTransport", "KVMemory", crypto, grdb,
-                hummingbird, lifecycle, logging, yams,
+                "KVModel", "KVHTTP", "KVSettings", "KVSystem", "KVTiering", "KVFlash", "KVTransport", "KVMemory",
+                crypto, grdb, hummingbird, lifecycle, logging, yams,
             ]),
 
         floor(
             "KVAgent",
             [
-                "KVModel", "KVIdentity", "KVSettings", "KVSystem", "KVTiering", "KVFlash", "KVTransport", "KVMemory",
-                crypto, httpClient, hummingbird, lifecycle, logging, nio,
+                "KVModel", "KVHTTP", "KVIdentity", "KVSettings", "KVSystem", "KVTiering", "KVFlash", "KVTransport",
+                "KVMemory", crypto, httpClient, hummingbird, lifecycle, logging, nio,
             ]),
 
         // 6: the command, one file a verb.

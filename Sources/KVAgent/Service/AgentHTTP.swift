@@ -2,32 +2,20 @@
 
 import Foundation
 import Hummingbird
+import KVHTTP
 import KVIdentity
 import KVModel
 import Logging
-
-import class KVTransport.ConnectionRoom
 
 /// The HTTP side of an agent: `/metrics`, `/healthz` (it runs), `/readyz` (engines may come, and the last was served), `/status` (JSON),
 /// `/history?last=SECONDS` (JSON: what came in that time), `/explain?key=HEX` and `/explain?session=NUMBER` (JSON).
 struct AgentHTTP: Sendable {
     let sidecar: AgentSidecar
-    /// Connections at once; those beyond wait.
-    private static let connectionsMax = 64
 
     /// The server, before it runs.
     func application(host: String, port: Int, logger: Logger) -> some ApplicationProtocol {
-        let router = Router(options: .autoGenerateHeadEndpoints)
-        router.get("metrics") { _, _ in
-            Response(.ok, "text/plain; version=0.0.4", ByteBuffer(string: AgentMetrics.text(sidecar)))
-        }
-        router.get("healthz") { _, _ in "ok\n" }
-        router.get("readyz") { _, _ in
-            let reason = sidecar.unreadiness
-            return Response(
-                status: reason == nil ? .ok : .serviceUnavailable,
-                body: .init(byteBuffer: ByteBuffer(string: reason.map { "not ready: \($0)\n" } ?? "ready\n")))
-        }
+        let router = ServiceHTTP.router(
+            metrics: { AgentMetrics.text(sidecar) }, unreadiness: { sidecar.unreadiness })
         router.get("status") { _, _ in try Response(json: SidecarStatus(sidecar)) }
         router.get("history") { request, _ in
             let asked = request.uri.queryParameters["last"]
@@ -51,18 +39,8 @@ struct AgentHTTP: Sendable {
                 return try Response(json: status)
             }
         }
-        // Nobody proves who he is here: connections that stay open must not take the descriptors that engines and stores need,
-        // nor the places of probes. Idle ones end later than a client's pool lets go of them (60 s is common), so that none is
-        // closed under a request.
-        let room = ConnectionRoom(most: Self.connectionsMax - ConnectionRoom.coming)
-        return Application(
-            router: router,
-            server: .http1(
-                configuration: .init(additionalChannelHandlers: [room.makePlace()], idleTimeout: .seconds(90))),
-            configuration: ApplicationConfiguration(
-                address: .hostname(host, port: port),
-                availableConnectionsDelegate: .maximum(Self.connectionsMax, logger: logger)),
-            logger: logger)
+        // Idle connections end later than a client's pool lets go of them (60 s is common), so that none is closed under a request.
+        return ServiceHTTP.application(router, host: host, port: port, idleSeconds: 90, logger: logger)
     }
 
     /// Why a block, or a conversation, is where it is.
@@ -99,10 +77,6 @@ struct AgentHTTP: Sendable {
 }
 
 extension Response {
-    fileprivate init(_ status: HTTPResponse.Status, _ contentType: String, _ body: ByteBuffer) {
-        self.init(status: status, headers: [.contentType: contentType], body: .init(byteBuffer: body))
-    }
-
     /// A value as JSON, its keys in order.
     fileprivate init(json value: some Encodable) throws {
         let encoder = JSONEncoder()

@@ -2,6 +2,7 @@
 
 import Foundation
 import KVFlash
+import KVHTTP
 import KVModel
 import KVSettings
 import KVTransport
@@ -45,11 +46,9 @@ public struct StoreConfiguration: NamedSettings, Sendable, Equatable {
     public var openFilesWanted: Int {
         let unknown = ServerLimits.standard.unauthenticatedMax
         let clients = tlsListen.isEmpty ? sessions + 2 * unknown : 3 * sessions + 6 * unknown
-        return clients + Self.httpConnectionsMax + data.count * 4 + 64
+        return clients + ServiceHTTP.connectionsMax + data.count * 4 + 64
     }
-    /// Connections of HTTP at once; those beyond wait.
-    static let httpConnectionsMax = 64
-    /// Seconds that such a connection may be idle.
+    /// Seconds that a connection of HTTP may be idle.
     static let httpIdleSeconds: Int64 = 10
     /// Bytes that may be written to flash in a day; 0 is no limit.
     public var writePerDay = 0

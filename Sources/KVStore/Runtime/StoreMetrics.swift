@@ -1,6 +1,7 @@
 // What a store tells Prometheus and probes.
 
 import Hummingbird
+import KVHTTP
 import KVModel
 import KVSystem
 import KVTransport
@@ -101,32 +102,10 @@ extension VerbsServer: CountingTransport {}
 
 /// The HTTP side of a store: `/metrics`, `/healthz` (it runs), `/readyz` (it serves).
 public func storeHTTP(_ store: Store, host: String, port: Int, logger: Logger) -> some ApplicationProtocol {
-    let router = Router(options: .autoGenerateHeadEndpoints)
-    router.get("metrics") { _, _ in
-        Response(
-            status: .ok, headers: [.contentType: "text/plain; version=0.0.4"],
-            body: .init(byteBuffer: ByteBuffer(string: StoreMetrics.text(store))))
-    }
-    router.get("healthz") { _, _ in "ok\n" }
-    router.get("readyz") { _, _ in
-        let isReady = store.status.isReady
-        return Response(
-            status: isReady ? .ok : .serviceUnavailable,
-            body: .init(byteBuffer: ByteBuffer(string: isReady ? "ready\n" : "not ready\n")))
-    }
-    // Nobody proves who he is here: connections that stay open must not take the descriptors that clients need, nor the
-    // places of probes.
-    let room = ConnectionRoom(most: StoreConfiguration.httpConnectionsMax - ConnectionRoom.coming)
-    let idleTimeout = StoreConfiguration.httpIdleSeconds
-    return Application(
-        router: router,
-        server: .http1(
-            configuration: .init(
-                additionalChannelHandlers: [room.makePlace()], idleTimeout: .seconds(idleTimeout))),
-        configuration: ApplicationConfiguration(
-            address: .hostname(host, port: port),
-            availableConnectionsDelegate: .maximum(StoreConfiguration.httpConnectionsMax, logger: logger)),
-        logger: logger)
+    let router = ServiceHTTP.router(
+        metrics: { StoreMetrics.text(store) }, unreadiness: { store.status.unreadiness })
+    return ServiceHTTP.application(
+        router, host: host, port: port, idleSeconds: StoreConfiguration.httpIdleSeconds, logger: logger)
 }
 
 extension StoreStatus {
@@ -150,6 +129,9 @@ extension StoreStatus {
         ]
     }
 
-    /// Whether it can serve: some drive takes writes, and nobody shuts it down.
-    public var isReady: Bool { state != "draining" && drives.contains { $0.state == "healthy" } }
+    /// Why it cannot serve: it is being shut down, or no drive takes writes. Nil when it can.
+    public var unreadiness: String? {
+        if state == "draining" { return "it drains" }
+        return drives.contains { $0.state == "healthy" } ? nil : "no drive takes writes"
+    }
 }

@@ -2,6 +2,7 @@
 
 import Foundation
 import Hummingbird
+import KVHTTP
 import KVModel
 import KVSystem
 import KVTransport
