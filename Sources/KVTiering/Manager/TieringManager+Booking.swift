@@ -19,66 +19,111 @@ extension TieringManager {
             requests[Int(slot)].engineBlocks = max(requests[Int(slot)].engineBlocks, had)
         }
         let request = requests[Int(slot)]
-        let promptTokens = Int(request.promptTokens)
-        let count = request.chainCount
-        let named = Int32(truncatingIfNeeded: request.blocks.count)
         let wasLoaded = isLoaded && !isInPieces
-        let brought = isInPieces ? request.brought.end : request.engineBlocks
-        // What was found and not asked for the engine had a better way to.
-        let offered = isInPieces || isDeclined ? request.foundOnArrival : 0
-        let found = wasLoaded ? request.found : max(brought, offered)
-        let end = wasLoaded ? request.end : brought
-        let first = wasLoaded ? request.first : request.engineBlocks
-        let planned = max(end, wasLoaded ? request.planned : end)
-        // Without an oracle the node's own memory of the moment of arrival decides what was computed before: by now the
-        // prompt's own blocks may have been saved.
-        let isKnown = knownBlocks >= 0 ? knownBlocks : min(count, max(request.metBlocks, request.foundOnArrival, found))
-        let gapCause =
-            found < named ? cause(of: request.blocks[Int(found)], of: request, knowsAll: knownBlocks < 0) : .firstSeen
+        let reach: Reach
+        if wasLoaded {
+            reach = Reach(ofLoad: request)
+        } else {
+            // What was found and not asked for the engine had a better way to.
+            let offered = isInPieces || isDeclined ? request.foundOnArrival : 0
+            reach = Reach(engineBlocks: request.engineBlocks, brought: request.brought, offered: offered)
+        }
 
-        if isInPieces { bookBrought(request) }
-        book(blocks: 0..<(isInPieces ? 0 : request.engineBlocks), of: request, as: .hbm)
+        if isInPieces {
+            bookBrought(request)
+        } else {
+            book(blocks: 0..<request.engineBlocks, of: request, as: .hbm)
+        }
+        if wasLoaded { bookLoaded(request) }
+        bookNotLoaded(request, reach)
+        bookNotFound(request, reach, knownBlocks: knownBlocks)
+        bookRest(request)
+        ledger.close(tokens: Int(request.promptTokens))
+        if notes.isOn, !wasLoaded, !isInPieces { noteMiss(slot) }
+    }
+
+    /// How far into a prompt its answers came, in leading blocks.
+    private struct Reach {
+        /// Behind the last block that was served.
+        let end: Int32
+        /// Behind the last block that was to be served; at least `end`.
+        let planned: Int32
+        /// Behind the last block that was found.
+        let found: Int32
+
+        init(ofLoad request: Request) {
+            end = request.end
+            planned = max(request.end, request.planned)
+            found = request.found
+        }
+
+        /// Of a prompt that the engine had in part, or brought in pieces, while it could have had `offered` blocks.
+        init(engineBlocks: Int32, brought: BroughtBlocks, offered: Int32) {
+            end = brought.isEmpty ? engineBlocks : brought.end
+            planned = end
+            found = max(end, offered)
+        }
+    }
+
+    /// What a load brought, by the tiers that it came from.
+    private mutating func bookLoaded(_ request: Request) {
         // The front that the engine computed while the back was loaded.
-        book(blocks: request.engineBlocks..<first, of: request, as: .recomputeCheaper)
-        var position = first
-        for run in request.sources where wasLoaded && position < end {
-            let runEnd = min(run.end, end)
+        book(blocks: request.engineBlocks..<request.first, of: request, as: .recomputeCheaper)
+        var position = request.first
+        for run in request.sources where position < request.end {
+            let runEnd = min(run.end, request.end)
             if runEnd > position {
                 book(blocks: position..<runEnd, of: request, as: tokenClass(of: run.tier))
                 if run.tier > .dram { countBelow(request.blocks[Int(position)..<Int(runEnd)]) }
                 position = runEnd
             }
         }
-        book(blocks: end..<max(end, min(planned, count)), of: request, as: request.cutCause)
-        book(blocks: max(end, planned)..<max(end, planned, found), of: request, as: .recomputeCheaper)
-        position = max(end, planned, found)
-        let lost = min(max(position, request.foundOnArrival), max(position, isKnown))
-        book(blocks: position..<lost, of: request, as: .lostAfterLookUp)
-        position = lost
-        while position < count {
-            guard position < named else {
-                // All numbers of blocks were in use, so the node could not keep it.
-                book(blocks: position..<max(position, min(count, isKnown)), of: request, as: .refused)
-                book(blocks: max(position, min(count, isKnown))..<count, of: request, as: .firstSeen)
-                break
-            }
+    }
+
+    /// What was found and not loaded: the plan was cut short, or computing was cheaper.
+    private mutating func bookNotLoaded(_ request: Request, _ reach: Reach) {
+        let cut = max(reach.end, min(reach.planned, request.chainCount))
+        book(blocks: reach.end..<cut, of: request, as: request.cutCause)
+        book(blocks: reach.planned..<max(reach.planned, reach.found), of: request, as: .recomputeCheaper)
+    }
+
+    /// What was not found, each block with its own cause.
+    private mutating func bookNotFound(_ request: Request, _ reach: Reach, knownBlocks: Int32) {
+        let count = request.chainCount
+        let named = Int32(truncatingIfNeeded: request.blocks.count)
+        let knowsAll = knownBlocks < 0
+        // Behind the last block that was computed before. Without an oracle the node's own memory of the moment of arrival
+        // decides that: by now the prompt's own blocks may have been saved.
+        let computed =
+            knowsAll ? min(count, max(request.metBlocks, request.foundOnArrival, reach.found)) : knownBlocks
+        let gapCause =
+            reach.found < named
+            ? cause(of: request.blocks[Int(reach.found)], of: request, knowsAll: knowsAll) : .firstSeen
+
+        let start = max(reach.planned, reach.found)
+        let lost = min(max(start, request.foundOnArrival), max(start, computed))
+        book(blocks: start..<lost, of: request, as: .lostAfterLookUp)
+        var position = lost
+        while position < min(count, named) {
             let block = request.blocks[Int(position)]
             let tokenClass: TokenClass
-            if position >= isKnown {
+            if position >= computed {
                 tokenClass = .firstSeen
             } else if isAnywhere(block) {
                 // It is here, but its prefix was not.
                 tokenClass = gapCause
             } else {
-                tokenClass = cause(of: block, of: request, knowsAll: knownBlocks < 0)
+                tokenClass = cause(of: block, of: request, knowsAll: knowsAll)
             }
             if tokenClass == .evicted { noteDisplacement(block) }
             book(blocks: position..<position + 1, of: request, as: tokenClass)
             position += 1
         }
-        bookRest(request)
-        ledger.close(tokens: promptTokens)
-        if notes.isOn, !wasLoaded, !isInPieces { noteMiss(slot) }
+        guard position < count else { return }
+        // All numbers of blocks were in use, so the node could not keep the rest.
+        let refused = max(position, min(count, computed))
+        book(blocks: position..<refused, of: request, as: .refused)
+        book(blocks: refused..<count, of: request, as: .firstSeen)
     }
 
     /// Tokens behind the last block, and the last token of a prompt that was served whole.
