@@ -11,7 +11,6 @@ import KVStore
 import KVSystem
 import KVTiering
 import Logging
-import ServiceLifecycle
 
 struct AgentCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -113,19 +112,15 @@ struct AgentCommand: AsyncParsableCommand {
         help: ArgumentHelp("Any other setting, like planner=always; repeat it.", valueName: "name=value"))
     var assignments: [String] = []
 
-    /// The process that started this one and without which it is of no use.
-    @Option(name: .long, help: .hidden)
-    var endsWith: Int32?
-
-    @Flag(name: .long, help: "Writes all settings with what they mean and their defaults, and ends.")
-    var printConfig = false
+    @OptionGroup
+    var process: ServiceOptions
 
     func run() async throws {
-        if printConfig {
+        if process.printConfig {
             try print(AgentConfiguration.documented, terminator: "")
             return
         }
-        if let endsWith { endThisProcess(with: endsWith) }
+        process.endWithStarter()
         let settings = try readSettings()
         let logger = log.logger("holdfast.agent")
         var surroundings = AgentSurroundings(links: try AgentSettingsReading.links(settings))
@@ -133,10 +128,7 @@ struct AgentCommand: AsyncParsableCommand {
         surroundings.traceResource = Self.traceResource(program: surroundings.program)
         surroundings.storeSecret = try AgentSettingsReading.secret(settings)
         let service = try AgentService(settings, in: surroundings, logger: logger)
-        let group = ServiceGroup(
-            configuration: .init(
-                services: [service], gracefulShutdownSignals: [.sigterm, .sigint], logger: logger))
-        try await group.run()
+        try await process.run(service, logger: logger)
     }
 
     private static func traceResource(program: String) -> TraceResource {
@@ -160,9 +152,7 @@ struct AgentCommand: AsyncParsableCommand {
             ("profile", "--profile", profile), ("traces", "--traces", traces), ("model", "--model", model),
             ("gpu", "--gpu", gpu), ("tensorParallel", "--tensor-parallel", tensorParallel.map(String.init)),
         ]
-        for option in options {
-            if let value = option.value { try settings.set(option.name, [value], at: option.option) }
-        }
+        try settings.set(options)
         for assignment in assignments {
             guard let equals = assignment.firstIndex(of: "=") else {
                 throw OperatorError("`\(assignment)` is not name=value", at: "--set")

@@ -5,7 +5,6 @@ import KVModel
 import KVSettings
 import KVStore
 import Logging
-import ServiceLifecycle
 
 struct StoreCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -112,26 +111,19 @@ struct StoreCommand: AsyncParsableCommand {
     @Flag(name: .long, help: "Format drives although they hold something.")
     var force = false
 
-    /// The process that started this one and without which it is of no use.
-    @Option(name: .long, help: .hidden)
-    var endsWith: Int32?
-
-    @Flag(name: .long, help: "Writes all settings with what they mean and their defaults, and ends.")
-    var printConfig = false
+    @OptionGroup
+    var process: ServiceOptions
 
     func run() async throws {
-        if printConfig {
+        if process.printConfig {
             try print(StoreConfiguration.documented, terminator: "")
             return
         }
-        if let endsWith { endThisProcess(with: endsWith) }
+        process.endWithStarter()
         let settings = try readSettings()
         let logger = log.logger("holdfast.store")
         let service = try StoreService(settings, logger: logger)
-        let group = ServiceGroup(
-            configuration: .init(
-                services: [service], gracefulShutdownSignals: [.sigterm, .sigint], logger: logger))
-        try await group.run()
+        try await process.run(service, logger: logger)
     }
 
     /// The file's settings, overruled by the options.
@@ -149,9 +141,7 @@ struct StoreCommand: AsyncParsableCommand {
             ("scrub", "--scrub", scrub), ("missing", "--missing", missing),
         ]
         if !data.isEmpty { try settings.set("data", data, at: "--data") }
-        for option in options {
-            if let value = option.value { try settings.set(option.name, [value], at: option.option) }
-        }
+        try settings.set(options)
         settings.force = force
         try settings.check()
         return settings
