@@ -122,21 +122,13 @@ import Testing
     @Test func blocksOfTheStoreComeUpToTheDevice() throws {
         let folder = try Folder()
         let store = try StoreBench(folder: folder)
-        func access(_ configuration: inout AgentConfiguration) {
-            configuration.store = "127.0.0.1:\(store.port)"
-            configuration.tenant = "guest"
-            configuration.keys = "-"
-            configuration.ask = 5
-            configuration.prefetch = false
-        }
-        let secret = [UInt8](repeating: 9, count: 32)
-        try withSidecar(access, secret: secret) { sidecar in
+        try withSidecar(store.name(in:), secret: store.secret) { sidecar in
             let client = try attached(sidecar)
             defer { client.close() }
             end(client, try begin(client, seed: 9, count: 20))
             #expect(Sample.wait { sidecar.agent?.status.totals["blocks_store_put"] == 20 })
         }
-        try withSidecar(access, secret: secret) { sidecar in
+        try withSidecar(store.name(in:), secret: store.secret) { sidecar in
             let client = try attached(sidecar)
             defer { client.close() }
             let holding = try begin(client, seed: 9, count: 20)

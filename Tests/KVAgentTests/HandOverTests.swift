@@ -280,22 +280,14 @@ import Testing
     @Test func aLeaseBringsUpWhatIsOnlyInTheStore() throws {
         let folder = try Folder()
         let store = try StoreBench(folder: folder)
-        func access(_ configuration: inout AgentConfiguration) {
-            configuration.store = "127.0.0.1:\(store.port)"
-            configuration.tenant = "guest"
-            configuration.keys = "-"
-            configuration.ask = 5
-            configuration.prefetch = false
-        }
-        let secret = [UInt8](repeating: 9, count: 32)
         let names = Sample.names(9, 20)
-        try withSidecar(access, secret: secret) { sidecar in
+        try withSidecar(store.name(in:), secret: store.secret) { sidecar in
             let client = try engine(sidecar)
             defer { client.close() }
             #expect(write(client, names, value: 50) == 20)
             #expect(Sample.wait { sidecar.agent?.status.totals["blocks_store_put"] == 20 })
         }
-        try withSidecar(access, secret: secret) { sidecar in
+        try withSidecar(store.name(in:), secret: store.secret) { sidecar in
             let client = try engine(sidecar, .reading)
             defer { client.close() }
             let lease = try #require(take(client, names))

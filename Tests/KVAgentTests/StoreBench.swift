@@ -10,7 +10,8 @@ import KVTransport
 final class StoreBench {
     let folder: Folder
     var configuration = StoreConfiguration()
-    private let secret = [UInt8](repeating: 9, count: 32)
+    /// Of both tenants.
+    let secret = [UInt8](repeating: 9, count: 32)
     private let tenants: Tenants
     private(set) var store: Store?
     private(set) var port: UInt16 = 0
@@ -64,6 +65,15 @@ final class StoreBench {
         store?.shutDown()
         store = nil
         verbs = nil
+    }
+
+    /// Names this store in the settings of an agent, which waits for it longer than any machine is busy and fetches nothing ahead.
+    func name(in configuration: inout AgentConfiguration) {
+        configuration.store = "127.0.0.1:\(port)"
+        configuration.tenant = "guest"
+        configuration.keys = "-"
+        configuration.ask = 5
+        configuration.prefetch = false
     }
 
     /// Has an operator give an order, in JSON.
