@@ -8,56 +8,23 @@ import Testing
     /// A running `holdfast agent` in a folder of its own. Ends with its owner.
     private final class AgentProcess {
         let socket: String
-        /// Where it answers HTTP.
-        let http: String
-        private let process: Process
-        private let errors: Pipe
+        private let service: ServiceProcess
 
         init(_ scratch: Scratch, _ more: [String] = []) throws {
-            let folder = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath().deletingLastPathComponent()
             socket = scratch.folder.appendingPathComponent("s").path
-            process = Process()
-            process.executableURL = folder.appendingPathComponent("holdfast")
-            process.arguments = ["agent", "--socket", socket, "--dram", "64MiB", "--http", "127.0.0.1:0"] + more
-            errors = Pipe()
-            process.standardInput = FileHandle.nullDevice
-            process.standardOutput = errors
-            process.standardError = errors
-            try process.run()
-            let watch = DispatchWorkItem { [process] in process.terminate() }
-            DispatchQueue.global().asyncAfter(deadline: .now() + .seconds(60), execute: watch)
-            defer { watch.cancel() }
-            var log = ""
-            var address: String?
-            while address == nil {
-                let more = errors.fileHandleForReading.availableData
-                guard !more.isEmpty else { break }
-                log += String(decoding: more, as: UTF8.self)
-                address = log.firstMatch(of: /listening on (127\.0\.0\.1:\d+)/).map { String($0.1) }
-            }
-            http = try #require(address, "the agent did not start: \(log)")
+            service = try ServiceProcess(
+                ["agent", "--socket", socket, "--dram", "64MiB", "--http", "127.0.0.1:0"] + more,
+                serving: /listening on (127\.0\.0\.1:\d+)/)
         }
+
+        /// Where it answers HTTP.
+        var http: String { service.address }
 
         /// The number of its process.
-        var number: Int32 { process.processIdentifier }
-
-        deinit {
-            guard process.isRunning else { return }
-            kill(process.processIdentifier, SIGKILL)
-            process.waitUntilExit()
-        }
+        var number: Int32 { service.number }
 
         /// Asks it to end; its exit code and what it logged.
-        func end() -> (exitCode: Int32, log: String) {
-            kill(process.processIdentifier, SIGTERM)
-            let watch = DispatchWorkItem { [process] in kill(process.processIdentifier, SIGKILL) }
-            DispatchQueue.global().asyncAfter(deadline: .now() + .seconds(60), execute: watch)
-            let log = errors.fileHandleForReading.readDataToEndOfFile()
-            process.waitUntilExit()
-            watch.cancel()
-            let code = process.terminationReason == .exit ? process.terminationStatus : -process.terminationStatus
-            return (code, String(decoding: log, as: UTF8.self))
-        }
+        func end() -> (exitCode: Int32, log: String) { service.end(SIGTERM) }
     }
 
     private func python(_ arguments: [String]) throws -> (exitCode: Int32, said: String) {

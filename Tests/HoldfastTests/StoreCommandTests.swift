@@ -161,7 +161,7 @@ import Testing
         #expect {
             _ = try StoreProcess(scratch)
         } throws: { error in
-            guard let ended = error as? StoreDidNotStart else { return false }
+            guard let ended = error as? ServiceDidNotStart else { return false }
             return ended.exitCode == 1 && ended.log.contains("\(lost): there is no such file, and the drives are")
                 && ended.log.contains("--catalogue")
         }
@@ -252,7 +252,7 @@ import Testing
         #expect {
             _ = try StoreProcess(scratch)
         } throws: { error in
-            guard let ended = error as? StoreDidNotStart else { return false }
+            guard let ended = error as? ServiceDidNotStart else { return false }
             return ended.exitCode == 1 && ended.log.contains("--force")
         }
         #expect(try Data(contentsOf: drive) == words)
@@ -323,7 +323,7 @@ import Testing
         #expect {
             _ = try StoreProcess(scratch)  // Its settings say 64 KiB, its 8 MiB are too little for the drive's 4 MiB.
         } throws: { error in
-            guard let ended = error as? StoreDidNotStart else { return false }
+            guard let ended = error as? ServiceDidNotStart else { return false }
             return ended.exitCode == 1 && ended.log.contains("in extents of 4 MiB: 16 MiB")
         }
         let store = try StoreProcess(scratch, ["--dram", "32MiB"])
