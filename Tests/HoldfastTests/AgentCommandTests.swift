@@ -241,7 +241,9 @@ import Testing
             for _ in range(3):
                 probe = http.client.HTTPConnection(sys.argv[1], timeout=30)
                 probe.request("GET", "/healthz")
-                print(probe.getresponse().status)
+                answer = probe.getresponse()
+                print(answer.status)
+                answer.read()
                 held.append(probe)
             # The last that were answered stay.
             probe.request("GET", "/readyz")
