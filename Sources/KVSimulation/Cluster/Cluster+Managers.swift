@@ -84,7 +84,7 @@ extension Cluster {
         let session = workload.requests[request].session
         let input = Double(workload.requests[request].inputTokens)
         let blockTokens = Double(workload.blockTokens)
-        if router.looksForPrefixes { findPrefix(of: request) }
+        if looksForPrefixes { findPrefix(of: request) }
         return router.choose(session: session, now: now) { replica in
             ReplicaView(
                 queuedTokens: replicas[replica].queuedTokens + replicas[replica].heldTokens,

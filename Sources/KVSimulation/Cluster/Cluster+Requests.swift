@@ -14,7 +14,7 @@ extension Cluster {
         table.states[request].order = arrivalCount
         let replica = route(request)
         table.states[request].replica = Int32(replica)
-        if router.looksForPrefixes { workload.withPath(of: request) { takers.add($0, to: replica) } }
+        if looksForPrefixes { workload.withPath(of: request) { takers.add($0, to: replica) } }
         replicas[replica].heldTokens += Int(given.inputTokens)
         guard !nodes.isEmpty else {
             hold(request, on: replica)

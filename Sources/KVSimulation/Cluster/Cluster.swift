@@ -22,6 +22,8 @@ final class Cluster {
     var nodes: [Node] = []
     var world: SimulatedWorld
     var router: Router
+    /// Whether the router does.
+    let looksForPrefixes: Bool
     var accounts: RunAccounts
     /// Blocks computed before, anywhere in the cluster.
     var known: BlockSet
@@ -88,10 +90,11 @@ final class Cluster {
         router = Router(
             scenario.router, replicas: scenario.replicas, replicasPerNode: scenario.replicasPerNode,
             seed: scenario.seed)
+        looksForPrefixes = router.looksForPrefixes
         known = BlockSet(count: workload.uniqueBlockCount)
         firstComputers = Array(repeating: 0, count: workload.uniqueBlockCount)
         takers = BlockTakers(
-            blockCount: router.looksForPrefixes ? workload.uniqueBlockCount : 0,
+            blockCount: looksForPrefixes ? workload.uniqueBlockCount : 0,
             nodeOfReplica: paths.nodeOfReplica, nodes: scenario.nodes)
         let start = workload.requests.first?.arrival ?? 0
         accounts = RunAccounts(start: start, requestCount: isDetailed ? workload.requests.count : 0)

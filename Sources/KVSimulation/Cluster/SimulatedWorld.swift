@@ -211,14 +211,17 @@ extension SimulatedWorld {
     }
 
     private mutating func count(_ order: TransferOrder, bytes: Double) {
-        for tier in [order.from, order.to] {
-            if tier == .nvme { driveBytes += bytes }
-            if tier == .flash {
-                driveBytes += bytes
-                nicBytes += 2 * bytes
-                storeBytes += bytes
-            }
-        }
+        count(bytes, at: order.from)
+        count(bytes, at: order.to)
         if order.to == .nvme || order.to == .flash { flashBytesWritten += bytes }
+    }
+
+    private mutating func count(_ bytes: Double, at tier: Tier) {
+        if tier == .nvme { driveBytes += bytes }
+        if tier == .flash {
+            driveBytes += bytes
+            nicBytes += 2 * bytes
+            storeBytes += bytes
+        }
     }
 }
