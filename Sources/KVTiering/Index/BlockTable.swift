@@ -4,6 +4,7 @@
 
 import CProcessor
 import KVModel
+import Synchronization
 
 /// What a `BlockTable` keeps of a block.
 protocol KeyedRecord: BitwiseCopyable {
@@ -61,6 +62,10 @@ struct BlockTable<Record: KeyedRecord>: ~Copyable {
     private static var chunkShift: Int { 11 }
     /// Entries a segment may hold on average before the next one is split.
     private static var segmentTarget: Int { 1024 }
+
+    /// What holds an atomic has an address of its own. Without one the compiler copies all words of the table, and of whatever
+    /// it is part of, for each call that only reads it.
+    private let addressed = Atomic<Bool>(true)
 
     /// An empty table.
     ///
