@@ -59,7 +59,7 @@ struct IndexSegment {
 
     // MARK: Searching
 
-    /// The two groups of a hash, which may be one. The upper bits name the first, multiplied out so that any count will do;
+    /// The two groups of a hash. The upper bits name the first, multiplied out so that any count will do;
     /// four bits below them say how far behind it, or around the end, the second is: mostly in the same page.
     struct Groups {
         var first: UInt32
@@ -125,9 +125,11 @@ struct IndexSegment {
         unsafe group[Self.groupSize + place] = number
     }
 
-    /// Moves an entry of two full groups to its other one, and says which place that leaves.
-    private func movedAway(from full: Groups) -> (group: UInt32, place: Int)? {
-        for index in full.first == full.second ? [full.first] : [full.first, full.second] {
+    /// Moves an entry of two full groups to its other one, and says which place that leaves, and where the entry is now.
+    private func movedAway(from full: Groups) -> (group: UInt32, place: Int, other: UInt32)? {
+        let both: InlineArray<2, UInt32> = [full.first, full.second]
+        for side in both.indices {
+            let index = both[side]
             for place in 0..<Self.groupSize {
                 let hash = unsafe group(index)[place]
                 let own = groups(of: hash)
@@ -136,7 +138,7 @@ struct IndexSegment {
                 if free == 0 { continue }
                 unsafe put(
                     hash, group(index)[Self.groupSize + place], in: group(other), free.trailingZeroBitCount)
-                return (index, place)
+                return (index, place, other)
             }
         }
         return nil
@@ -205,18 +207,18 @@ struct IndexSegment {
         leftOver: inout [BlockNumber]
     ) -> InlineArray<segmentCount, IndexSegment> {
         var copies = InlineArray<segmentCount, IndexSegment> { IndexSegment(groupCount: groupCounts[$0]) }
-        // Filled groups are not searched: how full each is, is counted beside them.
+        // Filled groups are not searched: how full each is, is counted beside them, as long as there are not too many.
         let most = max(groupCounts[0], groupCounts[segmentCount - 1])
+        let isCounted = most * segmentCount <= Fill.count
+        var fill = Fill(repeating: 0)
         var late: [(hash: UInt32, number: BlockNumber)] = []
-        unsafe withUnsafeTemporaryAllocation(of: UInt8.self, capacity: most * segmentCount) { fill in
-            unsafe fill.initialize(repeating: 0)
-            let fill = fill.baseAddress!
-            forEach { hash, number in
-                // Every second entry moves, so nothing branches on whether this one does.
-                let index = hash & bit == 0 ? 0 : 1
-                let isAdded = unsafe copies[index].add(hash, number, fill: fill + index * most)
-                if !isAdded { late.append((hash, number)) }
-            }
+        forEach { hash, number in
+            // Every second entry moves, so nothing branches on whether this one does.
+            let index = hash & bit == 0 ? 0 : 1
+            let isAdded =
+                isCounted
+                ? copies[index].add(hash, number, &fill, from: index &* most) : copies[index].insert(hash, number)
+            if !isAdded { late.append((hash, number)) }
         }
         for index in 0..<segmentCount { copies[index].countAndLent = UInt32(counts[index]) }
         for (hash, number) in late {
@@ -233,18 +235,29 @@ struct IndexSegment {
         return copies
     }
 
-    /// Adds an entry to a segment whose groups hold as many entries as `fill` says. It is not counted.
+    /// Entries in each group of one or two segments that are being filled: on the stack, as most have some 200 groups.
+    private typealias Fill = InlineArray<2048, UInt8>
+
+    /// Adds an entry to a segment whose groups hold as many entries as `fill` says from `start` on. It is not counted.
     @inline(__always)
-    private func add(_ hash: UInt32, _ number: BlockNumber, fill: UnsafeMutablePointer<UInt8>) -> Bool {
+    private func add(_ hash: UInt32, _ number: BlockNumber, _ fill: inout Fill, from start: Int) -> Bool {
         let groups = groups(of: hash)
-        let first = unsafe fill[Int(groups.first)]
-        let second = unsafe fill[Int(groups.second)]
+        let first = fill[start &+ Int(groups.first)]
+        let second = fill[start &+ Int(groups.second)]
         let place = min(first, second)
-        if place == Self.groupSize { return false }
+        if place == Self.groupSize { return addMoving(hash, number, &fill, from: start) }
         let isSecond: UInt32 = second < first ? 1 : 0
         let index = groups.first &+ isSecond &* (groups.second &- groups.first)
         unsafe put(hash, number, in: group(index), Int(place))
-        unsafe fill[Int(index)] = place + 1
+        fill[start &+ Int(index)] = place + 1
+        return true
+    }
+
+    /// The same where both groups are full and an entry of theirs can move.
+    private func addMoving(_ hash: UInt32, _ number: BlockNumber, _ fill: inout Fill, from start: Int) -> Bool {
+        guard let freed = movedAway(from: groups(of: hash)) else { return false }
+        unsafe put(hash, number, in: group(freed.group), freed.place)
+        fill[start &+ Int(freed.other)] += 1
         return true
     }
 
