@@ -99,11 +99,32 @@ import Testing
         #expect(index.find(key(0)) == nil)
     }
 
-    /// A word whose product with the golden ratio begins with 32 ones: what a table without a seed hashes to the last place.
-    private static func lastPlace(_ number: UInt64) -> UInt64 {
-        let inverse: UInt64 = 0xF1DE_83E1_9937_733D
-        return (0xFFFF_FFFF_0000_0000 | number) &* inverse
+    @Test func keysChosenForOneSegmentFindPlacesInIt() {
+        // The last four bits of all hashes are the same, so one segment of many grows to thousands of groups, and is split
+        // in two of as many.
+        var index = BlockIndex()
+        let all = mixBits(0x9E37_79B9_7F4A_7C15)
+        func key(_ number: UInt64) -> BlockKey {
+            BlockKey(high: all ^ Self.word(hashedTo: (number &* 0x9E3_779B & 0xFFF_FFFF) << 4 | 5), low: 1)
+        }
+        for number in UInt64(0)..<30_000 { #expect(index.insert(key(number)).isNew) }
+        #expect(index.crowdedCount == 0)
+        #expect(index.byteCount / 30_000 < 48)
+        for number in UInt64(0)..<30_000 { #expect(index.find(key(number)) == BlockNumber(number)) }
+        #expect(index.find(key(30_000)) == nil)
+        for number in BlockNumber(0)..<30_000 { index.remove(number) }
+        for number in UInt64(0)..<30_000 { #expect(index.find(key(number)) == nil) }
     }
+
+    /// One of the words whose product with the golden ratio begins with these 32 bits: what a table without a seed hashes to
+    /// them.
+    private static func word(hashedTo hash: UInt64, _ number: UInt64 = 0) -> UInt64 {
+        let inverse: UInt64 = 0xF1DE_83E1_9937_733D
+        return (hash << 32 | number) &* inverse
+    }
+
+    /// One of many words hashed to the last place.
+    private static func lastPlace(_ number: UInt64) -> UInt64 { word(hashedTo: 0xFFFF_FFFF, number) }
 
     @Test func keysThatDifferInOneHalfOnlyFindPlacesOfTheirOwn() {
         let patterns: [(UInt64) -> BlockKey] = [
