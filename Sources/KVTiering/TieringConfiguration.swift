@@ -258,6 +258,11 @@ public struct WriteBudgetConfiguration: Sendable, Codable {
         self.bytesPerDay = bytesPerDay
         self.burstBytes = burstBytes
     }
+
+    /// A budget of which an hour's can be saved up, but always as much as one write takes: or the largest never fits.
+    public init(bytesPerDay: Double, largestWrite: Int) {
+        self.init(bytesPerDay: bytesPerDay, burstBytes: max(bytesPerDay / 24, Double(largestWrite)))
+    }
 }
 
 /// What may be brought up before it is asked for.

@@ -18,14 +18,17 @@ package struct WriteBudget {
         level = burst
     }
 
-    /// How much of what can be saved up is there, as of the last `take`; 1 without a limit.
-    package var fill: Double { burst.isFinite ? level / burst : 1 }
+    /// How much of what can be saved up is there; 1 without a limit.
+    package func fill(at now: Instant) -> Double { burst.isFinite ? level(at: now) / burst : 1 }
+
+    private func level(at now: Instant) -> Double {
+        guard let filledAt, level < burst, now > filledAt else { return level }
+        return min(burst, level + bytesPerSecond * (now - filledAt).seconds)
+    }
 
     /// Takes `bytes` if they are there. Nothing is taken otherwise.
     package mutating func take(_ bytes: Int, at now: Instant) -> Bool {
-        if let filledAt, level < burst, now > filledAt {
-            level = min(burst, level + bytesPerSecond * (now - filledAt).seconds)
-        }
+        level = level(at: now)
         filledAt = max(filledAt ?? now, now)
         guard Double(bytes) <= level else {
             refusedBytes += bytes

@@ -360,6 +360,22 @@ import Testing
         #expect(world.responses[again]?.status == .ok || world.responses[again]?.status == .overBudget)
     }
 
+    @Test func aSmallWearBudgetSavesUpForTheLargestPayload() throws {
+        // A payload takes three extents; the budget is one an hour.
+        var world = try ScriptedStore(seed: 13) { $0.writeBytesPerDay = 24 * ScriptedStore.extentBytes }
+        let handle = world.open("n")
+        func put(_ number: Int) -> Status? {
+            let id = world.put(
+                handle, name(number), token: UInt64(number), extents: 3)
+            world.runUntilQuiet()
+            return world.responses[id]?.status
+        }
+        #expect(put(1) == .ok)
+        #expect(put(2) != .ok)
+        world.now = world.now + Duration(seconds: 3 * 3600)
+        #expect(put(3) == .ok)
+    }
+
     @Test func onlyOperatorsMayAdministerAndTenantsSeeTheirOwn() throws {
         var world = try ScriptedStore(seed: 14)
         let stranger = SessionID(transport: 1, number: 2)

@@ -31,8 +31,7 @@ extension AgentConfiguration {
             inclusion: inclusion,
             nvmeWriteBudget: nvmeWritePerDay == 0
                 ? nil
-                : WriteBudgetConfiguration(
-                    bytesPerDay: Double(nvmeWritePerDay), burstBytes: Double(nvmeWritePerDay) / 24),
+                : WriteBudgetConfiguration(bytesPerDay: Double(nvmeWritePerDay), largestWrite: slotBytes),
             hasStore: !store.isEmpty, spill: store.isEmpty ? .never : spill,
             directory: DirectoryConfiguration(
                 presentAge: Duration(seconds: 10), absentAge: Duration(seconds: 0.1),

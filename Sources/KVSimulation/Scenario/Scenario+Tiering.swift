@@ -30,8 +30,7 @@ extension Scenario {
             inclusion: InclusionMode(rawValue: tiers.inclusion.rawValue) ?? .keep,
             nvmeWriteBudget: tiers.writesPerDay > 0
                 ? WriteBudgetConfiguration(
-                    bytesPerDay: tiers.writesPerDay * tiers.nvme.perNode,
-                    burstBytes: tiers.writesPerDay * tiers.nvme.perNode / 24) : nil,
+                    bytesPerDay: tiers.writesPerDay * tiers.nvme.perNode, largestWrite: blockBytes) : nil,
             hasStore: tiers.flash.use, spill: tiers.flash.use ? .onSave : .never,
             directory: DirectoryConfiguration(
                 presentAge: Duration(seconds: 10), absentAge: Duration(seconds: 0.1),
@@ -78,8 +77,7 @@ extension Scenario {
         var configuration = StoreManagerConfiguration(
             blockBytes: blockBytes, bytes: blocks * blockBytes, makePolicy: { policy.make($0) },
             writeBudget: tiers.writesPerDay > 0
-                ? WriteBudgetConfiguration(
-                    bytesPerDay: tiers.writesPerDay * bytes, burstBytes: tiers.writesPerDay * bytes / 24) : nil,
+                ? WriteBudgetConfiguration(bytesPerDay: tiers.writesPerDay * bytes, largestWrite: blockBytes) : nil,
             knownBlocksMax: Self.known(blocks, workload))
         configuration.knownBlocksExpected = configuration.knownBlocksMax
         return StoreManager(configuration)

@@ -69,7 +69,7 @@ extension StoreDecisions {
     /// Whether a new block is worth its write. While wear allows, all are; when less than a quarter of the saved-up
     /// budget is left, per-user blocks must be offered twice.
     private mutating func admits(_ namespace: UInt16, _ name: ObjectName, _ metadata: ObjectMetadata) -> Bool {
-        guard budget.fill < 0.25, !isShared(namespace, metadata) else { return true }
+        guard budget.fill(at: now) < 0.25, !isShared(namespace, metadata) else { return true }
         let fingerprint = name.key[0] ^ name.key[1] | 1
         let place = Int(truncatingIfNeeded: fingerprint >> 1) & (doorkeeper.count - 1)
         if doorkeeper[place] == fingerprint { return true }

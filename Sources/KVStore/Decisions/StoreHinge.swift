@@ -134,10 +134,11 @@ public struct StoreSettings: Sendable {
 }
 
 extension StoreSettings {
-    /// A share of what may be written, of which an hour's can be saved up. Nil: no limit.
+    /// A share of what may be written. Nil: no limit.
     func writeBudget(share: Double) -> WriteBudgetConfiguration? {
         guard writeBytesPerDay > 0 else { return nil }
-        let perDay = Double(writeBytesPerDay) * share
-        return WriteBudgetConfiguration(bytesPerDay: perDay, burstBytes: perDay / 24)
+        return WriteBudgetConfiguration(
+            bytesPerDay: Double(writeBytesPerDay) * share,
+            largestWrite: payloadBytesMax.roundedUp(toMultipleOf: extentBytes))
     }
 }
