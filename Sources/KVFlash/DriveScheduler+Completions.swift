@@ -37,13 +37,18 @@ extension DriveScheduler {
         }
         freeTickets.append(ticket)
         operations[Int(number)].transfersOut -= 1
-        if transfer.request.kind == .write { writeTransfersOut -= 1 }
+        if transfer.request.kind == .write {
+            writeTransfersOut -= 1
+        } else {
+            readBytesOut -= transfer.request.byteCount
+        }
         settle(number, error)
     }
 
     /// Sends the rest of a transfer, `done` bytes of which have travelled.
     private mutating func sendAgain(_ ticket: UInt32, after done: Int) {
         var request = transfers[Int(ticket)].request
+        if request.kind == .read { readBytesOut -= done }
         request.offset += done
         request.byteCount -= done
         request.memory.offset += done

@@ -23,7 +23,9 @@ extension DriveScheduler {
         guard !freeTickets.isEmpty else { return nil }
         let maySendWrite = writeTransfersOut < configuration.writeTransferCountMax
         let writeWaits = maySendWrite && (!headers.isEmpty || firstWrite != nil)
-        if let number = reads.first, !writeWaits || readRun < configuration.readRunMax {
+        if let number = reads.first, readBytesOut < configuration.readBytesMax,
+            !writeWaits || readRun < configuration.readRunMax
+        {
             readRun = writeWaits ? readRun + 1 : 0
             return dataRequest(number)
         }
@@ -94,7 +96,7 @@ extension DriveScheduler {
             kind: kind, ticket: ticket, offset: offset, byteCount: slice.count, memory: slice)
         transfers[Int(ticket)] = Transfer(operation: number, request: request)
         operations[Int(number)].transfersOut += 1
-        if kind == .write { writeTransfersOut += 1 }
+        if kind == .write { writeTransfersOut += 1 } else { readBytesOut += request.byteCount }
         return request
     }
 

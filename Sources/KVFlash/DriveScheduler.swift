@@ -98,6 +98,8 @@ package struct DriveScheduler {
     /// Reads sent since the last write while writes were waiting.
     var readRun = 0
     var writeTransfersOut = 0
+    /// Bytes of reads with the device.
+    var readBytesOut = 0
     /// Whether a flush has failed.
     package private(set) var isReadOnly = false
 

@@ -12,6 +12,9 @@ public struct FlashDriveConfiguration: Sendable, Equatable {
     public var writeTransferCountMax: Int
     /// Bytes of one transfer, a multiple of 64 KiB.
     public var transferBytesMax: Int
+    /// Bytes of reads that the device has to itself before the next is sent: enough to keep it busy. It works on all that it
+    /// has at once, so with more of them the first of many reads would come hardly sooner than the last.
+    public var readBytesMax: Int
     /// Reads sent in a row while writes wait.
     public var readRunMax: Int
     /// How long a command may take before it is given up.
@@ -22,7 +25,7 @@ public struct FlashDriveConfiguration: Sendable, Equatable {
     /// A configuration of its parts.
     public init(
         commandCountMax: Int, transferCountMax: Int, writeTransferCountMax: Int, transferBytesMax: Int,
-        readRunMax: Int, timeout: Duration, faultTrigger: FaultTrigger? = nil
+        readBytesMax: Int, readRunMax: Int, timeout: Duration, faultTrigger: FaultTrigger? = nil
     ) {
         precondition(commandCountMax >= 1 && commandCountMax <= 1 << 16, "1 to 65,536 commands under way")
         precondition(transferCountMax >= 1 && transferCountMax <= 4096, "1 to 4096 transfers under way")
@@ -32,12 +35,14 @@ public struct FlashDriveConfiguration: Sendable, Equatable {
         precondition(
             transferBytesMax >= FlashGeometry.extentUnit && transferBytesMax % FlashGeometry.extentUnit == 0
                 && transferBytesMax <= Ring.bufferBytesMax, "transfers of 64 KiB to 1 GiB, in steps of 64 KiB")
+        precondition(readBytesMax >= 1, "at least one read with the device")
         precondition(readRunMax >= 1, "at least one read in a row")
         precondition(timeout > .zero, "a timeout of no time")
         self.commandCountMax = commandCountMax
         self.transferCountMax = transferCountMax
         self.writeTransferCountMax = writeTransferCountMax
         self.transferBytesMax = transferBytesMax
+        self.readBytesMax = readBytesMax
         self.readRunMax = readRunMax
         self.timeout = timeout
         self.faultTrigger = faultTrigger
@@ -46,5 +51,5 @@ public struct FlashDriveConfiguration: Sendable, Equatable {
     /// What was measured to be good; the command shows it and takes other values.
     public static let standard = FlashDriveConfiguration(
         commandCountMax: 256, transferCountMax: 64, writeTransferCountMax: 32, transferBytesMax: 1 << 20,
-        readRunMax: 64, timeout: Duration(seconds: 30))
+        readBytesMax: 8 << 20, readRunMax: 64, timeout: Duration(seconds: 30))
 }

@@ -44,8 +44,8 @@ final class EventBox: Sendable {
 
 /// Bounds small enough for tests to reach.
 let testConfiguration = FlashDriveConfiguration(
-    commandCountMax: 32, transferCountMax: 8, writeTransferCountMax: 4, transferBytesMax: 128 << 10, readRunMax: 4,
-    timeout: Duration(seconds: 50))
+    commandCountMax: 32, transferCountMax: 8, writeTransferCountMax: 4, transferBytesMax: 128 << 10,
+    readBytesMax: 512 << 10, readRunMax: 4, timeout: Duration(seconds: 50))
 
 let testIdentity = DriveIdentity(drive: FlashUUID(1, 2), store: FlashUUID(3, 4))
 

@@ -9,8 +9,8 @@ import Testing
     static let geometry = try! FlashGeometry(totalBytes: 64 << 20, extentBytes: 64 << 10)
     let memory: BlockMemory
     let configuration = FlashDriveConfiguration(
-        commandCountMax: 64, transferCountMax: 8, writeTransferCountMax: 4, transferBytesMax: 128 << 10, readRunMax: 4,
-        timeout: Duration(seconds: 10))
+        commandCountMax: 64, transferCountMax: 8, writeTransferCountMax: 4, transferBytesMax: 128 << 10,
+        readBytesMax: 512 << 10, readRunMax: 4, timeout: Duration(seconds: 10))
 
     init() throws { memory = try BlockMemory(byteCount: 8 << 20) }
 
@@ -104,6 +104,23 @@ import Testing
         #expect(requests(&drive).count == configuration.writeTransferCountMax)
         drive.accept(read(50, [50]), at: .zero)
         #expect(requests(&drive).map(\.kind) == [.read])
+    }
+
+    @Test func theDeviceGetsNoMoreReadsThanKeepItBusy() throws {
+        var drive = try scheduler()
+        // 128 KiB each: four are enough, though there is room for eight transfers.
+        for tag in 0..<7 { drive.accept(read(UInt64(tag), [UInt32(2 * tag), UInt32(2 * tag + 1)]), at: .zero) }
+        let first = requests(&drive)
+        #expect(first.map(\.offset) == (0..<4).map { Self.geometry.offset(ofExtent: 2 * $0) })
+        // Of one the rest is still to come, which is less: another goes, in turn.
+        complete(&drive, first[0], 64 << 10)
+        let next = requests(&drive)
+        #expect(next.map(\.offset) == [first[0].offset + (64 << 10), Self.geometry.offset(ofExtent: 8)])
+        for request in [first[1], first[2], first[3]] + next { complete(&drive, request) }
+        #expect(requests(&drive).count == 2)
+        // Writes have a bound of their own.
+        drive.accept(write(50, [50]), at: .zero)
+        #expect(requests(&drive).map(\.kind) == [.write])
     }
 
     @Test func transfersFollowExtentsThatLieSideBySide() throws {

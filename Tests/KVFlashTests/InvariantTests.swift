@@ -39,7 +39,7 @@ private struct PowerCutRun {
         memory = try BlockMemory(byteCount: 6 * (128 << 10))
         let configuration = FlashDriveConfiguration(
             commandCountMax: 16, transferCountMax: 4, writeTransferCountMax: 3, transferBytesMax: 64 << 10,
-            readRunMax: 2, timeout: Duration(seconds: 9))
+            readBytesMax: 128 << 10, readRunMax: 2, timeout: Duration(seconds: 9))
         let transferMemory = try TransferMemory(memory, headerCount: 16)
         scheduler = DriveScheduler(
             device: DriveScheduler.Device(

@@ -75,6 +75,6 @@ extension FlashDriveConfiguration {
     static func campaign(_ trigger: FaultTrigger? = nil) -> FlashDriveConfiguration {
         FlashDriveConfiguration(
             commandCountMax: 64, transferCountMax: 16, writeTransferCountMax: 8, transferBytesMax: 128 << 10,
-            readRunMax: 8, timeout: Duration(seconds: 30), faultTrigger: trigger)
+            readBytesMax: 1 << 20, readRunMax: 8, timeout: Duration(seconds: 30), faultTrigger: trigger)
     }
 }
