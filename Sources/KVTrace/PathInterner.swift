@@ -1,5 +1,6 @@
-// Gives the block ids of a file dense numbers in order of first appearance, and holds each id to its promise: it
-// names one whole prefix, so the block before it is always the same.
+// Gives the block ids of a file dense numbers in order of first appearance. An id that names its whole prefix is held to
+// that: the block before it is always the same. An id that names what its own block holds becomes one number for each prefix
+// it ends.
 
 import KVModel
 
@@ -11,6 +12,8 @@ struct PathInterner {
     /// By number: the number of the block before it, or `root`.
     private var parents: [BlockNumber] = []
     private var table: IdTable?
+    /// Where ids name the content of blocks.
+    private var chains = ChainTable()
     /// Ids that are text, by first appearance.
     private var textIds: [String: UInt64] = [:]
     private var hasNumberIds = false
@@ -43,9 +46,7 @@ struct PathInterner {
     mutating func append(_ ids: [UInt64], to blocks: inout [BlockNumber]) throws(LineProblem) {
         let firstReference = blocks.count
         let firstFresh = parents.count
-        if firstFresh + ids.count >= Int(Self.root) {
-            throw LineProblem(.outOfRange, "the trace has more than \(Self.root) different blocks")
-        }
+        try checkRoom(ids.count)
         blocks.reserveCapacityForGrowth(ids.count)
         table?.reserve(parents.count + ids.count)
         var parent = Self.root
@@ -61,6 +62,26 @@ struct PathInterner {
             }
             blocks.append(number)
             parent = number
+        }
+    }
+
+    /// The same for ids that name what a block holds. KV depends on all that comes before, so behind another block the same id
+    /// is another number, and nothing can contradict what is known.
+    mutating func appendContents(_ ids: [UInt64], to blocks: inout [BlockNumber]) throws(LineProblem) {
+        try checkRoom(ids.count)
+        blocks.reserveCapacityForGrowth(ids.count)
+        chains.reserve(ids.count, parents)
+        var parent = Self.root
+        for id in ids {
+            let number = chains.number(of: id, behind: parent, &parents)
+            blocks.append(number)
+            parent = number
+        }
+    }
+
+    private func checkRoom(_ count: Int) throws(LineProblem) {
+        if parents.count + count >= Int(Self.root) {
+            throw LineProblem(.outOfRange, "the trace has more than \(Self.root) different blocks")
         }
     }
 
@@ -165,6 +186,48 @@ private struct IdTable {
         numbers = Array(repeating: PathInterner.root, count: size)
         for slot in oldIds.indices where oldNumbers[slot] != PathInterner.root {
             insert(oldIds[slot], oldNumbers[slot])
+        }
+    }
+}
+
+/// From an id and the number of the block before it to a number: open addressing with linear probing, at most half full. Who
+/// calls keeps the blocks before, by number.
+private struct ChainTable {
+    /// By number.
+    private var ids: [UInt64] = []
+    private var slots: [BlockNumber] = []
+
+    /// Room for `count` blocks more.
+    mutating func reserve(_ count: Int, _ parents: [BlockNumber]) {
+        if (ids.count + count) * 2 <= slots.count { return }
+        var size = 1024
+        while size < (ids.count + count) * 2 { size *= 2 }
+        slots = Array(repeating: PathInterner.root, count: size)
+        for number in ids.indices {
+            slots[slot(of: ids[number], behind: parents[number], parents)] = BlockNumber(number)
+        }
+    }
+
+    /// The number of the block `id` behind `parent`, which joins `parents` if it is new. There is room for it.
+    mutating func number(of id: UInt64, behind parent: BlockNumber, _ parents: inout [BlockNumber]) -> BlockNumber {
+        let slot = slot(of: id, behind: parent, parents)
+        if slots[slot] != PathInterner.root { return slots[slot] }
+        let number = BlockNumber(ids.count)
+        slots[slot] = number
+        ids.append(id)
+        parents.append(parent)
+        return number
+    }
+
+    /// Where the block is, or would be.
+    private func slot(of id: UInt64, behind parent: BlockNumber, _ parents: [BlockNumber]) -> Int {
+        let mask = slots.count - 1
+        var slot = Int(truncatingIfNeeded: mixBits(id ^ mixBits(UInt64(parent)))) & mask
+        while true {
+            let number = slots[slot]
+            if number == PathInterner.root { return slot }
+            if ids[Int(number)] == id, parents[Int(number)] == parent { return slot }
+            slot = (slot + 1) & mask
         }
     }
 }

@@ -105,7 +105,12 @@ struct TraceBuilder {
         }
         if values.has(.turn) { request.turn = try turn() }
         request.blockCount = try spellOutPath(inputTokens: Int(input))
-        try interner.append(values.ids, to: &blocks)
+        // Bailian hashes each block of 16 tokens by itself, not what comes before it.
+        if format == .bailian {
+            try interner.appendContents(values.ids, to: &blocks)
+        } else {
+            try interner.append(values.ids, to: &blocks)
+        }
         // Nothing below can fail.
         placeInConversation(&request)
         if requests.isEmpty { origin = clockOrigin(firstTime: time) }

@@ -55,6 +55,43 @@ import Testing
         #expect(trace.requests[3].arrival.nanoseconds == 81_000_000_100)
     }
 
+    @Test func aBailianBlockIsAnotherOneBehindAnotherBlock() throws {
+        func line(_ time: Int, _ ids: [Int]) -> String {
+            "{\"chat_id\": \(time), \"parent_chat_id\": -1, \"timestamp\": \(time), \"input_length\": \(16 * ids.count), "
+                + "\"output_length\": 3, \"type\": \"text\", \"turn\": 1, \"hash_ids\": \(ids)}\n"
+        }
+        let trace = try read(line(1, [5, 6, 6]) + line(2, [6, 5]) + line(3, [5, 6, 7]) + line(4, [6, 5]))
+        #expect(trace.blocks == [0, 1, 2, 3, 4, 0, 1, 5, 3, 4])
+        #expect(trace.uniqueBlockCount == 6)
+    }
+
+    /// Naming contents by 0, 1, 2 and prefixes by 1000 and up says the same, over enough blocks to grow the table.
+    @Test func bailianIdsThatNamePrefixesGiveTheSamePaths() throws {
+        var random = RandomSource(seed: 7)
+        var prefixes: [[Int]: Int] = [:]
+        var (contents, chains) = ("", "")
+        for time in 0..<400 {
+            var path: [Int] = []
+            var named: [Int] = []
+            for _ in 0..<random.below(30) {
+                path.append(random.below(3))
+                if prefixes[path] == nil { prefixes[path] = 1000 + prefixes.count }
+                named.append(prefixes[path]!)
+            }
+            func line(_ ids: [Int]) -> String {
+                "{\"chat_id\": \(time), \"timestamp\": \(time), \"input_length\": \(16 * ids.count), \"output_length\": 3, "
+                    + "\"hash_ids\": \(ids)}\n"
+            }
+            contents += line(path)
+            chains += line(named)
+        }
+        let (left, right) = (try read(contents), try read(chains))
+        #expect(left.uniqueBlockCount == prefixes.count)
+        #expect(left.uniqueBlockCount > 1024)
+        #expect(left.blocks == right.blocks)
+        #expect(left.requests == right.requests)
+    }
+
     @Test func azureHasArrivalsAndLengthsOnly() throws {
         let trace = try read(
             "TIMESTAMP,ContextTokens,GeneratedTokens\r\n2024-02-28 23:59:59.5000000,374,44\r\n"
