@@ -44,6 +44,41 @@ func conversations(
         blocks: blocks, uniqueBlockCount: Int(next))
 }
 
+/// What is counted beside the modelled systems.
+@Suite struct CountedCurveTests {
+    private let trace = conversations(count: 60, turns: 5, seed: 4)
+
+    @Test(arguments: [0.4, 1, 3]) func aCurveIsOfTheLoadThatIsReplayed(load: Double) async throws {
+        let record = try await replay(
+            trace, [("arrivals.load", "\(load)"), ("sweep.loads", "[1]"), ("sweep.replicas", "[1]")], keys: ["Z"],
+            sweeps: true)
+        let curve = try #require(record.missRatioCurve)
+        let ceiling = try #require(record.systems.first { $0.key == "Z" })
+        // The cluster computes the last token of each prompt; the count does not.
+        let served = Double(ceiling.ledger.served) / Double(ceiling.ledger.total)
+        let last = Double(record.trace.requests) / Double(record.trace.inputTokens)
+        #expect(served <= 1 - curve.infinite + 1e-12)
+        #expect(1 - curve.infinite - served <= last, "\(1 - curve.infinite) and \(served)")
+        #expect(record.trace.uniqueBlocks <= record.trace.blockReferences)
+        let block = record.configuration.kvBytesPerToken * Double(record.trace.blockTokens)
+        if load != 1 { #expect(curve.bytes.last == Double(record.trace.uniqueBlocks) * block) }
+    }
+
+    @Test func aCurveReachesHalfOfWhatIsConfigured() async throws {
+        let record = try await replay(
+            conversations(count: 600, turns: 5, seed: 4),
+            [
+                ("replicas", "1"), ("tiers.dram.use", "false"), ("sweep.capacities", "2"), ("sweep.loads", "[1]"),
+                ("sweep.replicas", "[1]"),
+            ], sweeps: true)
+        let curve = try #require(record.missRatioCurve)
+        let mark = try #require(curve.marks.map(\.bytes).max())
+        #expect(curve.bytes.count > 2)
+        #expect(curve.bytes[0] <= mark / 2)
+        #expect(curve.bytes[1] > mark / 2, "no more points than that takes")
+    }
+}
+
 /// One prompt of whole blocks of 64 tokens, asked again and again, so many seconds apart.
 private func onePrompt(blocks: Int, times: Int, apart seconds: Double) -> Trace {
     let requests = (0..<times).map {

@@ -96,6 +96,17 @@ private let tried = Task {
         #expect(plan.choices.count { $0.flashBytes > 0 } == 2)
     }
 
+    @Test(arguments: ["0.3", "2"]) func whatIsToBeGainedIsOfTheLoadThatIsTried(load: String) async throws {
+        let scenario = try Scenario.read(
+            yaml: nil, file: "default.yaml",
+            overrides: [("sweep.replicas", "[4]"), ("sweep.capacities", "3"), ("arrivals.load", load)])
+        let trace = conversations(count: 12, turns: 6, seed: 5)
+        let plan = try await ModelledReplay(trace: trace, scenario: scenario, catalogue: .builtIn)
+            .plan(threads: 1) { _, _ in }
+        #expect(plan.choices.allSatisfy { $0.served <= plan.reuse.infinite + 1e-12 })
+        #expect(plan.missRatioCurve.bytes.last == plan.reuse.distinctBytes)
+    }
+
     @Test func sharedFlashIsBoughtWhereItIsCheapest() async throws {
         let plan = try await plan(hbm: (32, 0.8), dram: (24, 0.5), nvme: (20, 0.4), flash: (16, 0.3), storeHour: 12)
         expect(

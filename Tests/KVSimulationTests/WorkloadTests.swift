@@ -46,6 +46,29 @@ import Testing
         #expect(workload.uniqueBlockCount > 2 * (trace.uniqueBlockCount - 40))
     }
 
+    @Test(arguments: [0.3, 1, 2.5]) func asATraceItIsWhatTheClusterWasGiven(load: Double) {
+        let workload = Workload(trace, load: load, thinkTime: 30, seed: 1)
+        let made = workload.asTrace(trace)
+        #expect(made.requests.count == workload.requests.count)
+        #expect(Set(made.blocks).count == made.uniqueBlockCount)
+        #expect(Set(workload.blocks).count == workload.distinctBlockCount)
+        #expect(made.uniqueBlockCount == workload.distinctBlockCount)
+        // The same block for the same block, and no other.
+        var names: [BlockNumber: BlockNumber] = [:]
+        for (index, request) in workload.requests.enumerated() {
+            let copy = made.requests[index]
+            #expect(copy.arrival.nanoseconds == request.arrival)
+            #expect(copy.inputTokens == request.inputTokens)
+            let path = workload.blocks[request.firstReference...].prefix(Int(request.blockCount))
+            #expect(made.path(of: copy).count == path.count)
+            for (left, right) in zip(path, made.path(of: copy)) {
+                #expect(names[left, default: right] == right)
+                names[left] = right
+            }
+        }
+        #expect(Set(names.values).count == names.count)
+    }
+
     @Test func conversationsAreFoundWhereTheTraceDoesNotNameThem() {
         var unnamed = trace
         for index in unnamed.requests.indices { unnamed.requests[index].session = -1 }

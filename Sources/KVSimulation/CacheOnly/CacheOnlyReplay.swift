@@ -30,6 +30,11 @@ public struct CacheOnlyReplay {
                     + "prompts share a prefix, so no cache hit can be counted", at: trace.name,
                 remedy: "give a trace with block hashes")
         }
+        self.init(identified: trace)
+    }
+
+    /// Prepares a trace whose requests are known to say which of them share prefixes, however few of them are left.
+    init(identified trace: Trace) {
         self.trace = trace
         turnEnds = Self.turnEnds(of: trace)
     }

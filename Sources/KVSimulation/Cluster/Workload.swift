@@ -22,11 +22,16 @@ package struct Workload: Sendable {
         /// Between the end of the turn before and this one, in `sessions` mode.
         package var thinkTime: Int64
         package var stopReason: StopReason
+        /// Which request of the trace it is, or is a copy of.
+        package var source: Int32
     }
 
     package var requests: [Request]
     package var blocks: [BlockNumber]
+    /// Block numbers are below this: as many as the trace has, and those of copies. Of a thinned trace some stand in no path.
     package var uniqueBlockCount: Int
+    /// How many different blocks the paths hold.
+    package var distinctBlockCount: Int
     package var blockTokens: Int
     package var sessionCount: Int
     /// Whether the trace has no prefix identity, so that every prompt is taken as unique.
@@ -66,6 +71,7 @@ extension Workload {
         requests = []
         blocks = []
         uniqueBlockCount = trace.uniqueBlockCount
+        distinctBlockCount = 0
         sessionCount = 0
         liveSessions = 0
         blocksPerSession = 0
@@ -127,7 +133,8 @@ extension Workload {
                     arrival: request.arrival.nanoseconds + shift, inputTokens: max(1, request.inputTokens),
                     outputTokens: max(1, request.outputTokens), firstReference: start,
                     blockCount: Int32(blocks.count - start), session: sessions[index] + Int32(sessionOffset), turn: 0,
-                    next: -1, thinkTime: request.thinkTime?.nanoseconds ?? -1, stopReason: request.stopReason))
+                    next: -1, thinkTime: request.thinkTime?.nanoseconds ?? -1, stopReason: request.stopReason,
+                    source: Int32(index)))
         }
         uniqueBlockCount = Int(next)
     }
@@ -159,6 +166,7 @@ extension Workload {
             last[session] = Int32(index)
             for block in blocks[requests[index].firstReference...].prefix(Int(requests[index].blockCount))
             where seenIn[Int(block)] != Int32(session) {
+                if seenIn[Int(block)] < 0 { distinctBlockCount += 1 }
                 seenIn[Int(block)] = Int32(session)
                 distinct += 1
             }

@@ -108,7 +108,7 @@ extension ModelledReplay {
         let block = Double(Cluster.blockBytes(model, workload))
         let dramSizes = Self.dramShares.map { max(64 * block, ($0 * scenario.tiers.dram.perNode).rounded()) }
         found += dramSizes.map(withDRAM)
-        let distinct = Double(workload.uniqueBlockCount) * block
+        let distinct = Double(workload.distinctBlockCount) * block
         let dramBelow = [dramSizes[0], max(64 * block, scenario.tiers.dram.perNode)]
         // No more than the scenario's drives hold.
         var nvmeSizes: [Double] = []
@@ -229,10 +229,10 @@ extension ModelledReplay {
     private func reuse(_ curve: MissRatioCurve) -> Plan.Reuse {
         let blocks = Cluster.hbmBlocks(model, workload)
         let block = Double(Cluster.blockBytes(model, workload))
-        var hbm = 0.0
-        if var replay = try? CacheOnlyReplay(trace) { hbm = replay.run(.lru, capacity: blocks).hitRatio }
+        var replay = CacheOnlyReplay(identified: countedTrace)
+        let hbm = replay.run(.lru, capacity: blocks).hitRatio
         return Plan.Reuse(
-            infinite: 1 - curve.infinite, hbm: hbm, distinctBytes: Double(workload.uniqueBlockCount) * block,
+            infinite: 1 - curve.infinite, hbm: hbm, distinctBytes: Double(workload.distinctBlockCount) * block,
             hbmBytes: Double(blocks) * block)
     }
 
@@ -259,13 +259,11 @@ extension ModelledReplay {
     private func breakEven(_ choices: [Plan.Choice], _ picks: Plan.Picks) -> Plan.BreakEven {
         var hits = 0
         var tokens = 0
-        if let replay = try? CacheOnlyReplay(trace) {
-            var policy = InfinitePolicy()
-            _ = replay.run(&policy) { request, blocks in
-                guard blocks > 0 else { return }
-                hits += 1
-                tokens += min(blocks * trace.blockTokens, Int(trace.requests[request].inputTokens))
-            }
+        var policy = InfinitePolicy()
+        _ = CacheOnlyReplay(identified: countedTrace).run(&policy) { request, blocks in
+            guard blocks > 0 else { return }
+            hits += 1
+            tokens += min(blocks * workload.blockTokens, Int(workload.requests[request].inputTokens))
         }
         let mean = hits == 0 ? 0 : tokens / hits
         let seconds = mean > 0 ? model.prefillSeconds(tokens: mean, after: 0) : 0

@@ -10,7 +10,7 @@ extension ModelledReplay {
         TraceSummary(
             name: trace.name, format: trace.format.rawValue, sha256: trace.sha256, requests: workload.requests.count,
             inputTokens: workload.inputTokens, outputTokens: workload.outputTokens,
-            blockReferences: workload.blocks.count, uniqueBlocks: workload.uniqueBlockCount,
+            blockReferences: workload.blocks.count, uniqueBlocks: workload.distinctBlockCount,
             blockTokens: workload.blockTokens, spanSeconds: Double(workload.span) / 1e9,
             sessions: workload.sessionCount, skippedLines: trace.skippedLineCount)
     }

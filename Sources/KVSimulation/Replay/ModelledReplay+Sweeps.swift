@@ -102,17 +102,17 @@ extension ModelledReplay {
 
     /// Prompt tokens missed against bytes kept, counted without time.
     func missRatioCurve() -> MissRatioCurve {
-        guard var replay = try? CacheOnlyReplay(trace) else {
-            preconditionFailure("a curve is asked of a trace that cannot have one")
-        }
+        precondition(!workload.promptsAreUnique, "a curve is asked of a trace that cannot have one")
+        var replay = CacheOnlyReplay(identified: countedTrace)
         let blockBytes = Double(Cluster.blockBytes(model, workload))
-        let unique = trace.uniqueBlockCount
-        // Halving steps from the whole trace down, so that the knee is seen wherever it lies.
-        var sizes: [Int] = []
-        for step in (0..<scenario.sweep.capacities).reversed() {
-            let size = max(1, unique >> step)
-            if size > sizes.last ?? 0 { sizes.append(size) }
+        // Halving steps from the whole trace down, so that the knee is seen wherever it lies: as many as are asked for, and
+        // on to half of what is configured, or nothing could be said of that.
+        let half = Int((recordedTiers.reduce(0) { $0 + $1.bytes } / blockBytes / 2).rounded(.down))
+        var sizes = [max(1, countedTrace.uniqueBlockCount)]
+        while let least = sizes.last, least > 1, sizes.count < scenario.sweep.capacities || least > half {
+            sizes.append(least / 2)
         }
+        sizes.reverse()
         let configured = PolicyName(rawValue: scenario.tiers.policy.rawValue) ?? .lru
         var names: [PolicyName] = [.lru, configured, .clairvoyant]
         if configured == .lru { names.remove(at: 1) }

@@ -16,6 +16,8 @@ public struct ModelledReplay: Sendable {
     let model: ServingModel
     let gpu: GPU
     let workload: Workload
+    /// What is replayed where time is left out: the trace, or at another load than its own the requests of `workload`.
+    let countedTrace: Trace
 
     /// The keys of the systems that a record compares.
     public static let systemKeys = ComparedSystem.allCases.map(\.key)
@@ -54,6 +56,7 @@ public struct ModelledReplay: Sendable {
         guard !workload.requests.isEmpty else {
             throw OperatorError("`arrivals.load` of \(scenario.arrivals.load) leaves no request", at: trace.name)
         }
+        countedTrace = scenario.arrivals.load == 1 || workload.promptsAreUnique ? trace : workload.asTrace(trace)
         try checkFit()
     }
 
