@@ -50,6 +50,13 @@ private func refusal(_ yaml: String?, _ overrides: [(key: String, value: String)
         #expect(refusal("gpu:\n  perNode: 6\ntensorParallel: 2\n") == nil)
     }
 
+    @Test func whatIsSweptTwiceIsSweptOnce() throws {
+        let scenario = try Scenario.read(
+            yaml: nil, file: "default.yaml", overrides: [("sweep.loads", "[1, 2, 1]"), ("sweep.replicas", "[3, 3]")])
+        #expect(scenario.sweep.loads == [1, 2])
+        #expect(scenario.sweep.replicas == [3])
+    }
+
     @Test func textOfAScenarioReadsBackAsItself() throws {
         let scenario = try Scenario.read(yaml: nil, file: "default.yaml", overrides: [("replicas", "7")])
         let again = try Scenario.read(yaml: scenario.text, file: "again.yaml")
@@ -71,6 +78,8 @@ private func refusal(_ yaml: String?, _ overrides: [(key: String, value: String)
         ("tensorParallel: 3", "s.yaml:1", "1, 2, 4 and 8"),
         ("slo:\n  ttft: -1 s", "s.yaml:2", "outside"),
         ("links:\n  efficiency: 1.2", "s.yaml:2", "0.01 to 1"),
+        ("links:\n  hostToGPU: 3", "s.yaml:2", "outside 1 MB/s to 10 TB/s"),
+        ("slo:\n  tpot: 1 us", "s.yaml:2", "outside 100 us to 60 s"),
         ("tiers:\n  flash:\n    stripe: 9", "s.yaml:3", "servers"),
         ("engine:\n  tokenBudget: 100", "s.yaml:2", "sequences"),
         ("- a\n- b", "s.yaml:1", "key: value"),

@@ -64,13 +64,14 @@ public struct ModelledReplay: Sendable {
     private func checkFit() throws(OperatorError) {
         let capacity = Cluster.hbmBlocks(model, workload) * workload.blockTokens
         let block = Double(Cluster.blockBytes(model, workload))
+        let smaller = scenario.kvType == NumberFormat.bf16.rawValue ? ", set `model.kv` to fp8" : ""
         for (index, request) in workload.requests.enumerated() {
             let tokens = Int(request.inputTokens) + Int(request.outputTokens) + 2 * workload.blockTokens
             if tokens > capacity {
                 throw OperatorError(
                     "request \(index + 1) has \(request.inputTokens) + \(request.outputTokens) tokens, more than the "
                         + "\(capacity) tokens of KV that a replica of \(scenario.tensorParallel) × \(gpu.name) holds",
-                    at: trace.name, remedy: "raise `tensorParallel`, or set `model.kv` to fp8")
+                    at: trace.name, remedy: "raise `tensorParallel`\(smaller), or take GPUs with more memory")
             }
         }
         if scenario.tiers.dram.use, scenario.tiers.dram.perNode < 64 * block {

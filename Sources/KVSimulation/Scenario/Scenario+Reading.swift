@@ -127,7 +127,7 @@ extension Scenario.Tiers {
             stripe: try flash.count("stripe", in: 1...64))
         if self.flash.stripe > self.flash.servers {
             throw OperatorError(
-                "`tiers.flash.stripe` is \(self.flash.stripe), more than the \(self.flash.servers) servers",
+                "`tiers.flash.stripe` is \(self.flash.stripe), more than `tiers.flash.servers`, which is \(self.flash.servers)",
                 at: flash.place("stripe"))
         }
     }
@@ -139,7 +139,8 @@ extension Scenario.Links {
         efficiency = try block.number("efficiency", .plain, in: 0.01...1)
         hostNIC = try block.number("hostNIC", .rate, in: 1e6...1e13)
         hostMemory = try block.number("hostMemory", .rate, in: 1e6...1e13)
-        hostToGPU = try block.number("hostToGPU", .rate, in: 0...1e13)
+        let rate = try block.number("hostToGPU", .rate, in: 0...1e13)
+        hostToGPU = rate == 0 ? 0 : try block.number("hostToGPU", .rate, in: 1e6...1e13)
     }
 }
 
@@ -198,8 +199,9 @@ extension Scenario.EnergySettings {
 extension Scenario.Sweep {
     fileprivate init(_ block: ScenarioBlock) throws(OperatorError) {
         use = try block.flag("use")
-        loads = try block.numbers("loads", .plain, in: 0.001...1000).sorted()
-        replicas = try block.numbers("replicas", .whole, in: 1...1024).map { Int($0) }.sorted()
+        // What is asked for twice is one point of a curve.
+        loads = Set(try block.numbers("loads", .plain, in: 0.001...1000)).sorted()
+        replicas = Set(try block.numbers("replicas", .whole, in: 1...1024).map { Int($0) }).sorted()
         capacities = try block.count("capacities", in: 2...64)
     }
 }

@@ -140,7 +140,8 @@ struct ScenarioBlock {
 
     private static func show(_ number: Double, _ unit: ScenarioUnit) -> String {
         let best = unit.factors.filter { !$0.word.contains("i") && number >= $0.factor }.max { $0.factor < $1.factor }
-        let scaled = number / (best?.factor ?? 1)
+        // A bound is a round number in its unit, but for the last bits of the quotient.
+        let scaled = best.map { (number / $0.factor * 1e6).rounded() / 1e6 } ?? number
         let text = scaled == scaled.rounded() && scaled < 0x1p53 ? String(Int(scaled)) : String(scaled)
         return best.map { "\(text) \($0.word)" } ?? text
     }
