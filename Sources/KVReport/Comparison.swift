@@ -227,12 +227,12 @@ extension Comparison {
             }
         }
         compare("trace", breaksLikeness: true) { "\($0.trace.name) \($0.trace.sha256.prefix(12))" }
-        compare("slo", breaksLikeness: true) { $0.configuration.slo.words }
+        compare("slo", breaksLikeness: true) { $0.configuration.slo.exactWords }
         compare("model", breaksLikeness: true) { "\($0.configuration.model) \($0.configuration.weights)" }
         compare("gpus", breaksLikeness: true) { "\($0.configuration.gpus) × \($0.configuration.gpu)" }
         for key in Set(records.flatMap { $0.prices.map(\.key) }).sorted() {
             compare(key, breaksLikeness: true) { record in
-                record.prices.first { $0.key == key }.map { Printed.number($0.value, .given).text } ?? "none"
+                record.prices.first { $0.key == key }.map { Printed.exact($0.value).text } ?? "none"
             }
         }
         compare("mode") { $0.mode.rawValue }
@@ -261,5 +261,10 @@ extension SLO {
     /// Both limits in words: "2 s and 50 ms".
     public var words: String {
         "\(Printed.seconds(ttftSeconds, .given).text) and \(Printed.seconds(tpotSeconds, .given).text)"
+    }
+
+    /// Both limits and how many must meet them, with every digit: "2 s and 0.05 s for a share of 0.9".
+    fileprivate var exactWords: String {
+        "\(Printed.exact(ttftSeconds)) s and \(Printed.exact(tpotSeconds)) s for a share of \(Printed.exact(requiredShare))"
     }
 }

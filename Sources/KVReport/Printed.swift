@@ -91,11 +91,18 @@ extension Printed {
             text: (dollars < 0 ? "−$" : "$") + printed.text, value: dollars < 0 ? -printed.value : printed.value)
     }
 
-    /// A price as a person gave it: at least cents.
+    /// A price as a person gave it: at least cents, and else six digits.
     public static func price(_ dollars: Double) -> Printed {
         let text =
-            (dollars * 100).rounded() / 100 == dollars ? fixed(dollars, decimals: 2) : significant(dollars, 3).text
+            (dollars * 100).rounded() / 100 == dollars
+            ? fixed(dollars, decimals: 2) : trimmed(significant(dollars, 6).text)
         return Printed(text: "$" + text, value: dollars)
+    }
+
+    /// A number that a person gave, as a setting takes it: all its digits and nothing between them.
+    public static func exact(_ number: Double) -> Printed {
+        let isWhole = number == number.rounded() && abs(number) < 1e15
+        return Printed(text: isWhole ? String(Int(number)) : "\(number)", value: number)
     }
 
     /// Joules as watt-hours.

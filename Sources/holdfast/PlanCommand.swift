@@ -133,7 +133,7 @@ struct PlanText {
 
     private var given: String {
         strong("Prices") + "  given\n"
-            + plan.prices.map { "\(pad($0.key, 26))\(padLeft(Printed.number($0.value, .given).text, 8)) \($0.unit)" }
+            + plan.prices.map { "\(pad($0.key, 26))\(padLeft(Printed.exact($0.value).text, 8)) \($0.unit)" }
             .joined(separator: "\n")
     }
 

@@ -28,6 +28,18 @@ import Testing
         #expect(comparison.terminalReport().contains("not alike; gains between them are not computed"))
     }
 
+    @Test func recordsOfOtherPricesOrSLOsAreNotAlikeHoweverLittleDiffers() throws {
+        func differences(_ change: (inout Record) -> Void) throws -> [String] {
+            let comparison = try Comparison([
+                Sample.record(), Sample.record(name: "other").changing(change),
+            ])
+            return comparison.isAlike ? [] : comparison.differences.map(\.key)
+        }
+        #expect(try differences { $0.prices[0].value *= 1.0001 } == ["prices.gpuHour"])
+        #expect(try differences { $0.configuration.slo.requiredShare = 0.99 } == ["slo"])
+        #expect(try differences { $0.configuration.slo.ttftSeconds *= 1.0001 } == ["slo"])
+    }
+
     @Test func whatDiffersBetweenRecordsThatAreAlikeIsTheExperiment() throws {
         let comparison = try Comparison([Sample.record(), better()])
         #expect(comparison.isAlike)

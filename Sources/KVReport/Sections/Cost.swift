@@ -65,10 +65,10 @@ extension Comparison {
                 let value =
                     price.unit == "USD"
                     ? Printed.price(price.value).text
-                    : Printed.number(price.value, .given).text + thinSpace + price.unit
+                    : Printed.exact(price.value).text + thinSpace + price.unit
                 return Listing.Entry(
                     name: price.label ?? price.key, value: value,
-                    argument: "--set \(price.key)=\(Printed.number(price.value, .given).text.replacing(",", with: ""))")
+                    argument: "--set \(price.key)=\(Printed.exact(price.value).text)")
             })
     }
 
