@@ -60,6 +60,12 @@ struct Economics {
         return (other.total - cost.gpu) / hours
     }
 
+    /// Whether a free storage line would make this run cost as much as the opponent.
+    var wouldBeAlikeIfFree: Bool {
+        guard let cost = own?.cost, let other = opponent?.cost else { return false }
+        return areAlike(cost.gpu, other.total)
+    }
+
     // MARK: The load from which it pays
 
     /// Whether and from which load on this run is cheaper than all its rivals.

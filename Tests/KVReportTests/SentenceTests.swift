@@ -145,6 +145,10 @@ private let cases: [Case] = [
         2, "l.main",
         "Half of all requests start within 0.52 s, against 1.6 s with HBM + DRAM. 90 % meet the interactive SLO (2 s, 50 ms)"
     ),
+    Case(2, "l.main", "100 % meet the interactive SLO (2 s, 50 ms), as with HBM + DRAM.") { record in
+        record.run { $0.metSLO = 1 }
+        record.reference { $0.metSLO = 1 }
+    },
     Case(2, "l.alone", "start within 0.52 s. 90 % meet") { $0.leaveOut("C") },
     Case(2, "l.missing", "Not in this record: request times") { record in
         for key in ["1", "A", "B", "C", "D", "E", "Z"] { record = record.changing(key) { $0.ttft = .none } }
@@ -171,6 +175,15 @@ private let cases: [Case] = [
         }
     },
     Case(3, "g.main", "the trace ends 30 min sooner") { $0.run { $0.gpuSeconds.total = 24.2 * 3600 } },
+    Case(3, "g.main", "Recompute stayed at 11 GPU-hours. 62 % of busy GPU time was useful, against 62 %.") { record in
+        let before = record.systems.first { $0.key == "C" }!.gpuSeconds
+        record.run {
+            $0.gpuSeconds = before
+            $0.gpuSeconds.idle += 1
+            $0.gpuSeconds.total += 1
+        }
+    },
+    Case(3, "g.main", "85 % of busy GPU time was useful, against 62 %.") { $0.configuration.arrivals = "sessions" },
     Case(3, "g.main", "Recompute rose from 11 to 20") { $0.run { $0.gpuSeconds.prefillRecomputed = 20 * 3600 } },
     Case(3, "g.alone", "Recompute took 3.0 GPU-hours") { $0.leaveOut("C") },
     Case(3, "g.missing", "Not in this record: GPU time") { $0.run { $0.gpuSeconds = GPUSeconds() } },
@@ -203,6 +216,10 @@ private let cases: [Case] = [
         "19 TB misses 39 % of prompt tokens. Doubling it would save 7 points more, halving it would lose 10 points; a better policy could save at most 7 points"
     ),
     Case(5, "s.missing", "miss ratio by capacity") { $0.missRatioCurve = nil },
+    Case(5, "s.below", "is less than this record can judge: its curve starts at 8.0 TB, where") { record in
+        record.missRatioCurve!.marks = [TierMark(tier: "hbm", bytes: 9e12)]
+        record.missRatioCurve!.bytes = record.missRatioCurve!.bytes.indices.map { 8e12 + Double($0) * 1e12 }
+    },
     // 6
     Case(6, "k.far", "HBM + DRAM holds 12 sessions per GPU and this trace runs at 5.0") {
         $0.loadSweep!.traceRunsAt = 5
@@ -233,7 +250,13 @@ private let cases: [Case] = [
             $0.prefetch!.hasTimes = false
         }
     },
-    Case(7, "p.loss", "it saved no waiting") { $0.run { $0.prefetch = PrefetchBalance() } },
+    Case(7, "p.idle", "Prefetch was on and moved nothing.") { $0.run { $0.prefetch = PrefetchBalance() } },
+    Case(7, "p.loss", "it saved no waiting") { record in
+        record.run {
+            $0.prefetch = PrefetchBalance()
+            $0.prefetch!.bytesLate = 1e9
+        }
+    },
     Case(7, "p.loss", "without it requests wait 20 s less in all") {
         $0.run { $0.prefetch!.ttftSecondsBySecondRun = -20 }
     },
@@ -288,9 +311,11 @@ private let cases: [Case] = [
             "v.alone", "t.none", "t.noprefix", "t.main", "l.slow",
             "l.alike", "l.main", "l.alone", "l.missing", "g.stall", "g.main", "g.alone", "g.missing", "c.main",
             "c.same", "c.noslo",
-            "c.alone", "c.unsearched", "c.missing", "s.big", "s.main", "s.missing", "k.far", "k.near", "k.main",
+            "c.alone", "c.unsearched", "c.missing", "s.big", "s.main", "s.below", "s.missing", "k.far", "k.near",
+            "k.main",
             "k.alone", "k.missing",
-            "p.off", "p.loss", "p.main", "p.counted", "n.limit", "n.main", "n.missing", "q.fail", "q.main", "q.live",
+            "p.off", "p.idle", "p.loss", "p.main", "p.counted", "n.limit", "n.main", "n.missing", "q.fail", "q.main",
+            "q.live",
         ]
         #expect(Set(cases.map(\.rule)) == rules)
     }
@@ -361,6 +386,66 @@ private let cases: [Case] = [
         #expect(try Comparison([record]).page.contains("The planner splits prefixes"))
         let usual = try Comparison([Sample.record()]).terminalReport()
         #expect(!usual.contains("caution"))
+    }
+
+    @Test func oneLineLeftOutIsOne() throws {
+        let record = Sample.record().changing { $0.trace.skippedLines = 1 }
+        let cautions = try Comparison([record]).cautions.map(\.plain)
+        #expect(cautions.contains("1 unreadable line of the trace was left out."))
+    }
+
+    @Test func timesThatNoRequestHasAreNotZero() throws {
+        let record = Sample.record().changing { record in
+            for index in record.systems.indices {
+                record.systems[index].tpot = .none
+                record.systems[index].tbt10Seconds = .none
+                record.systems[index].itlP99Seconds = 0
+            }
+        }
+        let comparison = try Comparison([record])
+        let tables = comparison.sections[1].figures.compactMap(\.table)
+        #expect(tables.count == 2)
+        #expect(tables.flatMap(\.rows).allSatisfy { row in !row.cells.contains("0\(thinSpace)s") })
+        #expect(tables[0].rows.allSatisfy { $0.cells.contains("-") })
+        #expect(!comparison.page.contains("TPOT p99"))
+        #expect(!comparison.jsonReport.contains("\"tpot\": {"))
+        #expect(comparison.runs[0].missing.map(\.figure).contains("tpot"))
+        #expect(!(try Comparison([Sample.record()])).runs[0].missing.map(\.figure).contains("tpot"))
+    }
+
+    @Test func aPriceIsTheOneThatWasGiven() throws {
+        let record = Sample.record().changing { record in
+            record.prices[0].value = 2.4567
+            record.prices[1].value = 1234.5
+        }
+        let listing = try #require(try Comparison([record]).sections[3].listings.first)
+        #expect(listing.entries[0].value == "$2.4567")
+        #expect(listing.entries[0].argument == "--set \(record.prices[0].key)=2.4567")
+        #expect(listing.entries[1].argument == "--set \(record.prices[1].key)=1234.5")
+    }
+
+    @Test func aFreeTierThatCostsAsMuchIsNotCalledDearer() throws {
+        func breakEven(_ gpu: Double) throws -> String {
+            let record = Sample.record().changing { record in
+                record.costAtSameSLO(1.2)
+                let index = record.sloSearch.firstIndex { $0.key == "1" }!
+                record.sloSearch[index].cost!.gpu *= gpu
+            }
+            return try #require(try Comparison([record]).sections[3].remarks.first).plain
+        }
+        #expect(try breakEven(1.001).contains("would have to be free, and even then HBM + DRAM is as cheap"))
+        #expect(try breakEven(1.2).contains("would have to be free, and even then HBM + DRAM is cheaper"))
+    }
+
+    @Test func nearlyAllIsNotAllInTheTableOfLoads() throws {
+        let record = Sample.record().changing { record in
+            record.loadSweep!.usefulShareOfBusy["1"] = record.loadSweep!.sessionsPerGPU.indices.map {
+                $0 == 0 ? 1 : $0 == 1 ? 0.996 : $0 == 2 ? 0.001 : 0
+            }
+        }
+        let table = try #require(try Comparison([record]).sections[5].figures[0].table)
+        let own = try #require(table.rows.first { $0.name == "This run" })
+        #expect(Array(own.cells.prefix(4)) == ["100", ">99", "<1", "0"])
     }
 
     @Test func theStrongestCautionsComeFirstAndAreAtMostFive() throws {

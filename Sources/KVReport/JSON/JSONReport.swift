@@ -184,10 +184,10 @@ private func json(_ system: SystemResult, _ run: ComparedRun) -> JSONValue {
 
 private func times(of system: SystemResult) -> [JSONValue.Member] {
     JSONValue.present([
-        "ttft": json(system.ttft, withCurve: true), "serviceTTFT": json(system.serviceTTFT, withCurve: false),
-        "tpot": json(system.tpot, withCurve: false), "itlP99": .number(system.itlP99Seconds),
-        "tbt10": json(system.tbt10Seconds, withCurve: false),
-        "ttftAfterWarmUp": json(system.ttftAfterWarmUp, withCurve: false),
+        "ttft": json(system.ttft, withCurve: true), "serviceTTFT": known(system.serviceTTFT),
+        "tpot": known(system.tpot),
+        "itlP99": system.itlP99Seconds > 0 ? .number(system.itlP99Seconds) : nil,
+        "tbt10": known(system.tbt10Seconds), "ttftAfterWarmUp": known(system.ttftAfterWarmUp),
         "completedRequests": .integer(system.completedRequests), "goodput": .number(system.goodput),
         "goodputTokens": .number(system.goodputTokens), "offered": .number(system.offered),
         "metSLO": .number(system.metSLO),
@@ -226,6 +226,11 @@ private func json(_ distribution: Distribution, withCurve: Bool) -> JSONValue {
         "p95": .number(distribution.p95), "p99": .number(distribution.p99), "p999": .number(distribution.p999),
         "cdf": withCurve ? .array(distribution.cdf.map { .numbers($0) }) : nil,
     ])
+}
+
+/// A distribution that some request is in.
+private func known(_ distribution: Distribution) -> JSONValue? {
+    distribution.count > 0 ? json(distribution, withCurve: false) : nil
 }
 
 private func json(_ time: GPUSeconds) -> JSONValue {

@@ -55,8 +55,10 @@ extension Comparison {
         let setup = run.record.configuration
         var lines: [Prose] = []
         if run.record.trace.skippedLines > 0 {
+            let count = run.record.trace.skippedLines
             lines.append(
-                "\(Printed.count(run.record.trace.skippedLines).text) unreadable lines of the trace were left out.")
+                "\(Printed.count(count).text) unreadable line\(count == 1 ? "" : "s") of the trace \(count == 1 ? "was" : "were") left out."
+            )
         }
         if setup.planner == "split" {
             lines.append("The planner splits prefixes; these gains need engine support that vLLM and SGLang lack.")

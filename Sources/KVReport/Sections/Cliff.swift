@@ -122,10 +122,17 @@ extension Comparison {
             + values.joined(separator: "; ") + "."
     }
 
+    /// A share as whole per cent without the sign; 0 and 100 only when exact.
+    private func whole(_ share: Double) -> String {
+        let text = fixed(share * 100, decimals: 0)
+        if text == "100", share < 1 { return ">99" }
+        return text == "0" && share > 0 ? "<1" : text
+    }
+
     private func cliffTable(_ sweep: LoadSweep) -> Table {
         let loads = sweep.sessionsPerGPU.map { Printed.number($0, .given).text }
         func row(_ mark: SystemMark, _ name: String, _ sweep: LoadSweep, _ shares: [Double]) -> Table.Row {
-            Table.Row(mark: mark, name: name, cells: shares.map { fixed($0 * 100, decimals: 0) })
+            Table.Row(mark: mark, name: name, cells: shares.map(whole))
         }
         var rows: [Table.Row] = []
         for run in runs {

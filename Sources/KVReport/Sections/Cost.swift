@@ -175,7 +175,8 @@ extension ComparedRun {
             let limit =
                 most > 0
                 ? "could cost \(Printed.price(significant(most, 3).value).text)/h instead of \(price)"
-                : "would have to be free, and even then \(money.opponentName) is cheaper; it costs \(price)"
+                : "would have to be free, and even then \(money.opponentName) is "
+                    + "\(money.wouldBeAlikeIfFree ? "as cheap" : "cheaper"); it costs \(price)"
             var load = ""
             if case .above(let from) = money.breakEven {
                 load =

@@ -147,6 +147,11 @@ extension ComparedRun {
         if own.total < other.total, !areAlike(own.total, other.total) {
             return "; the trace ends \(Printed.seconds((other.total - own.total) / gpus).text) sooner"
         }
-        return own.idle > other.idle ? "; at this fixed load the freed time is idle" : ""
+        // Nothing is freed where nothing less is computed, and conversations that wait for answers are no fixed load.
+        let freesTime =
+            own.idle > other.idle && own.prefillRecomputed < other.prefillRecomputed
+            && !areAlike(own.prefillRecomputed, other.prefillRecomputed)
+        let hasFixedLoad = record.configuration.arrivals != "sessions"
+        return freesTime && hasFixedLoad ? "; at this fixed load the freed time is idle" : ""
     }
 }

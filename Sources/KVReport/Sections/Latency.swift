@@ -75,7 +75,9 @@ extension Comparison {
 
     private func percentileFigure() -> Figure {
         let rows = rows(ceilings: ["Z"]).filter { $0.system.hasTimes }
-        func panel(_ title: String, _ value: (SystemResult) -> Double) -> BarPanel {
+        // Answers of one token have no time between tokens.
+        let rowsWithTPOT = rows.filter { $0.system.tpot.count > 0 }
+        func panel(_ title: String, _ value: (SystemResult) -> Double, of rows: [SystemRow]) -> BarPanel {
             BarPanel(
                 title: title,
                 bars: rows.map { row in
@@ -84,13 +86,14 @@ extension Comparison {
                         label: Printed.seconds(value(row.system)).text)
                 })
         }
+        var panels = [
+            panel("TTFT p50", { $0.ttft.p50 }, of: rows), panel("TTFT p90", { $0.ttft.p90 }, of: rows),
+            panel("TTFT p99", { $0.ttft.p99 }, of: rows),
+        ]
+        if !rowsWithTPOT.isEmpty { panels.append(panel("TPOT p99", { $0.tpot.p99 }, of: rowsWithTPOT)) }
         return Figure(
             title: "Percentiles", caption: "shorter is better. Each panel has its own scale from zero",
-            chart: .panels([
-                panel("TTFT p50", { $0.ttft.p50 }), panel("TTFT p90", { $0.ttft.p90 }),
-                panel("TTFT p99", { $0.ttft.p99 }),
-                panel("TPOT p99", { $0.tpot.p99 }),
-            ]), table: serviceTable(), terminal: .nothing)
+            chart: .panels(panels), table: serviceTable(), terminal: .nothing)
     }
 
     private func latencyTable() -> Table {
@@ -98,9 +101,8 @@ extension Comparison {
             let (ttft, tpot) = (row.system.ttft, row.system.tpot)
             return Table.Row(
                 mark: row.mark, name: row.name,
-                cells: [ttft.p50, ttft.p90, ttft.p99, ttft.p999, tpot.p50, tpot.p99].map {
-                    Printed.seconds($0, .table).text
-                } + [
+                cells: [ttft.p50, ttft.p90, ttft.p99, ttft.p999].map { Printed.seconds($0, .table).text } + [
+                    tpot.cell(\.p50), tpot.cell(\.p99),
                     Printed.requestRate(row.system.goodput, .table).text,
                     Printed.percent(row.system.metSLO, .table).text,
                 ])
@@ -114,14 +116,15 @@ extension Comparison {
     private func serviceTable() -> Table {
         let rows = tableRows().filter { $0.system.hasTimes }.map { row -> Table.Row in
             let system = row.system
-            let times = [
-                system.ttft.mean, system.serviceTTFT.p50, system.serviceTTFT.p99, system.ttftAfterWarmUp.p50,
-                system.tpot.mean,
-                system.itlP99Seconds, system.tbt10Seconds.p50, system.tbt10Seconds.p99,
-            ]
             return Table.Row(
                 mark: row.mark, name: row.name,
-                cells: times.map { Printed.seconds($0, .table).text } + [Printed.count(system.preemptions).text])
+                cells: [
+                    system.ttft.cell(\.mean), system.serviceTTFT.cell(\.p50), system.serviceTTFT.cell(\.p99),
+                    system.ttftAfterWarmUp.cell(\.p50), system.tpot.cell(\.mean),
+                    system.itlP99Seconds > 0 ? Printed.seconds(system.itlP99Seconds, .table).text : "-",
+                    system.tbt10Seconds.cell(\.p50), system.tbt10Seconds.cell(\.p99),
+                    Printed.count(system.preemptions).text,
+                ])
         }
         return Table(
             title: "means, service time without queueing, gaps between tokens", corner: "System",
@@ -134,6 +137,11 @@ extension Comparison {
 }
 
 extension Distribution {
+    /// A time in a table; a dash where no request has one, as no answer of one token has a time between tokens.
+    fileprivate func cell(_ time: KeyPath<Distribution, Double>) -> String {
+        count > 0 ? Printed.seconds(self[keyPath: time], .table).text : "-"
+    }
+
     /// Share of requests at or below a time, linear between the points of the distribution.
     func share(within seconds: Double) -> Double {
         guard let first = cdf.first, let last = cdf.last else { return 0 }
@@ -198,9 +206,12 @@ extension ComparedRun {
                 record: key, rule: "l.alike",
                 sentence: "Users would not notice: \(own) at the median, as with \(referenceName).", figures: figures)
         }
+        let others = Printed.percent(reference.metSLO).text
         return Conclusion(
             record: key, rule: "l.main",
-            sentence: "Half of all requests start within \(own), against \(other) with \(referenceName). \(met); with "
-                + "\(referenceName) \(Printed.percent(reference.metSLO).text) do.", figures: figures)
+            sentence: "Half of all requests start within \(own), against \(other) with \(referenceName). \(met)"
+                + (others == Printed.percent(system.metSLO).text
+                    ? ", as with \(referenceName)." : "; with \(referenceName) \(others) do."),
+            figures: figures)
     }
 }

@@ -7,6 +7,8 @@ extension PrefetchBalance {
     var netSeconds: Double { ttftSecondsBySecondRun ?? estimatedNetSeconds }
     /// Bytes moved for whatever end.
     var bytesMoved: Double { bytesUsed + bytesNeverUsed + bytesLate + bytesCancelled }
+    /// Whether it neither moved a byte nor changed a time: there is nothing to draw.
+    var isIdle: Bool { bytesMoved == 0 && netSeconds == 0 }
 }
 
 extension ComparedRun {
@@ -23,6 +25,9 @@ extension ComparedRun {
                     ? "Prefetch moved \(Printed.bytes(balance.bytesMoved)), of which \(used) were used; what waiting that "
                         + "saved was not told apart."
                     : "Prefetch was on and moved nothing.")
+        }
+        if balance.isIdle {
+            return Conclusion(record: key, rule: "p.idle", sentence: "Prefetch was on and moved nothing.")
         }
         let saved = Printed.seconds(balance.ttftSecondsSaved)
         if let net = balance.ttftSecondsBySecondRun, net <= 0 {
@@ -58,7 +63,7 @@ extension ComparedRun {
 extension Comparison {
     /// Section 7.
     func prefetchSection() -> Section {
-        let with = runs.filter { $0.system.prefetch != nil && $0.record.configuration.prefetch }
+        let with = runs.filter { $0.record.configuration.prefetch && $0.system.prefetch?.isIdle == false }
         var explanation: Prose = "\(prose: times)."
         if let balance = with.first?.system.prefetch, balance.hasTimes == false {
             explanation = "Bytes are \(.counted), those of agents that died included, in blocks of the model's size."

@@ -35,6 +35,14 @@ extension ComparedRun {
                 record: key, rule: "s.missing", sentence: "The miss ratio by capacity is not in this record.")
         }
         let (capacity, miss) = (Printed.bytes(size).text, Printed.percent(now))
+        // Below its smallest size the curve says nothing of what less would lose.
+        if let least = curve.bytes.first, size / 2 < least, curve.infinite < now {
+            return Conclusion(
+                record: key, rule: "s.below",
+                sentence:
+                    "\(capacity) is less than this record can judge: its curve starts at \(Printed.bytes(least).text), where "
+                    + "\(Printed.percent(curve.policies[policy]?.first ?? now).text) of prompt tokens are missed.")
+        }
         if half - now < 0.01 {
             return Conclusion(
                 record: key, rule: "s.big",

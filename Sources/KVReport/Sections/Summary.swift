@@ -202,6 +202,9 @@ extension ComparedRun {
             ["breakEvenSessionsPerGPU"],
             money.breakEven == .never
                 ? "the tier does not pay at the highest load swept" : "no sweep of loads with costs: replay with it")
+        if system.hasTimes, system.tpot.count == 0 {
+            missing.append(MissingFigure(figure: "tpot", reason: "no answer of two tokens or more is known"))
+        }
         if reference == nil { missing.append(MissingFigure(figure: "reference", reason: "no baseline in this record")) }
         if infinite == nil {
             missing.append(MissingFigure(figure: "ceiling", reason: "no infinite cache in this record"))
