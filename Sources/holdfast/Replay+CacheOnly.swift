@@ -35,7 +35,7 @@ struct CacheOnlyOptions: ParsableArguments {
         help: ArgumentHelp("Two tiers: flash in blocks or per cent. Needs --dram.", valueName: "sizes"))
     var flash: String?
 
-    @Option(help: ArgumentHelp("Two tiers: exclusive, inclusive, keep, or a comma list.", valueName: "names"))
+    @Option(help: ArgumentHelp("Two tiers: exclusive, inclusive, keep, a comma list, or all.", valueName: "names"))
     var inclusion: String?
 
     /// What was asked for, checked before the trace is read.
@@ -59,24 +59,33 @@ struct CacheOnlyOptions: ParsableArguments {
                 "two tiers run lru in both, not '\(policy ?? "")'", at: "--policy", remedy: "leave --policy out")
         }
         var inclusions: [Inclusion] = []
-        for name in (inclusion ?? Inclusion.keep.rawValue).split(separator: ",", omittingEmptySubsequences: false) {
-            guard let mode = Inclusion(rawValue: String(name)) else {
+        let names =
+            inclusion == "all"
+            ? Inclusion.allCases.map(\.rawValue) : Self.listed(inclusion ?? Inclusion.keep.rawValue)
+        for name in names {
+            guard let mode = Inclusion(rawValue: name) else {
                 let known = Inclusion.allCases.map(\.rawValue).joined(separator: ", ")
                 throw OperatorError(
-                    "'\(name)' is not a way to share blocks", at: "--inclusion", remedy: "give \(known)")
+                    "'\(name)' is not a way to share blocks", at: "--inclusion", remedy: "give all, or some of \(known)"
+                )
             }
-            inclusions.append(mode)
+            if !inclusions.contains(mode) { inclusions.append(mode) }
         }
         return .twoTiers(
             try CacheOnlyCapacity.list(parsing: dram, option: "--dram"),
             try CacheOnlyCapacity.list(parsing: flash, option: "--flash"), inclusions)
     }
 
+    /// The words of a comma list; blanks beside a comma are nobody's.
+    private static func listed(_ text: String) -> [String] {
+        text.split(separator: ",", omittingEmptySubsequences: false).map { $0.filter { $0 != " " } }
+    }
+
     private static func policies(_ text: String) throws(OperatorError) -> [PolicyName] {
         if text == "all" { return PolicyName.allCases }
         var names: [PolicyName] = []
-        for part in text.split(separator: ",", omittingEmptySubsequences: false) {
-            guard let name = PolicyName(rawValue: String(part)) else {
+        for part in listed(text) {
+            guard let name = PolicyName(rawValue: part) else {
                 let known = PolicyName.allCases.map(\.rawValue).joined(separator: ", ")
                 throw OperatorError(
                     "'\(part)' is not a policy", at: "--policy", remedy: "give all, or some of \(known)")

@@ -12,7 +12,8 @@ struct ModelledOptions: ParsableArguments {
 
     @Option(
         name: [.customShort("o"), .customLong("output")],
-        help: ArgumentHelp("Write the record here, for `holdfast report`.", valueName: "record"))
+        help: ArgumentHelp(
+            "Write the record here, for `holdfast report`; - is standard output.", valueName: "record"))
     var output: String?
 
     @Option(help: ArgumentHelp("Run only these systems: a comma list of 1 A B C D E Y Z.", valueName: "keys"))
@@ -41,13 +42,16 @@ struct ModelledOptions: ParsableArguments {
 
     /// Minutes of replay must not end in a folder that is not there.
     func checkOutput() throws(OperatorError) {
-        if let output { try NamedFile(output).checkCanWrite() }
+        if let file { try NamedFile(file).checkCanWrite() }
     }
 
+    /// Where the record is to lie, unless it goes to standard output.
+    private var file: String? { output == "-" ? nil : output }
+
     func finish(_ record: Record, json: Bool, terminal: TerminalOptions) throws {
-        if let output {
-            try NamedFile(output).write(try record.encoded())
-            note("\(output): `holdfast report \(output)` shows it")
+        if let file {
+            try NamedFile(file).write(try record.encoded())
+            note("\(file): `holdfast report \(file)` shows it")
         }
         if let failed = record.checks.first(where: { !$0.passed }) {
             throw OperatorError(
@@ -55,7 +59,7 @@ struct ModelledOptions: ParsableArguments {
                 at: record.name,
                 remedy: "this is a defect of Holdfast; keep the trace and the scenario, and report it")
         }
-        if json {
+        if json || output == "-" {
             try print(String(decoding: try record.encoded(), as: UTF8.self), terminator: "")
         } else if output == nil {
             let comparison = try Comparison([record])

@@ -18,7 +18,9 @@ struct ReportCommand: AsyncParsableCommand {
               holdfast report --agent 127.0.0.1:9471 --last 2h --html agent.html
             """)
 
-    @Argument(help: ArgumentHelp("Records to show, at most four on a page.", valueName: "record"), completion: .file())
+    @Argument(
+        help: ArgumentHelp("Records to show, at most four on a page; - is standard input.", valueName: "record"),
+        completion: .file())
     var records: [String] = []
 
     @Option(help: ArgumentHelp("A running agent's address (its `http`) in place of records.", valueName: "address"))
@@ -77,8 +79,10 @@ struct ReportCommand: AsyncParsableCommand {
         }
         var read: [Record] = []
         for path in records {
-            let bytes = try NamedFile(path).bytes(remedy: "`holdfast replay FILE -o \(path)` makes a record")
-            read.append(try Record(decoding: bytes, at: path))
+            let isStandardInput = path == "-"
+            let file = isStandardInput ? NamedFile.standardInput : NamedFile(path)
+            let bytes = try file.bytes(remedy: "`holdfast replay FILE -o \(path)` makes a record")
+            read.append(try Record(decoding: bytes, at: isStandardInput ? "standard input" : path))
         }
         let comparison = try Comparison(read, against: against, files: records)
         if let html {

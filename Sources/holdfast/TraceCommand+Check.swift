@@ -39,7 +39,7 @@ struct TraceCheckCommand: AsyncParsableCommand {
             let more = finding.count > finding.lines.count ? ", …" : ""
             try print(
                 Style.red.applied(to: "\(finding.kind.rawValue): \(grouped(finding.count))", terminal.isColoured)
-                    + "  (lines \(lines)\(more))\n    first: \(shown(finding.example))")
+                    + "  (line\(finding.count == 1 ? "" : "s") \(lines)\(more))\n    first: \(shown(finding.example))")
         }
     }
 

@@ -96,7 +96,8 @@ private struct TraceTable {
     }
 
     private func over(_ info: TraceStatistics) -> String {
-        let rate = info.spanSeconds > 0 ? Double(info.requests) / info.spanSeconds : 0
+        guard info.spanSeconds > 0 else { return info.requests > 1 ? "all at the same time" : "" }
+        let rate = Double(info.requests) / info.spanSeconds
         let bursts = info.burstiness.map { ", gaps vary by \(decimal($0, 1)) of their mean" } ?? ""
         return "over \(duration(info.spanSeconds)), \(decimal(rate, 2))/s" + bursts
     }
@@ -122,7 +123,8 @@ private struct TraceTable {
     private func duration(_ seconds: Double) -> String {
         if seconds >= 7200 { return decimal(seconds / 3600, 1) + " h" }
         if seconds >= 120 { return decimal(seconds / 60, 1) + " min" }
-        return decimal(seconds, seconds < 10 ? 1 : 0) + " s"
+        if seconds >= 0.1 { return decimal(seconds, seconds < 10 ? 1 : 0) + " s" }
+        return seconds > 0 ? decimal(seconds * 1000, seconds < 0.01 ? 1 : 0) + " ms" : "0 s"
     }
 
     private func decimal(_ value: Double, _ places: Int) -> String {

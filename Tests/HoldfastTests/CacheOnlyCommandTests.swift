@@ -48,6 +48,21 @@ import Testing
             ])
     }
 
+    @Test func blanksBesideACommaAreNobodys() throws {
+        let results = try #require(
+            try run("--policy", "lru, fifo", "--capacity", "1, 50%", "--json").object["results"] as? [[String: Any]])
+        #expect(results.map { $0["policy"] as? String } == ["lru", "lru", "fifo", "fifo"])
+        let tiers = try #require(
+            try run("--dram", "2", "--flash", "4", "--inclusion", "keep, exclusive,keep", "--json").object["results"]
+                as? [[String: Any]])
+        #expect(tiers.map { $0["inclusion"] as? String } == ["keep", "exclusive"])
+        let all = try #require(
+            try run("--dram", "2", "--flash", "4", "--inclusion", "all", "--json").object["results"] as? [[String: Any]]
+        )
+        #expect(Set(all.compactMap { $0["inclusion"] as? String }) == ["exclusive", "inclusive", "keep"])
+        #expect(all.count == 3)
+    }
+
     @Test func twoTiersTellWhatFlashCost() throws {
         let run = try run("--dram", "2", "--flash", "4", "--inclusion", "exclusive", "--json")
         let results = try #require(try run.object["results"] as? [[String: Any]])

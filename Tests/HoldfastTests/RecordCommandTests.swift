@@ -43,6 +43,32 @@ import Testing
             try command(of: one) == "holdfast replay t.jsonl --scenario s.yaml --only 1 --no-sweep -o t.hfr")
     }
 
+    @Test func aRecordGoesThroughAPipe() throws {
+        let printed = try record([plain + "/t.jsonl"])
+        let piped = try CommandRun.holdfast([
+            "replay", plain + "/t.jsonl", "--only", "1", "--no-sweep", "-o", "-",
+        ])
+        #expect(piped.exitCode == 0, "\(piped.errors)")
+        #expect(piped.output == printed)
+        #expect(!FileManager.default.fileExists(atPath: "-"))
+        let report = try CommandRun.holdfast(["report", "-", "--json"], input: Data(printed.utf8))
+        #expect(report.exitCode == 0, "\(report.errors)")
+        #expect(try report.object["schema"] as? String == "holdfast-report-1")
+        let cut = try CommandRun.holdfast(["report", "-"], input: Data(printed.utf8.prefix(100)))
+        #expect(cut.exitCode == 1)
+        #expect(cut.errors.contains("standard input: not a record"))
+    }
+
+    @Test func aLoadAskedForTwiceMakesARecordThatIsRead() throws {
+        let file = scratch.folder.path + "/twice.hfr"
+        let made = try CommandRun.holdfast([
+            "replay", plain + "/t.jsonl", "--set", "sweep.loads=[1,1]", "--set", "sweep.replicas=[1]", "-o", file,
+        ])
+        #expect(made.exitCode == 0, "\(made.errors)")
+        let shown = try CommandRun.holdfast(["report", file])
+        #expect(shown.exitCode == 0, "\(shown.errors)")
+    }
+
     @Test func aCommandIsOneForAShell() throws {
         let name = "it's \"mine\" & $HOME"
         let record = try record([plain + "/t.jsonl", "--set", "name=" + name, "--set", "replicas=1"])

@@ -32,14 +32,30 @@ import Testing
         #expect(longest! <= 100)
     }
 
+    @Test func infoKnowsNoRateOfRequestsThatComeAtOnce() throws {
+        let scratch = try Scratch()
+        func info(_ times: Int...) throws -> String {
+            let lines = times.map {
+                "{\"timestamp\": \($0), \"input_length\": 5, \"output_length\": 1, \"hash_ids\": [1]}\n"
+            }
+            let run = try CommandRun.holdfast(["trace", "info", try scratch.path("few.jsonl", lines.joined())])
+            #expect(run.exitCode == 0)
+            return run.output
+        }
+        #expect(try info(7, 7).contains("2  all at the same time"))
+        #expect(!(try info(7)).contains("/s"))
+        #expect(try info(7, 10).contains("2  over 3.0 ms, 666.67/s"))
+        #expect(try info(7, 1007).contains("2  over 1.0 s, 2.00/s"))
+    }
+
     @Test func checkEndsWithOneWhenSomethingIsWrong() throws {
         let scratch = try Scratch()
         let good = "{\"timestamp\": 5, \"input_length\": 5, \"output_length\": 1, \"hash_ids\": [1]}\n"
         let path = try scratch.path("bad.jsonl", good + good.replacing("5,", with: "4,") + "{\n" + good)
         let run = try CommandRun.holdfast(["trace", "check", path])
         #expect(run.exitCode == 1)
-        #expect(run.output.contains("time order: 1  (lines 2)"))
-        #expect(run.output.contains("syntax: 1  (lines 3)"))
+        #expect(run.output.contains("time order: 1  (line 2)"))
+        #expect(run.output.contains("syntax: 1  (line 3)"))
         #expect(try CommandRun.holdfast(["trace", "check", traces + "/rag.jsonl.gz"]).exitCode == 0)
         let told = try CommandRun.holdfast(["trace", "check", path, "--json"])
         #expect(told.exitCode == 1)
