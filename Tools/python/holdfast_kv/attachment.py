@@ -129,18 +129,21 @@ class Attachment(Connection):
 
     def drop_region(self, number: int) -> Future[None]:
         """Takes memory back; it is the engine's alone when the future has ended."""
+        forgotten: list[Future[None]] = []
         with self._lock:
             region = self._regions[number]
             if not region.is_dropping:
                 region.is_dropping = True
                 if not self._put(RegionDrop(number), must=True) and not self._ledger.orphans and not self._ledger.jobs:
-                    self._forget_region(number)
+                    forgotten.append(self._forget_region(number))
+        _end(forgotten)
         return region.dropped
 
-    def _forget_region(self, number: int) -> None:
+    def _forget_region(self, number: int) -> Future[None]:
+        """Under the lock; the future is to be ended outside of it."""
         region = self._regions.pop(number)
         os.close(region.fd)
-        region.dropped.set_result(None)
+        return region.dropped
 
     # ---- for what is asked, under the lock
 
@@ -161,9 +164,10 @@ class Attachment(Connection):
             self.welcome = welcome
             self._is_welcome = True
             self._ledger.is_stalled = False
+            forgotten: list[Future[None]] = []
             for number, region in list(self._regions.items()):
                 if region.is_dropping:
-                    self._forget_region(number)
+                    forgotten.append(self._forget_region(number))
                 else:
                     self._put(RegionAdd(number, region.length), region.fd, must=True)
             if self._on_changed is not None:
@@ -171,6 +175,7 @@ class Attachment(Connection):
             if self._arena_access is not None:
                 self._put(Arena(self._arena_access == "writing"), must=True)
         # Nothing touches any more what earlier connections shared: that is what a welcome says.
+        _end(forgotten)
         self._end_orphans()
         if self._arena_access is None:
             self._begin(welcome)
@@ -239,7 +244,7 @@ class Attachment(Connection):
                     ended = [(self._regions[frame.region].added, True)]
             elif isinstance(frame, RegionDropped):
                 if frame.region in self._regions:
-                    self._forget_region(frame.region)
+                    ended = [(self._forget_region(frame.region), None)]
             else:
                 ended = self._ledger.settle(frame, self._lent)
         for future, result in ended:
@@ -294,9 +299,9 @@ class Attachment(Connection):
     def _end_orphans(self) -> None:
         with self._lock:
             orphans, self._ledger.orphans = self._ledger.orphans, []
-            if not self._is_welcome:
-                for number in [n for n, region in self._regions.items() if region.is_dropping]:
-                    self._forget_region(number)
+            dropping = [] if self._is_welcome else [n for n, region in self._regions.items() if region.is_dropping]
+            forgotten = [self._forget_region(number) for number in dropping]
+        _end(forgotten)
         for pending in orphans:
             pending.future.set_result(nothing(0, pending))
 
@@ -311,6 +316,12 @@ class Attachment(Connection):
     def _forked(self) -> None:
         super()._forked()
         self.is_open = False
+
+
+def _end(futures: list[Future[None]]) -> None:
+    """Ends what somebody waits for: without the lock, for what he does then may need it."""
+    for future in futures:
+        future.set_result(None)
 
 
 class _Check:

@@ -204,6 +204,33 @@ class ClientTest(unittest.TestCase):
         _, again = self.shared(client)
         self.assertEqual(again, region)
 
+    def test_whoever_hears_of_a_region_s_end_may_ask_for_more(self) -> None:
+        client = self.client()
+        self.assertTrue(client.wait_open(30))
+        _, region = self.shared(client)
+        client.region_added(region).result(30)
+        free: list[bool] = []
+
+        def hear(_: object) -> None:
+            free.append(client._lock.acquire(blocking=False))
+            if free[-1]:
+                client._lock.release()
+
+        dropped = client.drop_region(region)
+        dropped.add_done_callback(hear)
+        dropped.result(30)
+        # Of a lost connection it ends when nobody listens any more.
+        _, kept = self.shared(client)
+        client.region_added(kept).result(30)
+        self.agent.holds = self.agent.holds_cancels = True
+        job = client.save(keys_of("d", 1), 0, p.Places.rows(kept, [0], BLOCK))
+        self.wait(lambda: self.agent.held)
+        self.agent.stop()
+        client.drop_region(kept).add_done_callback(hear)
+        job.result(30)
+        self.wait(lambda: len(free) == 2)
+        self.assertEqual(free, [True, True])
+
     def test_goodbye_waits_for_jobs(self) -> None:
         client = self.client()
         self.assertTrue(client.wait_open(30))
