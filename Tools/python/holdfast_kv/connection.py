@@ -62,6 +62,8 @@ class Connection(ABC):
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._is_awake = True
         self._is_forked = False
+        #: The socket, while there is a connection.
+        self._socket: socket.socket | None = None
         forked = weakref.WeakMethod(self._forked)
         os.register_at_fork(after_in_child=lambda: (method := forked()) is not None and method())
         self._thread = threading.Thread(target=self._run, name="holdfast-kv", daemon=True)
@@ -171,6 +173,9 @@ class Connection(ABC):
         self._is_forked = True
         self._is_welcome = False
         self._lock = threading.Lock()
+        # With the child's copy open the agent would not see the parent's end.
+        if self._socket is not None:
+            self._socket.close()
 
     # ---- the thread
 
@@ -185,9 +190,11 @@ class Connection(ABC):
                     self._said_absent = True
                     log.warning("no agent at %s; the engine goes on without it, and it is looked for again", self._path)
                 if isinstance(connection, socket.socket):
+                    self._socket = connection
                     try:
                         wait = 0.0 if _Conversation(self, connection).run() else max(wait, self.settings.backoff)
                     finally:
+                        self._socket = None
                         connection.close()
                         self._lost()
                 self._sleep(wait * (1 + random.random() / 4))

@@ -263,6 +263,26 @@ class ClientTest(unittest.TestCase):
         self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), 0)
         self.assertTrue(client.ping().result(30))
 
+    def test_child_process_does_not_keep_a_dead_engine_s_place(self) -> None:
+        read, write = os.pipe()
+        engine = os.fork()
+        if engine == 0:
+            try:
+                client = self.client()
+                if not client.wait_open(30):
+                    os._exit(1)
+                if os.fork() == 0:
+                    os.close(write)
+                    os.read(read, 1)
+                os._exit(0)
+            finally:
+                os._exit(2)
+        self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(engine, 0)[1]), 0)
+        # Its child lives until the pipe is closed.
+        self.addCleanup(os.close, read)
+        self.addCleanup(os.close, write)
+        self.wait(lambda: self.agent.hellos and self.agent.numbers()["engines"] == 0)
+
     # ---- the agent's arena
 
     def host(self, arena: str = "writing", **settings: float) -> Client:
