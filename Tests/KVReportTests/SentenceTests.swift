@@ -413,6 +413,27 @@ private let cases: [Case] = [
         #expect(!(try Comparison([Sample.record()])).runs[0].missing.map(\.figure).contains("tpot"))
     }
 
+    @Test func aRecordWithoutTimesSaysNothingOfTheirError() throws {
+        let record = Sample.record().changing { record in
+            for index in record.systems.indices { record.systems[index].ttft = .none }
+        }
+        let comparison = try Comparison([record])
+        let cautions = comparison.cautions.map(\.plain)
+        #expect(cautions.allSatisfy { !$0.contains("model was within") && !$0.contains("pace") })
+        #expect(cautions[0].hasPrefix("There are no request times in this record"))
+        let sentence = comparison.sections[8].conclusions[0].sentence
+        #expect(sentence == "All 6 checks passed. The command below makes this record again, byte for byte.")
+        #expect(comparison.terminalReport().contains("times   not in this record; reference is C"))
+        let live = try Comparison([
+            record.changing {
+                $0.mode = .live
+                $0.live = LiveRun(machine: "two hosts", runs: 3)
+            }
+        ])
+        #expect(live.sections[8].conclusions[0].sentence == "All 6 checks passed. It was run on two hosts; 3 runs.")
+        #expect(!live.terminalReport().contains("measured on two hosts"))
+    }
+
     @Test func aPriceIsTheOneThatWasGiven() throws {
         let record = Sample.record().changing { record in
             record.prices[0].value = 2.4567

@@ -15,7 +15,10 @@ extension Comparison {
         let run = runs[0]
         let setup = run.record.configuration
         var lines: [Prose] = []
-        if let live = run.record.live {
+        let hasTimes = run.system.hasTimes
+        if !hasTimes {
+            lines.append("There are no request times in this record, so nothing is said of waiting.")
+        } else if let live = run.record.live {
             lines.append("Times are measured on \(live.machine); another machine gives others.")
         } else {
             let error = run.record.modelError
@@ -25,16 +28,10 @@ extension Comparison {
                 measured mean TTFT and \(Printed.percent(error.tpot).text) of TPOT; on p99 it is not validated.
                 """)
         }
-        for other in runs.dropFirst() where other.record.mode != run.record.mode {
+        for other in runs.dropFirst() where other.record.mode != run.record.mode && other.system.hasTimes {
             lines.append("Times of record \(other.key) are \(other.times).")
         }
-        lines.append(
-            setup.arrivals == "sessions"
-                ? "Each turn comes a think time after the last one ended, so a faster system is also asked for more."
-                : """
-                The trace is replayed at its own pace. On a fixed cluster, time saved turns into idle GPUs; question 4 says what \
-                that is worth when the cluster may shrink.
-                """)
+        if hasTimes { lines.append(pace(setup)) }
         if let reference = run.reference {
             let needsNothing = reference.key == "B" || reference.key == "C"
             lines.append(
@@ -48,6 +45,16 @@ extension Comparison {
         }
         lines += rareCautions(run)
         return Array(lines.prefix(5))
+    }
+
+    /// When requests come, and what that makes of time saved.
+    private func pace(_ setup: Configuration) -> Prose {
+        setup.arrivals == "sessions"
+            ? "Each turn comes a think time after the last one ended, so a faster system is also asked for more."
+            : """
+            The trace is replayed at its own pace. On a fixed cluster, time saved turns into idle GPUs; question 4 says what \
+            that is worth when the cluster may shrink.
+            """
     }
 
     /// What holds for few records. The terminal shows these: of the others its head speaks already.

@@ -12,17 +12,20 @@ extension ComparedRun {
         }
         if let live = record.live {
             let interval = live.pairs.isEmpty ? "" : ", interval in brackets"
+            let what = system.hasTimes ? "Times are measured" : "It was run"
             return Conclusion(
                 record: key, rule: "q.live",
-                sentence: "All \(checks.count) checks passed. Times are measured on \(live.machine); \(live.runs) "
+                sentence: "All \(checks.count) checks passed. \(what) on \(live.machine); \(live.runs) "
                     + "run\(live.runs == 1 ? "" : "s")\(interval).")
         }
         let error = record.modelError
+        let times =
+            system.hasTimes
+            ? " Times carry the serving model's error: \(Printed.percent(error.ttftMean).text) on mean TTFT, "
+                + "\(Printed.percent(error.tpot).text) on TPOT." : ""
         return Conclusion(
             record: key, rule: "q.main",
-            sentence:
-                "All \(checks.count) checks passed. Times carry the serving model's error: \(Printed.percent(error.ttftMean).text) "
-                + "on mean TTFT, \(Printed.percent(error.tpot).text) on TPOT. The command below makes this record again, byte for "
+            sentence: "All \(checks.count) checks passed.\(times) The command below makes this record again, byte for "
                 + "byte.")
     }
 }

@@ -109,19 +109,15 @@ struct TerminalPage {
             Set(sources).count == 1
             ? sources[0] : zip(comparison.runs, sources).map { "\($0.key) \($1)" }.joined(separator: "; ")
         let arrivals = setup.arrivals == "sessions" ? "sessions with think time" : "open loop"
+        let reference = run.reference == nil ? "no reference" : "reference is \(comparison.referenceKey)"
+        let times = [errors] + (comparison.runs.contains { $0.system.hasTimes } ? [arrivals] : []) + [reference]
         let traceWords = [
             trace.name, "\(Printed.count(trace.requests).text) request\(trace.requests == 1 ? "" : "s")",
             "\(Printed.tokens(trace.inputTokens, .given).text) prompt tokens",
             "\(Printed.tokens(trace.outputTokens, .given).text) output tokens",
             Printed.seconds(trace.spanSeconds, .given).text,
         ].joined(separator: ", ")
-        var rows = [
-            ("trace", traceWords), ("cluster", cluster),
-            (
-                "times",
-                "\(errors); \(arrivals); reference is \(run.reference == nil ? "missing" : comparison.referenceKey)"
-            ),
-        ]
+        var rows = [("trace", traceWords), ("cluster", cluster), ("times", times.joined(separator: "; "))]
         rows += comparison.rareCautions(run).map { ("caution", $0.plain) }
         return rows.flatMap { name, words in
             wrapped(ascii(words), width: width - 8).enumerated().map { index, words in
@@ -134,6 +130,7 @@ struct TerminalPage {
     }
 
     private func timesSource(_ run: ComparedRun) -> String {
+        guard run.system.hasTimes else { return "not in this record" }
         let error = run.record.modelError
         return run.record.mode == .live
             ? "measured on \(run.record.live?.machine ?? "a machine the record does not name")"
