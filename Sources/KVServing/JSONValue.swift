@@ -77,6 +77,10 @@ public enum JSONValue: Codable, Sendable, Equatable {
         } catch let DecodingError.dataCorrupted(context) {
             let reason = (context.underlyingError as NSError?)?.userInfo[NSDebugDescriptionErrorKey] as? String
             throw OperatorError("not readable as JSON: \(reason ?? context.debugDescription)", at: place)
+        } catch let DecodingError.typeMismatch(_, context) {
+            // All kinds of values are taken, so it is a number, and one that has no room.
+            let path = context.codingPath.map(\.stringValue).joined(separator: ".")
+            throw OperatorError("a number\(path.isEmpty ? "" : " at `\(path)`") is beyond 1.8e308", at: place)
         } catch {
             throw OperatorError("not readable as JSON: \(error)", at: place)
         }

@@ -145,6 +145,7 @@ private let calibration: String? = {
 
     @Test(arguments: [
         ("{", "p.json: not readable as JSON"), ("{}", "p.json: has no list \"points\""),
+        ("{\"points\": [{\"tReq\": 1e400}]}", "p.json: a number at `points` is beyond 1.8e308"),
         ("{\"points\": []}", "p.json: has no points"), ("{\"points\": [{\"kind\": }]}", "p.json: not readable as JSON"),
     ])
     func aMalformedFileIsRefused(text: String, sentence: String) { #expect(refusal(text).contains(sentence)) }

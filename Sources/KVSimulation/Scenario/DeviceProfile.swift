@@ -128,7 +128,9 @@ public struct DeviceProfile: Codable, Sendable, Equatable {
         switch error {
         case .keyNotFound(let key, _): "the key `\(key.stringValue)` is missing"
         case .typeMismatch(_, let context), .valueNotFound(_, let context):
-            "`\(context.codingPath.map(\.stringValue).joined(separator: "."))` has the wrong type"
+            context.codingPath.isEmpty
+                ? "it is no JSON object"
+                : "`\(context.codingPath.map(\.stringValue).joined(separator: "."))` has the wrong type"
         default: "it is not valid JSON"
         }
     }
