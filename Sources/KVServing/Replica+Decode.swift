@@ -12,7 +12,7 @@ extension Replica {
     func runSeconds(_ steps: Int) -> Double {
         let count = decodes.count
         let context = nextContext + Double(count * (steps - 1)) / 2
-        return Double(steps) * shared.model.decodeSeconds(sequences: count, context: context)
+        return Double(steps) * model.decodeSeconds(sequences: count, context: context)
     }
 
     /// A run of so many decode steps.
@@ -21,7 +21,7 @@ extension Replica {
         let count = decodes.count
         let duration = Duration(seconds: runSeconds(steps))
         let context = nextContext + Double(count * (steps - 1)) / 2
-        let flops = Double(steps) * shared.model.decodeFLOPs(sequences: count, context: context)
+        let flops = Double(steps) * model.decodeFLOPs(sequences: count, context: context)
         return Iteration(
             duration: duration, decodeDuration: duration, steps: steps, sequences: count, decodeFLOPs: flops)
     }
@@ -30,11 +30,11 @@ extension Replica {
     @usableFromInline
     func mixed(_ prefill: PrefillLoad) -> Iteration {
         let count = decodes.count
-        let seconds = shared.model.iterationSeconds(prefill: prefill, sequences: count, context: nextContext)
+        let seconds = model.iterationSeconds(prefill: prefill, sequences: count, context: nextContext)
         return Iteration(
             duration: Duration(seconds: seconds.total), decodeDuration: Duration(seconds: seconds.decodeOnly), steps: 1,
             sequences: count,
-            decodeFLOPs: count == 0 ? 0 : shared.model.decodeFLOPs(sequences: count, context: nextContext))
+            decodeFLOPs: count == 0 ? 0 : model.decodeFLOPs(sequences: count, context: nextContext))
     }
 
     /// Decode steps until a sequence finishes, `next` is reached, or the longest run is.

@@ -17,11 +17,8 @@ import KVModel
 /// A request that waits for its KV to be loaded is the owner's until then: enqueued when the load ends, it takes its
 /// place by `order`. A request whose tokens exceed the whole KV space must not be enqueued.
 public struct Replica: Sendable {
-    /// The times. Behind a reference: a model is large, and a replica is lent again and again.
-    public var model: ServingModel {
-        _read { yield shared.model }
-    }
-    let shared: SharedModel
+    /// The times.
+    public let model: ServingModel
     /// The settings.
     public let batching: Batching
 
@@ -87,7 +84,7 @@ public struct Replica: Sendable {
 
     /// A replica without requests.
     public init(model: ServingModel, batching: Batching) {
-        shared = SharedModel(model)
+        self.model = model
         self.batching = batching
         decodes.reserveCapacity(batching.sequencesMax)
         partials.reserveCapacity(batching.sequencesMax)
@@ -170,13 +167,6 @@ public struct Replica: Sendable {
         if nextFinish <= step { finishDecodes(&space) }
         if !plannedChunks.isEmpty { finishChunks(&space) }
     }
-}
-
-/// A model that a replica and its copies share.
-final class SharedModel: Sendable {
-    let model: ServingModel
-
-    init(_ model: ServingModel) { self.model = model }
 }
 
 extension ReplicaRequest {

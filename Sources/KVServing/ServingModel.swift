@@ -16,7 +16,10 @@ import KVModel
 ///
 /// with Pc, Pm, Pa, Pkv the reached rates of all GPUs together. Where prefill runs on a mixture of experts, what it
 /// adds to the iteration is multiplied by the engine's measured factor. FLOPs as in Mooncake (FAST 2025) eq. 1, with the causal half and the true feed-forward width.
-public struct ServingModel: Sendable {
+///
+/// A class, and all of it constant: it is some 700 bytes with lists in it, and a struct of that size would be copied for each
+/// iteration that asks it for a time.
+public final class ServingModel: Sendable {
     /// Bytes of activations that go through memory for a token, a layer and a hidden unit: what projections and feed-forward
     /// write and read again in two-byte numbers. Fitted with the rest of the model.
     static let activationBytes = 20.0
