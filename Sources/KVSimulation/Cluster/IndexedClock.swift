@@ -1,84 +1,54 @@
-// When each of a fixed number of things happens next. A binary heap that can move an entry, so nothing is ever
+// When each of a fixed number of things happens next. A knockout that can play an entry's games again, so nothing is ever
 // cancelled by leaving it behind, and nothing is allocated after the start.
 
 import KVModel
 
 /// The next moment of each of `count` actors, and the earliest of them. Equal moments come in the order of the actors.
 package struct IndexedClock {
-    /// The moment of each actor; `never` when it waits for nothing.
-    package private(set) var moments: [Int64]
-    /// Actors in heap order, each with its moment.
-    private var heap: [Entry]
-    /// Where each actor stands in `heap`, −1 when it does not.
-    private var places: [Int32]
-
     private struct Entry {
         var moment: Int64
         var actor: Int32
-
-        @inline(__always)
-        func precedes(_ other: Entry) -> Bool {
-            moment != other.moment ? moment < other.moment : actor < other.actor
-        }
     }
+
+    /// A knockout among the actors: the winner of all at place 1, and at place `p` the earlier one of those at `2p` and `2p + 1`. The
+    /// last row, from place `row` on, are the actors themselves in their order; who waits for nothing has the moment `never`.
+    private var entries: [Entry]
+    /// The number of actors, rounded up to a power of two.
+    private let row: Int
 
     /// Later than anything.
     package static let never = Int64.max
 
     package init(count: Int) {
-        moments = Array(repeating: Self.never, count: count)
-        places = Array(repeating: -1, count: count)
-        heap = []
-        heap.reserveCapacity(count)
+        var row = 1
+        while row < count { row *= 2 }
+        self.row = row
+        entries = Array(repeating: Entry(moment: Self.never, actor: 0), count: 2 * row)
+        for place in (1..<2 * row).reversed() {
+            entries[place].actor = place < row ? entries[2 * place].actor : Int32(truncatingIfNeeded: place - row)
+        }
     }
 
     /// The earliest moment, or `never`.
-    package var earliest: Int64 { heap.isEmpty ? Self.never : heap[0].moment }
+    package var earliest: Int64 { entries[1].moment }
     /// The actor of the earliest moment. There must be one.
-    package var first: Int { Int(heap[0].actor) }
+    package var first: Int { Int(entries[1].actor) }
 
     /// Sets when `actor` happens next; `never` takes it out.
     package mutating func set(_ actor: Int, to moment: Int64) {
-        if moments[actor] == moment { return }
-        moments[actor] = moment
-        let entry = Entry(moment: moment, actor: Int32(truncatingIfNeeded: actor))
-        let place = Int(places[actor])
-        if moment == Self.never {
-            places[actor] = -1
-            let last = heap.removeLast()
-            if place < heap.count { Self.settle(last, at: place, &heap, &places) }
-        } else if place < 0 {
-            heap.append(entry)
-            Self.settle(entry, at: heap.count - 1, &heap, &places)
-        } else {
-            Self.settle(entry, at: place, &heap, &places)
-        }
-    }
-
-    /// Puts an entry where it belongs, starting from a free place.
-    private static func settle(_ entry: Entry, at start: Int, _ heap: inout [Entry], _ places: inout [Int32]) {
-        var heap = heap.mutableSpan
-        var places = places.mutableSpan
-        var place = start
+        var place = row + actor
+        var entries = entries.mutableSpan
+        if entries[place].moment == moment { return }
+        entries[place].moment = moment
+        place /= 2
         while place > 0 {
-            let parent = (place - 1) / 2
-            guard entry.precedes(heap[parent]) else { break }
-            heap[place] = heap[parent]
-            places[Int(heap[place].actor)] = Int32(truncatingIfNeeded: place)
-            place = parent
+            let (left, right) = (entries[2 * place], entries[2 * place + 1])
+            let winner = right.moment < left.moment ? right : left
+            // Where a game ends as before, those that follow do.
+            if winner.moment == entries[place].moment, winner.actor == entries[place].actor { return }
+            entries[place] = winner
+            place /= 2
         }
-        // Where it rose, everything below is later.
-        while place >= start {
-            var child = 2 * place + 1
-            if child >= heap.count { break }
-            if child + 1 < heap.count, heap[child + 1].precedes(heap[child]) { child += 1 }
-            guard heap[child].precedes(entry) else { break }
-            heap[place] = heap[child]
-            places[Int(heap[place].actor)] = Int32(truncatingIfNeeded: place)
-            place = child
-        }
-        heap[place] = entry
-        places[Int(entry.actor)] = Int32(truncatingIfNeeded: place)
     }
 }
 

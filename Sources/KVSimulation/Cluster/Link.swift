@@ -195,6 +195,10 @@ package struct LinkUsage {
     package private(set) var width: Int64 = 1
     /// All of them.
     package private(set) var bytes = 0.0
+    /// The stretch that was added to last, and its first and last moment: most of what follows passes in it, too, and is added
+    /// without a division.
+    private var latest = 0
+    private var latestMoments: Range<Int64> = 0..<0
 
     /// Twelve days of seconds.
     package static let stretchesMax = 1 << 20
@@ -206,10 +210,16 @@ package struct LinkUsage {
     /// Adds bytes that passed evenly between two moments.
     package mutating func add(bytes: Double, from start: Int64, to end: Int64) {
         self.bytes += bytes
+        if start >= latestMoments.lowerBound, end < latestMoments.upperBound {
+            stretches[latest] += bytes
+            return
+        }
         widen(for: end)
         let first = Int(start / unit)
         let last = Int(max(start, end - 1) / unit)
         while stretches.count <= last { stretches.append(0) }
+        latest = last
+        latestMoments = Int64(last) * unit..<Int64(last + 1) * unit
         if first == last {
             stretches[first] += bytes
             return
