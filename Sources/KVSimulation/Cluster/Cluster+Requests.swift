@@ -180,7 +180,8 @@ extension Cluster {
             // asked of their managers.
             var elsewhere = 0
             for other in replicas.indices where other != replica {
-                elsewhere = max(elsewhere, replicas[other].space.filledRun(request))
+                guard replicas[other].space.holds(moreThan: elsewhere, of: request) else { continue }
+                elsewhere = replicas[other].space.filledRun(request)
             }
             table.states[request].elsewhereBlocks = Int32(elsewhere)
         }

@@ -69,25 +69,20 @@ package struct PrefixCache {
     }
 
     /// A reader takes the whole path: present blocks are counted, absent ones get a place, evicting idle blocks.
-    /// The caller has checked that enough are available. Evicted blocks are appended to `evicted`.
-    package mutating func acquire(_ path: Span<BlockNumber>, evicted: inout [BlockNumber]) {
-        var index = Self.takePresent(path, pages, &slots, &idle)
-        while index < path.count {
-            let slot = find(path[index])
-            if slot >= 0 {
-                if slots[slot].readers == 0 { idle.remove(slot, from: &slots) }
-                slots[slot].readers += 1
-            } else {
-                insert(path[index], evicted: &evicted)
-            }
-            index += 1
-        }
+    /// The caller has checked that enough are available.
+    package mutating func acquire(_ path: Span<BlockNumber>) {
+        let present = Self.takePresent(path, pages, &slots, &idle)
+        // Blocks held lead, so all others are absent. They get room together: victims lie anywhere in memory, which answers for
+        // several at once.
+        keepFree(path.count - present)
+        for index in present..<path.count { insert(path[index]) }
     }
 
     /// Counts one reader more of the leading blocks that have a place, and says how many those are.
     private static func takePresent(
         _ path: Span<BlockNumber>, _ pages: BlockPages, _ slots: inout [Slot], _ idle: inout IdleList
     ) -> Int {
+        var slots = slots.mutableSpan
         for index in path.indices {
             let slot = Int(pages.slot(of: path[index]))
             guard slot >= 0 else { return index }
@@ -127,29 +122,43 @@ package struct PrefixCache {
             precondition(slot >= 0, "releasing a block that is not held")
             way.append(slot)
         }
-        while let last = way.popLast() {
-            let slot = Int(last)
+        residentCount -= Self.letGo(way, &slots, &idle, &pages, &freeSlot)
+    }
+
+    /// Counts one reader less of each slot of a path, the deepest first, and says how many of them were dropped.
+    private static func letGo(
+        _ way: [Int32], _ slots: inout [Slot], _ idle: inout IdleList, _ pages: inout BlockPages,
+        _ freeSlot: inout Int32
+    ) -> Int {
+        var slots = slots.mutableSpan
+        var droppedCount = 0
+        var depth = way.count
+        while depth > 0 {
+            depth -= 1
+            let slot = Int(way[depth])
             precondition(slots[slot].readers > 0, "releasing a block that nobody reads")
             slots[slot].readers -= 1
             guard slots[slot].readers == 0 else { continue }
             if slots[slot].filled {
                 idle.append(slot, to: &slots)
             } else {
-                Self.drop(slot, from: &slots, &pages, &freeSlot)
-                residentCount -= 1
+                drop(slot, from: &slots, &pages, &freeSlot)
+                droppedCount += 1
             }
         }
+        return droppedCount
     }
 
     /// Takes or returns private blocks. Taking may evict idle ones; the caller has checked that enough are available.
-    package mutating func changePrivate(by change: Int, evicted: inout [BlockNumber]) {
+    package mutating func changePrivate(by change: Int) {
         privateCount += change
         precondition(privateCount >= 0, "returning private blocks that were not taken")
-        while privateCount + residentCount > capacity { evictOldest(&evicted) }
+        keepFree(0)
     }
 
-    private mutating func insert(_ block: BlockNumber, evicted: inout [BlockNumber]) {
-        while privateCount + residentCount >= capacity { evictOldest(&evicted) }
+    /// Gives a block that has none a place that was kept free.
+    private mutating func insert(_ block: BlockNumber) {
+        precondition(find(block) < 0, "a block gets a second place, so those held of its path were no leading run")
         let new = Slot(block: block, readers: 1, previous: -1, next: -1, filled: false)
         let slot = freeSlot
         if slot >= 0 {
@@ -163,19 +172,31 @@ package struct PrefixCache {
         residentCount += 1
     }
 
-    private mutating func evictOldest(_ evicted: inout [BlockNumber]) {
-        precondition(idle.count > 0, "KV memory is full of blocks that are being read")
-        let slot = Int(idle.oldest)
-        evicted.append(slots[slot].block)
-        idle.remove(slot, from: &slots)
-        Self.drop(slot, from: &slots, &pages, &freeSlot)
-        residentCount -= 1
+    /// Evicts the blocks that have been idle for longest until so many more would fit.
+    private mutating func keepFree(_ count: Int) {
+        let tooMany = privateCount + residentCount + count - capacity
+        guard tooMany > 0 else { return }
+        precondition(idle.count >= tooMany, "KV memory is full of blocks that are being read")
+        Self.evictOldest(tooMany, &slots, &idle, &pages, &freeSlot)
+        residentCount -= tooMany
+    }
+
+    private static func evictOldest(
+        _ count: Int, _ slots: inout [Slot], _ idle: inout IdleList, _ pages: inout BlockPages,
+        _ freeSlot: inout Int32
+    ) {
+        var slots = slots.mutableSpan
+        for _ in 0..<count {
+            let slot = Int(idle.oldest)
+            idle.remove(slot, from: &slots)
+            drop(slot, from: &slots, &pages, &freeSlot)
+        }
     }
 
     /// Takes a block out of its slot; it is in no list.
     @inline(__always)
     private static func drop(
-        _ slot: Int, from slots: inout [Slot], _ pages: inout BlockPages, _ freeSlot: inout Int32
+        _ slot: Int, from slots: inout MutableSpan<Slot>, _ pages: inout BlockPages, _ freeSlot: inout Int32
     ) {
         pages.remove(slots[slot].block)
         slots[slot].next = freeSlot
@@ -207,8 +228,7 @@ private struct IdleList {
     private var newest: Int32 = -1
 
     @inline(__always)
-    mutating func append(_ slot: Int, to slots: inout [PrefixCache.Slot]) {
-        var slots = slots.mutableSpan
+    mutating func append(_ slot: Int, to slots: inout MutableSpan<PrefixCache.Slot>) {
         let index = Int32(truncatingIfNeeded: slot)
         slots[slot].previous = newest
         slots[slot].next = -1
@@ -218,8 +238,7 @@ private struct IdleList {
     }
 
     @inline(__always)
-    mutating func remove(_ slot: Int, from slots: inout [PrefixCache.Slot]) {
-        var slots = slots.mutableSpan
+    mutating func remove(_ slot: Int, from slots: inout MutableSpan<PrefixCache.Slot>) {
         let (previous, next) = (slots[slot].previous, slots[slot].next)
         if previous >= 0 { slots[Int(previous)].next = next } else { oldest = next }
         if next >= 0 { slots[Int(next)].previous = previous } else { newest = previous }

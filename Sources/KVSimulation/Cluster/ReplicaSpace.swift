@@ -11,7 +11,6 @@ struct ReplicaSpace: KVSpace {
     private let blockTokens: Int
     /// Without prefix caching no block is shared or kept.
     private let sharesPrefixes: Bool
-    private var evicted: [BlockNumber] = []
     /// Engine-owned: the engine's own host tier, as its LRU keeps it; without readers, all of it is cache.
     private var hostRegion: PrefixCache?
     /// Tokens of requests that wait in the engine's queue and need no computing.
@@ -40,9 +39,8 @@ struct ReplicaSpace: KVSpace {
         let needed = path.count - cache.readRun(path) + privateBlocks
         if needed + spare > cache.available { return nil }
         let filled = cache.filledRun(path)
-        evicted.removeAll(keepingCapacity: true)
-        cache.acquire(path, evicted: &evicted)
-        cache.changePrivate(by: privateBlocks, evicted: &evicted)
+        cache.acquire(path)
+        cache.changePrivate(by: privateBlocks)
         table.states[request].privateBlocks = Int32(privateBlocks)
         table.states[request].isReserved = true
         return filled
@@ -66,6 +64,12 @@ struct ReplicaSpace: KVSpace {
         return cache.filledRun(blocks.span.extracting(start..<start + min(reach, pathCount(request))))
     }
 
+    /// Whether more than `length` leading blocks of a request's path are filled: those that are lead, so one look tells.
+    func holds(moreThan length: Int, of request: Int) -> Bool {
+        guard length < pathCount(request) else { return false }
+        return cache.isFilled(table.workload.blocks[table.workload.requests[request].firstReference + length])
+    }
+
     /// How many leading blocks of a request's path are in the engine's host region.
     func hostRun(_ request: Int) -> Int {
         guard let hostRegion else { return 0 }
@@ -84,8 +88,7 @@ struct ReplicaSpace: KVSpace {
         let start = table.workload.requests[request].firstReference
         let count = min(pathCount(request), hostRegion?.capacity ?? 0)
         let path = blocks.span.extracting(start..<start + count)
-        evicted.removeAll(keepingCapacity: true)
-        hostRegion?.acquire(path, evicted: &evicted)
+        hostRegion?.acquire(path)
         hostRegion?.fillLeading(path, count)
         hostRegion?.release(path)
     }
@@ -108,8 +111,7 @@ struct ReplicaSpace: KVSpace {
         let more = wanted - Int(table.states[request].privateBlocks)
         if more > 0 {
             if more > cache.available { return nil }
-            evicted.removeAll(keepingCapacity: true)
-            cache.changePrivate(by: more, evicted: &evicted)
+            cache.changePrivate(by: more)
             table.states[request].privateBlocks += Int32(more)
         }
         return (path + Int(table.states[request].privateBlocks)) * blockTokens
@@ -131,8 +133,7 @@ struct ReplicaSpace: KVSpace {
         let blocks = table.workload.blocks
         let start = table.workload.requests[request].firstReference
         cache.release(blocks.span.extracting(start..<start + pathCount(request)))
-        evicted.removeAll(keepingCapacity: true)
-        cache.changePrivate(by: -Int(table.states[request].privateBlocks), evicted: &evicted)
+        cache.changePrivate(by: -Int(table.states[request].privateBlocks))
         table.states[request].privateBlocks = 0
         table.states[request].isReserved = false
     }

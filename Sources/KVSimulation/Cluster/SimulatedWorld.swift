@@ -96,7 +96,9 @@ package struct SimulatedWorld: World, ~Copyable {
     }
 
     private mutating func hearNextWord() {
-        due.append((later[laterHead].node, later[laterHead].event))
+        var event = Event.deadline
+        swap(&event, &later[laterHead].event)
+        due.append((later[laterHead].node, event))
         laterHead += 1
         if laterHead == later.count {
             later.removeAll(keepingCapacity: true)
@@ -113,13 +115,16 @@ package struct SimulatedWorld: World, ~Copyable {
     /// The next event that is due, with its node.
     package mutating func takeEvent() -> (node: Int, event: Event)? {
         guard dueHead < due.count else { return nil }
-        let event = due[dueHead]
+        // Moved out, not copied: most events have lists in them.
+        var event = Event.deadline
+        swap(&event, &due[dueHead].event)
+        let node = due[dueHead].node
         dueHead += 1
         if dueHead == due.count {
             due.removeAll(keepingCapacity: true)
             dueHead = 0
         }
-        return event
+        return (node, event)
     }
 
     private mutating func takeEvent(of node: Int) -> Event? {

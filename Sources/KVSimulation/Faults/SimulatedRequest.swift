@@ -121,7 +121,6 @@ struct SimulatedClients {
 /// One engine's own memory.
 struct SimulatedEngine {
     var cache: PrefixCache
-    private var evicted: [BlockNumber] = []
 
     init(blocks: Int) { cache = PrefixCache(capacity: blocks) }
 
@@ -130,8 +129,7 @@ struct SimulatedEngine {
 
     /// A prompt was computed in it and its request let go.
     mutating func keep(_ path: [BlockNumber]) {
-        evicted.removeAll(keepingCapacity: true)
-        cache.acquire(path.span, evicted: &evicted)
+        cache.acquire(path.span)
         cache.fillLeading(path.span, path.count)
         cache.release(path.span)
     }

@@ -57,7 +57,6 @@ extension ModelledReplay {
     ) throws -> LockStepResult {
         let enginesPerNode = max(1, scenario.replicas / nodes.count)
         var caches = (0..<nodes.count * enginesPerNode).map { _ in PrefixCache(capacity: lockStepEngineBlocks) }
-        var evicted: [BlockNumber] = []
         // What was computed anywhere: a node knows only what it met itself.
         var computed = Set<BlockNumber>()
         var result = LockStepResult()
@@ -81,7 +80,7 @@ extension ModelledReplay {
             }
             request.loadedBlocks = load.end
             if !ownsDevice {
-                caches[place].acquire(path.span, evicted: &evicted)
+                caches[place].acquire(path.span)
                 caches[place].fillLeading(path.span, path.count)
             }
             try node.save(request)
@@ -89,7 +88,6 @@ extension ModelledReplay {
             book(try node.finish(request), of: request, known: known - path.startIndex, in: &result)
             computed.formUnion(path[known...])
             if !ownsDevice { caches[place].release(path.span) }
-            evicted.removeAll(keepingCapacity: true)
             note(load, of: given, in: &result)
         }
         return result
