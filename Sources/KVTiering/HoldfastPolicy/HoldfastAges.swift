@@ -21,6 +21,8 @@ struct HoldfastAges {
         var isCurrent = false
         /// Whether the tail is in a list of the tier's.
         var isListed = false
+        /// What its blocks count together in the statistics.
+        var weight = 0.0
     }
 
     private struct Queue {

@@ -87,6 +87,9 @@ extension HoldfastPolicy {
     }
 
     /// Whether a tail is the end of the request's path as it was, of blocks used once.
+    ///
+    /// A part of its caller: as a call that only reads, it would have the whole policy copied for it.
+    @inline(__always)
     private func canGrow(_ tail: Int32, of request: Int32, from shown: Int) -> Bool {
         let (end, family) = (tails[Int(tail)], statistics.family(of: tails[Int(tail)].cell))
         return end.request == request && end.high == Int32(shown) && statistics.turnMatters(to: family)

@@ -99,6 +99,8 @@ extension HoldfastPolicy {
         for index in outgrown.indices {
             let entry = outgrown[index].entry
             outgrown[index].isCurrent = tails[Int(entry.tail)].stamp == entry.stamp
+            // It is in the tail's other line of memory: that is on its way by now, too.
+            outgrown[index].weight = tails[Int(entry.tail)].weightOfAll
             // Most tails that are remembered hold nothing, and so are in no list.
             outgrown[index].isListed = ends[Int(entry.tail)].list != none
         }
@@ -113,7 +115,7 @@ extension HoldfastPolicy {
         var tails = all.mutableSpan
         for due in outgrown where due.isCurrent {
             let tail = due.entry.tail
-            statistics.growOlder(&tails[Int(tail)], to: clock, edges: edges.span)
+            statistics.growOlder(&tails[Int(tail)], weight: due.weight, to: clock, edges: edges.span)
             let cell = tails[Int(tail)].cell
             ages.append(due.entry, to: Int(cell) % AgeBins.count)
             if due.isListed { tier.move(tail, to: cell, worths: statistics.index, shadows: shadows) }
@@ -125,7 +127,8 @@ extension HoldfastPolicy {
     mutating func catchUp(_ tail: Int32, to time: Double) {
         let bin = tails[Int(tail)].bin
         guard bin < AgeBins.count - 1, tails[Int(tail)].start + AgeBins.upperEdges[bin] <= time else { return }
-        statistics.growOlder(&tails[Int(tail)], to: time, edges: AgeBins.upperEdges.span)
+        let weight = tails[Int(tail)].weightOfAll
+        statistics.growOlder(&tails[Int(tail)], weight: weight, to: time, edges: AgeBins.upperEdges.span)
     }
 
     /// Every tail, of each age bin the oldest first.

@@ -137,10 +137,11 @@ struct HoldfastStatistics {
 
     /// A tail goes on from its cell to those of the ages that it has reached by `time`. The last bin has no end.
     ///
-    /// - Parameter edges: `AgeBins.upperEdges`.
+    /// - Parameters:
+    ///   - weight: The tail's `weightOfAll`.
+    ///   - edges: `AgeBins.upperEdges`.
     @inline(__always)
-    mutating func growOlder(_ tail: inout Tail, to time: Double, edges: Span<Double>) {
-        let weight = tail.weight * Double(tail.owned)
+    mutating func growOlder(_ tail: inout Tail, weight: Double, to time: Double, edges: Span<Double>) {
         var bin = tail.bin
         var place = Int(tail.cell)
         var cells = cells.mutableSpan

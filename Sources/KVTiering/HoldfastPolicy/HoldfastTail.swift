@@ -33,6 +33,8 @@ struct Tail {
 
     var isLost: Bool { previousLost != Self.notLost }
     var owned: Int32 { high - low }
+    /// What all its blocks count together.
+    var weightOfAll: Double { weight * Double(owned) }
     /// How old it is.
     var bin: Int { Int(cell) % AgeBins.count }
 
