@@ -237,6 +237,10 @@ struct BlockTable<Record: KeyedRecord>: ~Copyable {
         }
     }
 
+    /// Asks for the memory of a record that will be needed soon.
+    @inline(__always)
+    func willUse(_ number: BlockNumber) { unsafe hf_will_use(record(number)) }
+
     // MARK: Changing
 
     /// Whether a number that was given before is free.

@@ -194,6 +194,10 @@ struct KnownBlocks: ~Copyable {
         _modify { yield &table[block] }
     }
 
+    /// Asks for the memory of a block's record, which will be needed soon.
+    @inline(__always)
+    func willUse(_ block: BlockNumber) { table.willUse(block) }
+
     /// The number of a key that is known.
     func find(_ key: BlockKey) -> BlockNumber? { table.find(key) }
 
@@ -206,13 +210,16 @@ struct KnownBlocks: ~Copyable {
     @inline(__always)
     func findLeading(_ chain: Span<BlockKey>, _ body: (Int, BlockNumber) -> Void) {
         var parent = BlockRecord.noBlock
+        // Searches go ahead together, the more of them the more have found something: most chains end at the first.
         var begunEnd = 0
+        var together = 1
         var searches = BlockTable<BlockRecord>.Searches()
         for index in chain.indices {
             var block = child(of: parent, chain[index])
             if block == nil {
                 if index >= begunEnd {
-                    begunEnd = min(index + BlockTable<BlockRecord>.Searches.count, chain.count)
+                    begunEnd = min(index + together, chain.count)
+                    together = min(4 * together, BlockTable<BlockRecord>.Searches.count)
                     for place in index..<begunEnd { searches[place] = table.begin(chain[place]) }
                     for place in index..<begunEnd { table.meet(&searches[place]) }
                 }

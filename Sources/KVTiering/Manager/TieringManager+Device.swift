@@ -285,8 +285,7 @@ extension TieringManager {
 
     /// Where the blocks of a load lie.
     func placesOnDevice(_ request: Request) -> [SlotIndex] {
-        guard device.isOn else { return [] }
-        return (request.first..<request.end).map { position in
+        (request.first..<request.end).map { position in
             guard let entry = device[request.blocks[Int(position)]], entry.presence == .present else {
                 preconditionFailure("a block is promised that is not on the device")
             }

@@ -84,9 +84,8 @@ extension TieringManager {
     }
 
     func question(_ slot: Int32, _ load: LoadRequest, _ runs: [SourceRun]) -> LoadQuestion {
-        let request = requests[Int(slot)]
-        return LoadQuestion(
-            start: request.engineBlocks, runs: runs, promptTokens: request.promptTokens,
+        LoadQuestion(
+            start: requests[Int(slot)].engineBlocks, runs: runs, promptTokens: requests[Int(slot)].promptTokens,
             blockTokens: configuration.blockTokens, blockBytes: configuration.blockBytes,
             sliceBlocks: configuration.limits.sliceBlocks, computeWait: load.computeWait, links: load.links)
     }
@@ -408,11 +407,11 @@ extension TieringManager {
         requests[Int(slot)].state = .ready
         releaseLeases(slot)
         if requests[Int(slot)].isLease { shrinkLoan(slot) }
-        let request = requests[Int(slot)]
         noteBrought(slot)
-        if notes.isOn { notes.ended(request.number, end: request.end, cause: request.cutCause) }
-        var ready = Ready(request: request.number, first: request.first, end: request.end)
-        ready.slots = placesOnDevice(request)
+        let (number, end) = (requests[Int(slot)].number, requests[Int(slot)].end)
+        if notes.isOn { notes.ended(number, end: end, cause: requests[Int(slot)].cutCause) }
+        var ready = Ready(request: number, first: requests[Int(slot)].first, end: end)
+        if device.isOn { ready.slots = placesOnDevice(requests[Int(slot)]) }
         emit(.ready(ready))
     }
 

@@ -13,12 +13,16 @@ extension TieringManager {
     /// A prompt was computed: its conversation runs, and its deepest full block is where the next turn begins.
     mutating func learnPath(_ slot: Int32) {
         guard predictions.isOn else { return }
-        let request = requests[Int(slot)]
-        guard request.session >= 0, request.pieceOf == noRequest, predictions.follows(.session) else { return }
-        let blocks = request.blocks
-        let grew = blocks.count > request.chainCount
-        let full = grew ? blocks.count : min(blocks.count, Int(request.promptTokens) / configuration.blockTokens)
-        let session = Int(predictions.slot(of: request.session))
+        // A request is large and has lists in it: its members are read where they lie.
+        let index = Int(slot)
+        guard requests[index].session >= 0, requests[index].pieceOf == noRequest, predictions.follows(.session) else {
+            return
+        }
+        let blocks = requests[index].blocks
+        let grew = blocks.count > requests[index].chainCount
+        let full =
+            grew ? blocks.count : min(blocks.count, Int(requests[index].promptTokens) / configuration.blockTokens)
+        let session = Int(predictions.slot(of: requests[index].session))
         predictions.sessions[session].state = .running
         predictions.sessions[session].lastBlock = full > 0 ? blocks[full - 1] : BlockRecord.noBlock
         if full > 0 { predictions.sessions[session].lastKey = known[blocks[full - 1]].key }
@@ -29,14 +33,15 @@ extension TieringManager {
     /// - Parameter resumesAfter: When somebody said that it goes on; zero when nobody did.
     mutating func turnEnded(_ slot: Int32, _ reason: StopReason, _ resumesAfter: Duration) {
         guard predictions.isOn else { return }
-        let request = requests[Int(slot)]
-        guard reason != .branchEnded else { return predictions.forget(session: request.session) }
-        if predictions.follows(.successor) { followSuccessors(of: request) }
-        guard request.session >= 0, predictions.follows(.session),
-            let sessionSlot = predictions.sessionSlots[request.session]
-        else { return }
+        let (number, blockCount) = (requests[Int(slot)].session, requests[Int(slot)].blocks.count)
+        guard reason != .branchEnded else { return predictions.forget(session: number) }
+        if predictions.follows(.successor) { followSuccessors(of: slot) }
+        guard number >= 0, predictions.follows(.session), let sessionSlot = predictions.sessionSlots[number] else {
+            return
+        }
         let session = Int(sessionSlot)
-        let turn = TurnClass(reason: reason, turn: request.turn, gapBefore: predictions.sessions[session].gap)
+        let turn = TurnClass(
+            reason: reason, turn: requests[Int(slot)].turn, gapBefore: predictions.sessions[session].gap)
         let window = resumesAfter > .zero ? .told(resumesAfter) : predictions.predictor.window(turn)
         predictions.predictor.turnEnded(turn)
         predictions.sessions[session].turn = turn
@@ -46,9 +51,9 @@ extension TieringManager {
         guard let window, window.probability >= predictions.configuration?.probabilityMin ?? 1 else { return }
         predictions.sessions[session].window = window
         if configuration.hasStore, configuration.spill == .onEviction, window.opens > Self.longWait {
-            spillEarly(request)
+            spillEarly(requests[Int(slot)])
         }
-        let due = now + Duration(seconds: max(0, window.opens - lead(blocks: request.blocks.count)))
+        let due = now + Duration(seconds: max(0, window.opens - lead(blocks: blockCount)))
         _ = setDeadline(.session(sessionSlot, generation: predictions.sessions[session].generation), at: due)
     }
 
@@ -86,8 +91,11 @@ extension TieringManager {
 
     /// A conversation should go on soon: what node memory lost of it comes back.
     mutating func sessionIsDue(_ slot: Int32, _ generation: UInt32) {
-        let session = predictions.sessions[Int(slot)]
-        guard session.generation == generation, session.state == .waiting else { return }
+        let index = Int(slot)
+        guard predictions.sessions[index].generation == generation, predictions.sessions[index].state == .waiting else {
+            return
+        }
+        let session = predictions.sessions[index]
         guard session.lastBlock != BlockRecord.noBlock, known[session.lastBlock].key == session.lastKey else { return }
         let closes = session.endedAt + Duration(seconds: session.window.closes)
         if !bringBack(session, until: closes), now < closes {
@@ -125,8 +133,10 @@ extension TieringManager {
     // MARK: Successors and popularity
 
     /// What usually follows the path: child after child while more than the configured share of users went there.
-    private mutating func followSuccessors(of request: Request) {
-        guard var block = request.blocks.last, let least = predictions.configuration?.probabilityMin else { return }
+    private mutating func followSuccessors(of slot: Int32) {
+        guard var block = requests[Int(slot)].blocks.last, let least = predictions.configuration?.probabilityMin else {
+            return
+        }
         var path: [BlockNumber] = []
         var probability = 1.0
         while path.count < configuration.limits.sliceBlocks {

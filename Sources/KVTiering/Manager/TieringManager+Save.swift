@@ -48,6 +48,7 @@ extension TieringManager {
         requests[Int(slot)].shown = blocks.count
         let evicted = accessDRAM(blocks, from: shown, context)
         accessNVMe(blocks, from: shown, context)
+        noteUpkeep()
         leaveDRAM(evicted)
     }
 

@@ -11,6 +11,7 @@ extension TieringManager {
         known.findLeading(chain.span) { _, block in path.append(block) }
         dramPolicy?.touch(path.span, at: now)
         nvmePolicy?.touch(path.span, at: now)
+        noteUpkeep()
         // What no policy keeps goes in the order in which it fell idle, a root behind its children.
         for block in path.reversed() where known[block].dram == .present && dram.isIdle(known[block].dramSlot) {
             dram.setHeld(known[block].dramSlot)

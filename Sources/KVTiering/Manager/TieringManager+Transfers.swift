@@ -216,6 +216,8 @@ extension TieringManager {
         if dram.freeCount == 0, let idle = dram.oldestIdle {
             dram.setHeld(known[idle].dramSlot)
             dropDRAM(idle, fate: .evicted)
+            // Slots are needed in a row: the record of the next to go is asked for ahead.
+            if let next = dram.oldestIdle { known.willUse(next) }
         }
         return dram.take(for: block)
     }

@@ -30,6 +30,8 @@ public struct TieringManager: ~Copyable {
     var dramPolicy: (any TierPolicy)?
     var nvmePolicy: (any TierPolicy)?
     var nvmeBudget: WriteBudget
+    /// Whether a policy put something off: it has a turn of its own, when nothing that happened waits.
+    private var policiesWantUpkeep = false
     /// Whether a block that node memory's policy keeps has all of its parents there.
     let dramKeepsPrefixesWhole: Bool
     let planner: Planner
@@ -150,8 +152,11 @@ public struct TieringManager: ~Copyable {
     /// Takes the next command of the event in hand.
     public mutating func nextCommand() -> Command? {
         guard outboxNext < outbox.count else { return nil }
-        defer { outboxNext += 1 }
-        return outbox[outboxNext]
+        // Moved out, not copied: most commands have lists in them.
+        var command = Self.noCommand
+        swap(&command, &outbox[outboxNext])
+        outboxNext += 1
+        return command
     }
 
     /// The world had no room for a command. Effects are given up as if they had failed at once; replies are kept and
@@ -176,14 +181,23 @@ public struct TieringManager: ~Copyable {
 
     mutating func emit(_ command: Command) { outbox.append(command) }
 
+    /// What stands in the place of a command that was taken.
+    private static var noCommand: Command { .cancel(transfer: 0) }
+
     // MARK: Upkeep
 
-    /// What policies put off has a turn of its own, when nothing that happened waits.
-    private var policiesWantUpkeep: Bool { dramPolicy?.wantsUpkeep == true || nvmePolicy?.wantsUpkeep == true }
+    /// Asks the policies, which may have put something off, after each call that may change their mind.
+    mutating func noteUpkeep() {
+        policiesWantUpkeep = false
+        // Bound and not chained: a chain would copy the policy itself, all of it, to ask it.
+        if let policy = dramPolicy, policy.wantsUpkeep { policiesWantUpkeep = true }
+        if let policy = nvmePolicy, policy.wantsUpkeep { policiesWantUpkeep = true }
+    }
 
     private mutating func keepPoliciesUp() {
         dramPolicy?.keepUp()
         nvmePolicy?.keepUp()
+        noteUpkeep()
     }
 
     // MARK: Deadlines

@@ -71,7 +71,9 @@ public struct StoreManager: ~Copyable {
     private var removed: [BlockKey] = []
     private let tellsChanges: Bool
     private let blockBytes: Int
+    // Reused, so that an offer allocates little.
     private var evicted: [BlockNumber] = []
+    private var path: [BlockNumber] = []
 
     /// An empty store.
     ///
@@ -113,7 +115,10 @@ public struct StoreManager: ~Copyable {
     /// A chain was used, and blocks of it are offered: the policy judges the whole path, and what it keeps and the
     /// store lacks is wanted, as far as the write budget goes.
     public mutating func offer(_ offer: StoreOffer, at now: Instant) -> StoreWant {
-        let path = name(offer.chain)
+        var path: [BlockNumber] = []
+        swap(&path, &self.path)
+        defer { swap(&path, &self.path) }
+        name(offer.chain, into: &path)
         let shown = policy.judgesPaths ? Int(offer.shownBlocks) : max(Int(offer.shownBlocks), Int(offer.firstOffered))
         if shown == 0 {
             policy.access(path.span, offer.context, evicted: &evicted)
@@ -168,12 +173,11 @@ public struct StoreManager: ~Copyable {
     }
 
     /// Numbers of a chain's keys, each kept from being recycled until the caller lets go. Cut where none is to be had.
-    private mutating func name(_ chain: [BlockKey]) -> [BlockNumber] {
-        var path: [BlockNumber] = []
+    private mutating func name(_ chain: [BlockKey], into path: inout [BlockNumber]) {
+        path.clear()
         path.reserveCapacity(chain.count)
         let policy = policy
         _ = known.name(chain.span, into: &path) { !policy.remembers($0) }
-        return path
     }
 
     // MARK: Reads and writes
