@@ -23,6 +23,7 @@ extension ConformanceCase {
         ConformanceCase("a request ends at its deadline, its slot comes back later", deadlinesKeepSlots),
         ConformanceCase("a cancelled request ends and leaves its slot alone", cancelledRequestsEnd),
         ConformanceCase("cancels wait for credits, too", cancelsWaitForCredits),
+        ConformanceCase("cancels that cancel each other are acknowledged", cancelsOfCancelsEnd),
         ConformanceCase("a refused put's payload is thrown away", refusedPutsAreSkipped),
         ConformanceCase("a request that the store has no room for is offered again", fullStoresAreAskedAgain),
     ]
@@ -331,6 +332,29 @@ extension ConformanceCase {
         }
         #expect(stage.host.cancelCount <= asked)
         #expect(client.losses.isEmpty && stage.counters.creditViolations == 0)
+        await stage.end()
+    }
+
+    /// Each is acknowledged behind the end of what it cancels: two that wait for each other, one behind both, one behind that,
+    /// and one that names itself.
+    private static func cancelsOfCancelsEnd(_ carrier: TestCarrier) async throws {
+        let stage = try ConformanceStage(carrier)
+        let raw = try stage.raw()
+        #expect(try raw.open() == nil)
+        stage.host.set { $0.holdsCancels = true }
+        let targets: [UInt32: UInt32] = [1: 2, 2: 1, 3: 1, 4: 3, 5: 5]
+        for (number, target) in targets.sorted(by: { $0.key < $1.key }) {
+            raw.send(.cancel(requestNumber: target), number: number)
+        }
+        try #require(raw.run { stage.host.heldCount == targets.count })
+        stage.host.releaseHeld()
+        var acknowledged: Set<UInt32> = []
+        while acknowledged.count < targets.count, let answer = try raw.next() {
+            #expect(answer.header.operation == .cancel && answer.header.status == .ok)
+            acknowledged.insert(answer.header.requestNumber)
+        }
+        #expect(acknowledged == Set(targets.keys))
+        raw.close()
         await stage.end()
     }
 

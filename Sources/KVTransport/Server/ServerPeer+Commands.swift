@@ -118,16 +118,23 @@ extension ServerPeer {
     }
 
     /// Keeps the acknowledgement of a cancel until the request it cancels has been answered. Several cancels of one
-    /// request form a chain.
+    /// request form a chain. Cancels that cancel each other would make it a ring, in which each waits for the other: the one
+    /// that would close it is acknowledged at once.
     private func hold(_ number: UInt32, _ response: Response, untilEndOf target: UInt32) -> Bool {
-        guard target != number, exchanges[target] != nil else { return false }
-        var last = target
-        while let next = exchanges[last]?.acknowledge { last = next }
-        guard last != number else { return false }
+        guard exchanges[target] != nil else { return false }
+        let last = lastHeld(behind: target)
+        guard last != lastHeld(behind: number) else { return false }
         exchanges.change(last) { $0.acknowledge = number }
         exchanges.change(number) { $0.stage = .held }
         exchanges.change(number) { $0.heldResponse = response }
         return true
+    }
+
+    /// The end of the chain of acknowledgements that wait for a request: itself, where none does.
+    private func lastHeld(behind number: UInt32) -> UInt32 {
+        var last = number
+        while let next = exchanges[last]?.acknowledge { last = next }
+        return last
     }
 
     /// Forgets a request that was answered, and acknowledges its cancel.
