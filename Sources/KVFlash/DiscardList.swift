@@ -9,7 +9,7 @@ struct DiscardList {
     /// The longest run of one request. A write to what is being discarded waits for all of it, and devices differ by a thousand in
     /// how fast they discard.
     private let runMax: Int
-    /// How many wait.
+    /// How many wait, those that the device is discarding included.
     private(set) var count = 0
     private var cursor = 0
     private var underWay: Range<UInt32>?
@@ -67,14 +67,14 @@ struct DiscardList {
         count = 0
     }
 
-    /// Takes the next run of neighbours out of the list, for the device.
+    /// The next run of neighbours, for the device. They stay in the list until it has ended, so that those of them that are used
+    /// again meanwhile are not discarded once more when the device could not.
     mutating func begin(at now: Instant) -> (first: UInt32, count: Int)? {
         guard count > 0, underWay == nil else { return nil }
         while bits[cursor / 64] == 0 { cursor = (cursor / 64 + 1) % bits.count * 64 }
         var extent = cursor / 64 * 64 + bits[cursor / 64].trailingZeroBitCount
         let first = extent
         while extent < extentCount, extent - first < runMax, bits[extent / 64] >> UInt64(extent % 64) & 1 == 1 {
-            remove(extent)
             extent += 1
         }
         cursor = extent < extentCount ? extent : 0
@@ -95,8 +95,8 @@ struct DiscardList {
     mutating func end(result: Int32) {
         guard let run = underWay else { preconditionFailure("the end of a discard that was not begun") }
         underWay = nil
-        guard result < 0, way < Self.wayCount else { return }
+        guard result < 0, way < Self.wayCount else { return run.forEach { remove(Int($0)) } }
         way += 1
-        if way < Self.wayCount { for extent in run { add(ExtentList([extent])) } } else { removeAll() }
+        if way == Self.wayCount { removeAll() }
     }
 }

@@ -240,6 +240,23 @@ import Testing
         #expect(rest == [7, 90].map { Self.geometry.offset(ofExtent: $0) })
     }
 
+    /// What was trimmed in vain is trimmed in another way, but for what holds a block by then.
+    @Test func aTrimThatFailedIsNotRepeatedOnWhatWasWrittenSince() throws {
+        var drive = try scheduler(canDiscard: true)
+        drive.accept(.discard(ExtentList([4, 5, 6])), at: .zero)
+        let trim = requests(&drive)[0]
+        drive.accept(write(1, [5], isVolatile: true), at: .zero)
+        complete(&drive, trim, -95)
+        var trimmed: [Int] = []
+        while let request = drive.nextRequest(at: .zero) {
+            if request.kind == .discard { trimmed.append(request.offset) }
+            complete(&drive, request, request.kind == .discard ? 0 : nil)
+        }
+        guard case .written(1, .done) = drive.events.first else { return fail("the block is not written") }
+        #expect(trimmed == [4, 6].map { Self.geometry.offset(ofExtent: $0) })
+        #expect(drive.isIdle)
+    }
+
     /// A write waits for the trim of its extents, and must not wait for that of all that its neighbours were.
     @Test func aTrimIsAGibibyteAtMost() throws {
         let geometry = try FlashGeometry(totalBytes: 4 << 30, extentBytes: 16 << 20)
