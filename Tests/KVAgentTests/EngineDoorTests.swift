@@ -68,6 +68,17 @@ import Testing
         #expect(next == [65_535, 3, 5])
     }
 
+    /// Whoever took it over would close it once more.
+    @Test func aDoorThatIsClosedIsHandedToNobody() throws {
+        try Sample.inFolder { folder in
+            let core = ScriptedCore()
+            let door = try core.open(EngineDoorConfiguration(path: folder + "/s"))
+            core.release()
+            door.stop()
+            #expect(door.takeFromItsThread() == nil)
+        }
+    }
+
     @Test func whatIsSavedComesBack() throws {
         try withDoor { door, core, path in
             let client = try client(path)

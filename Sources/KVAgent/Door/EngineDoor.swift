@@ -89,8 +89,7 @@ public final class EngineDoor: Sendable {
             let door = self
             let started = try EngineThread("kv-door") {
                 let loop = EngineDoorLoop(door, poller: poller, listener: listener)
-                loop.run()
-                door.parked.withLock { $0 = AttendedDoor(loop: loop) }
+                if loop.run() { door.parked.withLock { $0 = AttendedDoor(loop: loop) } }
             }
             thread.withLock { $0 = started }
         } catch {
@@ -113,8 +112,8 @@ public final class EngineDoor: Sendable {
         signal.wake()
     }
 
-    /// Takes the door from its own thread, which ends, for another to attend to.
-    func takeFromItsThread() -> AttendedDoor? {
+    /// Takes the door from its own thread, which ends, for another to attend to. Nil: it is closed.
+    package func takeFromItsThread() -> AttendedDoor? {
         isWanted.store(true, ordering: .sequentiallyConsistent)
         signal.wake()
         takeThread()?.join()
@@ -141,7 +140,7 @@ public final class EngineDoor: Sendable {
 }
 
 /// A door on its way from one thread to another.
-struct AttendedDoor: @unchecked Sendable {
+package struct AttendedDoor: @unchecked Sendable {
     let loop: EngineDoorLoop
 }
 

@@ -70,12 +70,13 @@ final class EngineDoorLoop {
 
     // MARK: Whose thread
 
-    /// Attends to the door until it is closed, or another thread is to do it.
-    func run() {
+    /// Attends to the door until another thread is to do it; false: it is closed, and nobody is.
+    func run() -> Bool {
         while attend() {
-            if isWantedElsewhere { return }
+            if isWantedElsewhere { return true }
             _ = sleep(until: .distantFuture)
         }
+        return false
     }
 
     /// From here on a thread attends to the door that sleeps on a signal of its own as well.
