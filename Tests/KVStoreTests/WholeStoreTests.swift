@@ -7,6 +7,7 @@ import KVStore
 import KVSystem
 import KVTransport
 import Logging
+import Synchronization
 import Testing
 
 extension StoreBench {
@@ -339,4 +340,52 @@ private func name(_ number: UInt64) -> ObjectName {
         let renewed = try bench.client("guest", secret: Array(repeating: 8, count: 32))
         #expect(await renewed.ask(.stat).status == .ok)
     }
+
+    /// A session opens with a key that is revoked before the store has looked at either: it is at another's answer.
+    @Test func aSessionThatOpensWhileItsKeyIsRevokedEnds() throws {
+        let bench = try StoreBench()
+        let store = try #require(bench.store)
+        let transport = HeldTransport()
+        store.serve(transport, transport: 9)
+        let sessions = (1...2).map { SessionID(transport: 9, number: UInt32($0)) }
+        let peers = ["admin", "guest"].map { Peer(tenant: $0, carrier: .tcp, address: "here") }
+        #expect(store.deliver(.opened(sessions[0], peers[0])) == .accepted)
+        Thread.detachNewThread { _ = store.deliver(.request(RequestID(session: sessions[0], number: 1), .stat)) }
+        try #require(transport.holds.wait(within: KVModel.Duration(seconds: 30)))
+        #expect(store.deliver(.opened(sessions[1], peers[1])) == .accepted)
+        var tenants = bench.tenants
+        tenants.byName["guest"] = nil
+        store.setTenants(tenants)
+        transport.letsGo.set()
+        #expect(transport.hasEnded.wait(within: KVModel.Duration(seconds: 30)))
+        #expect(transport.ended == sessions[1])
+        for session in sessions { #expect(store.deliver(.closed(session)) == .accepted) }
+    }
+}
+
+/// A transport that stands still at the first answer, and with it whoever decides.
+private final class HeldTransport: SessionServer {
+    let holds = OneTimeFlag()
+    let letsGo = OneTimeFlag()
+    let hasEnded = OneTimeFlag()
+    private let session = Mutex<SessionID?>(nil)
+    let address = "held"
+
+    /// The session that was ended first.
+    var ended: SessionID? { session.withLock { $0 } }
+
+    func post(_ command: SessionCommand) -> Acceptance {
+        switch command {
+        case .reply:
+            holds.set()
+            _ = letsGo.wait(within: KVModel.Duration(seconds: 30))
+        case .disconnect(let ended, _):
+            session.withLock { $0 = $0 ?? ended }
+            hasEnded.set()
+        case .receive, .send, .notify: break
+        }
+        return .accepted
+    }
+
+    func shutDown() {}
 }

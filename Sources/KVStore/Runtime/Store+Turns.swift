@@ -85,15 +85,17 @@ extension Store {
         guard !wantsStop.load(ordering: .acquiring) else { return }
         // Ends before beginnings: what ends gives room to what begins.
         fromOthers.drain(into: &desk.ends)
-        for event in desk.ends { desk.decisions.handle(event, at: MonotonicClock.now, into: &desk.commands) }
+        for event in desk.ends where !event.endsSessions { decide(on: event) }
         fromSessions.drain(into: &desk.sessionEvents)
         for event in desk.sessionEvents {
             if case .closed(let session) = event, let tenant = desk.decisions.tenant(of: session) {
                 sessionPlaces.withLock { $0.giveBack(of: tenant) }
             }
-            desk.decisions.handle(.session(event), at: MonotonicClock.now, into: &desk.commands)
+            decide(on: .session(event))
             if desk.commands.count > 64 { obey() }
         }
+        // Behind the sessions that were opened with the keys of before: they are to end, too.
+        for event in desk.ends where event.endsSessions { decide(on: event) }
         let now = MonotonicClock.now
         if desk.decisions.nextDeadline <= now { desk.decisions.handle(.tick, at: now, into: &desk.commands) }
         let hasMore = desk.decisions.work(at: now, into: &desk.commands)
@@ -106,6 +108,10 @@ extension Store {
         var next = min(desk.decisions.nextDeadline, desk.isPublished ? .distantFuture : desk.publishAt)
         if !desk.lost.isEmpty { next = min(next, now + Self.publishInterval) }
         wake(at: hasMore ? now : next)
+    }
+
+    private func decide(on event: StoreInput) {
+        desk.decisions.handle(event, at: MonotonicClock.now, into: &desk.commands)
     }
 
     private func publish(at now: Instant) {
@@ -166,4 +172,9 @@ extension Store {
         // A transport that is gone has no sessions to be told.
         return servers.withLock({ $0[transport] })?.post(order) ?? .accepted
     }
+}
+
+extension StoreInput {
+    /// Whether sessions end by it that its sender cannot know: all that were opened before it.
+    fileprivate var endsSessions: Bool { if case .tenants = self { true } else { false } }
 }
