@@ -15,6 +15,8 @@ package struct Queue<Element> {
 
     /// Whether none waits.
     @inlinable package var isEmpty: Bool { count == 0 }
+    /// How many there is room for before it grows.
+    package var room: Int { slots.count }
     /// The one that has waited longest.
     @inlinable package var first: Element? { count == 0 ? nil : slots[head] }
     /// The one that came last; set only while there is one.

@@ -40,6 +40,24 @@ import Testing
         #expect(world.complaint == nil)
     }
 
+    /// What waits before a drive takes the room of what waits, however long the drive has more to do than it takes at once.
+    @Test func queuesBeforeADriveDoNotGrowWithWhatPassedThem() throws {
+        var world = try ScriptedStore(seed: 5) { $0.driveCommandCountMax = 1 }
+        let handle = world.open("n")
+        var waiting: [RequestID] = []
+        for number in 0..<600 {
+            waiting.append(world.put(handle, name(number), token: UInt64(number) * 2))
+            while waiting.count >= 10 {
+                world.step()
+                waiting.removeAll { world.responses[$0] != nil }
+            }
+        }
+        #expect(world.store.totals.putsStored > 400)
+        #expect(world.store.queueRoom <= 64)
+        world.runUntilQuiet()
+        #expect(world.complaint == nil)
+    }
+
     @Test func scopesAreComparedExactly() throws {
         var world = try ScriptedStore(seed: 1)
         let mine = world.open("mine")

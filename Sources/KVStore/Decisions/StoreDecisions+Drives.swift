@@ -34,26 +34,15 @@ extension StoreDecisions {
 
     private mutating func cameFree(at drive: Int) {
         drives[drive].unanswered -= 1
-        guard let tag = nextQueued(at: drive) else { return }
+        guard let tag = drives[drive].queue.removeFirst() else { return }
         drives[drive].unanswered += 1
         output.append(.drive(drive, command(tag)))
-    }
-
-    private mutating func nextQueued(at drive: Int) -> UInt64? {
-        guard drives[drive].queueHead < drives[drive].queue.count else { return nil }
-        let tag = drives[drive].queue[drives[drive].queueHead]
-        drives[drive].queueHead += 1
-        if drives[drive].queueHead == drives[drive].queue.count {
-            drives[drive].queue.removeAll(keepingCapacity: true)
-            drives[drive].queueHead = 0
-        }
-        return tag
     }
 
     /// What waits for a place at a drive that was given up may wait for ever: nothing of it is sent.
     mutating func endQueuesOfFailedDrives() {
         for drive in drives.indices where drives[drive].isFailed {
-            while let tag = nextQueued(at: drive) {
+            while let tag = drives[drive].queue.removeFirst() {
                 if tag & Self.erasureBit != 0 {
                     erased(UInt32(truncatingIfNeeded: tag), .readOnly)
                 } else if operations[Int(operation(of: tag))].kind == .put {
@@ -174,15 +163,9 @@ extension StoreDecisions {
     }
 
     private mutating func sendErasures() {
-        while erasuresHead < erasures.count, erasuresAtDrives < Self.erasuresMax * drives.count {
-            let number = erasures[erasuresHead]
-            erasuresHead += 1
+        while erasuresAtDrives < Self.erasuresMax * drives.count, let number = erasures.removeFirst() {
             erasuresAtDrives += 1
             send(Self.erasureBit | UInt64(number), to: drive(of: number))
-        }
-        if erasuresHead == erasures.count {
-            erasures.removeAll(keepingCapacity: true)
-            erasuresHead = 0
         }
     }
 

@@ -54,9 +54,8 @@ struct DriveState {
     /// Commands it has not answered, and those that it answered as overdue and still holds: places it has none for.
     var unanswered = 0
     var overdue = 0
-    /// Tags of commands that wait for a place, and how many of them were taken out.
-    var queue: [UInt64] = []
-    var queueHead = 0
+    /// Tags of commands that wait for a place.
+    var queue = Queue<UInt64>()
     var failuresInRow = 0
 
     var isWritable: Bool { !isReadOnly && !isFailed }
@@ -119,8 +118,8 @@ public struct StoreDecisions: ~Copyable {
     var writers: [UInt32: UInt32] = [:]
     var readings: [UInt32: UInt32] = [:]
 
-    var erasures: [UInt32] = []
-    var erasuresHead = 0
+    /// Objects whose tombstones wait for a place at their drives.
+    var erasures = Queue<UInt32>()
     var erasuresAtDrives = 0
     var leavingExtents = 0
     /// Requests to delete that wait for tombstones.
@@ -258,7 +257,7 @@ public struct StoreDecisions: ~Copyable {
 
     /// Whether a drained store has nothing in flight any more.
     public var isQuiet: Bool {
-        operationCount == 0 && erasuresHead == erasures.count && erasuresAtDrives == 0 && catalogueWork.isEmpty
+        operationCount == 0 && erasures.isEmpty && erasuresAtDrives == 0 && catalogueWork.isEmpty
             && clearing == nil
     }
 
@@ -356,6 +355,9 @@ public struct StoreDecisions: ~Copyable {
 
     /// Bytes that the table of objects and the allocators take: what the store pays for its extents.
     public var tableBytes: Int { objects.byteCount + drives.reduce(0) { $0 + $1.extents.byteCount } }
+
+    /// Places that the queues before the drives have taken from memory.
+    package var queueRoom: Int { drives.reduce(erasures.room) { $0 + $1.queue.room } }
 
     /// Extents that are free on drives that take writes.
     var freeExtents: Int { drives.reduce(0) { $0 + ($1.isWritable ? $1.extents.freeCount : 0) } }
