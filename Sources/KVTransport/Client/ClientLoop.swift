@@ -65,6 +65,8 @@ final class ClientLoop: ClientConnectionOwner {
         }
         for (_, connection) in connections { connection.end("the client shuts down") }
         failWaiting(.disconnected, "the client shuts down")
+        shared.hasEnded.store(true, ordering: .sequentiallyConsistent)
+        shared.failLeft()
     }
 
     // MARK: Orders
@@ -327,16 +329,7 @@ final class ClientLoop: ClientConnectionOwner {
     }
 
     private func report(_ errand: Errand, _ response: Response, slotIsFree: Bool) {
-        switch errand.owner {
-        case .tag(let tag):
-            if slotIsFree { shared.inFlight.decrement() }
-            shared.sink(.completed(tag: tag, response, slotIsFree: slotIsFree))
-        case .task(let resume):
-            guard slotIsFree else { return }
-            shared.inFlight.decrement()
-            resume(response)
-        case .client: break
-        }
+        shared.report(errand, response, slotIsFree: slotIsFree)
     }
 
     // MARK: Waiting

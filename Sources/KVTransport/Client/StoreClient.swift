@@ -16,7 +16,8 @@ public final class StoreClient: Sendable {
     ///
     /// - Parameters:
     ///   - memory: Where slots lie.
-    ///   - sink: Hears of everything, on the client's thread; must not block.
+    ///   - sink: Hears of everything, on the client's thread; must not block. Of what is submitted once that has ended it hears
+    ///     on the thread that submits.
     public init(
         _ configuration: StoreClientConfiguration, memory: BlockMemory,
         sink: @escaping @Sendable (StoreEvent) -> Void
@@ -68,6 +69,8 @@ public final class StoreClient: Sendable {
             shared.inFlight.decrement()
             return .full
         }
+        // Left first, looked at then: either the thread finds it at its end or it is found here.
+        if shared.hasEnded.load(ordering: .sequentiallyConsistent) { shared.failLeft() }
         return .accepted
     }
 
