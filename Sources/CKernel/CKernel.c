@@ -269,6 +269,13 @@ int hf_event_clear(int descriptor) {
     return 1;
 }
 
+int hf_event_wait(int descriptor, int64_t timeout_ns) {
+    // To the nanosecond: who looks after a device every 20 µs would sleep fifty times as long by the millisecond.
+    struct timespec limit = {timeout_ns / 1000000000, timeout_ns % 1000000000};
+    struct pollfd waiting = {.fd = descriptor, .events = POLLIN};
+    return OR_ERRNO(ppoll(&waiting, 1, timeout_ns < 0 ? NULL : &limit, NULL));
+}
+
 int hf_poller_create(void) {
     int descriptor = epoll_create1(EPOLL_CLOEXEC);
     return descriptor < 0 ? -errno : descriptor;
@@ -567,13 +574,21 @@ void hf_name_thread(const char *name) {
     pthread_setname_np(pthread_self(), cut);
 }
 
-int hf_join_thread(unsigned long thread, int64_t limit_ns) {
+/// So many nanoseconds from now; more than a century is no other time than for ever.
+static struct timespec monotonic_end(int64_t limit_ns) {
     struct timespec end;
-    clock_gettime(CLOCK_REALTIME, &end);
-    int64_t nanoseconds = end.tv_nsec + limit_ns;
-    end.tv_sec += nanoseconds / 1000000000;
-    end.tv_nsec = nanoseconds % 1000000000;
-    int error = pthread_timedjoin_np(thread, NULL, &end);
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    if (limit_ns > INT64_MAX / 4) limit_ns = INT64_MAX / 4;
+    end.tv_sec += limit_ns / 1000000000;
+    end.tv_nsec += limit_ns % 1000000000;
+    if (end.tv_nsec >= 1000000000) end.tv_sec++, end.tv_nsec -= 1000000000;
+    return end;
+}
+
+int hf_join_thread(unsigned long thread, int64_t limit_ns) {
+    // The clock that nobody sets: a wall clock that is put back would make the wait so much longer.
+    struct timespec end = monotonic_end(limit_ns);
+    int error = pthread_clockjoin_np(thread, NULL, CLOCK_MONOTONIC, &end);
     if (error) pthread_detach(thread);
     return -error;
 }
@@ -586,12 +601,7 @@ void hf_flag_set(uint32_t *word) {
 int hf_flag_is_set(const uint32_t *word) { return __atomic_load_n(word, __ATOMIC_ACQUIRE) == 2; }
 
 int hf_flag_wait(uint32_t *word, int64_t limit_ns) {
-    struct timespec end;
-    clock_gettime(CLOCK_MONOTONIC, &end);
-    if (limit_ns > INT64_MAX / 4) limit_ns = INT64_MAX / 4;
-    end.tv_sec += limit_ns / 1000000000;
-    end.tv_nsec += limit_ns % 1000000000;
-    if (end.tv_nsec >= 1000000000) end.tv_sec++, end.tv_nsec -= 1000000000;
+    struct timespec end = monotonic_end(limit_ns);
     for (;;) {
         uint32_t seen = 0;
         if (!__atomic_compare_exchange_n(word, &seen, 1, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST) && seen == 2) return 1;

@@ -1,7 +1,6 @@
 // How one thread wakes another that sleeps in a poll, an epoll or a ring.
 
 import CKernel
-import Glibc
 import KVModel
 import Synchronization
 
@@ -41,9 +40,6 @@ public final class WakeSignal: Sendable {
 extension WakeSignal {
     /// Sleeps on the descriptor until somebody wakes the owner or the time is over (nil: for ever).
     public func wait(atMost limit: Duration?) {
-        var waiting = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
-        // Milliseconds, rounded up: a sleeper that wakes early would only look and sleep again.
-        let milliseconds = limit.map { Int32(clamping: ($0.nanoseconds + 999_999) / 1_000_000) } ?? -1
-        _ = unsafe poll(&waiting, 1, milliseconds)
+        hf_event_wait(descriptor, limit.map { max(0, $0.nanoseconds) } ?? -1)
     }
 }

@@ -82,6 +82,8 @@ int hf_event_create(void);
 int hf_event_signal(int descriptor);
 /// Clears the counter; 0 when it was clear already.
 int hf_event_clear(int descriptor);
+/// Sleeps until it is readable, until a signal of the process, or for so long; a negative time is for ever.
+int hf_event_wait(int descriptor, int64_t timeout_ns);
 
 /// What a poller waits for and tells: readable, or nothing more will come;
 #define HF_READABLE 1u
