@@ -113,7 +113,7 @@ let package = Package(
             settings: [.unsafeFlags(["-enforce-exclusivity=unchecked"])]),
 
         // Probes and metrics of services over HTTP.
-        floor("KVHTTP", ["KVTransport", hummingbird, logging]),
+        floor("KVHTTP", ["KVModel", "KVTransport", hummingbird, lifecycle, logging]),
 
         // 5: decisions married to engines.
         floor(

@@ -3,7 +3,9 @@
 
 import Hummingbird
 import Logging
+import ServiceLifecycle
 
+import struct KVModel.OperatorError
 import class KVTransport.ConnectionRoom
 
 /// The HTTP side of a service. Nobody proves who he is here: connections that stay open must take neither the descriptors that
@@ -50,6 +52,36 @@ public enum ServiceHTTP {
                 address: .hostname(host, port: port),
                 availableConnectionsDelegate: .maximum(connectionsMax, logger: logger)),
             logger: logger)
+    }
+
+    /// Serves, and returns when the process is asked to end. The server is not, and goes on behind that: probes are answered until
+    /// the service has come to rest.
+    ///
+    /// - Parameters:
+    ///   - address: Where, for the error.
+    ///   - serve: Runs the server, on a task of its own.
+    /// - Returns: That task: whoever calls cancels it when nobody is to be answered any more.
+    /// - Throws: Why the server ended before.
+    public static func serveUntilAskedToEnd(
+        at address: String, _ serve: @escaping @Sendable () async throws -> Void
+    ) async throws(OperatorError) -> Task<Void, Never> {
+        let (failures, failure) = AsyncStream.makeStream(of: (any Error).self)
+        let server = Task.detached {
+            do { try await serve() } catch { failure.yield(error) }
+        }
+        do {
+            try await withThrowingTaskGroup(of: Void.self) { group in
+                group.addTask { try await gracefulShutdown() }
+                group.addTask { for await error in failures { throw error } }
+                try await group.next()
+                group.cancelAll()
+            }
+        } catch {
+            server.cancel()
+            throw OperatorError(
+                "HTTP on \(address) ends: \(error)", at: "--http", remedy: "choose another address or port")
+        }
+        return server
     }
 }
 

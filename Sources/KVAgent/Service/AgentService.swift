@@ -2,6 +2,7 @@
 
 import Foundation
 import Hummingbird
+import KVHTTP
 import KVModel
 import Logging
 import ServiceLifecycle
@@ -27,28 +28,19 @@ public struct AgentService: Service {
     public func run() async throws {
         let configuration = sidecar.configuration
         let pages = try pages()
-        let (failures, failure) = AsyncStream.makeStream(of: (any Error).self)
         let (ends, end) = AsyncStream.makeStream(of: Void.self)
-        // Not one of the services that are asked to end: probes are answered until the last job has ended, and who does not read a
-        // page that he asked for holds up no engine's farewell.
-        let http = Task.detached {
-            do { try await pages?.run() } catch { failure.yield(error) }
-            end.finish()
-        }
-        defer { http.cancel() }
-        do {
-            try await withThrowingTaskGroup(of: Void.self) { group in
-                group.addTask { try await gracefulShutdown() }
-                group.addTask { for await error in failures { throw error } }
-                try await group.next()
-                group.cancelAll()
+        let http: Task<Void, Never>
+        do throws(OperatorError) {
+            // Who does not read a page that he asked for holds up no engine's farewell.
+            http = try await ServiceHTTP.serveUntilAskedToEnd(at: configuration.http) {
+                defer { end.finish() }
+                try await pages?.run()
             }
         } catch {
             _ = await drain(within: .zero)
-            throw OperatorError(
-                "HTTP on \(configuration.http) ends: \(error)", at: "--http",
-                remedy: "choose another address or port")
+            throw error
         }
+        defer { http.cancel() }
         logger.info("draining")
         let wasQuiet = await drain(within: KVModel.Duration(seconds: configuration.drain))
         await pages?.triggerGracefulShutdown()

@@ -104,24 +104,14 @@ public struct StoreService: Service {
     public func run() async throws {
         let watch = Task { await watchTenants() }
         defer { watch.cancel() }
-        let (ends, end) = AsyncStream.makeStream(of: (any Error).self)
-        // Not one of the services that are asked to end: probes are answered until the last request has its own.
-        let http = Task.detached {
-            do { try await serveHTTP() } catch { end.yield(error) }
-        }
-        defer { http.cancel() }
-        do {
-            try await withThrowingTaskGroup(of: Void.self) { group in
-                group.addTask { try await gracefulShutdown() }
-                group.addTask { for await error in ends { throw error } }
-                try await group.next()
-                group.cancelAll()
-            }
+        let http: Task<Void, Never>
+        do throws(OperatorError) {
+            http = try await ServiceHTTP.serveUntilAskedToEnd(at: configuration.http) { try await serveHTTP() }
         } catch {
             store.shutDown()
-            throw OperatorError(
-                "HTTP on \(configuration.http) ends: \(error)", at: "--http", remedy: "choose another address or port")
+            throw error
         }
+        defer { http.cancel() }
         logger.info("draining")
         let limit = KVModel.Duration(seconds: configuration.drain)
         let wasQuiet = await withCheckedContinuation { continuation in
