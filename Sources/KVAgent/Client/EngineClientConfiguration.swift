@@ -26,6 +26,9 @@ public struct EngineClientConfiguration: Sendable {
     public var backoff = Duration(milliseconds: 100)
     /// The longest pause between tries.
     public var backoffMax = Duration(seconds: 10)
+    /// How long there must be no socket before its agent is believed to have ended: a living one makes a socket that was
+    /// removed anew within a second.
+    public var absenceLimit = Duration(seconds: 3)
     /// Bytes of frames that may wait for the agent to read them; beyond it everything is a miss.
     public var queueBytesMax = 8 << 20
 

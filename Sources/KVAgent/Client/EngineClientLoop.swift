@@ -27,13 +27,11 @@ final class EngineClientLoop {
 
     func run() {
         var pause = Duration.zero
+        var absence = AgentAbsence(limit: client.configuration.absenceLimit)
         while !isOver {
-            switch connect() {
-            case .refused:
-                // Nobody listens: an agent does as long as it maps anything.
-                endOrphans()
-            case .unclear: break
-            case .connected(let descriptor):
+            let descriptor = unsafe hf_unix_connect(client.configuration.path)
+            if descriptor >= 0 {
+                absence.connected()
                 let stream = EngineStream(descriptor)
                 stream.bodyBytesMax = EngineProtocol.bodyBytesMax
                 if converse(stream) { pause = .zero }
@@ -41,6 +39,8 @@ final class EngineClientLoop {
                 // Wakes a caller who waits for it.
                 hf_shut_down(descriptor)
                 lose()
+            } else if absence.isCertain(-descriptor, at: MonotonicClock.now) {
+                endOrphans()
             }
             if isOver { break }
             sleep(pause)
@@ -59,17 +59,6 @@ final class EngineClientLoop {
 
     private var isOver: Bool {
         client.state.withLock { $0.isClosing || ($0.leaves && $0.orphans.isEmpty && $0.jobs.isEmpty && !$0.isOpen) }
-    }
-
-    private enum Connecting {
-        case connected(Int32)
-        case refused, unclear
-    }
-
-    private func connect() -> Connecting {
-        let descriptor = unsafe hf_unix_connect(client.configuration.path)
-        if descriptor >= 0 { return .connected(descriptor) }
-        return descriptor == -ECONNREFUSED || descriptor == -ENOENT ? .refused : .unclear
     }
 
     /// Sleeps for a time and up to a quarter more, or until the client closes.

@@ -57,6 +57,8 @@ class Connection(ABC):
         self._queued_bytes = 0
         self._is_welcome = False
         self._said_absent = False
+        self._was_there = False
+        self._missing_since: float | None = None
         self._is_closing = False
         self._leaves = False
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -190,6 +192,7 @@ class Connection(ABC):
                     self._said_absent = True
                     log.warning("no agent at %s; the engine goes on without it, and it is looked for again", self._path)
                 if isinstance(connection, socket.socket):
+                    self._was_there = True
                     self._socket = connection
                     try:
                         wait = 0.0 if _Conversation(self, connection).run() else max(wait, self.settings.backoff)
@@ -205,14 +208,21 @@ class Connection(ABC):
             self._ended()
 
     def _connect(self) -> socket.socket | bool | None:
-        """A connection; None when nobody listens there; False when it is not known."""
+        """A connection; None when its agent has ended, if there ever was one; False when it is not known."""
+        missing_since, self._missing_since = self._missing_since, None
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             connection.setblocking(False)
             connection.connect(self._path)
         except OSError as error:
             connection.close()
-            return None if error.errno in (errno.ECONNREFUSED, errno.ENOENT) else False
+            if error.errno == errno.ENOENT:
+                # Somebody may have removed it: a living agent makes it anew within a second.
+                now = time.monotonic()
+                self._missing_since = now if missing_since is None else missing_since
+                return None if not self._was_there or now - self._missing_since >= self.settings.absence else False
+            # An agent listens as long as it has anything mapped.
+            return None if error.errno == errno.ECONNREFUSED else False
         return connection
 
     def _sleep(self, seconds: float) -> None:

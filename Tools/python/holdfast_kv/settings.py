@@ -25,6 +25,9 @@ class Settings:
     #: Seconds before the first try to connect again; doubles up to ``backoff_max``.
     backoff: float = 0.1
     backoff_max: float = 10.0
+    #: Seconds for which there must be no socket before its agent is believed to have ended: a living one makes a socket that
+    #: was removed anew within a second.
+    absence: float = 3.0
     #: Bytes of frames that may wait for the agent to read them; beyond it everything is a miss.
     queue_bytes: int = 8 << 20
 

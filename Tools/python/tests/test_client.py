@@ -166,6 +166,36 @@ class ClientTest(unittest.TestCase):
         self.assertEqual((loaded.result(30).end, saved.result(30).kept), (0, 0))
         self.assertEqual(client.counters.orphaned_jobs, 2)
 
+    def test_jobs_wait_for_an_agent_whose_socket_was_removed(self) -> None:
+        client = self.client(absence=1000.0)
+        self.assertTrue(client.wait_open(30))
+        _, region = self.shared(client)
+        self.agent.holds = True
+        loaded = client.load(keys_of("k", 1), 0, p.Places.rows(region, [0], BLOCK))
+        self.wait(lambda: len(self.agent.held) == 1)
+        self.agent.holds = False
+        with self.assertLogs("holdfast_kv", "WARNING"):
+            os.rename(self.path, self.path + ".away")
+            self.agent.cut()
+            # Said behind the first try that found no socket.
+            self.wait(lambda: client._said_absent)
+            self.assertFalse(loaded.done())
+            os.rename(self.path + ".away", self.path)
+            self.assertEqual(loaded.result(30).end, 0)
+            self.wait(lambda: client.counters.connections == 2)
+
+    def test_jobs_end_when_there_is_no_socket_for_long(self) -> None:
+        client = self.client(absence=0.05)
+        self.assertTrue(client.wait_open(30))
+        _, region = self.shared(client)
+        self.agent.holds = True
+        loaded = client.load(keys_of("k", 1), 0, p.Places.rows(region, [0], BLOCK))
+        self.wait(lambda: len(self.agent.held) == 1)
+        with self.assertLogs("holdfast_kv", "WARNING"):
+            os.unlink(self.path)
+            self.agent.stop()
+            self.assertEqual(loaded.result(30).end, 0)
+
     def test_jobs_of_a_cut_connection_end_with_the_next_welcome(self) -> None:
         client = self.client()
         self.assertTrue(client.wait_open(30))
