@@ -295,7 +295,8 @@ int hf_poller_wait(int poller, uint64_t *tags, uint32_t *events, int count_max, 
     if (count_max > 64) count_max = 64;
     struct timespec limit = {timeout_ns / 1000000000, timeout_ns % 1000000000};
     int count = epoll_pwait2(poller, ready, count_max, timeout_ns < 0 ? NULL : &limit, NULL);
-    if (count < 0 && errno == ENOSYS) {
+    // Containers of before the call refuse it, or say that they do not know it.
+    if (count < 0 && (errno == ENOSYS || errno == EPERM)) {
         int64_t ms = (timeout_ns + 999999) / 1000000;
         count = epoll_wait(poller, ready, count_max, timeout_ns < 0 ? -1 : ms > INT32_MAX ? INT32_MAX : (int)ms);
     }

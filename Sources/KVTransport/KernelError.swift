@@ -4,8 +4,11 @@
 package enum KernelError {
     /// Nothing there, or no room (EAGAIN).
     package static let wouldBlock = 11
-    /// Too many open files, in the process or in the system.
-    package static func isOutOfDescriptors(_ number: Int) -> Bool { number == 24 || number == 23 }
+    /// No room for one more: too many open files, in the process or in the system, or no memory (EMFILE, ENFILE, ENOMEM,
+    /// ENOBUFS).
+    package static func isOutOfRoom(_ number: Int) -> Bool { [24, 23, 12, 105].contains(number) }
+    /// No such file.
+    package static let noSuchFile: Int32 = 2
     /// Nobody listens there.
     package static let connectionRefused: Int32 = 111
     /// No such host, as far as is known (EADDRNOTAVAIL).

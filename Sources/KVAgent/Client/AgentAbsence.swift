@@ -1,6 +1,7 @@
 // Whether an agent that cannot be reached has ended. Only then are places free that it may still have mapped.
 
 import KVModel
+import KVTransport
 
 /// What failed tries to connect say of an agent.
 ///
@@ -23,16 +24,12 @@ package struct AgentAbsence {
 
     /// A try failed with an error number; whether by it nobody has anything mapped.
     package mutating func isCertain(_ error: Int32, at now: Instant) -> Bool {
-        guard error == Self.noSuchFile else {
+        guard error == KernelError.noSuchFile else {
             missingSince = nil
-            return error == Self.connectionRefused
+            return error == KernelError.connectionRefused
         }
         let since = missingSince ?? now
         missingSince = since
         return !wasThere || now - since >= limit
     }
-
-    // Error numbers of the kernel.
-    private static let noSuchFile: Int32 = 2
-    private static let connectionRefused: Int32 = 111
 }

@@ -13,7 +13,7 @@ extension EngineDoorLoop {
         while true {
             let descriptor = hf_accept(listener.descriptor, nil, 0)
             guard descriptor >= 0 else {
-                if KernelError.isOutOfDescriptors(Int(-descriptor)) {
+                if KernelError.isOutOfRoom(Int(-descriptor)) {
                     poller.remove(listener.descriptor)
                     acceptsAgainAt = now + Duration(milliseconds: 100)
                 }

@@ -30,7 +30,10 @@ struct AgentHTTP: Sendable {
         if sidecar.configuration.clock == .given {
             // Lock step: time passes up to `at`, everything comes to rest, and the state is told.
             router.post("rest") { request, _ in
-                guard let text = request.uri.queryParameters["at"], let time = Int64(text) else {
+                guard let text = request.uri.queryParameters["at"], let time = Int64(text),
+                    // Some centuries; behind them deadlines would have no room.
+                    (0...Int64.max / 2).contains(time)
+                else {
                     return Response(status: .badRequest)
                 }
                 guard let status = await rest(at: Instant(nanoseconds: time)) else {

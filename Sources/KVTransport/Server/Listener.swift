@@ -4,8 +4,8 @@ import CKernel
 import KVModel
 import KVSystem
 
-/// A listening socket on its lane's poller. It is muted for a while when no descriptors are left: the poller would name it
-/// again at once, and accepting would fail again.
+/// A listening socket on its lane's poller. It is muted for a while when there is no room for one more: the poller would
+/// name it again at once, and accepting would fail again.
 struct Listener {
     /// The tag of its events.
     static let tag = UInt64.max
@@ -32,7 +32,7 @@ struct Listener {
                 return (accepted, String(decoding: text, as: UTF8.self))
             }
             if -accepted == KernelError.connectionAborted { continue }
-            if KernelError.isOutOfDescriptors(Int(-accepted)) {
+            if KernelError.isOutOfRoom(Int(-accepted)) {
                 mute()
                 opensAt = now + Self.pause
             }
