@@ -155,6 +155,22 @@ import Testing
         }
     }
 
+    @Test func aFullFileThatSomebodyTookAwayIsMadeAnew() throws {
+        let folder = FileManager.default.temporaryDirectory.appendingPathComponent(UUID().uuidString)
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(at: folder) }
+        let path = folder.appendingPathComponent("traces.jsonl").path
+        try "full\n".write(toFile: path, atomically: false, encoding: .utf8)
+        let export = try TraceExport(
+            .file(path, bytesMax: 1), resource: resource, seed: 1, logger: Logger(label: "tests"))
+        try FileManager.default.removeItem(atPath: path)
+        export.see(DoorSighting(engine: 1, ticket: 1, at: at(5), what: lookUp))
+        export.see(DoorSighting(engine: 1, ticket: 1, at: at(9), what: .finished(EngineRequestEnd(ticket: 1))))
+        export.shutDown()
+        #expect(export.counters.exported == 1 && export.counters.dropped == 0)
+        #expect(try String(contentsOfFile: path, encoding: .utf8).contains("resourceSpans"))
+    }
+
     /// What it was woken for is done once: a span that waits a second for others wakes nobody meanwhile.
     @Test func theThreadSleepsWhileNothingHappens() throws {
         let folder = FileManager.default.temporaryDirectory.appendingPathComponent(UUID().uuidString)

@@ -163,40 +163,50 @@ private protocol TraceOutput: Sendable {
 private struct TraceFile: TraceOutput {
     private let path: String
     private let bytesMax: Int
-    private var file: FileHandle
-    private var written: Int
+    /// None where the one before was set aside and no other could be made yet.
+    private var file: FileHandle?
+    private var written = 0
 
     init(_ path: String, bytesMax: Int) throws(OperatorError) {
         self.path = path
         self.bytesMax = bytesMax
-        (file, written) = try Self.open(path)
+        _ = try opened()
     }
 
-    private static func open(_ path: String) throws(OperatorError) -> (FileHandle, Int) {
+    private mutating func opened() throws(OperatorError) -> FileHandle {
+        if let file { return file }
         do {
             let url = URL(fileURLWithPath: path)
             if !FileManager.default.fileExists(atPath: path) { try Data().write(to: url) }
-            let file = try FileHandle(forWritingTo: url)
-            return (file, Int(try file.seekToEnd()))
+            let made = try FileHandle(forWritingTo: url)
+            written = Int(try made.seekToEnd())
+            file = made
+            return made
         } catch { throw OperatorError("cannot be written: \(error.localizedDescription)", at: path) }
     }
 
-    mutating func write(_ request: Data) throws(OperatorError) {
-        if written >= bytesMax {
-            close()
-            do {
+    private mutating func setAside() throws(OperatorError) {
+        do {
+            // Somebody may have taken it away.
+            if FileManager.default.fileExists(atPath: path) {
                 try? FileManager.default.removeItem(atPath: path + ".1")
                 try FileManager.default.moveItem(atPath: path, toPath: path + ".1")
-            } catch { throw OperatorError("cannot be set aside: \(error.localizedDescription)", at: path) }
-            (file, written) = try Self.open(path)
-        }
+            }
+        } catch { throw OperatorError("cannot be set aside: \(error.localizedDescription)", at: path) }
+        close()
+        file = nil
+    }
+
+    mutating func write(_ request: Data) throws(OperatorError) {
+        if file != nil, written >= bytesMax { try setAside() }
+        let file = try opened()
         do { try file.write(contentsOf: request + [UInt8(ascii: "\n")]) } catch {
             throw OperatorError("cannot be written: \(error.localizedDescription)", at: path)
         }
         written += request.count + 1
     }
 
-    func close() { try? file.close() }
+    func close() { try? file?.close() }
 }
 
 /// A collector that is reached over HTTP.
