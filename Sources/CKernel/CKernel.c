@@ -575,25 +575,6 @@ void hf_name_thread(const char *name) {
     pthread_setname_np(pthread_self(), cut);
 }
 
-/// So many nanoseconds from now; more than a century is no other time than for ever.
-static struct timespec monotonic_end(int64_t limit_ns) {
-    struct timespec end;
-    clock_gettime(CLOCK_MONOTONIC, &end);
-    if (limit_ns > INT64_MAX / 4) limit_ns = INT64_MAX / 4;
-    end.tv_sec += limit_ns / 1000000000;
-    end.tv_nsec += limit_ns % 1000000000;
-    if (end.tv_nsec >= 1000000000) end.tv_sec++, end.tv_nsec -= 1000000000;
-    return end;
-}
-
-int hf_join_thread(unsigned long thread, int64_t limit_ns) {
-    // The clock that nobody sets: a wall clock that is put back would make the wait so much longer.
-    struct timespec end = monotonic_end(limit_ns);
-    int error = pthread_clockjoin_np(thread, NULL, CLOCK_MONOTONIC, &end);
-    if (error) pthread_detach(thread);
-    return -error;
-}
-
 void hf_flag_set(uint32_t *word) {
     if (__atomic_exchange_n(word, 2, __ATOMIC_SEQ_CST) == 1)
         syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
@@ -602,7 +583,13 @@ void hf_flag_set(uint32_t *word) {
 int hf_flag_is_set(const uint32_t *word) { return __atomic_load_n(word, __ATOMIC_ACQUIRE) == 2; }
 
 int hf_flag_wait(uint32_t *word, int64_t limit_ns) {
-    struct timespec end = monotonic_end(limit_ns);
+    struct timespec end;
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    // More than a century is no other time than for ever.
+    if (limit_ns > INT64_MAX / 4) limit_ns = INT64_MAX / 4;
+    end.tv_sec += limit_ns / 1000000000;
+    end.tv_nsec += limit_ns % 1000000000;
+    if (end.tv_nsec >= 1000000000) end.tv_sec++, end.tv_nsec -= 1000000000;
     for (;;) {
         uint32_t seen = 0;
         if (!__atomic_compare_exchange_n(word, &seen, 1, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST) && seen == 2) return 1;

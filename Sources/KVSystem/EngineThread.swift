@@ -11,24 +11,29 @@ public final class EngineThread: Sendable {
     private final class Start {
         let name: String
         let body: @Sendable () -> Void
-        init(name: String, body: @escaping @Sendable () -> Void) {
+        let hasEnded: OneTimeFlag
+        init(name: String, body: @escaping @Sendable () -> Void, hasEnded: OneTimeFlag) {
             self.name = name
             self.body = body
+            self.hasEnded = hasEnded
         }
     }
 
+    /// Set when the function has returned. It is waited for by a clock that nobody sets; a join with a limit has the wall clock's.
+    private let hasEnded = OneTimeFlag()
     private let handle: Mutex<pthread_t?>
 
     /// Starts the thread. The kernel keeps 15 bytes of the name.
     public init(_ name: String, body: @escaping @Sendable () -> Void) throws(SystemError) {
         var thread = pthread_t()
-        let start = unsafe Unmanaged.passRetained(Start(name: name, body: body))
+        let start = unsafe Unmanaged.passRetained(Start(name: name, body: body, hasEnded: hasEnded))
         let error = unsafe pthread_create(
             &thread, nil,
             { raw in
                 let start = unsafe Unmanaged<Start>.fromOpaque(raw!).takeRetainedValue()
                 unsafe hf_name_thread(start.name)
                 start.body()
+                start.hasEnded.set()
                 return nil
             }, start.toOpaque())
         guard error == 0 else {
@@ -46,7 +51,13 @@ public final class EngineThread: Sendable {
     /// - Returns: Whether it has ended.
     @discardableResult
     public func join(atMost limit: Duration) -> Bool {
-        hf_join_thread(UInt(take()), limit.nanoseconds) == 0
+        let thread = take()
+        guard hasEnded.wait(within: limit) else {
+            pthread_detach(thread)
+            return false
+        }
+        pthread_join(thread, nil)
+        return true
     }
 
     private func take() -> pthread_t {

@@ -150,8 +150,6 @@ int hf_wait_for_end(int process);
 void hf_name_thread(const char *name);
 /* Gives the calling thread a nice value; 0 or -errno. */
 int hf_set_thread_nice(int nice);
-/// Waits for the end of a thread (a pthread_t), but not longer than this; one that still runs then is let go.
-int hf_join_thread(unsigned long thread, int64_t limit_ns);
 /// Sets a flag that is 0 at first, and wakes whoever waits for it.
 void hf_flag_set(uint32_t *word);
 int hf_flag_is_set(const uint32_t *word);
