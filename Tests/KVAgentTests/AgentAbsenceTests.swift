@@ -7,30 +7,33 @@ import Testing
 @Suite struct AgentAbsenceTests {
     private static let (missing, refused, busy): (Int32, Int32, Int32) = (2, 111, 11)
 
-    private func at(_ seconds: Double) -> Instant { Instant.zero + Duration(seconds: seconds) }
+    /// What failed tries tell, one after another: an error number and the second of each.
+    private func told(_ absence: inout AgentAbsence, _ tries: [(Int32, Double)]) -> [Bool] {
+        tries.map { absence.isCertain($0.0, at: Instant.zero + Duration(seconds: $0.1)) }
+    }
 
     @Test func aSocketThatNobodyListensOnTellsAtOnce() {
         var absence = AgentAbsence(limit: Duration(seconds: 3))
         absence.connected()
-        #expect(absence.isCertain(Self.refused, at: at(1)))
-        #expect(!absence.isCertain(Self.busy, at: at(100)))
+        let told = told(&absence, [(Self.refused, 1), (Self.busy, 100)])
+        #expect(told == [true, false])
     }
 
     @Test func aSocketThatIsGoneTellsOnceItStaysAway() {
         var absence = AgentAbsence(limit: Duration(seconds: 3))
         absence.connected()
-        #expect(!absence.isCertain(Self.missing, at: at(10)))
-        #expect(!absence.isCertain(Self.missing, at: at(12.9)))
-        // It was there in between.
-        #expect(!absence.isCertain(Self.busy, at: at(12.95)))
-        #expect(!absence.isCertain(Self.missing, at: at(13.5)))
-        #expect(absence.isCertain(Self.missing, at: at(16.5)))
+        // It is there in between, once.
+        let tries = [(Self.missing, 10), (Self.missing, 12.9), (Self.busy, 12.95), (Self.missing, 13.5)]
+        var told = told(&absence, tries + [(Self.missing, 16.5)])
+        #expect(told == [false, false, false, false, true])
         absence.connected()
-        #expect(!absence.isCertain(Self.missing, at: at(17)))
+        told = self.told(&absence, [(Self.missing, 17)])
+        #expect(told == [false])
     }
 
     @Test func whoeverWasNeverThereHasNothingMapped() {
         var absence = AgentAbsence(limit: Duration(seconds: 3))
-        #expect(absence.isCertain(Self.missing, at: at(0)))
+        let told = told(&absence, [(Self.missing, 0)])
+        #expect(told == [true])
     }
 }
