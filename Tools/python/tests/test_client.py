@@ -4,6 +4,7 @@ import os
 import sys
 import tempfile
 import unittest
+from concurrent.futures import Future
 from pathlib import Path
 from unittest import mock
 
@@ -42,6 +43,15 @@ class ClientTest(unittest.TestCase):
         memory = SharedMemory(blocks * BLOCK)
         self.addCleanup(memory.close)
         return memory, client.add_region(memory.fd, memory.length)
+
+    def held_load(self, client: Client) -> tuple[Future[p.Loaded], int]:
+        """A load that the agent has and does not answer, and the region it is for."""
+        self.assertTrue(client.wait_open(30))
+        _, region = self.shared(client)
+        self.agent.holds = True
+        loaded = client.load(keys_of("k", 1), 0, p.Places.rows(region, [0], BLOCK))
+        self.wait(lambda: len(self.agent.held) == 1)
+        return loaded, region
 
     def wait(self, condition: object) -> None:
         self.assertTrue(self.agent.wait(condition))
@@ -168,11 +178,7 @@ class ClientTest(unittest.TestCase):
 
     def test_jobs_wait_for_an_agent_whose_socket_was_removed(self) -> None:
         client = self.client(absence=1000.0)
-        self.assertTrue(client.wait_open(30))
-        _, region = self.shared(client)
-        self.agent.holds = True
-        loaded = client.load(keys_of("k", 1), 0, p.Places.rows(region, [0], BLOCK))
-        self.wait(lambda: len(self.agent.held) == 1)
+        loaded, _ = self.held_load(client)
         self.agent.holds = False
         with self.assertLogs("holdfast_kv", "WARNING"):
             os.rename(self.path, self.path + ".away")
@@ -185,12 +191,7 @@ class ClientTest(unittest.TestCase):
             self.wait(lambda: client.counters.connections == 2)
 
     def test_jobs_end_when_there_is_no_socket_for_long(self) -> None:
-        client = self.client(absence=0.05)
-        self.assertTrue(client.wait_open(30))
-        _, region = self.shared(client)
-        self.agent.holds = True
-        loaded = client.load(keys_of("k", 1), 0, p.Places.rows(region, [0], BLOCK))
-        self.wait(lambda: len(self.agent.held) == 1)
+        loaded, _ = self.held_load(self.client(absence=0.05))
         with self.assertLogs("holdfast_kv", "WARNING"):
             os.unlink(self.path)
             self.agent.stop()
@@ -198,11 +199,7 @@ class ClientTest(unittest.TestCase):
 
     def test_jobs_of_a_cut_connection_end_with_the_next_welcome(self) -> None:
         client = self.client()
-        self.assertTrue(client.wait_open(30))
-        _, region = self.shared(client)
-        self.agent.holds = True
-        loaded = client.load(keys_of("k", 1), 0, p.Places.rows(region, [0], BLOCK))
-        self.wait(lambda: len(self.agent.held) == 1)
+        loaded, region = self.held_load(client)
         self.agent.holds = False
         self.agent.cut()
         self.assertEqual(loaded.result(30).end, 0)
