@@ -12,8 +12,8 @@ public struct FlashDriveConfiguration: Sendable, Equatable {
     public var writeTransferCountMax: Int
     /// Bytes of one transfer, a multiple of 64 KiB.
     public var transferBytesMax: Int
-    /// Bytes of reads that the device has to itself before the next is sent: enough to keep it busy. It works on all that it
-    /// has at once, so with more of them the first of many reads would come hardly sooner than the last.
+    /// A read is sent while the device has fewer bytes of reads than these: enough to keep it busy. It works on all that it has
+    /// at once, so with more of them the first of many reads would come hardly sooner than the last.
     public var readBytesMax: Int
     /// Reads sent in a row while writes wait.
     public var readRunMax: Int
