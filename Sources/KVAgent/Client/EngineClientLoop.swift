@@ -26,7 +26,8 @@ final class EngineClientLoop {
     }
 
     func run() {
-        var pause = Duration.zero
+        let setting = client.configuration
+        var pause = ConnectPause(first: setting.backoff, longest: setting.backoffMax)
         var absence = AgentAbsence(limit: client.configuration.absenceLimit)
         while !isOver {
             let descriptor = unsafe hf_unix_connect(client.configuration.path)
@@ -34,7 +35,7 @@ final class EngineClientLoop {
                 absence.connected()
                 let stream = EngineStream(descriptor)
                 stream.bodyBytesMax = EngineProtocol.bodyBytesMax
-                if converse(stream) { pause = .zero }
+                if let opened = converse(stream) { pause.ended(after: MonotonicClock.now - opened) }
                 poller.remove(descriptor)
                 // Wakes a caller who waits for it.
                 hf_shut_down(descriptor)
@@ -43,10 +44,7 @@ final class EngineClientLoop {
                 endOrphans()
             }
             if isOver { break }
-            sleep(pause)
-            let setting = client.configuration
-            let doubled = Duration(nanoseconds: min(setting.backoffMax.nanoseconds, 2 * pause.nanoseconds))
-            pause = max(setting.backoff, doubled)
+            sleep(pause.take())
         }
         let rest = client.state.withLock { state in
             for region in state.regions.values { hf_close(region.descriptor) }
@@ -88,8 +86,8 @@ final class EngineClientLoop {
     /// What is to be done before the thread sleeps again.
     private enum Turn { case end, read, leaveToCaller }
 
-    /// Speaks until the connection ends. Whether the agent had taken this engine on.
-    private func converse(_ stream: EngineStream) -> Bool {
+    /// Speaks until the connection ends. When the agent had taken this engine on, nil: it had not.
+    private func converse(_ stream: EngineStream) -> Instant? {
         now = MonotonicClock.now
         let setting = client.configuration
         client.state.withLock { state in
@@ -99,26 +97,27 @@ final class EngineClientLoop {
             client.send(&state)
         }
         let helloDeadline = now + setting.helloLimit
-        var (wasOpen, saidGoodbye) = (false, false)
+        var opened: Instant?
+        var saidGoodbye = false
         // Input may have come before anybody watched for it.
         var told: PollEvents = .readable
         while true {
             now = MonotonicClock.now
-            switch client.state.withLock({ begin(&$0, told, wasOpen, &saidGoodbye) }) {
-            case .end: return wasOpen
+            switch client.state.withLock({ begin(&$0, told, opened != nil, &saidGoodbye) }) {
+            case .end: return opened
             case .leaveToCaller: break
             case .read:
                 stream.becameReadable(isEnding: told.mayEnd)
                 let heard = client.hear(stream) { welcome in
                     open(welcome)
-                    wasOpen = true
+                    opened = now
                 }
-                if heard == .refusal { return false }
-                if heard == .end { return wasOpen }
+                if heard == .refusal { return nil }
+                if heard == .end { return opened }
             }
             client.expire(at: now)
-            if !wasOpen, now >= helloDeadline { return false }
-            told = rest(stream, saidGoodbye, helloDeadline: wasOpen ? nil : helloDeadline)
+            if opened == nil, now >= helloDeadline { return nil }
+            told = rest(stream, saidGoodbye, helloDeadline: opened == nil ? helloDeadline : nil)
         }
     }
 

@@ -195,7 +195,12 @@ class Connection(ABC):
                     self._was_there = True
                     self._socket = connection
                     try:
-                        wait = 0.0 if _Conversation(self, connection).run() else max(wait, self.settings.backoff)
+                        opened = _Conversation(self, connection).run()
+                        if opened is None:
+                            wait = max(wait, self.settings.backoff)
+                        elif time.monotonic() - opened >= self.settings.backoff:
+                            # Being taken on is not enough: an agent may break off each time.
+                            wait = 0.0
                     finally:
                         self._socket = None
                         connection.close()
@@ -250,27 +255,28 @@ class _Conversation:
         self._waiting = memoryview(link._hello)
         self._passing: int | None = None
         self._is_welcome = False
+        self._opened: float | None = None
         self._said_goodbye = False
 
-    def run(self) -> bool:
-        """Speaks until the connection ends. Whether the agent had taken this engine on."""
+    def run(self) -> float | None:
+        """Speaks until the connection ends. When the agent had taken this engine on, None: it had not."""
         hello_deadline = time.monotonic() + self._link.settings.hello_deadline
         poller = select.poll()
         poller.register(self._link._wake_read, select.POLLIN)
         try:
             while not self._link._is_closing:
                 if not self._send():
-                    return self._is_welcome
+                    return self._opened
                 if not self._wait(poller, hello_deadline):
-                    return self._is_welcome
+                    return self._opened
                 now = time.monotonic()
                 if self._is_welcome:
                     self._link._expire(now)
                 elif now >= hello_deadline:
-                    return False
+                    return None
             # It may have been told to end before it saw what waits: what the socket takes now still goes.
             self._send()
-            return self._is_welcome
+            return self._opened
         finally:
             for fd in self._passed:
                 os.close(fd)
@@ -347,9 +353,11 @@ class _Conversation:
         """Takes a frame in. False: the connection ends."""
         if isinstance(frame, Welcome):
             self._is_welcome = True
+            self._opened = time.monotonic()
             self._link._welcomed(frame)
         elif isinstance(frame, Refused):
             self._is_welcome = False
+            self._opened = None
             self._link._refused(frame)
             return False
         elif isinstance(frame, ArenaOpened):

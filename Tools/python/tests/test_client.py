@@ -3,6 +3,7 @@
 import os
 import sys
 import tempfile
+import time
 import unittest
 from concurrent.futures import Future
 from pathlib import Path
@@ -55,6 +56,32 @@ class ClientTest(unittest.TestCase):
 
     def wait(self, condition: object) -> None:
         self.assertTrue(self.agent.wait(condition))
+
+    def test_an_agent_that_breaks_off_each_time_is_asked_again_ever_later(self) -> None:
+        slept: list[float] = []
+        lives = [0.0] * 5 + [0.1] + [0.0] * 2
+
+        class Broken:
+            """A conversation that has welcomed the engine and ends."""
+
+            def __init__(self, link: object, connection: object) -> None: ...
+
+            def run(self) -> float:
+                return time.monotonic() - lives[len(slept)]
+
+        def sleep(link: Client, seconds: float) -> None:
+            slept.append(seconds)
+            link._is_closing = len(slept) == len(lives)
+
+        with (
+            mock.patch("holdfast_kv.connection._Conversation", Broken),
+            mock.patch("holdfast_kv.connection.random.random", lambda: 0.0),
+            mock.patch.object(Client, "_sleep", sleep),
+        ):
+            client = self.client(backoff=0.1, backoff_max=0.5)
+            client._thread.join(30)
+        # One that has lived for a while is made anew at once.
+        self.assertEqual(slept, [0.0, 0.1, 0.2, 0.4, 0.5, 0.0, 0.1, 0.2])
 
     def test_without_agent_everything_misses_at_once(self) -> None:
         self.agent.stop()
