@@ -155,6 +155,17 @@ import Testing
         }
     }
 
+    /// It is told late when there was no room for it; its number may be another's by then.
+    @Test func whatBeganAfterAnEngineLeftIsNotEndedWithIt() {
+        var traces = RequestTraces(seed: 1)
+        see(&traces, 5, 10, lookUp)
+        see(&traces, 6, 30, lookUp)
+        see(&traces, 0, 20, .gone)
+        #expect(traces.take().map(\.start) == [at(10)])
+        see(&traces, 6, 40, .finished(EngineRequestEnd(ticket: 6)))
+        #expect(traces.take().map(\.failure) == [nil])
+    }
+
     @Test func aFullFileThatSomebodyTookAwayIsMadeAnew() throws {
         let folder = FileManager.default.temporaryDirectory.appendingPathComponent(UUID().uuidString)
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)

@@ -215,10 +215,10 @@ package struct RequestTraces {
         ended.append(span)
     }
 
-    /// Nothing of an engine that left will end by itself.
+    /// Nothing of an engine that left will end by itself. What began later is another's that has its number now.
     private mutating func engineLeft(_ engine: EngineNumber, _ at: Instant) {
-        let left = requests.filter { $0.key.engine == engine }
-        let cut = jobs.filter { $0.key.engine == engine }
+        let left = requests.filter { $0.key.engine == engine && $0.value.start <= at }
+        let cut = jobs.filter { $0.key.engine == engine && $0.value.start <= at }
         for name in left.keys { requests[name] = nil }
         for name in cut.keys { jobs[name] = nil }
         for var span in (Array(left.values) + Array(cut.values)).sorted(by: { $0.start < $1.start }) {

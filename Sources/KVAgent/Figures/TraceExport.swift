@@ -59,6 +59,8 @@ package final class TraceExport: Sendable {
     private let isStopping = Atomic<Bool>(false)
     private let thread = Mutex<EngineThread?>(nil)
     private let counted = Mutex(TraceCounters())
+    /// Engines that left while there was no room to say so: what was open of them would stay open for ever.
+    private let left = Mutex<[EngineNumber: DoorSighting]>([:])
     private let resource: TraceResource
     private let logger: Logger
 
@@ -87,7 +89,13 @@ package final class TraceExport: Sendable {
     /// Takes what passed; from any thread, without waiting.
     package func see(_ sighting: DoorSighting?) {
         guard let sighting else { return }
-        if sightings.post(sighting) == .full { counted.withLock { $0.dropped += 1 } }
+        guard sightings.post(sighting) == .full else { return }
+        if case .gone = sighting.what {
+            left.withLock { $0[sighting.engine] = sighting }
+            sightings.wakeOwner()
+        } else {
+            counted.withLock { $0.dropped += 1 }
+        }
     }
 
     /// Exports what has been seen, and ends. Once.
@@ -108,8 +116,14 @@ package final class TraceExport: Sendable {
         while true {
             counted.withLock { $0.looks += 1 }
             let isLast = isStopping.load(ordering: .sequentiallyConsistent)
+            // Taken first: what came before them is then in the batch or was in an earlier one.
+            let gone = left.withLock { left in
+                defer { left = [:] }
+                return left.values.sorted { $0.at < $1.at }
+            }
             sightings.drain(into: &batch)
             for sighting in batch { traces.see(sighting) }
+            for sighting in gone { traces.see(sighting) }
             waiting += traces.take()
             let now = MonotonicClock.now
             if waiting.isEmpty { oldest = .distantFuture } else { oldest = min(oldest, now) }
@@ -124,7 +138,7 @@ package final class TraceExport: Sendable {
             }
             if isLast { break }
             signal.prepareToSleep()
-            if sightings.isEmpty, !isStopping.load(ordering: .sequentiallyConsistent) {
+            if sightings.isEmpty, left.withLock({ $0.isEmpty }), !isStopping.load(ordering: .sequentiallyConsistent) {
                 signal.wait(atMost: waiting.isEmpty ? nil : Self.delay)
                 signal.awake()
             } else {
