@@ -2,6 +2,7 @@
 
 import KVModel
 import KVSystem
+import Synchronization
 
 /// What the restart scan meets.
 public enum ScanEvent: Sendable {
@@ -38,6 +39,10 @@ extension FlashDevice {
     /// Bytes of one read of the scan, and how many are under way: enough to keep a fast device busy.
     private static let scanReadBytes = 1 << 20
     private static let scanDepth = 8
+    /// How long none of the reads under way may end. The kernel gives a disk 30 s and tries again; then it is none.
+    private static let scanSilenceMax = Duration(seconds: 120)
+    /// Never released.
+    private static let memoryOfSilentScans = Mutex<[TransferMemory]>([])
 
     /// Reads the whole header area at the device's sequential rate and calls `body` for each header that matters, on the
     /// calling thread. It is called before a drive is made of the device. Headers of `void` objects follow all others.
@@ -50,16 +55,26 @@ extension FlashDevice {
         ring.enable()
         var reader = HeaderAreaReader(areaBytes: geometry.extentCount * FlashGeometry.headerBytes)
         var census = HeaderCensus(superblock: superblock)
+        var silentSince = MonotonicClock.now
         while !reader.isDone {
             while let request = reader.next(readBytes: Self.scanReadBytes, depth: Self.scanDepth) {
                 ring.queue(request)
             }
-            ring.submit(waits: true, limit: nil) { completion in
+            var heardCount = 0
+            ring.submit(waits: true, limit: silentSince + Self.scanSilenceMax - MonotonicClock.now) { completion in
+                heardCount += 1
                 reader.complete(completion) { area, slice in
                     let first = UInt32(area / FlashGeometry.headerBytes)
                     guard let slice else { return census.unreadable(first, body) }
                     unsafe census.add(UnsafeRawBufferPointer(memory[slice]), from: first, body)
                 }
+            }
+            let now = MonotonicClock.now
+            if heardCount > 0 { silentSince = now }
+            guard now - silentSince < Self.scanSilenceMax else {
+                // The device may still write into it when it wakes up.
+                Self.memoryOfSilentScans.withLock { $0.append(memory) }
+                throw .silent(path: file.path, seconds: Int(Self.scanSilenceMax.nanoseconds / 1_000_000_000))
             }
         }
         return census.finish(body)
@@ -68,26 +83,38 @@ extension FlashDevice {
 
 /// Which parts of the header area are read when. A read that fails is done again page by page, so that one bad sector
 /// costs one header.
-private struct HeaderAreaReader {
+package struct HeaderAreaReader {
+    /// How often in a row reads may end without an answer, interrupted or put off, before they count as failed.
+    private static let unansweredMax = 1000
+    // Error numbers of the kernel.
+    private static let interrupted: Int32 = 4
+    private static let tryAgain: Int32 = 11
+
     private let areaBytes: Int
     private var next = 0
     private var requests: [DeviceRequest?]
     private var singles: [Int] = []
+    /// Reads that told nothing of the device, to be sent again.
+    private var again: [Range<Int>] = []
+    private var unanswered = 0
     private var outCount = 0
 
-    init(areaBytes: Int) {
+    package init(areaBytes: Int) {
         self.areaBytes = areaBytes
         requests = []
     }
 
-    var isDone: Bool { next >= areaBytes && outCount == 0 && singles.isEmpty }
+    package var isDone: Bool { next >= areaBytes && outCount == 0 && singles.isEmpty && again.isEmpty }
 
-    mutating func next(readBytes: Int, depth: Int) -> DeviceRequest? {
+    package mutating func next(readBytes: Int, depth: Int) -> DeviceRequest? {
         if requests.isEmpty { requests = Array(repeating: nil, count: depth) }
         guard let ticket = requests.firstIndex(where: { $0 == nil }) else { return nil }
         let place: Int
         let count: Int
-        if let single = singles.popLast() {
+        if let range = again.popLast() {
+            place = range.lowerBound
+            count = range.count
+        } else if let single = singles.popLast() {
             place = single
             count = FlashGeometry.headerBytes
         } else {
@@ -105,11 +132,17 @@ private struct HeaderAreaReader {
     }
 
     /// Calls `body` with the place in the area and the bytes in memory, nil for a page that cannot be read.
-    mutating func complete(_ completion: DeviceCompletion, _ body: (Int, MemorySlice?) -> Void) {
+    package mutating func complete(_ completion: DeviceCompletion, _ body: (Int, MemorySlice?) -> Void) {
         guard let request = requests[Int(completion.ticket)] else { preconditionFailure("the end of a read not begun") }
         requests[Int(completion.ticket)] = nil
         outCount -= 1
         let place = request.offset - FlashGeometry.headerAreaOffset
+        if completion.result == -Self.interrupted || completion.result == -Self.tryAgain {
+            unanswered += 1
+            if unanswered <= Self.unansweredMax { return again.append(place..<(place + request.byteCount)) }
+        } else {
+            unanswered = 0
+        }
         if Int(completion.result) == request.byteCount { return body(place, request.memory) }
         if request.byteCount == FlashGeometry.headerBytes { return body(place, nil) }
         singles += stride(from: place, to: place + request.byteCount, by: FlashGeometry.headerBytes)

@@ -23,6 +23,8 @@ public enum FlashError: Error, Equatable, Sendable, CustomStringConvertible {
     case geometry(String)
     /// Someone else has it open, or it is mounted.
     case busy(path: String)
+    /// It answers no read.
+    case silent(path: String, seconds: Int)
     /// Drives that do not make up one store.
     case mixedDrives(String)
     /// The kernel gives this process no ring.
@@ -63,6 +65,10 @@ public enum FlashError: Error, Equatable, Sendable, CustomStringConvertible {
         case .busy(let path):
             OperatorError(
                 "another process uses it, or it is mounted", at: path, remedy: "stop the other user, or unmount it")
+        case .silent(let path, let seconds):
+            OperatorError(
+                "it has answered no read for \(seconds) s", at: path,
+                remedy: "look for it in the kernel's log, and replace the device")
         case .mixedDrives(let what):
             OperatorError(what, remedy: "name all drives of one store, each once")
         case .noRing(let error):
