@@ -11,11 +11,9 @@ public final class EngineThread: Sendable {
     private final class Start {
         let name: String
         let body: @Sendable () -> Void
-        let hasEnded: OneTimeFlag
-        init(name: String, body: @escaping @Sendable () -> Void, hasEnded: OneTimeFlag) {
+        init(name: String, body: @escaping @Sendable () -> Void) {
             self.name = name
             self.body = body
-            self.hasEnded = hasEnded
         }
     }
 
@@ -26,14 +24,18 @@ public final class EngineThread: Sendable {
     /// Starts the thread. The kernel keeps 15 bytes of the name.
     public init(_ name: String, body: @escaping @Sendable () -> Void) throws(SystemError) {
         var thread = pthread_t()
-        let start = unsafe Unmanaged.passRetained(Start(name: name, body: body, hasEnded: hasEnded))
+        let hasEnded = hasEnded
+        let start = unsafe Unmanaged.passRetained(
+            Start(name: name) {
+                body()
+                hasEnded.set()
+            })
         let error = unsafe pthread_create(
             &thread, nil,
             { raw in
                 let start = unsafe Unmanaged<Start>.fromOpaque(raw!).takeRetainedValue()
                 unsafe hf_name_thread(start.name)
                 start.body()
-                start.hasEnded.set()
                 return nil
             }, start.toOpaque())
         guard error == 0 else {
