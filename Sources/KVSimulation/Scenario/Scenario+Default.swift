@@ -120,7 +120,7 @@ extension Scenario {
           use: true
           loads: [0.25, 0.5, 0.75, 1, 1.5, 2]
           replicas: [1, 2, 3, 4, 5, 6, 8, 12, 16, 24]   # cluster sizes tried for the SLO
-          capacities: 9             # points of the miss-ratio curve
+          capacities: 9             # least points of the miss-ratio curve
 
         """#
 }
