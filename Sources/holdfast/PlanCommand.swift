@@ -90,26 +90,37 @@ struct PlanText {
     }
 
     private var choices: String {
-        var lines = [
-            strong("What does each choice cost?") + "  modelled, at the smallest cluster that meets the SLO",
-            pad("choice", 32) + padLeft("GPUs", 6) + padLeft("$/h", 8) + padLeft("$/M tok", 9) + padLeft("saves", 8)
-                + padLeft("served", 9) + padLeft("TTFT p50", 10) + padLeft("p99", 9) + padLeft("in SLO", 8),
-        ]
-        for choice in plan.choices {
+        var rows = [["choice", "GPUs", "$/h", "$/M tok", "saves", "served", "TTFT p50", "p99", "in SLO"]]
+        rows += plan.choices.map { choice in
+            [
+                choice.name, choice.gpus.map(String.init) ?? "-",
+                choice.gpus == nil ? "-" : Printed.number(choice.costPerHour, .table).text,
+                choice.gpus == nil ? "-" : Printed.number(choice.costPerMillionTokens, .table).text, saving(choice),
+                Printed.percent(choice.served, .table).text, Printed.seconds(choice.ttftP50Seconds, .table).text,
+                Printed.seconds(choice.ttftP99Seconds, .table).text, Printed.percent(choice.metSLO).text,
+            ]
+        }
+        let widths = Self.widths(of: rows, atLeast: [32, 6, 8, 9, 8, 9, 10, 9, 8])
+        var lines = [strong("What does each choice cost?") + "  modelled, at the smallest cluster that meets the SLO"]
+        for row in rows {
             let cells =
-                pad(choice.name, 32) + padLeft(choice.gpus.map(String.init) ?? "-", 6)
-                + padLeft(choice.gpus == nil ? "-" : Printed.number(choice.costPerHour, .table).text, 8)
-                + padLeft(choice.gpus == nil ? "-" : Printed.number(choice.costPerMillionTokens, .table).text, 9)
-                + padLeft(saving(choice), 8)
-                + padLeft(Printed.percent(choice.served, .table).text, 9)
-                + padLeft(Printed.seconds(choice.ttftP50Seconds, .table).text, 10)
-                + padLeft(Printed.seconds(choice.ttftP99Seconds, .table).text, 9)
-                + padLeft(Printed.percent(choice.metSLO).text, 8)
-            lines.append(choice.name == plan.picks.best ? strong(cells) : cells)
+                pad(row[0], widths[0]) + zip(row, widths).dropFirst().map { padLeft($0, $1) }.joined()
+            lines.append(row[0] == plan.picks.best ? strong(cells) : cells)
         }
         lines.append(
             "saves: $ per million tokens less than GPU memory alone, none within 5 %; no GPUs: misses the SLO")
         return lines.joined(separator: "\n")
+    }
+
+    /// Each column as wide as its longest cell and a space. What the others need beyond `least` is taken from the first, of
+    /// which the names leave some: prices of almost nothing are long.
+    private static func widths(of rows: [[String]], atLeast least: [Int]) -> [Int] {
+        var widths = least.indices.map { column in
+            max(least[column], 1 + (rows.map { $0[column].count }.max() ?? 0))
+        }
+        let excess = widths.dropFirst().reduce(0, +) - least.dropFirst().reduce(0, +)
+        widths[0] = max(1 + (rows.map { $0[0].count }.max() ?? 0), widths[0] - excess)
+        return widths
     }
 
     /// What a choice saves against GPU memory alone; what the model cannot tell apart is no saving.
