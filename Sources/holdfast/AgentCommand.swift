@@ -37,11 +37,14 @@ struct AgentCommand: AsyncParsableCommand {
         name: .long, help: ArgumentHelp("Where engines come (default: /run/holdfast/agent.sock).", valueName: "path"))
     var socket: String?
 
-    @Option(name: .long, help: ArgumentHelp("Node memory for blocks, like 64GiB (default: 8GiB).", valueName: "size"))
+    @Option(
+        name: .long, parsing: .unconditional,
+        help: ArgumentHelp("Node memory for blocks, like 64GiB (default: 8GiB).", valueName: "size"))
     var dram: String?
 
     @Option(
         name: .long,
+        parsing: .unconditional,
         help: ArgumentHelp(
             "HBM slots that are the agent's, like 2GiB, for engines that say full (default: engines own their GPU's memory).",
             valueName: "size"))
@@ -56,7 +59,8 @@ struct AgentCommand: AsyncParsableCommand {
             "A file or block device for blocks of this node; it is formatted at each start.", valueName: "path"))
     var nvme: String?
 
-    @Option(name: .long, help: ArgumentHelp("Bytes of that file, like 2TiB.", valueName: "size"))
+    @Option(
+        name: .long, parsing: .unconditional, help: ArgumentHelp("Bytes of that file, like 2TiB.", valueName: "size"))
     var nvmeSize: String?
 
     @Option(name: .long, help: ArgumentHelp("The shared store, address:port.", valueName: "address"))
@@ -94,7 +98,8 @@ struct AgentCommand: AsyncParsableCommand {
     @Option(name: .long, help: ArgumentHelp("The GPU that serves it, of the catalogue.", valueName: "name"))
     var gpu: String?
 
-    @Option(name: .long, help: ArgumentHelp("GPUs of one copy of the model.", valueName: "count"))
+    @Option(
+        name: .long, parsing: .unconditional, help: ArgumentHelp("GPUs of one copy of the model.", valueName: "count"))
     var tensorParallel: Int?
 
     @Option(

@@ -72,7 +72,9 @@ extension Ctl {
         @Option(name: .long, help: ArgumentHelp("The agent's address (its `http`).", valueName: "address")) var agent =
             "127.0.0.1:9471"
         @OptionGroup var object: ObjectOptions
-        @Option(name: .long, help: ArgumentHelp("Seconds that an answer may take.", valueName: "seconds")) var within =
+        @Option(
+            name: .long, parsing: .unconditional,
+            help: ArgumentHelp("Seconds that an answer may take.", valueName: "seconds")) var within =
             10.0
         @Flag(name: .long, help: "Prints JSON.") var json = false
 
@@ -99,8 +101,12 @@ extension Ctl {
         )
         @Option(name: .long, help: ArgumentHelp("The agent's address (its `http`).", valueName: "address")) var agent =
             "127.0.0.1:9471"
-        @Option(name: .long, help: ArgumentHelp("Seconds between two looks.", valueName: "seconds")) var every = 1.0
-        @Option(name: .long, help: ArgumentHelp("So many looks; 0 is for ever.", valueName: "count")) var count = 0
+        @Option(
+            name: .long, parsing: .unconditional, help: ArgumentHelp("Seconds between two looks.", valueName: "seconds")
+        ) var every = 1.0
+        @Option(
+            name: .long, parsing: .unconditional,
+            help: ArgumentHelp("So many looks; 0 is for ever.", valueName: "count")) var count = 0
 
         func validate() throws {
             guard (0.1...3600).contains(every) else { throw ValidationError("--every is from 0.1 to 3600 seconds") }

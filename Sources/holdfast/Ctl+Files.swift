@@ -42,7 +42,8 @@ struct FileChain {
 struct FileOptions: ParsableArguments {
     @Argument(help: "The namespace.") var namespace: String
     @Argument(help: "The file.") var file: String
-    @Option(name: .long, help: ArgumentHelp("Bytes of a block.", valueName: "size")) var block = "2MiB"
+    @Option(name: .long, parsing: .unconditional, help: ArgumentHelp("Bytes of a block.", valueName: "size"))
+    var block = "2MiB"
 
     func chain() throws(OperatorError) -> (FileChain, Int) {
         let bytes = try ByteSize.read(block, name: "block", at: "--block")

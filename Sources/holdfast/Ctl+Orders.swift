@@ -16,7 +16,9 @@ extension Ctl {
         @Argument(help: "Keys, 64 hexadecimal digits each.") var keys: [String]
         @OptionGroup var object: ObjectOptions
         @Option(name: .long, help: ArgumentHelp("Who pins.", valueName: "name")) var owner = "ctl"
-        @Option(name: .customLong("for"), help: ArgumentHelp("Seconds; 0 is until unpinned.", valueName: "seconds"))
+        @Option(
+            name: .customLong("for"), parsing: .unconditional,
+            help: ArgumentHelp("Seconds; 0 is until unpinned.", valueName: "seconds"))
         var seconds: UInt32 = 0
         @OptionGroup var to: StoreConnectionOptions
 
@@ -112,14 +114,18 @@ extension Ctl {
             static let configuration = CommandConfiguration(
                 abstract: "Makes a namespace or changes its settings; what is not said stays as it is.")
             @Argument(help: "Its name.") var name: String
-            @Option(name: .long, help: ArgumentHelp("Bytes it may take; 0 is no limit of its own.", valueName: "size"))
+            @Option(
+                name: .long, parsing: .unconditional,
+                help: ArgumentHelp("Bytes it may take; 0 is no limit of its own.", valueName: "size"))
             var quota: String?
-            @Option(name: .long, help: ArgumentHelp("Bytes that may be pinned.", valueName: "size")) var pinQuota:
-                String?
+            @Option(
+                name: .long, parsing: .unconditional, help: ArgumentHelp("Bytes that may be pinned.", valueName: "size")
+            ) var pinQuota: String?
             @Option(name: .long, help: ArgumentHelp("`volatile` or `restart-safe`.", valueName: "class"))
             var durability: Durability?
             @Option(
                 name: .long,
+                parsing: .unconditional,
                 help: ArgumentHelp("Seconds after which unused objects go; 0 is never.", valueName: "seconds"))
             var retention: Int?
             @Option(

@@ -98,7 +98,8 @@ struct Ctl: AsyncParsableCommand {
                 such keys. How many --limit left out is said on standard error, and as `leftOut` in JSON.
                 """)
         @Argument(help: "The namespace.") var namespace: String
-        @Option(name: .long, help: ArgumentHelp("How many at most.", valueName: "count")) var limit = 1000
+        @Option(name: .long, parsing: .unconditional, help: ArgumentHelp("How many at most.", valueName: "count"))
+        var limit = 1000
         @OptionGroup var to: StoreConnectionOptions
 
         mutating func validate() throws {

@@ -29,7 +29,9 @@ struct Doctor: AsyncParsableCommand {
             "A block device or file that the store will be given; repeat it for several drives.", valueName: "path"))
     var data: [String] = []
 
-    @Option(name: .long, help: ArgumentHelp("Bytes of a file that does not exist yet, like 100GiB.", valueName: "size"))
+    @Option(
+        name: .long, parsing: .unconditional,
+        help: ArgumentHelp("Bytes of a file that does not exist yet, like 100GiB.", valueName: "size"))
     var size: String?
 
     @Option(
@@ -38,6 +40,7 @@ struct Doctor: AsyncParsableCommand {
 
     @Option(
         name: .long,
+        parsing: .unconditional,
         help: ArgumentHelp(
             "Bytes of the engine's own host region, like 32GiB; vLLM's is found by itself.", valueName: "size"))
     var engineRegion: String?

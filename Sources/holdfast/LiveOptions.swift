@@ -10,7 +10,9 @@ struct LiveOptions: ParsableArguments {
         help: "One request at a time, everything at rest before the next: exact hit tokens by tier, no queueing.")
     var isLockStep = false
 
-    @Option(help: ArgumentHelp("Nodes; by default as many as the scenario has.", valueName: "count"))
+    @Option(
+        parsing: .unconditional,
+        help: ArgumentHelp("Nodes; by default as many as the scenario has.", valueName: "count"))
     var agents: Int?
 
     @Option(
@@ -28,21 +30,25 @@ struct LiveOptions: ParsableArguments {
     var isLive = false
 
     @Option(
+        parsing: .unconditional,
         help: ArgumentHelp(
             "Live, in time: run the trace so many times as fast as it was (default: what this machine should bear).",
             valueName: "factor"))
     var compress: Double?
 
     @Option(
+        parsing: .unconditional,
         help: ArgumentHelp("Live, in time: let no further request come after so many seconds.", valueName: "seconds"))
     var timeLimit: Double?
 
     @Option(
+        parsing: .unconditional,
         help: ArgumentHelp(
             "Bytes of a block, 64KiB by default; tiers hold as many blocks as the scenario's.", valueName: "size"))
     var blockBytes: String?
 
     @Option(
+        parsing: .unconditional,
         help: ArgumentHelp(
             """
             With --lockstep or --live: HBM slots of each node that are the agents' to give (an emulated device), in bytes of the \

@@ -6,7 +6,7 @@ import KVStore
 
 /// Which part of a block is meant, as `ctl ls` prints it behind the key.
 struct ObjectOptions: ParsableArguments {
-    @Option(name: .long, help: ArgumentHelp("The group of layers.", valueName: "number"))
+    @Option(name: .long, parsing: .unconditional, help: ArgumentHelp("The group of layers.", valueName: "number"))
     var group: UInt16 = 0
 
     @Option(name: .long, help: ArgumentHelp("The shard, as 0/1.", valueName: "i/n"))

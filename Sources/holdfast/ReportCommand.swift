@@ -42,7 +42,9 @@ struct ReportCommand: AsyncParsableCommand {
     @Option(help: ArgumentHelp("The baseline that gains are stated against: B to E.", valueName: "key"))
     var against: String?
 
-    @Option(help: ArgumentHelp("Show one question in full; may be repeated.", valueName: "n"))
+    @Option(
+        parsing: .unconditionalSingleValue,
+        help: ArgumentHelp("Show one question in full; may be repeated.", valueName: "n"))
     var section: [Int] = []
 
     @Flag(help: "Show every question in full.")

@@ -25,6 +25,7 @@ struct ScenarioOptions: ParsableArguments {
     var catalogue: String?
 
     @Option(
+        parsing: .unconditional,
         help: ArgumentHelp(
             "Clusters that are replayed at the same time, 2 by default; 0 takes all cores. No result depends on it.",
             valueName: "count"))

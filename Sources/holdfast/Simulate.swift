@@ -21,13 +21,15 @@ struct Simulate: AsyncParsableCommand {
               holdfast simulate --seeds 500 --seconds 20
             """)
 
-    @Option(help: ArgumentHelp("Decides everything.", valueName: "N"))
+    @Option(parsing: .unconditional, help: ArgumentHelp("Decides everything.", valueName: "N"))
     var seed: UInt64 = 1
 
-    @Option(help: ArgumentHelp("Run so many seeds, from --seed on.", valueName: "count"))
+    @Option(parsing: .unconditional, help: ArgumentHelp("Run so many seeds, from --seed on.", valueName: "count"))
     var seeds = 1
 
-    @Option(help: ArgumentHelp("Virtual seconds of each seed, before it comes to rest.", valueName: "s"))
+    @Option(
+        parsing: .unconditional,
+        help: ArgumentHelp("Virtual seconds of each seed, before it comes to rest.", valueName: "s"))
     var seconds = 10.0
 
     @Option(
@@ -37,7 +39,9 @@ struct Simulate: AsyncParsableCommand {
     @Option(help: ArgumentHelp("Plant a bug, to see it found: \(Self.bugNames).", valueName: "name"))
     var plant: String?
 
-    @Option(help: ArgumentHelp("Threads; 0 takes all cores. The result does not depend on it.", valueName: "count"))
+    @Option(
+        parsing: .unconditional,
+        help: ArgumentHelp("Threads; 0 takes all cores. The result does not depend on it.", valueName: "count"))
     var threads = 0
 
     @Flag(help: "Print one JSON object.")

@@ -27,20 +27,27 @@ struct StoreCommand: AsyncParsableCommand {
     @Option(name: .long, help: ArgumentHelp("A block device or file; repeat it for several drives.", valueName: "path"))
     var data: [String] = []
 
-    @Option(name: .long, help: ArgumentHelp("Bytes of a file that does not exist yet, like 100GiB.", valueName: "size"))
+    @Option(
+        name: .long, parsing: .unconditional,
+        help: ArgumentHelp("Bytes of a file that does not exist yet, like 100GiB.", valueName: "size"))
     var size: String?
 
     @Option(
-        name: .long, help: ArgumentHelp("Bytes of an extent, fixed at formatting (default: 2MiB).", valueName: "size"))
+        name: .long, parsing: .unconditional,
+        help: ArgumentHelp("Bytes of an extent, fixed at formatting (default: 2MiB).", valueName: "size"))
     var extent: String?
 
-    @Option(name: .long, help: ArgumentHelp("The longest payload (default: 16MiB).", valueName: "size"))
+    @Option(
+        name: .long, parsing: .unconditional,
+        help: ArgumentHelp("The longest payload (default: 16MiB).", valueName: "size"))
     var payloadMax: String?
 
     @Option(name: .long, help: ArgumentHelp("Where TCP is served (default: 127.0.0.1:9460).", valueName: "address"))
     var listen: String?
 
-    @Option(name: .long, help: ArgumentHelp("Threads that move bytes of TCP (default: 1).", valueName: "count"))
+    @Option(
+        name: .long, parsing: .unconditional,
+        help: ArgumentHelp("Threads that move bytes of TCP (default: 1).", valueName: "count"))
     var lanes: String?
 
     @Option(name: .long, help: ArgumentHelp("Where TLS 1.3 is served.", valueName: "address"))
@@ -75,6 +82,7 @@ struct StoreCommand: AsyncParsableCommand {
 
     @Option(
         name: .long,
+        parsing: .unconditional,
         help: ArgumentHelp("Memory for payloads on their way and hot objects (default: 256MiB).", valueName: "size"))
     var dram: String?
 
@@ -91,11 +99,13 @@ struct StoreCommand: AsyncParsableCommand {
 
     @Option(
         name: .long,
+        parsing: .unconditional,
         help: ArgumentHelp("Bytes that may be written to flash in a day (default: no limit).", valueName: "size"))
     var writePerDay: String?
 
     @Option(
-        name: .long, help: ArgumentHelp("Bytes a second that the scrubber reads (default: 20MB).", valueName: "size"))
+        name: .long, parsing: .unconditional,
+        help: ArgumentHelp("Bytes a second that the scrubber reads (default: 20MB).", valueName: "size"))
     var scrub: String?
 
     @Option(

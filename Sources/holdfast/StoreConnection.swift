@@ -49,7 +49,9 @@ struct StoreConnectionOptions: ParsableArguments {
     @Option(name: .long, help: ArgumentHelp("That certificate's key.", valueName: "file"))
     var tlsKey: String?
 
-    @Option(name: .long, help: ArgumentHelp("Seconds that an answer may take.", valueName: "seconds"))
+    @Option(
+        name: .long, parsing: .unconditional,
+        help: ArgumentHelp("Seconds that an answer may take.", valueName: "seconds"))
     var within = 10.0
 
     @Flag(name: .long, help: "Prints JSON.")

@@ -15,7 +15,9 @@ struct TerminalOptions: ParsableArguments {
             "Use colour: auto, always or never. Auto looks at the terminal, NO_COLOR and TERM.", valueName: "when"))
     var color = ColourChoice.auto
 
-    @Option(help: ArgumentHelp("Columns to use; by default those of the terminal, at most 100.", valueName: "columns"))
+    @Option(
+        parsing: .unconditional,
+        help: ArgumentHelp("Columns to use; by default those of the terminal, at most 100.", valueName: "columns"))
     var width: Int?
 
     func validate() throws {

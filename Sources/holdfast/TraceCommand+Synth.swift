@@ -23,34 +23,39 @@ struct TraceSynth: AsyncParsableCommand {
         help: ArgumentHelp("The file to write, .gz and .zst compress; - is standard output.", valueName: "file"))
     var output: String?
 
-    @Option(help: ArgumentHelp("Decides every draw.", valueName: "number"))
+    @Option(parsing: .unconditional, help: ArgumentHelp("Decides every draw.", valueName: "number"))
     var seed: UInt64 = 1
 
     @Option(
+        parsing: .unconditional,
         help: ArgumentHelp("Sessions that start within the duration, on average (default: 1000).", valueName: "count"))
     var sessions: Double?
 
-    @Option(help: ArgumentHelp("Session starts a second, instead of --sessions.", valueName: "number"))
+    @Option(
+        parsing: .unconditional,
+        help: ArgumentHelp("Session starts a second, instead of --sessions.", valueName: "number"))
     var rate: Double?
 
-    @Option(help: ArgumentHelp("End after this many requests.", valueName: "count"))
+    @Option(parsing: .unconditional, help: ArgumentHelp("End after this many requests.", valueName: "count"))
     var requests: Int?
 
-    @Option(help: ArgumentHelp("Length of the trace in seconds.", valueName: "seconds"))
+    @Option(parsing: .unconditional, help: ArgumentHelp("Length of the trace in seconds.", valueName: "seconds"))
     var duration: Double = 3600
 
     @Option(
+        parsing: .unconditional,
         help: ArgumentHelp(
             "Seconds that traffic had been running before: sessions under way are caught in the middle.",
             valueName: "seconds"))
     var lead: Double = 0
 
     @Option(
+        parsing: .unconditional,
         help: ArgumentHelp(
             "Variation of the gaps between session starts: 1 is Poisson, more is burstier.", valueName: "number"))
     var burstiness: Double = 1
 
-    @Option(help: ArgumentHelp("Tokens of a block.", valueName: "count"))
+    @Option(parsing: .unconditional, help: ArgumentHelp("Tokens of a block.", valueName: "count"))
     var blockTokens: Int = 64
 
     @Option(help: ArgumentHelp("Change a parameter, KIND.NAME=VALUE; repeatable.", valueName: "name=value"))
@@ -61,6 +66,21 @@ struct TraceSynth: AsyncParsableCommand {
 
     @Flag(help: "Show progress even where standard error is no terminal.")
     var progress = false
+
+    func validate() throws {
+        func check(_ name: String, _ value: Double?, _ range: ClosedRange<Double>, _ allowed: String) throws {
+            guard let value, !range.contains(value) else { return }
+            throw ValidationError("--\(name) \(Self.number(value)): give \(allowed).")
+        }
+        let least = Double.leastNonzeroMagnitude
+        try check("duration", duration, 0.001...1e7, "0.001 to 10000000 seconds")
+        try check("lead", lead, 0...1e7, "0 to 10000000 seconds")
+        try check("sessions", sessions, least...5e6, "more than 0 and at most 5000000")
+        try check("rate", rate, least...Double.greatestFiniteMagnitude, "more than 0")
+        try check("requests", requests.map(Double.init), 1...Double(Int.max), "1 or more")
+        try check("burstiness", burstiness, 0.1...20, "0.1 to 20")
+        try check("block-tokens", Double(blockTokens), 1...65_536, "1 to 65536")
+    }
 
     func run() async throws {
         if parameters { return try print(Self.parameterTable) }

@@ -14,6 +14,7 @@ struct TraceInput: ParsableArguments {
     var format: String?
 
     @Option(
+        parsing: .unconditional,
         help: ArgumentHelp(
             "Tokens of a block, where the file uses another size than its format does.", valueName: "count"))
     var blockTokens: Int?

@@ -73,6 +73,22 @@ import Testing
         try expectRefusal(["replay", path, "--cache-only", "--policy", "lru", "--capacity=\(capacity)"], words: [])
     }
 
+    /// A number with a minus is a value of its option, not another option.
+    @Test(arguments: [
+        ("--duration", "-5", "0.001"), ("--sessions", "-5", "more than 0"), ("--rate", "-1", "more than 0"),
+        ("--requests", "-1", "1 or more"), ("--lead", "-1", "0 to"), ("--burstiness", "-1", "0.1 to 20"),
+        ("--block-tokens", "-1", "1 to 65536"),
+    ])
+    func aNegativeNumberIsRefusedWithWhatIsAllowed(option: String, value: String, allowed: String) throws {
+        try expectRefusal(
+            ["trace", "synth", "chat", "-o", "-", option, value], words: ["\(option) \(value)", allowed])
+    }
+
+    @Test(arguments: ["--seeds", "--seconds", "--threads"])
+    func simulateNamesTheNegativeNumber(option: String) throws {
+        try expectRefusal(["simulate", option, "-2"], words: ["\(option) -2"])
+    }
+
     @Test func unknownPolicyIsRefusedWithTheKnownOnes() throws {
         let scratch = try Scratch()
         let path = try scratch.path("good.jsonl", Self.good)
