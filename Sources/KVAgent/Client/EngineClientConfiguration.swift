@@ -22,7 +22,8 @@ public struct EngineClientConfiguration: Sendable {
     public var jobLimit = Duration(seconds: 5)
     /// From hello to welcome.
     public var helloLimit = Duration(seconds: 10)
-    /// Before the first try to connect again; doubles up to `backoffMax`.
+    /// Before the second try to connect again, the first is made at once; doubles up to `backoffMax`, and begins anew behind
+    /// a connection that lived as long.
     public var backoff = Duration(milliseconds: 100)
     /// The longest pause between tries.
     public var backoffMax = Duration(seconds: 10)
