@@ -22,8 +22,8 @@ class Settings:
     check_deadline: float = 10.0
     #: Seconds from HELLO to WELCOME.
     hello_deadline: float = 10.0
-    #: Seconds before the second try to connect again, the first is made at once; doubles up to ``backoff_max``, and begins anew
-    #: behind a connection that lived as long.
+    #: Seconds before the second try to connect again, the first is made at once; doubles up to ``backoff_max``, and
+    #: begins anew behind a connection that lived as long.
     backoff: float = 0.1
     backoff_max: float = 10.0
     #: Seconds for which there must be no socket before its agent is believed to have ended: a living one makes a socket that
