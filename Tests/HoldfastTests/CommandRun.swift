@@ -26,9 +26,17 @@ struct CommandRun {
         let inputFile = try scratch.file("input", input)
         let outputFile = try scratch.file("output", Data())
         let errorFile = try scratch.file("errors", Data())
-        process.standardInput = try FileHandle(forReadingFrom: inputFile)
-        process.standardOutput = try FileHandle(forWritingTo: device.map { URL(fileURLWithPath: $0) } ?? outputFile)
-        process.standardError = try FileHandle(forWritingTo: errorFile)
+        let handles = [
+            try FileHandle(forReadingFrom: inputFile),
+            try FileHandle(forWritingTo: device.map { URL(fileURLWithPath: $0) } ?? outputFile),
+            try FileHandle(forWritingTo: errorFile),
+        ]
+        // A queue keeps even a cancelled watch until its time has come, and with it the process and its files. With some
+        // 1,360 open files, as many as fill the buffer of `readdir`, `Process.run` reads beyond that buffer's end.
+        defer { for handle in handles { try? handle.close() } }
+        process.standardInput = handles[0]
+        process.standardOutput = handles[1]
+        process.standardError = handles[2]
         try process.run()
         let watch = DispatchWorkItem { process.terminate() }
         DispatchQueue.global().asyncAfter(deadline: .now() + .seconds(seconds), execute: watch)
