@@ -59,6 +59,21 @@ private let tried = Task {
                 == ["gpuHour", "storeHour", "switchHour", "nvmeHour", "dramHour"].map { "prices.\($0)" })
     }
 
+    @Test(arguments: [("hostToGPU", 3e9), ("hostNIC", 3e9 * 0.5)])
+    func thePathFromFlashIsItsSlowestPart(link: String, bytesPerSecond: Double) async throws {
+        let scenario = try Scenario.read(
+            yaml: nil, file: "default.yaml",
+            overrides: [
+                ("sweep.replicas", "[1]"), ("sweep.capacities", "3"), ("tensorParallel", "1"),
+                ("links.efficiency", "0.5"), ("links.\(link)", "3 GB/s"),
+            ])
+        let trace = conversations(count: 2, turns: 2, seed: 5)
+        let plan = try await ModelledReplay(trace: trace, scenario: scenario, catalogue: .builtIn)
+            .plan(threads: 1) { _, _ in }
+        // A line's rate is not reached; that of the GPU's link is said as reached.
+        #expect(plan.breakEven.pathBytesPerSecond == bytesPerSecond)
+    }
+
     @Test func nothingIsBoughtWhereGPUMemoryHasAll() async throws {
         let plan = try await plan(hbm: (8, 1), dram: (8, 1), nvme: (8, 1), flash: (8, 1), infinite: 0.21)
         expect(plan, "plan.noreuse", "an endless cache would serve 21 % of prompt tokens", "already serves 20 %")

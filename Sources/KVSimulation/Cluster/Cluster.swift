@@ -79,7 +79,7 @@ final class Cluster {
         modelError = ModelError(of: model)
         cost = PrefillCost(of: model, chunk: scenario.engine.tokenBudget)
         table = RequestTable(workload)
-        let hostToGPU = scenario.links.hostToGPU > 0 ? scenario.links.hostToGPU : gpu.hostLinkBytesPerSecond
+        let hostToGPU = scenario.links.rateToGPU(of: gpu)
         hostRate = hostToGPU * Double(scenario.tensorParallel)
         let paths = ClusterLinks(scenario, hostToGPU: hostToGPU)
         let blockBytes = Self.blockBytes(model, workload)

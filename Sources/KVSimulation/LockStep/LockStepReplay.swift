@@ -172,8 +172,7 @@ extension ModelledReplay {
     /// The paths of a node as its profile says, idle, for blocks of `bytes` bytes: they move as many blocks a second as
     /// they would move of the model's, so that the planner sees no difference.
     public func idleLinks(blockBytes bytes: Int) -> LinkView {
-        let hostToGPU = scenario.links.hostToGPU > 0 ? scenario.links.hostToGPU : gpu.hostLinkBytesPerSecond
-        let paths = ClusterLinks(scenario, hostToGPU: hostToGPU)
+        let paths = ClusterLinks(scenario, hostToGPU: scenario.links.rateToGPU(of: gpu))
         let idle = paths.view(of: LinkFabric(links: paths.links, discipline: paths.discipline), replica: 0, at: 0)
         let scale = Double(bytes) / Double(blockBytes)
         func scaled(_ link: LinkState) -> LinkState { LinkState(bandwidth: link.bandwidth * scale, delay: link.delay) }

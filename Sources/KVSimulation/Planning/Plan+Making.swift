@@ -268,12 +268,9 @@ extension ModelledReplay {
         let mean = hits == 0 ? 0 : tokens / hits
         let seconds = mean > 0 ? model.prefillSeconds(tokens: mean, after: 0) : 0
         let links = scenario.links
-        let hostToGPU = links.hostToGPU > 0 ? links.hostToGPU : gpu.hostLinkBytesPerSecond
         let flash = scenario.tiers.flash
-        let path =
-            min(
-                links.hostNIC, flash.nic * Double(flash.stripe), flash.read * Double(flash.stripe),
-                hostToGPU * Double(scenario.tensorParallel)) * links.efficiency
+        let line = min(links.hostNIC, flash.nic * Double(flash.stripe), flash.read * Double(flash.stripe))
+        let path = min(line * links.efficiency, links.rateToGPU(of: gpu) * Double(scenario.tensorParallel))
         return Plan.BreakEven(
             hitTokens: Double(mean), computeSeconds: seconds,
             bytesPerSecond: seconds > 0 ? Double(mean) * model.kvBytesPerToken / seconds : 0, pathBytesPerSecond: path,

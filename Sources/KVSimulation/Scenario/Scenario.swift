@@ -2,6 +2,7 @@
 // required; the defaults live in one place, `Traces/scenarios/default.yaml`, which the command carries inside.
 
 import KVModel
+import KVServing
 
 /// A cluster to replay a trace on. Bytes, bytes a second, seconds, USD.
 public struct Scenario: Sendable {
@@ -180,8 +181,11 @@ public struct Scenario: Sendable {
         public var hostNIC: Double
         /// Per node: copies in and out of DRAM, both ways together.
         public var hostMemory: Double
-        /// Per GPU, each way; 0 takes the catalogue's figure.
+        /// Per GPU, each way, as reached; 0 takes the catalogue's figure.
         public var hostToGPU: Double
+
+        /// What is reached between node memory and one GPU, bytes a second each way.
+        func rateToGPU(of gpu: GPU) -> Double { hostToGPU > 0 ? hostToGPU : gpu.hostLinkBytesPerSecond }
     }
 
     /// The block `router`.
