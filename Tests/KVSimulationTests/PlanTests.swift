@@ -59,18 +59,18 @@ private let tried = Task {
                 == ["gpuHour", "storeHour", "switchHour", "nvmeHour", "dramHour"].map { "prices.\($0)" })
     }
 
-    @Test(arguments: [("hostToGPU", 3e9), ("hostNIC", 3e9 * 0.5)])
+    @Test(arguments: [("hostToGPU", 2 * 3e9), ("hostNIC", 3e9 * 0.5)])
     func thePathFromFlashIsItsSlowestPart(link: String, bytesPerSecond: Double) async throws {
         let scenario = try Scenario.read(
             yaml: nil, file: "default.yaml",
             overrides: [
-                ("sweep.replicas", "[1]"), ("sweep.capacities", "3"), ("tensorParallel", "1"),
+                ("sweep.replicas", "[1]"), ("sweep.capacities", "3"), ("tensorParallel", "2"),
                 ("links.efficiency", "0.5"), ("links.\(link)", "3 GB/s"),
             ])
         let trace = conversations(count: 2, turns: 2, seed: 5)
         let plan = try await ModelledReplay(trace: trace, scenario: scenario, catalogue: .builtIn)
             .plan(threads: 1) { _, _ in }
-        // A line's rate is not reached; that of the GPU's link is said as reached.
+        // A line's rate is not reached; that of the GPU's link, one per GPU, is said as reached.
         #expect(plan.breakEven.pathBytesPerSecond == bytesPerSecond)
     }
 
