@@ -152,7 +152,7 @@ private let tried = Task {
             "Shared flash is not worth buying at any price: it takes 12 GPUs as well")
     }
 
-    @Test func halfOfWhatIsBoughtDoesNotDoAsWell() async throws {
+    @Test func anEighthLessThanWhatIsBoughtDoesNotDoAsWell() async throws {
         let scenario = try Scenario.read(
             yaml: nil, file: "default.yaml",
             overrides: [
@@ -164,21 +164,22 @@ private let tried = Task {
         let plan = try await ModelledReplay(trace: trace, scenario: scenario, catalogue: .builtIn)
             .plan(threads: 1) { _, _ in }
         #expect(plan.verdict.rule == "plan.flash")
-        let flash = plan.choices.filter { $0.flashBytes > 0 && $0.gpus != nil }
-        let cheapest = try #require(flash.map(\.costPerMillionTokens).min())
+        let flashChoices = plan.choices.filter { $0.flashBytes > 0 }
+        let cheapest = try #require(flashChoices.filter { $0.gpus != nil }.map(\.costPerMillionTokens).min())
         let bought = try #require(plan.choice(plan.picks.smallestFlash))
-        // Less than the least of the first round, and twice what was found too little or is the last to be tried.
+        // Less than the least of the first round, and hardly more than what was found too little, or the last to be tried.
         let firstLeast = (plan.reuse.distinctBytes / 8).rounded(.up)
         #expect(bought.flashBytes < firstLeast)
-        let half = plan.choices.first {
-            $0.dramBytesPerNode == bought.dramBytesPerNode && abs($0.flashBytes - bought.flashBytes / 2) <= 1
-        }
-        if let half {
-            #expect(half.gpus == nil || !areAlike(half.costPerMillionTokens, cheapest))
+        let smaller = flashChoices
+            .filter { $0.dramBytesPerNode == bought.dramBytesPerNode && $0.flashBytes < bought.flashBytes }
+            .max { $0.flashBytes < $1.flashBytes }
+        if let smaller {
+            #expect(smaller.gpus == nil || !areAlike(smaller.costPerMillionTokens, cheapest))
+            #expect(bought.flashBytes <= 1.125 * smaller.flashBytes + 1)
         } else {
             #expect(bought.flashBytes <= firstLeast / 16 + 1)
         }
-        let bytes = plan.choices.filter { $0.flashBytes > 0 }.map(\.flashBytes)
+        let bytes = flashChoices.map(\.flashBytes)
         #expect(Array(bytes.prefix { $0 <= firstLeast }) == bytes.prefix { $0 <= firstLeast }.sorted())
     }
 

@@ -12,6 +12,10 @@ extension ModelledReplay {
     private static let flashShares = [0.125, 0.25, 0.5, 1]
     /// How often the smallest of them is halved where it does as well as the largest.
     private static let halvingsMax = 4
+    /// How often the middle is tried between what is bought and what is too little of it: three times bring a factor of two
+    /// below an eighth.
+    private static let narrowingsMax = 3
+    private static let narrowEnough = 1.125
 
     /// Plans what to buy for the trace under the scenario's prices and SLO. Choices are independent and tried on
     /// `threads` threads; the plan does not depend on how many.
@@ -43,10 +47,12 @@ extension ModelledReplay {
             }
         }
         var all = choices.compactMap { $0 }
-        for _ in 0..<Self.halvingsMax {
-            guard let (index, candidate) = halved(all) else { break }
-            progress(candidate.name, 1)
-            all.insert(tried(candidate), at: index)
+        for (stepsMax, next) in [(Self.halvingsMax, halved), (Self.narrowingsMax, narrowed)] {
+            for _ in 0..<stepsMax {
+                guard let (index, candidate) = next(all) else { break }
+                progress(candidate.name, 1)
+                all.insert(tried(candidate), at: index)
+            }
         }
         return assemble(curve, all)
     }
@@ -76,23 +82,54 @@ extension ModelledReplay {
         }
     }
 
-    /// Half of what the verdict would buy, where nothing smaller was tried: it may do as well. With its place among the others.
-    private func halved(_ choices: [Plan.Choice]) -> (index: Int, candidate: Candidate)? {
-        let picks = Self.picks(choices)
+    /// What the verdict would buy, and where it stands among the choices.
+    private struct Bought {
+        var index: Int
+        var kind: Kind
+        var bytes: Double
+        /// Bytes of DRAM below it, per node.
+        var dram: Double
+        /// The most that was tried of it and did not do as well; 0 where nothing smaller was tried.
+        var tooSmall: Double
+    }
+
+    private static func bought(_ choices: [Plan.Choice]) -> Bought? {
+        let picks = picks(choices)
         guard let kind = choices.first(where: { $0.name == picks.best }).map(Kind.init),
             let index = choices.firstIndex(where: { $0.name == kind.smallest(picks) })
         else { return nil }
-        let (bought, bytes) = (choices[index], kind.bytes(choices[index]))
-        let half = (bytes / 2).rounded(.up)
-        let isTheLeast = !choices.contains { other in
-            Kind(other) == kind && (kind == .memory || other.dramBytesPerNode == bought.dramBytesPerNode)
-                && kind.bytes(other) > 0 && kind.bytes(other) < bytes
+        let (choice, bytes) = (choices[index], kind.bytes(choices[index]))
+        let smaller = choices.filter { other in
+            Kind(other) == kind && (kind == .memory || other.dramBytesPerNode == choice.dramBytesPerNode)
+                && kind.bytes(other) < bytes
         }
-        guard isTheLeast, half >= 64 * Double(Cluster.blockBytes(model, workload)) else { return nil }
-        switch kind {
-        case .memory: return (index, withDRAM(half))
-        case .drives: return (index, withDrives(half, below: bought.dramBytesPerNode))
-        case .flash: return (index, withFlash(half, below: bought.dramBytesPerNode))
+        return Bought(
+            index: index, kind: kind, bytes: bytes, dram: choice.dramBytesPerNode,
+            tooSmall: smaller.map(kind.bytes).max() ?? 0)
+    }
+
+    /// Half of what is bought, where nothing smaller was tried: it may do as well. With its place among the others.
+    private func halved(_ choices: [Plan.Choice]) -> (index: Int, candidate: Candidate)? {
+        guard let bought = Self.bought(choices), bought.tooSmall == 0 else { return nil }
+        let half = (bought.bytes / 2).rounded(.up)
+        guard half >= 64 * Double(Cluster.blockBytes(model, workload)) else { return nil }
+        return (bought.index, candidate(bought, half))
+    }
+
+    /// The middle between what is bought and what is too little of it.
+    private func narrowed(_ choices: [Plan.Choice]) -> (index: Int, candidate: Candidate)? {
+        guard let bought = Self.bought(choices), bought.tooSmall > 0,
+            bought.bytes > Self.narrowEnough * bought.tooSmall
+        else { return nil }
+        return (bought.index, candidate(bought, ((bought.bytes + bought.tooSmall) / 2).rounded(.up)))
+    }
+
+    /// Another size of what is bought.
+    private func candidate(_ bought: Bought, _ bytes: Double) -> Candidate {
+        switch bought.kind {
+        case .memory: withDRAM(bytes)
+        case .drives: withDrives(bytes, below: bought.dram)
+        case .flash: withFlash(bytes, below: bought.dram)
         }
     }
 
