@@ -119,7 +119,7 @@ final class LaneLoop {
     private var retriesAt = Instant.zero
     private var commandBatch: [SessionCommand] = []
     private var socketBatch: [AcceptedSocket] = []
-    private var nextNumber: UInt32
+    private var numbers: SessionNumbers
     private var nextSweep = Instant.distantFuture
     private var isEnding = false
     private var polled = PollBatch()
@@ -132,7 +132,8 @@ final class LaneLoop {
         self.poller = poller
         self.distribute = distribute
         setting = ServerSetting(host: lane.host, limits: lane.limits, failedTries: lane.failedTries)
-        nextNumber = UInt32(lane.index == 0 ? lane.laneCount : lane.index)
+        numbers = SessionNumbers(
+            first: UInt32(lane.index == 0 ? lane.laneCount : lane.index), step: UInt32(lane.laneCount))
         poller.add(lane.inbox.signal.descriptor, for: .readable, tag: Self.wakeTag)
         self.listener = listener.map { Listener($0, on: poller) }
     }
@@ -178,8 +179,7 @@ final class LaneLoop {
             return
         }
         makeRoomForUnknown()
-        let number = nextNumber
-        nextNumber &+= UInt32(lane.laneCount)
+        let number = numbers.give { connections[$0] != nil }
         let connection = StreamConnection(
             socket, id: SessionID(transport: lane.transport, number: number), setting: setting)
         guard poller.add(socket.descriptor, for: [.readable, .writable, .edgeTriggered], tag: UInt64(number)) else {

@@ -37,7 +37,7 @@ final class VerbsLane {
     private var blocked: [VerbsConnection] = []
     private var retriesAt = Instant.zero
     private var commandBatch: [SessionCommand] = []
-    private var nextNumber: UInt32 = 1
+    private var numbers = SessionNumbers()
     private var nextSweep = Instant.distantFuture
     private var nextPublication = Instant.zero
     private var isEnding = false
@@ -128,8 +128,7 @@ final class VerbsLane {
 
     private func add(_ socket: AcceptedSocket) {
         makeRoomForUnknown()
-        let number = nextNumber
-        nextNumber &+= 1
+        let number = numbers.give { connections[$0] != nil }
         let connection = VerbsConnection(
             socket, id: SessionID(transport: start.transport, number: number), setting: setting, port: port)
         let interests: PollEvents = [.readable, .writable, .edgeTriggered]
