@@ -170,7 +170,8 @@ private let tried = Task {
         // Less than the least of the first round, and hardly more than what was found too little, or the last to be tried.
         let firstLeast = (plan.reuse.distinctBytes / 8).rounded(.up)
         #expect(bought.flashBytes < firstLeast)
-        let smaller = flashChoices
+        let smaller =
+            flashChoices
             .filter { $0.dramBytesPerNode == bought.dramBytesPerNode && $0.flashBytes < bought.flashBytes }
             .max { $0.flashBytes < $1.flashBytes }
         if let smaller {
