@@ -114,7 +114,6 @@ package final class TraceExport: Sendable {
         var isFailing = false
         var untold = 0
         while true {
-            counted.withLock { $0.looks += 1 }
             let isLast = isStopping.load(ordering: .sequentiallyConsistent)
             // Taken first: what came before them is then in the batch or was in an earlier one.
             let gone = left.withLock { left in
@@ -122,6 +121,8 @@ package final class TraceExport: Sendable {
                 return left.values.sorted { $0.at < $1.at }
             }
             sightings.drain(into: &batch)
+            // After it: who sees the number rise knows that what came before has been taken.
+            counted.withLock { $0.looks += 1 }
             for sighting in batch { traces.see(sighting) }
             for sighting in gone { traces.see(sighting) }
             waiting += traces.take()
