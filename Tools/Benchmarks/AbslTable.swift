@@ -1,12 +1,21 @@
-// absl::flat_hash_map as the reference of the block index: a library that is opened at run time, and the rows it gives.
+// absl::flat_hash_map as the reference of the block index, with the same content and from keys to words alone: a library that is
+// opened at run time, and the rows it gives.
 
 import Glibc
 import KVModel
 import KVTiering
 
-/// The functions of `absl_table.cpp`. The library stays open.
+/// The functions of one table of `absl_table.cpp`. The library stays open.
 @safe
 struct AbslLibrary {
+    /// What a table holds.
+    enum Content: String {
+        /// Keys to words.
+        case words
+        /// What the block index holds: keys to dense numbers, and by number a key and a word.
+        case blocks
+    }
+
     typealias Create = @convention(c) () -> OpaquePointer
     typealias Destroy = @convention(c) (OpaquePointer) -> Void
     typealias Bytes = @convention(c) (OpaquePointer) -> UInt64
@@ -21,15 +30,19 @@ struct AbslLibrary {
     let find: Find
     let longestRun: LongestRun
 
+    let content: Content
+
     /// Nil when it cannot be opened.
-    init?(path: String) {
+    init?(path: String, _ content: Content) {
+        self.content = content
+        let name = "absl_\(content.rawValue)_"
         guard let library = unsafe dlopen(path, RTLD_NOW),
-            let create = unsafe dlsym(library, "absl_table_create"),
-            let destroy = unsafe dlsym(library, "absl_table_destroy"),
-            let bytes = unsafe dlsym(library, "absl_table_bytes"),
-            let insert = unsafe dlsym(library, "absl_table_insert"),
-            let find = unsafe dlsym(library, "absl_table_find"),
-            let longestRun = unsafe dlsym(library, "absl_table_longest_run")
+            let create = unsafe dlsym(library, name + "create"),
+            let destroy = unsafe dlsym(library, name + "destroy"),
+            let bytes = unsafe dlsym(library, name + "bytes"),
+            let insert = unsafe dlsym(library, name + "insert"),
+            let find = unsafe dlsym(library, name + "find"),
+            let longestRun = unsafe dlsym(library, name + "longest_run")
         else { return nil }
         unsafe self.create = unsafe unsafeBitCast(create, to: Create.self)
         unsafe self.destroy = unsafe unsafeBitCast(destroy, to: Destroy.self)
@@ -74,7 +87,7 @@ final class AbslTable {
     }
 }
 
-/// The block index beside absl's table: the same keys in the same order, and a word of location for each.
+/// The block index beside one of absl's tables: the same keys in the same order, and a word of location for each.
 struct AbslComparison {
     let library: AbslLibrary
     let setting: BenchmarkSetting
@@ -82,17 +95,17 @@ struct AbslComparison {
     /// Inserting, looking up what is there and what is not, chains, and memory.
     func rows(blockCount: Int) -> [BenchmarkRow] {
         let size = shortCount(blockCount)
-        note("index: \(blockCount) blocks beside absl's table")
+        note("index: \(blockCount) blocks beside absl's table of \(library.content.rawValue)")
         let keys = (0..<blockCount).map { IndexKeys.key($0) }
         var index = BlockIndex()
         let table = AbslTable(library)
         Self.insert(keys, into: &index)
         table.insert(keys, first: 0)
         let memory = boundRow(
-            name: "index \(size) memory, absl", unit: "B/entry",
+            name: "index \(size) memory, \(group)", unit: "B/entry",
             measured: [Double(index.byteCount) / Double(blockCount)],
-            bound: Double(table.byteCount) / Double(blockCount), boundName: Self.name,
-            conditions: "key and location; a list's links are not in it")
+            bound: Double(table.byteCount) / Double(blockCount), boundName: referenceName,
+            conditions: "\(content); a list's links are not in it")
         return [
             insertRow(keys, size),
             findRow(&index, table, "hit", size, (0..<blockCount)),
@@ -102,8 +115,20 @@ struct AbslComparison {
         ]
     }
 
-    private static let name = "absl::flat_hash_map"
-    private static let equal = "key of 128 bits to a word of 64, ordinary pages for both"
+    private var group: String { library.content == .blocks ? "absl" : "absl without numbers" }
+
+    private var referenceName: String {
+        library.content == .blocks ? "absl::flat_hash_map and an array" : "absl::flat_hash_map"
+    }
+
+    private var content: String {
+        let theirs =
+            library.content == .blocks
+            ? "theirs: key to number, by number key and word" : "theirs: key to word, no numbers"
+        return "ours: key to number, by number key and word; \(theirs)"
+    }
+
+    private var equal: String { "\(content); keys of 128 bits, words of 64, ordinary pages for both" }
 
     private static func insert(_ keys: [BlockKey], into index: inout BlockIndex) {
         for place in keys.indices {
@@ -122,8 +147,8 @@ struct AbslComparison {
             return nanoseconds(per: keys.count) { table.insert(keys, first: 0) }
         }
         return runs.row(
-            name: "index \(size) insert, absl", unit: "ns", referenceName: Self.name,
-            conditions: "from an empty table on, growth included; \(Self.equal)")
+            name: "index \(size) insert, \(group)", unit: "ns", referenceName: referenceName,
+            conditions: "from an empty table on, growth included; \(equal)")
     }
 
     private func findRow(
@@ -155,8 +180,8 @@ struct AbslComparison {
             }
         }
         return runs.row(
-            name: "index \(size) find \(kind), absl", unit: "ns", referenceName: Self.name,
-            conditions: "random keys, each after the one before it; \(Self.equal)")
+            name: "index \(size) find \(kind), \(group)", unit: "ns", referenceName: referenceName,
+            conditions: "random keys, each after the one before it; \(equal)")
     }
 
     private func chainRow(
@@ -180,8 +205,9 @@ struct AbslComparison {
             }
         }
         return runs.row(
-            name: "index \(size) longest run, absl", unit: "ns", referenceName: Self.name + ", asked 8 keys ahead",
+            name: "index \(size) longest run, \(group)", unit: "ns",
+            referenceName: referenceName + ", asked 8 keys ahead",
             conditions:
-                "a block; chains of \(length) inserted together, locations taken, too; \(Self.equal)")
+                "a block; chains of \(length) inserted together, locations taken, too; \(equal)")
     }
 }

@@ -18,12 +18,17 @@ struct IndexBenchmark: Benchmark {
             rows += [managedRow(blockCount: 1_000_000), dictionaryRow(blockCount: 1_000_000, setting)]
         }
         guard setting.wants("absl") else { return rows }
-        guard let path = setting.abslLibrary, let library = AbslLibrary(path: path) else {
+        guard let path = setting.abslLibrary, let blocks = AbslLibrary(path: path, .blocks),
+            let words = AbslLibrary(path: path, .words)
+        else {
             note("index: skipped beside absl's table: libabsl-dev is not installed (Tools/install --bench)")
             return rows
         }
-        let comparison = AbslComparison(library: library, setting: setting)
-        return rows + Self.blockCounts.flatMap { comparison.rows(blockCount: $0) }
+        for library in [blocks, words] {
+            let comparison = AbslComparison(library: library, setting: setting)
+            rows += Self.blockCounts.flatMap { comparison.rows(blockCount: $0) }
+        }
+        return rows
     }
 
     private func measure(blockCount: Int, _ setting: BenchmarkSetting) -> [BenchmarkRow] {
