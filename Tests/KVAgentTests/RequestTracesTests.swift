@@ -1,5 +1,6 @@
 // What passes the door becomes traces: the right spans under the right parents, ended once, nothing kept for engines that left.
 
+import CKernel
 import Foundation
 import KVAgent
 import KVModel
@@ -201,6 +202,37 @@ import Testing
         #expect(Sample.wait { export.counters.exported == 1 })
         // Once to begin with, once or twice for each that was seen, once at the end of the second. It was hundreds of thousands.
         #expect(export.counters.looks < 40, "\(export.counters.looks)")
+    }
+
+    /// No engine waits for it: what there is no room for is dropped and counted, but for the end of an engine, which closes what
+    /// would stay open for ever.
+    @Test func aCollectorThatNeverAnswersFillsTheQueueAndNoMore() throws {
+        // The kernel takes the connection and the spans; nobody ever reads them.
+        let listener = unsafe hf_tcp_listen("127.0.0.1", 0, 8)
+        #expect(listener >= 0)
+        var logger = Logger(label: "tests")
+        logger.logLevel = .critical
+        let target = try TraceTarget("http://127.0.0.1:\(hf_socket_port(listener))", bytesMax: 1)
+        let export = try TraceExport(target, resource: resource, seed: 1, logger: logger)
+        export.see(DoorSighting(engine: 2, ticket: 1, at: at(4), what: lookUp))
+        var ended: UInt64 = 0
+        for ticket in 1...(1 << 17) as ClosedRange<EngineTicket> {
+            export.see(DoorSighting(engine: 1, ticket: ticket, at: at(5), what: lookUp))
+            if export.counters.dropped > 0 { break }
+            let end = EngineRequestEnd(ticket: ticket)
+            export.see(DoorSighting(engine: 1, ticket: ticket, at: at(9), what: .finished(end)))
+            if export.counters.dropped > 0 { break }
+            ended += 1
+        }
+        #expect(export.counters.dropped == 1 && ended >= 8_000, "\(export.counters), \(ended) ended")
+        export.see(DoorSighting(engine: 2, ticket: 0, at: at(10), what: .gone))
+        #expect(export.counters.dropped == 1)
+        hf_close(listener)
+        export.shutDown()
+        // What found no room, each request's span, and that of the engine that left.
+        #expect(
+            export.counters.exported == 0 && export.counters.dropped == 1 + ended + 1,
+            "\(export.counters), \(ended) ended")
     }
 
     @Test func aCollectorThatIsNotThereCostsItsSpansAndNothingElse() throws {

@@ -159,7 +159,11 @@ package final class TraceExport: Sendable {
                 if isFailing { logger.info("request traces are taken again") }
                 isFailing = false
             } catch {
-                counted.withLock { $0.dropped += UInt64(part.count) }
+                // A collector that does not answer takes all of its limit: what waits behind this part is not offered to it,
+                // or as many parts as there are would hold up the thread, and the agent's end.
+                let lost = part.count + spans.count
+                spans = []
+                counted.withLock { $0.dropped += UInt64(lost) }
                 // Once, not for every batch of a night.
                 if !isFailing { logger.warning("request traces are lost: \(error)") }
                 isFailing = true
@@ -235,6 +239,8 @@ private struct TraceCollector: TraceOutput {
         self.limit = limit
         var configuration = HTTPClient.Configuration()
         configuration.timeout.connect = limit
+        // Who is not there is asked again with the next spans, not for as long as the limit lasts.
+        configuration.connectionPool.retryConnectionEstablishment = false
         client = HTTPClient(eventLoopGroupProvider: .singleton, configuration: configuration)
     }
 
