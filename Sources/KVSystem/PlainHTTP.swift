@@ -61,28 +61,30 @@ public func plainGet(
 }
 
 extension PlainResponse {
-    /// Takes an answer apart; a body in chunks is put together.
-    init?(_ answer: [UInt8]) {
+    /// Takes a whole answer apart; a body in chunks is put together. Nil for what is no answer, or not all of one.
+    package init?(_ answer: [UInt8]) {
         let end = Array("\r\n\r\n".utf8)
-        guard let split = answer.indices.dropLast(3).first(where: { Array(answer[$0..<($0 + 4)]) == end }) else {
+        guard let split = answer.indices.dropLast(3).first(where: { answer[$0..<($0 + 4)].elementsEqual(end) }) else {
             return nil
         }
-        let head = String(decoding: answer[..<split], as: UTF8.self)
-        let words = head.split(separator: " ", maxSplits: 2)
+        let lines = String(decoding: answer[..<split], as: UTF8.self).split(separator: "\r\n")
+        let words = lines.first?.split(separator: " ", maxSplits: 2) ?? []
         guard words.count >= 2, words[0].hasPrefix("HTTP/1."), let status = Int(words[1]) else { return nil }
         self.status = status
-        let rest = answer[(split + 4)...]
-        let isChunked = head.split(separator: "\r\n").contains {
-            $0.lowercased().hasPrefix("transfer-encoding:") && $0.lowercased().hasSuffix("chunked")
+        func header(_ name: String) -> String? {
+            lines.dropFirst().lazy.map { $0.lowercased() }.first { $0.hasPrefix(name + ":") }
+                .map { $0.dropFirst(name.count + 1).filter { $0 != " " } }
         }
-        guard isChunked else {
+        let rest = answer[(split + 4)...]
+        guard header("transfer-encoding") == "chunked" else {
+            if let length = header("content-length"), Int(length) != rest.count { return nil }
             body = Array(rest)
             return
         }
         body = []
         var left = rest
         while let line = left.firstIndex(of: 0x0A) {
-            let digits = String(decoding: left[..<line], as: UTF8.self).filter { $0.isHexDigit }
+            let digits = String(decoding: left[..<line], as: UTF8.self).prefix(while: \.isHexDigit)
             guard let count = Int(digits, radix: 16), count <= left.endIndex - line - 1 else { return nil }
             if count == 0 { return }
             body += left[(line + 1)..<(line + 1 + count)]

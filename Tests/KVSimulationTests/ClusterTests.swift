@@ -146,6 +146,31 @@ private let tight: [(key: String, value: String)] = [
         }
     }
 
+    /// Answers that outgrow HBM throw out who came last: it is computed again, or waits in host memory and goes on.
+    @Test func whoIsThrownOutOfHBMComesBack() async throws {
+        let requests = (0..<150).map {
+            TraceRequest(
+                arrival: Instant(seconds: Double($0) * 0.01), inputTokens: 256,
+                outputTokens: Int32(800 + 7 * ($0 % 100)), firstReference: $0 * 4, blockCount: 4)
+        }
+        let trace = Trace(
+            name: "long answers", format: .holdfast, sha256: "", blockTokens: 64, requests: requests,
+            blocks: (0..<600).map { BlockNumber($0) }, uniqueBlockCount: 600)
+        var recomputed: [Double] = []
+        for preemption in ["recompute", "swap"] {
+            let record = try await replay(
+                trace, tight + [("replicas", "1"), ("engine.preemption", preemption)], keys: all)
+            for check in record.checks { #expect(check.passed, "\(check)") }
+            for system in record.systems {
+                #expect(system.preemptions > 0 && system.completedRequests == 150)
+                #expect(system.ledger.total == 150 * 256 && system.ledger.served == 0)
+            }
+            recomputed.append(record.systems[0].gpuSeconds.prefillRecomputed)
+        }
+        // Who was away goes on with the one token whose KV nobody had yet.
+        #expect(recomputed[1] > 0 && recomputed[1] * 50 < recomputed[0], "\(recomputed)")
+    }
+
     /// Without think times every load of single requests is the same one, and a record says nothing of other loads.
     @Test func withoutLiveSessionsNoLoadIsSwept() async throws {
         let changes = [("arrivals.thinkTime", "0 s"), ("sweep.replicas", "[1]"), ("sweep.capacities", "3")]

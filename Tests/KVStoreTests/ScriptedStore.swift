@@ -15,6 +15,8 @@ struct StoreFaults {
     var failedReads = 0.0
     var failedErasures = 0.0
     var overdue = 0.0
+    var overdueReads = 0.0
+    var overdueErasures = 0.0
     var failedCatalogue = 0.0
     var damagedBlocks = 0.0
 }
@@ -291,9 +293,7 @@ struct ScriptedStore: ~Copyable {
             if random.uniform() < faults.failedWrites {
                 later(.drive(drive, .written(tag: tag, .failed(5))))
             } else if random.uniform() < faults.overdue {
-                later(.drive(drive, .written(tag: tag, .overdue)))
-                later(.drive(drive, .released(tag: tag)), milliseconds: 4000)
-                events[events.count - 1].time = events[events.count - 1].time + Duration(milliseconds: 30)
+                overdue(.written(tag: tag, .overdue), drive, tag, .none)
             } else {
                 later(
                     .drive(drive, .written(tag: tag, .done)),
@@ -301,17 +301,30 @@ struct ScriptedStore: ~Copyable {
             }
         case .read(let tag, let extents, let slice):
             reading[tag] = (drive, Set((0..<extents.count).map { extents[$0] }))
-            let fails = random.uniform() < faults.failedReads
-            later(
-                .drive(drive, .read(tag: tag, fails ? .failed(5) : .done)),
-                .read(drive: drive, extents, into: slice.offset))
+            let effect = Effect.read(drive: drive, extents, into: slice.offset)
+            if random.uniform() < faults.overdueReads {
+                overdue(.read(tag: tag, .overdue), drive, tag, effect)
+            } else {
+                let fails = random.uniform() < faults.failedReads
+                later(.drive(drive, .read(tag: tag, fails ? .failed(5) : .done)), effect)
+            }
         case .erase(let tag, let first, _):
-            let fails = random.uniform() < faults.failedErasures
-            later(
-                .drive(drive, .erased(tag: tag, fails ? .failed(5) : .done)),
-                fails ? .none : .erase(drive: drive, extent: first))
+            let effect = Effect.erase(drive: drive, extent: first)
+            if random.uniform() < faults.overdueErasures {
+                overdue(.erased(tag: tag, .overdue), drive, tag, effect)
+            } else {
+                let fails = random.uniform() < faults.failedErasures
+                later(.drive(drive, .erased(tag: tag, fails ? .failed(5) : .done)), fails ? .none : effect)
+            }
         case .discard: break
         }
+    }
+
+    /// The drive says that it is late, does what it was told all the same, and lets go.
+    private mutating func overdue(_ event: FlashEvent, _ drive: Int, _ tag: UInt64, _ effect: Effect) {
+        later(.drive(drive, event))
+        later(.drive(drive, .released(tag: tag)), effect, milliseconds: 4000)
+        events[events.count - 1].time = events[events.count - 1].time + Duration(milliseconds: 30)
     }
 
     private func contains(_ list: ExtentList, _ extent: UInt32) -> Bool {
@@ -324,7 +337,10 @@ struct ScriptedStore: ~Copyable {
         case .write(let drive, let object, let from, let isVolatile):
             write(object, from, isVolatile: isVolatile, to: drive)
         case .read(let drive, let extents, let into):
-            if case .drive(_, .read(let tag, _)) = input { reading[tag] = nil }
+            switch input {
+            case .drive(_, .read(let tag, _)), .drive(_, .released(let tag)): reading[tag] = nil
+            default: break
+            }
             buffers[into] = drives[drive].content[extents[0]] ?? 0
         case .erase(let drive, let extent): drives[drive].headers[extent] = nil
         case .catalogue(let change): apply(change)

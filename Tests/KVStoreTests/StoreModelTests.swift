@@ -16,7 +16,7 @@ import Testing
         if seed % 2 == 0 {
             faults = StoreFaults(
                 badPayloads: 0.05, failedWrites: 0.01, failedReads: 0.005, failedErasures: 0.01, overdue: 0.01,
-                failedCatalogue: 0.1, damagedBlocks: 0.02)
+                overdueReads: 0.01, overdueErasures: 0.01, failedCatalogue: 0.1, damagedBlocks: 0.02)
         }
         var world = try ScriptedStore(seed: seed, driveCount: seed % 3 == 0 ? 2 : 1)
         var policy = NamespacePolicy()
