@@ -157,6 +157,32 @@ import Testing
         #expect(world.complaint == nil)
     }
 
+    /// Buffers that a late drive keeps are nobody else's. Who waits for one longer than the limit is told so.
+    @Test func whoWaitsTooLongForABufferIsToldThatTheStoreIsBusy() throws {
+        var world = try ScriptedStore(seed: 34) { $0.waitLimit = Duration(milliseconds: 500) }
+        let handle = world.open("n")
+        // Of three extents each; there are buffers for five, a quarter of them for readers alone.
+        func put(_ numbers: Range<Int>) -> [Status?] {
+            let puts = numbers.map { world.put(handle, name($0), token: UInt64($0) * 2, extents: 3) }
+            world.runUntilQuiet()
+            return puts.map { world.responses[$0]?.status }
+        }
+        #expect(put(0..<4) == [.ok, .ok, .ok, .ok])
+        #expect(put(4..<8) == [.ok, .ok, .ok, .ok])
+        world.faults = StoreFaults(overdue: 1)
+        #expect(put(10..<16) == [.failed, .failed, .failed, .failed, .busy, .busy])
+        world.faults = StoreFaults()
+        #expect(put(20..<21) == [.ok])
+        world.faults = StoreFaults(overdueReads: 1)
+        let gets = (0..<8).map { world.request(.get(handle, name($0))) }
+        world.runUntilQuiet()
+        let answers = gets.compactMap { world.responses[$0]?.status }
+        #expect(answers.filter { $0 == .failed }.count >= 4 && answers.filter { $0 == .busy }.count >= 1, "\(answers)")
+        world.faults = StoreFaults()
+        #expect(put(30..<31) == [.ok])
+        #expect(world.complaint == nil)
+    }
+
     @Test func noPutWaitsWhileTheStoreTurnsOver() throws {
         var world = try ScriptedStore(seed: 5, driveExtents: 64)
         let handle = world.open("n")
