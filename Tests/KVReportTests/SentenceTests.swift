@@ -304,6 +304,16 @@ private let cases: [Case] = [
         #expect(sentence.hasSuffix("."))
     }
 
+    /// A record is whatever a file says.
+    @Test(arguments: [(1.127, "1.13"), (0, "0.0"), (-3, "-3.0"), (1e300, "1e+300"), (1e308, "inf")])
+    func anyRatioOfLoadTimesHasWords(_ ratio: Double, _ words: String) {
+        let loads = LoadTimes(
+            tier: "memory", blocksMin: 5, blocksMax: 16, count: 63, predictedSeconds: 0.0011, measuredSeconds: 0.0012,
+            ratio: ratio)
+        #expect(
+            loads.words == "63 loads of 5 to 16 blocks took 1.20 ms at the median, \(words) times the profile's 1.10 ms")
+    }
+
     @Test func everyRuleIsForcedByACase() {
         // What the sections can say; a rule added there needs a case here.
         let rules: Set = [

@@ -38,11 +38,11 @@ public struct LoadTimes: Codable, Sendable, Equatable {
         self.ratio = ratio
     }
 
-    /// In words: "63 loads of 5 to 16 blocks took 1.2 ms at the median, 1.1 times the profile's 1.1 ms".
+    /// In words: "63 loads of 5 to 16 blocks took 1.20 ms at the median, 1.1 times the profile's 1.10 ms".
     public var words: String {
         let took = Printed.seconds(measuredSeconds, .table)
         let predicted = Printed.seconds(predictedSeconds, .table)
-        let times = Double(Int((ratio * 100).rounded())) / 100
+        let times = (ratio * 100).rounded() / 100
         var sizes = ""
         if let blocksMin, let blocksMax {
             sizes = blocksMin == blocksMax ? " of \(blocksMin) blocks" : " of \(blocksMin) to \(blocksMax) blocks"
