@@ -311,7 +311,8 @@ private let cases: [Case] = [
             tier: "memory", blocksMin: 5, blocksMax: 16, count: 63, predictedSeconds: 0.0011, measuredSeconds: 0.0012,
             ratio: ratio)
         #expect(
-            loads.words == "63 loads of 5 to 16 blocks took 1.20 ms at the median, \(words) times the profile's 1.10 ms")
+            loads.words.replacing(thinSpace, with: " ")
+                == "63 loads of 5 to 16 blocks took 1.20 ms at the median, \(words) times the profile's 1.10 ms")
     }
 
     @Test func everyRuleIsForcedByACase() {
