@@ -72,7 +72,7 @@ extension AgentConfiguration {
             }
             let parts = try given.enumerated().map { index, word throws(OperatorError) in
                 try SettingValue(name: name, words: [word], place: place)
-                    .number(index.isMultiple(of: 2) ? 1e6...1e15 : 0...3600)
+                    .number(index.isMultiple(of: 2) ? 1e2...1e15 : 0...3600)
             }
             links = parts
         case "subscribe": subscribe = try value.flag()
