@@ -84,8 +84,8 @@ import Testing
     }
 
     @Test(arguments: [
-        "links: [1e9, 0, 1e9, 0]", "links: [1e9, 1e12, 1e9, 0, 1e9, 0]", "links: [99, 0, 1e9, 0, 1e9, 0]",
-        "links: [1e9, 0, 1e9, 0, 1e16, 0]",
+        "links: [1e9, 0, 1e9, 0]", "links: [1e9, 1e12, 1e9, 0, 1e9, 0]", "links: [1e-9, 0, 1e9, 0, 1e9, 0]",
+        "links: [99, 0, 1e9, 0, 1e9, 0]", "links: [1e9, 0, 1e9, 0, 1e16, 0]",
     ])
     func pathsThatNoMachineHasAreRefused(lines: String) {
         let error = #expect(throws: OperatorError.self) { _ = try settings(lines) }
