@@ -21,9 +21,10 @@ protocol KeyedRecord: BitwiseCopyable {
 /// holds a thousand entries a segment, the next segment in turn is split in two (linear hashing; Litwin, VLDB 1980).
 /// The longest pause is therefore one segment's: microseconds, whatever the size of the table.
 ///
-/// In a segment an entry is 32 bits of the key's hash and the block's number, in one of two groups that the hash names
-/// (buckets of two choices; Azar, Broder, Karlin and Upfal, STOC 1994). A search compares the sixteen hashes of both groups at
-/// once; growing, splitting and removing never look at a key. The keys themselves lie with the records, by number.
+/// In a segment an entry is 32 bits of the key's hash and the block's number, in one of two groups that the hash names, in
+/// the first if it can. A group is a line of memory; it says whether a search has to go on in the second, which one in some
+/// fourteen does. A search compares the eight hashes of a group at once; growing, splitting and removing never look at a
+/// key. The keys themselves lie with the records, by number.
 ///
 /// Memory: a record and about 10 bytes of entry.
 @safe
@@ -79,7 +80,7 @@ struct BlockTable<Record: KeyedRecord>: ~Copyable {
         segmentRoom = segmentCount
         unsafe segments = .allocate(capacity: segmentRoom)
         let entries = expectedCount / segmentCount
-        let groups = max(IndexSegment.leastGroupCount, entries * 4 / 3 / IndexSegment.groupSize + 1)
+        let groups = max(IndexSegment.leastGroupCount, entries * 4 / 3 / IndexGroup.size + 1)
         let segmentBytes = IndexSegment.byteCount(groupCount: groups)
         firstGroupBytes = segmentCount * segmentBytes
         unsafe firstGroups = LargeRoom.allocate(firstGroupBytes)
@@ -125,18 +126,19 @@ struct BlockTable<Record: KeyedRecord>: ~Copyable {
 
     /// How many leading keys of a chain are known. Their numbers are appended to `numbers`, root first.
     ///
-    /// The memory is asked ahead, so that it answers for many keys at once: a key's groups 24 keys before it is compared, and
+    /// The memory is asked ahead, so that it answers for many keys at once: a key's group 24 keys before it is compared, and
     /// its record twelve before.
     func longestRun(_ keys: Span<BlockKey>, into numbers: inout [BlockNumber]) -> Int {
         let start = numbers.count
         numbers.append(contentsOf: repeatElement(0, count: keys.count))
         var found = numbers.mutableSpan
-        var searches = Searches()
+        var searches = searches()
+        for next in 0..<min(24, keys.count) { searches[next] = begin(keys[next]) }
+        for next in 0..<min(12, keys.count) { meet(&searches[next]) }
         var known = keys.count
-        for next in -24..<keys.count {
+        for next in keys.indices {
             if next + 24 < keys.count { searches[next + 24] = begin(keys[next + 24]) }
-            if next + 12 >= 0, next + 12 < keys.count { meet(&searches[next + 12]) }
-            if next < 0 { continue }
+            if next + 12 < keys.count { meet(&searches[next + 12]) }
             guard let number = find(keys[next], searches[next]) else {
                 known = next
                 break
@@ -150,16 +152,14 @@ struct BlockTable<Record: KeyedRecord>: ~Copyable {
     /// A search that has begun: where its key can be. It holds until the next change of the table.
     struct Search {
         fileprivate var hash: UInt32
-        fileprivate var segment: UInt32
-        fileprivate var groups: IndexSegment.Groups
-        /// Where its hash is in the groups.
+        /// Where its hash is in its first group.
         fileprivate var places: UInt32
+        fileprivate var group: IndexGroup
     }
 
     /// The last 32 of a chain's searches, by their key's place in it.
     struct Searches {
-        private var searches = InlineArray<32, Search>(
-            repeating: Search(hash: 0, segment: 0, groups: IndexSegment.Groups(first: 0, second: 0), places: 0))
+        fileprivate var searches: InlineArray<32, Search>
 
         /// How many are kept.
         static var count: Int { 32 }
@@ -170,57 +170,66 @@ struct BlockTable<Record: KeyedRecord>: ~Copyable {
         }
     }
 
-    /// Begins a search and asks for the memory of its groups.
+    /// Room for a chain's searches, none of which has begun.
+    @inline(__always)
+    func searches() -> Searches {
+        let none = unsafe Search(hash: 0, places: 0, group: segments[0].group(for: 0))
+        return Searches(searches: InlineArray(repeating: none))
+    }
+
+    /// Begins a search and asks for the memory of its first group.
     @inline(__always)
     func begin(_ key: BlockKey) -> Search {
         let hash = hash(of: key)
-        let segment = segmentIndex(of: hash)
-        let groups = unsafe segments[segment].groups(of: hash)
-        unsafe segments[segment].willUse(groups)
-        return Search(hash: hash, segment: UInt32(segment), groups: groups, places: 0)
+        let group = segment(of: hash).group(for: hash)
+        group.willUse()
+        return Search(hash: hash, places: 0, group: group)
     }
 
-    /// Looks into the groups of a search that has begun, and asks for the memory of the record.
+    /// Looks into the group of a search that has begun, and asks for the memory that is needed next: a record, mostly.
     @inline(__always)
     func meet(_ search: inout Search) {
-        search.places = unsafe segments[Int(search.segment)].places(of: search.hash, in: search.groups)
-        if search.places != 0 { unsafe hf_will_use(record(number(at: search.places, search))) }
+        search.places = search.group.places(of: search.hash)
+        if search.places != 0 {
+            unsafe hf_will_use(record(search.group.number(at: search.places.trailingZeroBitCount)))
+        } else if search.group.isMarked(for: search.hash) {
+            segment(of: search.hash).secondGroup(for: search.hash).willUse()
+        }
     }
 
-    /// The number of a key whose groups were met.
+    /// The number of a key whose group was met.
     @inline(__always)
     func find(_ key: BlockKey, _ search: Search) -> BlockNumber? {
-        var places = search.places
-        while places != 0 {
-            let number = number(at: places, search)
-            if unsafe record(number).pointee.key == key { return number }
-            places &= places &- 1
-        }
-        return crowded.isEmpty ? nil : unsafe Self.find(key, among: crowded, chunks)
+        if let number = number(of: key, at: search.places, in: search.group) { return number }
+        return search.group.isMarked(for: search.hash) || !crowded.isEmpty ? findBehind(key, search.hash) : nil
     }
 
-    /// A search whose groups were met, for a key that nobody waited for.
+    /// A search whose group was met, for a key that nobody waited for.
     @inline(__always)
     private func search(for key: BlockKey) -> Search {
         let hash = hash(of: key)
-        let index = segmentIndex(of: hash)
-        let segment = unsafe segments[index]
-        let groups = segment.groups(of: hash)
-        return Search(
-            hash: hash, segment: UInt32(index), groups: groups, places: segment.places(of: hash, in: groups))
+        let group = segment(of: hash).group(for: hash)
+        return Search(hash: hash, places: group.places(of: hash), group: group)
     }
 
-    /// The number at the first of some places.
+    /// The number of a key at one of some places of a group.
     @inline(__always)
-    private func number(at places: UInt32, _ search: Search) -> BlockNumber {
-        unsafe segments[Int(search.segment)].number(at: places.trailingZeroBitCount, in: search.groups)
+    private func number(of key: BlockKey, at places: UInt32, in group: IndexGroup) -> BlockNumber? {
+        var places = places
+        while places != 0 {
+            let number = group.number(at: places.trailingZeroBitCount)
+            if unsafe record(number).pointee.key == key { return number }
+            places &= places &- 1
+        }
+        return nil
     }
 
+    /// The number of a key that is not in its first group.
     @inline(never)
-    private static func find(
-        _ key: BlockKey, among crowded: [BlockNumber], _ chunks: UnsafeMutablePointer<UnsafeMutablePointer<Record>>
-    ) -> BlockNumber? {
-        crowded.first { unsafe record($0, chunks).pointee.key == key }
+    private func findBehind(_ key: BlockKey, _ hash: UInt32) -> BlockNumber? {
+        let second = segment(of: hash).secondGroup(for: hash)
+        if let number = number(of: key, at: second.places(of: hash), in: second) { return number }
+        return crowded.first { unsafe record($0).pointee.key == key }
     }
 
     /// What is kept of a block.
@@ -252,16 +261,16 @@ struct BlockTable<Record: KeyedRecord>: ~Copyable {
         if let number = find(key, search) { return (number, false) }
         let number = takeNumber()
         unsafe record(number).initialize(to: Record(key: key))
-        enter(number, search)
+        enter(number, search.hash)
         count += 1
         if count > segmentCount * Self.segmentTarget { splitNext() }
         return (number, true)
     }
 
-    private mutating func enter(_ number: BlockNumber, _ search: Search) {
-        let index = Int(search.segment)
+    private mutating func enter(_ number: BlockNumber, _ hash: UInt32) {
+        let index = segmentIndex(of: hash)
         if unsafe segments[index].isFull { unsafe segments[index].grow(leftOver: &crowded) }
-        while unsafe !segments[index].insert(search.hash, number) {
+        while unsafe !segments[index].insert(hash, number) {
             if unsafe segments[index].isHalfEmpty { return crowded.append(number) }
             unsafe segments[index].grow(leftOver: &crowded)
         }
@@ -289,7 +298,7 @@ struct BlockTable<Record: KeyedRecord>: ~Copyable {
             unsafe freed = record(number).pointee.freedBefore
             return number
         }
-        precondition(numberLimit < Self.none, "more blocks than a 32-bit number can name")
+        precondition(numberLimit < IndexGroup.numberLimit, "more blocks than an index can number")
         let number = numberLimit
         if Int(number) >> Self.chunkShift == chunkCount { addChunk() }
         numberLimit += 1
@@ -347,13 +356,11 @@ struct BlockTable<Record: KeyedRecord>: ~Copyable {
     }
 
     @inline(__always)
-    private func record(_ number: BlockNumber) -> UnsafeMutablePointer<Record> { unsafe Self.record(number, chunks) }
+    private func segment(of hash: UInt32) -> IndexSegment { unsafe segments[segmentIndex(of: hash)] }
 
     @inline(__always)
-    private static func record(
-        _ number: BlockNumber, _ chunks: UnsafeMutablePointer<UnsafeMutablePointer<Record>>
-    ) -> UnsafeMutablePointer<Record> {
-        let chunk = unsafe chunks[Int(number) >> chunkShift]
-        return unsafe chunk + (Int(number) & ((1 << chunkShift) - 1))
+    private func record(_ number: BlockNumber) -> UnsafeMutablePointer<Record> {
+        let chunk = unsafe chunks[Int(number) >> Self.chunkShift]
+        return unsafe chunk + (Int(number) & ((1 << Self.chunkShift) - 1))
     }
 }

@@ -3,23 +3,88 @@
 import CProcessor
 import KVModel
 
-/// Groups of eight entries, a line of memory each: eight hashes, then the eight blocks' numbers. An entry stands in one of the
-/// two groups that its hash names, in the one that had more room when it came. So a search reads two lines, at once and
-/// always, found or not, and a removal leaves nothing behind.
+/// A line of memory with up to eight entries: eight hashes, of which 0 is a free place, then the eight blocks' numbers. It is
+/// filled from its start.
 ///
-/// A group is filled from its start; a hash of 0 ends it. Safe as long as its one owner frees it last: groups are named by
-/// `groups(of:)` only, which stays below `groupCount`.
+/// The top bits of the numbers are its marks: one for each distance to a second group, set while an entry whose first group
+/// this is stands so far behind it. Safe as long as its segment's memory is.
+@safe
+struct IndexGroup {
+    private let words: UnsafeMutablePointer<UInt32>
+
+    /// Entries of a group.
+    static var size: Int { 8 }
+    static var wordCount: Int { 16 }
+    private static var mark: UInt32 { 1 << 31 }
+    /// All numbers are below this.
+    static var numberLimit: BlockNumber { mark }
+
+    @inline(__always)
+    init(_ words: UnsafeMutablePointer<UInt32>) { unsafe self.words = words }
+
+    @inline(__always)
+    func willUse() { unsafe hf_will_use(words) }
+
+    /// The places with this hash, a bit each. Those of hash 0 are free.
+    @inline(__always)
+    func places(of hash: UInt32) -> UInt32 { unsafe hf_equal_words(words, hash) }
+
+    @inline(__always)
+    func hash(at place: Int) -> UInt32 { unsafe words[place] }
+
+    @inline(__always)
+    func number(at place: Int) -> BlockNumber { unsafe words[Self.size &+ place] & ~Self.mark }
+
+    /// Sets an entry. Marks stay.
+    @inline(__always)
+    func put(_ hash: UInt32, _ number: BlockNumber, at place: Int) {
+        unsafe words[place] = hash
+        unsafe words[Self.size &+ place] = words[Self.size &+ place] & Self.mark | number
+    }
+
+    /// Sets an entry of a group without marks.
+    @inline(__always)
+    func putUnmarked(_ hash: UInt32, _ number: BlockNumber, at place: Int) {
+        unsafe words[place] = hash
+        unsafe words[Self.size &+ place] = number
+    }
+
+    /// Takes an entry out; the last one takes its place.
+    func close(_ place: Int) {
+        let last = (places(of: 0) | 1 << Self.size).trailingZeroBitCount - 1
+        put(hash(at: last), number(at: last), at: place)
+        unsafe words[last] = 0
+    }
+
+    /// Whether an entry of this group may stand as far behind it as one of this hash would.
+    @inline(__always)
+    func isMarked(for hash: UInt32) -> Bool { unsafe words[Self.size &+ Self.distanceClass(of: hash)] >= Self.mark }
+
+    @inline(__always)
+    func setMark(for hash: UInt32) { unsafe words[Self.size &+ Self.distanceClass(of: hash)] |= Self.mark }
+
+    func clearMark(for hash: UInt32) { unsafe words[Self.size &+ Self.distanceClass(of: hash)] &= ~Self.mark }
+
+    /// How many groups behind its first the second group of a hash is: 1, 3, 5, … 15.
+    @inline(__always)
+    static func distance(of hash: UInt32) -> UInt32 { hash >> 20 & 15 | 1 }
+
+    @inline(__always)
+    private static func distanceClass(of hash: UInt32) -> Int { Int(hash >> 21 & 7) }
+}
+
+/// Groups in which an entry stands in one of the two that its hash names: in the first if there was room when it came. What
+/// has to stand in its second leaves a mark in its first, as long as it is there. So nearly every search, found or not, reads
+/// one line of memory, and a removal leaves nothing behind.
+///
+/// Safe as long as its one owner frees it last: groups are named by hashes only, which stay below `groupCount`.
 @safe
 struct IndexSegment {
-    /// Eight hashes and eight numbers for each group.
     private var words: UnsafeMutablePointer<UInt32>
     private(set) var groupCount: UInt32
     /// Entries; the top bit says that the words are part of a larger piece of memory, which is its owner's to free.
     private var countAndLent: UInt32
 
-    /// Entries of a group.
-    static var groupSize: Int { 8 }
-    private static var groupWords: Int { 16 }
     /// A group is a line of memory.
     static var alignment: Int { 64 }
     /// An entry's second group is at most 15 behind the first.
@@ -41,12 +106,12 @@ struct IndexSegment {
     private init(groupCount: Int, words memory: UnsafeMutableRawPointer, lent: UInt32) {
         self.groupCount = UInt32(groupCount)
         countAndLent = lent
-        let wordCount = groupCount * Self.groupWords
+        let wordCount = groupCount * IndexGroup.wordCount
         unsafe words = memory.initializeMemory(as: UInt32.self, repeating: 0, count: wordCount)
     }
 
     /// Bytes of a segment of so many groups.
-    static func byteCount(groupCount: Int) -> Int { groupCount * groupWords * MemoryLayout<UInt32>.stride }
+    static func byteCount(groupCount: Int) -> Int { groupCount * IndexGroup.wordCount * MemoryLayout<UInt32>.stride }
 
     func free() { if !isLent { unsafe words.deallocate() } }
 
@@ -57,115 +122,123 @@ struct IndexSegment {
     /// Whether seven of eight places are taken.
     var isFull: Bool { count >= Int(groupCount) * 7 }
 
-    // MARK: Searching
+    // MARK: Groups
 
-    /// The two groups of a hash. The upper bits name the first, multiplied out so that any count will do;
-    /// four bits below them say how far behind it, or around the end, the second is: mostly in the same page.
-    struct Groups {
-        var first: UInt32
-        var second: UInt32
+    /// The first group of a hash.
+    @inline(__always)
+    func group(for hash: UInt32) -> IndexGroup { group(firstIndex(of: hash)) }
+
+    /// Its second group.
+    @inline(__always)
+    func secondGroup(for hash: UInt32) -> IndexGroup { group(secondIndex(of: hash)) }
+
+    /// Named by the upper bits, multiplied out so that any count will do.
+    @inline(__always)
+    private func firstIndex(of hash: UInt32) -> UInt32 {
+        UInt32(truncatingIfNeeded: (UInt64(hash) &* UInt64(groupCount)) >> 32)
+    }
+
+    /// A few groups behind the first, or around the end: mostly in the same page.
+    @inline(__always)
+    private func secondIndex(of hash: UInt32) -> UInt32 {
+        let behind = firstIndex(of: hash) &+ IndexGroup.distance(of: hash)
+        return behind < groupCount ? behind : behind &- groupCount
     }
 
     @inline(__always)
-    func groups(of hash: UInt32) -> Groups {
-        let first = UInt32(truncatingIfNeeded: (UInt64(hash) &* UInt64(groupCount)) >> 32)
-        let behind = first &+ (hash >> 20 & 15 | 1)
-        return Groups(first: first, second: behind < groupCount ? behind : behind &- groupCount)
-    }
-
-    @inline(__always)
-    private func group(_ index: UInt32) -> UnsafeMutablePointer<UInt32> {
-        unsafe words + Int(index) &* Self.groupWords
-    }
-
-    /// Asks for the memory of both groups.
-    @inline(__always)
-    func willUse(_ groups: Groups) {
-        unsafe hf_will_use(group(groups.first))
-        unsafe hf_will_use(group(groups.second))
-    }
-
-    /// The places with this hash: bits 0 to 7 of the first group's, 8 to 15 of the second's. Those of hash 0 are free.
-    @inline(__always)
-    func places(of hash: UInt32, in groups: Groups) -> UInt32 {
-        unsafe hf_equal_words(group(groups.first), group(groups.second), hash)
-    }
-
-    /// The number at a place, 0 to 15.
-    @inline(__always)
-    func number(at place: Int, in groups: Groups) -> BlockNumber {
-        let group = unsafe group(place < Self.groupSize ? groups.first : groups.second)
-        return unsafe group[Self.groupSize + place & 7]
+    private func group(_ index: UInt32) -> IndexGroup {
+        unsafe IndexGroup(words + Int(index) &* IndexGroup.wordCount)
     }
 
     // MARK: Changing
 
-    /// Adds an entry if there is room for it in its groups, or if one that stands there can move to its other group.
+    /// Adds an entry if there is room for it in its groups, or if there is once others have moved to their other group.
     mutating func insert(_ hash: UInt32, _ number: BlockNumber) -> Bool {
-        let groups = groups(of: hash)
-        let free = places(of: 0, in: groups)
+        let first = group(for: hash)
+        let free = first.places(of: 0)
         if free != 0 {
-            // Free places are the last of a group, so the larger mask has more. Nothing branches on which it is: that would
-            // make each insert wait for its memory.
-            let isSecond: UInt32 = free >> 8 > free & 0xFF ? 1 : 0
-            let group = groups.first &+ isSecond &* (groups.second &- groups.first)
-            unsafe put(hash, number, in: self.group(group), (free >> (isSecond &* 8)).trailingZeroBitCount)
-        } else if let freed = movedAway(from: groups) {
-            unsafe put(hash, number, in: group(freed.group), freed.place)
-        } else {
+            first.put(hash, number, at: free.trailingZeroBitCount)
+        } else if !insertMoving(hash, number) {
             return false
         }
         countAndLent += 1
         return true
     }
 
-    @inline(__always)
-    private func put(_ hash: UInt32, _ number: BlockNumber, in group: UnsafeMutablePointer<UInt32>, _ place: Int) {
-        unsafe group[place] = hash
-        unsafe group[Self.groupSize + place] = number
+    /// Adds an entry whose first group is full.
+    @inline(never)
+    private func insertMoving(_ hash: UInt32, _ number: BlockNumber) -> Bool {
+        let first = group(for: hash)
+        let second = secondIndex(of: hash)
+        var place = freePlace(in: second, moves: 0)
+        if place == nil {
+            if let place = freePlace(in: firstIndex(of: hash), moves: 2) {
+                first.put(hash, number, at: place)
+                return true
+            }
+            place = freePlace(in: second, moves: 2)
+        }
+        guard let place else { return false }
+        group(second).put(hash, number, at: place)
+        first.setMark(for: hash)
+        return true
     }
 
-    /// Moves an entry of two full groups to its other one, and says which place that leaves, and where the entry is now.
-    private func movedAway(from full: Groups) -> (group: UInt32, place: Int, other: UInt32)? {
-        let both: InlineArray<2, UInt32> = [full.first, full.second]
-        for side in both.indices {
-            let index = both[side]
-            for place in 0..<Self.groupSize {
-                let hash = unsafe group(index)[place]
-                let own = groups(of: hash)
-                let other = own.first == index ? own.second : own.first
-                let free = places(of: 0, in: Groups(first: other, second: other)) & 0xFF
-                if free == 0 { continue }
-                unsafe put(
-                    hash, group(index)[Self.groupSize + place], in: group(other), free.trailingZeroBitCount)
-                return (index, place, other)
+    /// A free place of a group: one there is, or one that comes free when an entry moves to its other group, which may take
+    /// as many moves as are left.
+    private func freePlace(in index: UInt32, moves: Int) -> Int? {
+        let group = group(index)
+        let free = group.places(of: 0)
+        if free != 0 { return free.trailingZeroBitCount }
+        // Few moves before many.
+        for movesBehind in 0..<moves {
+            for place in 0..<IndexGroup.size {
+                let hash = group.hash(at: place)
+                let first = firstIndex(of: hash)
+                let other = first == index ? secondIndex(of: hash) : first
+                guard let there = freePlace(in: other, moves: movesBehind) else { continue }
+                self.group(other).put(hash, group.number(at: place), at: there)
+                if first == index { group.setMark(for: hash) } else { unmark(hash, leaving: place) }
+                return place
             }
         }
         return nil
     }
 
-    /// Takes an entry out; the last of its group takes its place. False when it is not there.
-    mutating func remove(_ hash: UInt32, _ number: BlockNumber) -> Bool {
-        let groups = groups(of: hash)
-        var found = places(of: hash, in: groups)
-        while found != 0 {
-            let place = found.trailingZeroBitCount
-            if self.number(at: place, in: groups) == number {
-                close(place & 7, in: place < Self.groupSize ? groups.first : groups.second)
-                countAndLent -= 1
-                return true
-            }
-            found &= found &- 1
+    /// Clears the mark of an entry that leaves its second group, unless another there has the same first one.
+    private func unmark(_ hash: UInt32, leaving place: Int) {
+        let first = firstIndex(of: hash)
+        let second = secondGroup(for: hash)
+        for other in 0..<IndexGroup.size where other != place {
+            let hash = second.hash(at: other)
+            if hash != 0, firstIndex(of: hash) == first { return }
         }
-        return false
+        group(first).clearMark(for: hash)
     }
 
-    private func close(_ place: Int, in index: UInt32) {
-        let group = unsafe group(index)
-        let free = places(of: 0, in: Groups(first: index, second: index)) & 0xFF
-        let last = (free | 0x100).trailingZeroBitCount - 1
-        unsafe put(group[last], group[Self.groupSize + last], in: group, place)
-        unsafe group[last] = 0
+    /// Takes an entry out. False when it is not there.
+    mutating func remove(_ hash: UInt32, _ number: BlockNumber) -> Bool {
+        let first = group(for: hash)
+        if let place = Self.place(of: hash, number, in: first) {
+            first.close(place)
+        } else if first.isMarked(for: hash), let place = Self.place(of: hash, number, in: secondGroup(for: hash)) {
+            unmark(hash, leaving: place)
+            secondGroup(for: hash).close(place)
+        } else {
+            return false
+        }
+        countAndLent -= 1
+        return true
+    }
+
+    private static func place(of hash: UInt32, _ number: BlockNumber, in group: IndexGroup) -> Int? {
+        var found = group.places(of: hash)
+        while found != 0 {
+            let place = found.trailingZeroBitCount
+            if group.number(at: place) == number { return place }
+            found &= found &- 1
+        }
+        return nil
     }
 
     // MARK: Growing
@@ -197,7 +270,7 @@ struct IndexSegment {
 
     /// Groups for so many entries and a quarter more.
     private static func groupCount(for count: Int) -> Int {
-        max(leastGroupCount, (count + count / 4 + groupSize - 1) / groupSize)
+        max(leastGroupCount, (count + count / 4 + IndexGroup.size - 1) / IndexGroup.size)
     }
 
     /// The entries in one new segment, or in two, the second for those with `bit` in their hash: `counts` entries in
@@ -215,15 +288,13 @@ struct IndexSegment {
         forEach { hash, number in
             // Every second entry moves, so nothing branches on whether this one does.
             let index = hash & bit == 0 ? 0 : 1
-            let isAdded =
-                isCounted
-                ? copies[index].add(hash, number, &fill, from: index &* most) : copies[index].insert(hash, number)
+            let isAdded = isCounted && copies[index].add(hash, number, &fill, from: index &* most)
             if !isAdded { late.append((hash, number)) }
         }
         for index in 0..<segmentCount { copies[index].countAndLent = UInt32(counts[index]) }
+        for (hash, _) in late { copies[hash & bit == 0 ? 0 : 1].countAndLent -= 1 }
         for (hash, number) in late {
             let index = hash & bit == 0 ? 0 : 1
-            copies[index].countAndLent -= 1
             while !copies[index].insert(hash, number) {
                 if copies[index].isHalfEmpty {
                     leftOver.append(number)
@@ -238,37 +309,31 @@ struct IndexSegment {
     /// Entries in each group of one or two segments that are being filled: on the stack, as most have some 200 groups.
     private typealias Fill = InlineArray<2048, UInt8>
 
-    /// Adds an entry to a segment whose groups hold as many entries as `fill` says from `start` on. It is not counted.
+    /// Adds an entry, without a move, to a segment that was empty and whose groups hold as many entries as `fill` says from
+    /// `start` on. It is not counted.
     @inline(__always)
     private func add(_ hash: UInt32, _ number: BlockNumber, _ fill: inout Fill, from start: Int) -> Bool {
-        let groups = groups(of: hash)
-        let first = fill[start &+ Int(groups.first)]
-        let second = fill[start &+ Int(groups.second)]
-        let place = min(first, second)
-        if place == Self.groupSize { return addMoving(hash, number, &fill, from: start) }
-        let isSecond: UInt32 = second < first ? 1 : 0
-        let index = groups.first &+ isSecond &* (groups.second &- groups.first)
-        unsafe put(hash, number, in: group(index), Int(place))
-        fill[start &+ Int(index)] = place + 1
-        return true
-    }
-
-    /// The same where both groups are full and an entry of theirs can move.
-    private func addMoving(_ hash: UInt32, _ number: BlockNumber, _ fill: inout Fill, from start: Int) -> Bool {
-        guard let freed = movedAway(from: groups(of: hash)) else { return false }
-        unsafe put(hash, number, in: group(freed.group), freed.place)
-        fill[start &+ Int(freed.other)] += 1
+        var index = firstIndex(of: hash)
+        if fill[start &+ Int(index)] == IndexGroup.size {
+            index = secondIndex(of: hash)
+            if fill[start &+ Int(index)] == IndexGroup.size { return false }
+            group(for: hash).setMark(for: hash)
+        }
+        let place = fill[start &+ Int(index)]
+        // What is not full has no marks.
+        group(index).putUnmarked(hash, number, at: Int(place))
+        fill[start &+ Int(index)] = place &+ 1
         return true
     }
 
     @inline(__always)
     private func forEach(_ body: (UInt32, BlockNumber) -> Void) {
         for index in 0..<groupCount {
-            let group = unsafe group(index)
-            for place in 0..<Self.groupSize {
-                let hash = unsafe group[place]
+            let group = group(index)
+            for place in 0..<IndexGroup.size {
+                let hash = group.hash(at: place)
                 if hash == 0 { break }
-                body(hash, unsafe group[Self.groupSize + place])
+                body(hash, group.number(at: place))
             }
         }
     }

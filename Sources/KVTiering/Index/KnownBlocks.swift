@@ -178,7 +178,7 @@ struct KnownBlocks: ~Copyable {
     init(countMax: Int, expectedCount: Int = 0, hashSeed: UInt64 = 0) {
         table = BlockTable(expectedCount: min(expectedCount, countMax), hashSeed: hashSeed)
         precondition(countMax > 0, "a node that may know no block")
-        precondition(countMax < Int(BlockRecord.noBlock), "more blocks than numbers")
+        precondition(countMax <= Int(IndexGroup.numberLimit), "more blocks than numbers")
         self.countMax = countMax
     }
 
@@ -213,7 +213,7 @@ struct KnownBlocks: ~Copyable {
         // Searches go ahead together, the more of them the more have found something: most chains end at the first.
         var begunEnd = 0
         var together = 1
-        var searches = BlockTable<BlockRecord>.Searches()
+        var searches = table.searches()
         for index in chain.indices {
             var block = child(of: parent, chain[index])
             if block == nil {
