@@ -84,6 +84,37 @@ import Testing
         }
     }
 
+    @Test func aChainIsInsertedAsItsKeysAre() {
+        var index = BlockIndex()
+        var model = BlockIndex()
+        var source = RandomSource(seed: 10)
+        for _ in 0..<500 {
+            let chain = (0..<source.below(60)).map { _ in BlockKey(traceBlock: UInt64(source.below(6000))) }
+            var numbers: [BlockNumber] = [77]
+            index.insert(chain.span, into: &numbers)
+            #expect(Array(numbers.dropFirst()) == chain.map { model.insert($0).number })
+        }
+        #expect(index.count == model.count)
+    }
+
+    @Test func whatStandsInASecondGroupIsFoundUntilItIsRemoved() {
+        // Twelve keys of one hash in a table of nothing else: eight stand in their first group, four in their second.
+        var index = BlockIndex()
+        let all = mixBits(0x9E37_79B9_7F4A_7C15)
+        let keys = (UInt64(0)..<12).map { BlockKey(high: all ^ Self.lastPlace($0), low: 1) }
+        for key in keys { _ = index.insert(key) }
+        #expect(index.crowdedCount == 0)
+        // Whatever leaves first, the others stay found.
+        for order in [Array(0..<12), Array((0..<12).reversed()), [8, 0, 9, 1, 10, 2, 11, 3, 4, 5, 6, 7]] {
+            for (step, place) in order.enumerated() {
+                index.remove(index.find(keys[place])!)
+                for other in order[...step] { #expect(index.find(keys[other]) == nil) }
+                for other in order[(step + 1)...] { #expect(index.find(keys[other]) != nil) }
+            }
+            for key in keys { _ = index.insert(key) }
+        }
+    }
+
     @Test func oneHashForAThousandKeysIsOnlySlow() {
         // All share one hash: sixteen have places, and the segment must not grow for ever for the others.
         var index = BlockIndex()

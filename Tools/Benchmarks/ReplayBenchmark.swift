@@ -80,7 +80,7 @@ struct ReplayBenchmark: Benchmark {
             for block in trace.path(of: request) { keys.append(BlockKey(traceBlock: UInt64(block))) }
             path.removeAll(keepingCapacity: true)
             let known = index.longestRun(keys.span, into: &path)
-            for position in known..<keys.count { path.append(index.insert(keys[position]).number) }
+            index.insert(keys.span.extracting(droppingFirst: known), into: &path)
             hitBlocks += policy.hitRun(path.span)
             policy.access(
                 path.span, RequestContext(request: UInt32(number), now: request.arrival), evicted: &evicted)

@@ -22,9 +22,9 @@ protocol KeyedRecord: BitwiseCopyable {
 /// The longest pause is therefore one segment's: microseconds, whatever the size of the table.
 ///
 /// In a segment an entry is 32 bits of the key's hash and the block's number, in one of two groups that the hash names, in
-/// the first if it can. A group is a line of memory; it says whether a search has to go on in the second, which one in some
-/// fourteen does. A search compares the eight hashes of a group at once; growing, splitting and removing never look at a
-/// key. The keys themselves lie with the records, by number.
+/// the first if it can. A group is a line of memory; it says whether a search has to go on in the second, as few
+/// have to. A search compares the eight hashes of a group at once; growing, splitting and removing never look at a key. The
+/// keys themselves lie with the records, by number.
 ///
 /// Memory: a record and about 10 bytes of entry.
 @safe
@@ -265,6 +265,16 @@ struct BlockTable<Record: KeyedRecord>: ~Copyable {
         count += 1
         if count > segmentCount * Self.segmentTarget { splitNext() }
         return (number, true)
+    }
+
+    /// Appends the numbers of the blocks with these keys to `numbers`, given now where a key is new. Groups are asked for 24
+    /// keys ahead, as for a run.
+    mutating func insert(_ keys: Span<BlockKey>, into numbers: inout [BlockNumber]) {
+        for next in 0..<min(24, keys.count) { _ = begin(keys[next]) }
+        for next in keys.indices {
+            if next + 24 < keys.count { _ = begin(keys[next + 24]) }
+            numbers.append(insert(keys[next]).number)
+        }
     }
 
     private mutating func enter(_ number: BlockNumber, _ hash: UInt32) {
