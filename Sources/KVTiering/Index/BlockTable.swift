@@ -17,7 +17,7 @@ protocol KeyedRecord: BitwiseCopyable {
 
 /// Keys to dense block numbers, and from a number to what is kept of its block.
 ///
-/// The table is cut into segments of about a thousand entries. Each grows alone, by a quarter, and when the table
+/// The table is cut into segments of about a thousand entries. Each grows alone, by two fifths, and when the table
 /// holds a thousand entries a segment, the next segment in turn is split in two (linear hashing; Litwin, VLDB 1980).
 /// The longest pause is therefore one segment's: microseconds, whatever the size of the table.
 ///
@@ -26,7 +26,7 @@ protocol KeyedRecord: BitwiseCopyable {
 /// have to. A search compares the eight hashes of a group at once; growing, splitting and removing never look at a key. The
 /// keys themselves lie with the records, by number.
 ///
-/// Memory: a record and about 10 bytes of entry.
+/// Memory: a record and about 11 bytes of entry.
 @safe
 struct BlockTable<Record: KeyedRecord>: ~Copyable {
     /// How many blocks it holds.
@@ -59,8 +59,8 @@ struct BlockTable<Record: KeyedRecord>: ~Copyable {
 
     /// A number that no block has.
     private static var none: BlockNumber { .max }
-    /// Records are allocated 2,048 at a time.
-    private static var chunkShift: Int { 11 }
+    /// Records are allocated 1,024 at a time.
+    private static var chunkShift: Int { 10 }
     /// Entries a segment may hold on average before the next one is split.
     private static var segmentTarget: Int { 1024 }
 

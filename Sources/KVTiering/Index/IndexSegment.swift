@@ -119,8 +119,8 @@ struct IndexSegment {
     private var count: Int { Int(countAndLent & ~Self.lentBit) }
     /// Bytes of its own.
     var byteCount: Int { isLent ? 0 : Self.byteCount(groupCount: Int(groupCount)) }
-    /// Whether seven of eight places are taken.
-    var isFull: Bool { count >= Int(groupCount) * 7 }
+    /// Whether 27 of 32 places are taken: beyond that, entries that have to move cost more than room does.
+    var isFull: Bool { count * 4 >= Int(groupCount) * 27 }
 
     // MARK: Groups
 
@@ -246,9 +246,9 @@ struct IndexSegment {
     /// Whether so little is in it that more room would not help an entry that found none.
     var isHalfEmpty: Bool { count < Int(groupCount) * 4 }
 
-    /// Makes room for a quarter more. Entries that have no place in any segment are added to `leftOver`.
+    /// Makes room for two fifths more. Entries that have no place in any segment are added to `leftOver`.
     mutating func grow(leftOver: inout [BlockNumber]) {
-        let larger = Int(groupCount) + Int(groupCount) / 4
+        let larger = Int(groupCount) * 7 / 5
         let copies = copies(by: 0, counts: [count], groupCounts: [larger], leftOver: &leftOver)
         free()
         self = copies[0]
@@ -268,9 +268,9 @@ struct IndexSegment {
         return copies[1]
     }
 
-    /// Groups for so many entries and a quarter more.
+    /// Groups of which so many entries take seven of ten places.
     private static func groupCount(for count: Int) -> Int {
-        max(leastGroupCount, (count + count / 4 + IndexGroup.size - 1) / IndexGroup.size)
+        max(leastGroupCount, (count * 10 / 7 + IndexGroup.size - 1) / IndexGroup.size)
     }
 
     /// The entries in one new segment, or in two, the second for those with `bit` in their hash: `counts` entries in
