@@ -35,6 +35,7 @@ struct LockStepSettings {
         blockTokens = Int32(replay.blockTokens)
         blocks = replay.tierBlocks
         let links = replay.idleLinks(blockBytes: blockBytes)
+        try Self.check(dramBytes: blocks.dram * blockBytes, links, blockBytes: blockBytes)
         let cost = replay.prefillCost
         let numbers = [links.dram, links.nvme, links.flash].flatMap { ["\($0.bandwidth)", "\($0.delay.seconds)"] }
         let planner: PlannerRule =
@@ -60,7 +61,7 @@ struct LockStepSettings {
         if blocks.store > 0 { lines += ["tenant: local", "namespace: replay"] }
         self.lines = lines.joined(separator: "\n") + "\n"
         var agent = AgentConfiguration()
-        try agent.read(yaml: self.lines, file: "lock step")
+        try agent.read(yaml: self.lines, file: "settings of the replay's agents")
         // The places, which the rules do not depend on.
         if blocks.store > 0 { agent.store = "modelled" }
         if blocks.nvme > 0 {
@@ -68,6 +69,24 @@ struct LockStepSettings {
             agent.nvmeSize = blocks.nvme * blockBytes
         }
         self.agent = agent
+    }
+
+    /// Refuses what becomes too small for agents when blocks, and with them tiers and paths, are smaller than the model's.
+    private static func check(dramBytes: Int, _ links: LinkView, blockBytes: Int) throws(OperatorError) {
+        let size = ByteSize.text(blockBytes)
+        guard dramBytes >= AgentConfiguration.dramBytesMin else {
+            throw OperatorError(
+                "node memory is \(ByteSize.text(dramBytes)) in blocks of \(size), and an agent needs "
+                    + ByteSize.text(AgentConfiguration.dramBytesMin),
+                at: "tiers.dram.perNode", remedy: "make it larger, or give a larger --block-bytes")
+        }
+        let paths = [("links.hostMemory", links.dram), ("tiers.nvme", links.nvme), ("tiers.flash", links.flash)]
+        for (key, link) in paths where link.bandwidth < AgentConfiguration.linkRates.lowerBound {
+            throw OperatorError(
+                "the path moves \(Int(link.bandwidth)) B/s in blocks of \(size), and an agent plans with "
+                    + "\(Int(AgentConfiguration.linkRates.lowerBound)) B/s at least",
+                at: key, remedy: "make it faster, or give a larger --block-bytes")
+        }
     }
 
     /// What agents make of the settings.

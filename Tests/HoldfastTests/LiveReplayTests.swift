@@ -61,6 +61,20 @@ import Testing
         #expect(try run.object["mode"] as? String == "live")
     }
 
+    /// What becomes too small for agents with small blocks is refused by the scenario's own names.
+    @Test(arguments: [
+        (["tiers.dram.perNode=6GB"], "tiers.dram.perNode: node memory is "),
+        (["tiers.flash.nic=1 MB/s"], "tiers.flash: the path moves 41 B/s"),
+        (["links.hostMemory=1 MB/s"], "links.hostMemory: the path moves 41 B/s"),
+        (["tiers.nvme.use=true", "tiers.nvme.read=1 MB/s"], "tiers.nvme: the path moves 41 B/s"),
+    ])
+    func whatIsTooSmallForAgentsIsRefusedByName(_ settings: [String], _ words: String) throws {
+        let run = try replay(["--block-bytes", "4KiB"] + settings.flatMap { ["--set", $0] })
+        #expect(run.exitCode == 1)
+        #expect(run.errors.contains(words), "\(run.errors)")
+        #expect(run.errors.contains("give a larger --block-bytes"), "\(run.errors)")
+    }
+
     /// HBM slots of the agents: the engines of a node read and write their blocks there, and node memory and the store stand behind.
     @Test func liveHitsInHBMSlotsAreTheModelledOnesToTheToken() throws {
         let options = ["--route", "migrating", "--hbm", "8GB"]

@@ -25,6 +25,26 @@ import Testing
         #expect(world.complaint == nil)
     }
 
+    /// Sessions of revoked keys end in the order of their numbers, in each run the same; others go on.
+    @Test func sessionsOfARevokedKeyEndInOrder() throws {
+        var world = try ScriptedStore(seed: 1)
+        var commands: [StoreOutput] = []
+        let sessions = (2..<40).map { SessionID(transport: UInt16($0 % 3), number: UInt32($0)) }
+        for session in sessions {
+            let tenant = session.number.isMultiple(of: 2) ? "guest" : "other"
+            let peer = Peer(tenant: tenant, carrier: .loopback, address: "here")
+            world.store.handle(.session(.opened(session, peer)), at: .zero, into: &commands)
+        }
+        commands = []
+        world.store.handle(.tenants(operators: ["local"], revoked: ["guest"]), at: .zero, into: &commands)
+        let ended = commands.compactMap { command -> SessionID? in
+            guard case .session(.disconnect(let session, reason: _)) = command else { return nil }
+            return session
+        }
+        let guests = sessions.filter { $0.number.isMultiple(of: 2) }
+        #expect(ended == guests.sorted { ($0.transport, $0.number) < ($1.transport, $1.number) })
+    }
+
     @Test func theFollowerOfAFailedPutTakesItsPlace() throws {
         var world = try ScriptedStore(seed: 1, faults: StoreFaults(badPayloads: 1))
         let handle = world.open("n")

@@ -5,6 +5,11 @@ import KVSettings
 import KVTiering
 
 extension AgentConfiguration {
+    /// Bytes of node memory that an agent needs at least.
+    public static let dramBytesMin = 1 << 20
+    /// Bytes a second that a path may be said to move.
+    public static let linkRates = 1e2...1e15
+
     /// Takes one setting.
     public mutating func take(_ value: SettingValue) throws(OperatorError) {
         let (name, words, place) = (value.name, value.words, value.place)
@@ -19,7 +24,7 @@ extension AgentConfiguration {
                 throw OperatorError("`device` is `\(word)`, not emulated or cuda:N", at: place)
             }
             device = word
-        case "dram": dram = try value.bytes((1 << 20)...(1 << 46))
+        case "dram": dram = try value.bytes(Self.dramBytesMin...(1 << 46))
         case "hugePages": hugePages = try value.flag()
         case "pinMemory": pinMemory = try value.flag()
         case "numaNode":
@@ -72,7 +77,7 @@ extension AgentConfiguration {
             }
             let parts = try given.enumerated().map { index, word throws(OperatorError) in
                 try SettingValue(name: name, words: [word], place: place)
-                    .number(index.isMultiple(of: 2) ? 1e2...1e15 : 0...3600)
+                    .number(index.isMultiple(of: 2) ? Self.linkRates : 0...3600)
             }
             links = parts
         case "subscribe": subscribe = try value.flag()

@@ -215,7 +215,9 @@ public struct StoreDecisions: ~Copyable {
         case .tenants(let operators, let revoked):
             self.operators = operators
             for tenant in revoked { tenantBudgets[tenant] = nil }
-            for (session, state) in sessions where revoked.contains(state.peer.tenant) {
+            // In order: who leaves first is no matter, but it must be the same each time.
+            let ended = sessions.filter { revoked.contains($0.value.peer.tenant) }.keys
+            for session in ended.sorted(by: { ($0.transport, $0.number) < ($1.transport, $1.number) }) {
                 output.append(.session(.disconnect(session, reason: "the tenant's key was revoked")))
             }
         case .drain:
